@@ -1,0 +1,109 @@
+"""What every entry point shares: its options, its log, its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pipeline.errors import PipelineError
+from pipeline.settings import Settings, load_settings
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def parser(name: str, description: str, *, has_settings: bool = True) -> argparse.ArgumentParser:
+    """Parser of one job, with the options all of them take.
+
+    Args:
+        name: The command, as after `audiocalm`.
+        description: Shown by `--help`; the first line also stands in the list of commands.
+        has_settings: Whether the job takes `--config` and `--set`.
+    """
+    built = argparse.ArgumentParser(
+        prog=f"audiocalm {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if has_settings:
+        built.add_argument("--config", metavar="FILE", help="recipe in YAML; see jobs/configs/")
+        built.add_argument(
+            "--set",
+            metavar="a.b=c",
+            action="append",
+            default=[],
+            dest="overrides",
+            help="one setting of the recipe, by dotted key; may be repeated, later ones win",
+        )
+    built.add_argument("--verbose", action="store_true", help="log debug lines too")
+    return built
+
+
+def settings_from(
+    schema: type[SettingsT], options: argparse.Namespace, **flags: object
+) -> SettingsT:
+    """Settings of a job: defaults, recipe, `--set`, then the job's own flags that were given.
+
+    Args:
+        schema: Settings class.
+        options: Parsed options.
+        flags: Values of dedicated options by dotted key with `__` for the dot; None is not given.
+    """
+    given = [
+        f"{key.replace('__', '.')}={_as_yaml(value)}"
+        for key, value in flags.items()
+        if value is not None
+    ]
+    return load_settings(schema, options.config, [*options.overrides, *given])
+
+
+def run(body: Callable[[], None], options: argparse.Namespace) -> int:
+    """Run a job's body: configure the log, print known errors in one line, give an exit code."""
+    configure_log(verbose=options.verbose)
+    try:
+        body()
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).warning("interrupted; run the same command again to go on")
+        return 130
+    except (PipelineError, ValueError, OSError) as error:
+        if options.verbose:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def configure_log(*, verbose: bool = False) -> None:
+    """Plain lines on stderr; the only place that configures logging."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+        force=True,
+    )
+    if not verbose:
+        for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "numexpr", "fsspec"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main_of(job: Callable[[Sequence[str] | None], int]) -> None:
+    """End the process with a job's exit code; for `python -m jobs.<name>`."""
+    sys.exit(job(None))
+
+
+def _as_yaml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_as_yaml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -1,0 +1,1 @@
+"""The mathematics of AudioCALM in torch, on one device."""

@@ -1,0 +1,1 @@
+"""Audio codecs behind one protocol: waveform to Gaussian latents and back."""

@@ -1,0 +1,202 @@
+"""Frozen configurations of the model, and the presets from a laptop to 8B.
+
+What the paper leaves open is chosen here; README, "Deviations and choices", gives the reasons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MODALITIES = ("speech", "sound", "music")
+"""The modality labels, in the order of their integer ids."""
+
+
+def require_positive(config: Any) -> None:
+    """Raise `ValueError` if a number of a dataclass is not positive."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if isinstance(value, int | float) and value <= 0:
+            raise ValueError(f"{item.name} is {value}; it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """A decoder-only transformer in the Qwen3 layout."""
+
+    hidden_dim: int
+    """Width of the residual stream."""
+    num_layers: int
+    """Decoder layers."""
+    num_heads: int
+    """Query heads."""
+    num_kv_heads: int
+    """Key and value heads (grouped-query attention); divides `num_heads`."""
+    head_dim: int
+    """Width of one head; explicit in Qwen3, not hidden_dim / num_heads."""
+    ffn_dim: int
+    """Inner width of the SwiGLU feed-forward."""
+    vocab_size: int
+    """Rows of the token embedding, special tokens included."""
+    rope_theta: float = 1e6
+    """Base of the rotary position embedding."""
+    norm_eps: float = 1e-6
+    """Epsilon of every RMSNorm."""
+
+    def __post_init__(self) -> None:
+        require_positive(self)
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads {self.num_kv_heads} does not divide num_heads {self.num_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd; rotary embedding needs it even")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConfig:
+    """The residual expert of A-MoME."""
+
+    placement: Literal["ffn", "attn", "both", "none"] = "ffn"
+    """Where the residual sits in every layer; `none` builds a model without expert."""
+    ffn_ratio: float = 0.25
+    """Inner width of the ffn expert as a share of the backbone's ffn_dim."""
+    attention_rank: int = 64
+    """Rank of the residual on q, k, v and o."""
+    labels: tuple[str, ...] = ("speech", "singing")
+    """Document labels that route to the expert."""
+
+    def __post_init__(self) -> None:
+        if self.placement not in ("ffn", "attn", "both", "none"):
+            raise ValueError(f"placement {self.placement!r}; use ffn, attn, both or none")
+        if not 0 < self.ffn_ratio <= 4:
+            raise ValueError(f"ffn_ratio {self.ffn_ratio} is outside (0, 4]")
+        if self.attention_rank <= 0:
+            raise ValueError(f"attention_rank {self.attention_rank} must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The flow head."""
+
+    kind: Literal["thin", "local"] = "thin"
+    """`thin`: the backbone sees the noisy block and the head only maps; `local`: the backbone runs
+    once a block and a small transformer denoises."""
+    hidden_dim: int = 1024
+    """Width of the head."""
+    num_layers: int = 3
+    """Residual layers of the head."""
+    time_embedding_dim: int = 256
+    """Sinusoids of the flow time."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("thin", "local"):
+            raise ValueError(f"head kind {self.kind!r}; use thin or local")
+        if min(self.hidden_dim, self.num_layers, self.time_embedding_dim) <= 0:
+            raise ValueError("head widths and depth must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that fixes the shapes of an AudioCALM model."""
+
+    backbone: BackboneConfig
+    """The transformer."""
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    """A-MoME."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The flow head."""
+    latent_dim: int = 128
+    """Width of one latent frame."""
+    frames_per_block: int = 8
+    """Latent frames generated together."""
+    window_blocks: int | None = None
+    """Clean blocks that audio may look back on; None is all of them. The prefix stays visible."""
+    speaker_dim: int = 192
+    """Width of a speaker embedding."""
+
+    def __post_init__(self) -> None:
+        if min(self.latent_dim, self.frames_per_block, self.speaker_dim) <= 0:
+            raise ValueError("latent_dim, frames_per_block and speaker_dim must be positive")
+        if self.window_blocks is not None and self.window_blocks <= 0:
+            raise ValueError(f"window_blocks {self.window_blocks} must be positive or None")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
+    """Inverse of `to_dict`.
+
+    Raises:
+        ValueError: On an unknown or missing key, or a value out of range.
+    """
+    nested = {"backbone": BackboneConfig, "expert": ExpertConfig, "head": HeadConfig}
+    try:
+        expert = dict(values.get("expert", {}))
+        if "labels" in expert:
+            expert["labels"] = tuple(expert["labels"])
+        parts = {
+            name: cls(**(expert if name == "expert" else values[name]))
+            for name, cls in nested.items()
+            if name in values
+        }
+        return ModelConfig(**{**values, **parts})
+    except TypeError as error:
+        raise ValueError(f"not a model configuration: {error}") from error
+
+
+_QWEN3 = {"num_kv_heads": 8, "head_dim": 128, "vocab_size": 151_936}
+_BYTES_VOCABULARY = 512
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=256,
+            num_layers=6,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=64,
+            ffn_dim=768,
+            vocab_size=_BYTES_VOCABULARY,
+        ),
+        head=HeadConfig(hidden_dim=256, num_layers=2),
+        latent_dim=32,
+        frames_per_block=4,
+    ),
+    "0.6b": ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=1024, num_layers=28, num_heads=16, ffn_dim=3072, **_QWEN3
+        ),
+    ),
+    "1.7b": ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=2048, num_layers=28, num_heads=16, ffn_dim=6144, **_QWEN3
+        ),
+    ),
+    "4b": ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=2560, num_layers=36, num_heads=32, ffn_dim=9728, **_QWEN3
+        ),
+    ),
+    "8b": ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=4096, num_layers=36, num_heads=32, ffn_dim=12_288, **_QWEN3
+        ),
+    ),
+}
+"""Shapes of the published Qwen3 dense models (0.6B to 8B), and a laptop-sized one on bytes."""
+
+
+def preset(name: str) -> ModelConfig:
+    """The named preset.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no model preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,1 @@
+"""What runs distributed: data (Ray Data), training (Ray Train), serving (Ray Serve), evaluation."""

@@ -1,0 +1,59 @@
+"""Where Ray comes from: the cluster a job was submitted to, or a local one for its duration."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+WORKER_ENVIRONMENT = {
+    # One process per core: a BLAS or OpenMP pool in each would oversubscribe the node.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Jobs address files by absolute path, and a changed directory surprises relative ones.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+"""Environment of every worker process."""
+
+
+@contextlib.contextmanager
+def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
+    """Ray for the duration of a block.
+
+    An instance that is already connected is used and left running; `RAY_ADDRESS` in the
+    environment (set for submitted jobs) is connected to; otherwise a local instance starts and
+    ends with the block.
+
+    Args:
+        num_cpus: Logical CPUs of a local instance; None takes the machine's cores.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_LOGGING", "1")
+    common = {
+        "runtime_env": {"env_vars": worker_environment()},
+        "logging_level": logging.WARNING,
+    }
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**common)
+    else:
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **common)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def worker_environment() -> dict[str, str]:
+    """`WORKER_ENVIRONMENT`, and the CPU accelerator for DeepSpeed where no GPU is visible."""
+    import torch
+
+    accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
+    return WORKER_ENVIRONMENT | accelerator

@@ -1,0 +1,1 @@
+"""Raw corpora to training shards, in four re-runnable stages: ingest, encode, describe, shard."""

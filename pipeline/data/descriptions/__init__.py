@@ -1,0 +1,1 @@
+"""Description-style texts for every clip of every modality."""

@@ -1,0 +1,23 @@
+"""Errors that callers of the pipeline may handle."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of the pipeline's own errors; a job prints the message without a traceback."""
+
+
+class SettingsError(PipelineError, ValueError):
+    """A recipe, override or command line value is wrong."""
+
+
+class IncompleteError(PipelineError):
+    """A directory lacks its completion marker, or its contents disagree with it."""
+
+
+class TooManyRejectsError(PipelineError):
+    """More clips were rejected than the recipe allows."""
+
+
+class NonFiniteError(PipelineError):
+    """A loss or gradient was not finite on at least one rank."""

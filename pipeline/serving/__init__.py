@@ -1,0 +1,1 @@
+"""The streaming endpoint on Ray Serve."""
