@@ -1,0 +1,272 @@
+"""One data stage: a directory is made of work units, and every unit is written exactly once.
+
+The unit is the idempotence. A unit's files are written aside and renamed, and its commit record
+last, so a kill at any moment loses at most the units under way, and running again ends in the same
+bytes. Units whose inputs and settings did not change are left alone; units that vanished are
+removed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from pipeline.cluster import ray_cluster
+from pipeline.data.attempts import Attempts
+from pipeline.data.commits import Commits, Unit, UnitOutput, hours_key, rejects_bytes, summarise
+from pipeline.data.progress import Progress
+from pipeline.data.schema import SCHEMA_VERSION
+from pipeline.errors import PipelineError, TooManyRejectsError
+from pipeline.settings import Settings, digest_of
+from pipeline.storage import COMPLETE, Folder
+
+__all__ = [
+    "Resources",
+    "Unit",
+    "UnitOutput",
+    "UnitWorker",
+    "hours_key",
+    "input_digest",
+    "rejects_bytes",
+    "run_stage",
+]
+
+logger = logging.getLogger(__name__)
+
+OWNER = "_stage.json"
+"""Written first of all: which stage owns the directory, so that no other one sweeps it."""
+NOT_IN_DIGEST = frozenset({"resources", "max_reject_share"})
+"""Settings that say how to run, not what to write: changing them redoes nothing."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Resources(Settings):
+    """What a stage may use."""
+
+    workers: int = 2
+    """Worker processes; 0 works inside the calling process, without Ray."""
+    cpus: float = 1.0
+    """Logical CPUs of one worker."""
+    gpus: float = 0.0
+    """GPUs of one worker; a fraction shares one."""
+    memory_bytes: int | None = None
+    """Memory reserved for one worker; None leaves it unaccounted."""
+    max_attempts: int = 3
+    """Deaths of a worker at one unit, without a clip to blame, before the job fails."""
+    no_progress_timeout_s: float = 7200.0
+    """Without any finished unit for this long the job fails."""
+
+
+class UnitWorker(Protocol):
+    """Does units; built once per worker process."""
+
+    def process(self, unit: Unit) -> UnitOutput:
+        """Files and counts of a unit: the same bytes for the same unit."""
+
+
+CardExtra = Callable[[list[dict[str, Any]]], dict[str, Any]] | dict[str, Any] | None
+"""More keys of the card: given, or computed from all commit records, sorted by unit name."""
+
+
+def run_stage(
+    folder: Folder,
+    *,
+    stage: str,
+    settings: Settings,
+    inputs: dict[str, str],
+    units: Sequence[Unit],
+    worker: type,
+    worker_kwargs: dict[str, Any],
+    resources: Resources,
+    max_reject_share: float,
+    card_extra: CardExtra = None,
+) -> dict[str, Any]:
+    """Bring a directory up to date with a plan of units, and complete it.
+
+    Args:
+        folder: Output directory: new, empty, or written by the same stage before.
+        stage: Name of the stage.
+        settings: What the output depends on; see `NOT_IN_DIGEST`.
+        inputs: Digest of every input, for the card.
+        units: The whole plan, not only what is left of it.
+        worker: Class of `UnitWorker`; built with `worker_kwargs`.
+        worker_kwargs: Picklable arguments.
+        resources: Processes, CPUs, GPUs.
+        max_reject_share: Above this share of rejected items the stage fails, in [0, 1].
+        card_extra: More keys of the card.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: On a directory of something else, or a plan with bad or repeated names.
+        TooManyRejectsError: With the reasons and their counts; the directory stays incomplete.
+        PipelineError: If a unit killed its worker too often, with the unit's name.
+    """
+    _check_plan(units)
+    _claim(folder, stage)
+    kept_settings = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
+    commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept_settings}))
+    done, stale = commits.compare(units)
+    pending = [unit for unit in units if unit.name not in done]
+    if not pending and not stale and folder.is_complete and folder.card()["inputs"] == inputs:
+        logger.info("%s: nothing to do, %d units are up to date", stage, len(units))
+        return folder.card()
+    folder.reopen()
+    commits.forget(stale)
+    commits.sweep(done)
+    attempts = Attempts(folder, uuid.uuid4().hex, resources.max_attempts)
+    if pending:
+        logger.info("%s: %d of %d units to do", stage, len(pending), len(units))
+        runner = {
+            "commits": commits,
+            "attempts": attempts,
+            "stage": stage,
+            "worker": worker,
+            "worker_kwargs": worker_kwargs,
+        }
+        _work(stage, pending, runner, resources)
+    attempts.clear()
+    records = commits.read([unit.name for unit in units])
+    base = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "settings": kept_settings,
+        "settings_digest": commits.settings_digest,
+        "inputs": inputs,
+    }
+    card = base | summarise(records)
+    _check_rejects(folder, card, max_reject_share)
+    extra = card_extra(records) if callable(card_extra) else (card_extra or {})
+    folder.finish(extra | card)
+    logger.info(
+        "%s: %d read = %d written + %d rejected",
+        stage,
+        card["read"],
+        card["written"],
+        card["rejected"],
+    )
+    return folder.card()
+
+
+def input_digest(folder: Folder) -> str:
+    """Digest of a complete directory, for the `inputs` of the next stage.
+
+    Raises:
+        IncompleteError: If the directory is not complete.
+    """
+    folder.card()
+    return folder.read_bytes(COMPLETE).decode().strip()
+
+
+class UnitRunner:
+    """Runs units in one process: counts the attempt, works, commits."""
+
+    def __init__(
+        self,
+        commits: Commits,
+        attempts: Attempts,
+        stage: str,
+        worker: type,
+        worker_kwargs: dict[str, Any],
+    ) -> None:
+        self._commits = commits
+        self._attempts = attempts
+        self._stage = stage
+        self._worker: UnitWorker = worker(**worker_kwargs)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Do one unit, given and answered as a small row."""
+        attempt = self._attempts.begin(row["name"])
+        result = {"name": row["name"], "read": 0, "rejected": 0, "error": attempt.verdict}
+        if attempt.verdict:
+            return result
+        unit = Unit(
+            row["name"], row["digest"], json.loads(row["payload"]), attempt.number, attempt.enter
+        )
+        output = self._worker.process(unit)
+        self._commits.write(unit, self._stage, output)
+        self._attempts.end(unit.name)
+        return result | {"read": output.read, "rejected": len(output.rejects)}
+
+
+def _work(
+    stage: str, pending: Sequence[Unit], runner: dict[str, Any], resources: Resources
+) -> None:
+    rows = [
+        {"name": unit.name, "digest": unit.digest, "payload": json.dumps(unit.payload)}
+        for unit in pending
+    ]
+    failed = []
+    with Progress(stage, len(rows)) as progress:
+        for result in _results(stage, rows, runner, resources):
+            progress.advance(result["read"], result["rejected"])
+            if result["error"]:
+                failed.append(f"{result['name']} ({result['error']})")
+    if failed:
+        raise PipelineError(f"{stage}: units that kept killing their worker: {'; '.join(failed)}")
+
+
+def _results(
+    stage: str, rows: list[dict[str, Any]], runner: dict[str, Any], resources: Resources
+) -> Iterator[dict[str, Any]]:
+    if resources.workers == 0:
+        run = UnitRunner(**runner)
+        yield from (run(row) for row in rows)
+        return
+    import ray.data
+
+    with ray_cluster():
+        context = ray.data.DataContext.get_current().copy()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = False  # the order lives in the unit names
+        context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
+        with ray.data.DataContext.current(context):
+            done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                UnitRunner,
+                fn_constructor_kwargs=runner,
+                compute=ray.data.ActorPoolStrategy(size=min(resources.workers, len(rows))),
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus or None,
+                memory=resources.memory_bytes,
+            )
+            done.set_name(stage)
+            yield from done.iter_rows()
+
+
+def _check_plan(units: Sequence[Unit]) -> None:
+    counts = Counter(unit.name for unit in units)
+    bad = [name for name, count in counts.items() if count > 1 or not _NAME.fullmatch(name)]
+    if bad:
+        raise ValueError(f"unit names must be unique and safe as file names; not so: {bad[:5]}")
+
+
+def _claim(folder: Folder, stage: str) -> None:
+    if folder.exists(OWNER):
+        owner = folder.read_json(OWNER)["stage"]
+        if owner != stage:
+            raise ValueError(
+                f"{folder.uri} was written by stage {owner!r}, not {stage!r}; give another --output"
+            )
+        return
+    if folder.files(recursive=True):
+        raise ValueError(
+            f"{folder.uri} holds files that no stage wrote; give --output an empty or new directory"
+        )
+    folder.write_json(OWNER, {"stage": stage})
+
+
+def _check_rejects(folder: Folder, card: dict[str, Any], max_reject_share: float) -> None:
+    share = card["rejected"] / card["read"] if card["read"] else 0.0
+    if share > max_reject_share:
+        reasons = ", ".join(f"{name} {n}" for name, n in card["rejected_by_reason"].items())
+        raise TooManyRejectsError(
+            f"{card['stage']}: {card['rejected']} of {card['read']} items rejected "
+            f"({share:.1%}, limit {max_reject_share:.1%}): {reasons}; the rows are in "
+            f"{folder.uri}/rejects; mend the input or raise max_reject_share"
+        )

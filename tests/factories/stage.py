@@ -1,0 +1,112 @@
+"""A stage worker that copies numbers, and fails on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.schema import Reject
+from pipeline.data.stage import Unit, UnitOutput, hours_key
+from pipeline.settings import Settings
+
+
+class NumberSettings(Settings):
+    factor: int = 1
+    max_reject_share: float = 1.0
+
+
+class NumberWorker:
+    """Writes each number of a unit times a factor; odd ones are rejected.
+
+    Args:
+        factor: Multiplier.
+        log: File that gets a line per unit processed, across processes.
+        fail_at: Unit name that raises.
+        die_at: Item that ends the process at once.
+        pause_s: Sleep per unit.
+    """
+
+    def __init__(
+        self,
+        factor: int = 1,
+        log: str = "",
+        fail_at: str = "",
+        die_at: int | None = None,
+        pause_s: float = 0.0,
+        die_blindly: bool = False,
+    ) -> None:
+        self.factor, self.log, self.fail_at = factor, log, fail_at
+        self.die_at, self.pause_s, self.die_blindly = die_at, pause_s, die_blindly
+
+    def process(self, unit: Unit) -> UnitOutput:
+        if self.log:
+            with Path(self.log).open("a") as stream:
+                stream.write(unit.name + "\n")
+        time.sleep(self.pause_s)
+        if unit.name == self.fail_at:
+            raise OSError(f"injected failure at {unit.name}")
+        if self.die_blindly and self.die_at in unit.payload["numbers"]:
+            os._exit(1)
+        kept, rejects = [], []
+        for number in unit.payload["numbers"]:
+            if not unit.guard(str(number)):
+                rejects.append(self._reject("worker_died", number))
+            elif number == self.die_at:
+                os._exit(1)
+            elif number % 2:
+                rejects.append(self._reject("odd", number))
+            else:
+                kept.append(number * self.factor)
+        files = {f"parts/part-{unit.name}.json": json.dumps(kept).encode()}
+        return UnitOutput(
+            files,
+            read=len(unit.payload["numbers"]),
+            written=len(kept),
+            rejects=rejects,
+            totals={hours_key("sound", "en" if kept else None): sum(kept) / 10},
+            details={"kept": len(kept)},
+        )
+
+    @staticmethod
+    def _reject(reason: str, number: int) -> Reject:
+        return Reject(stage="numbers", corpus="n", reason=reason, detail=f"got {number}")
+
+
+def number_units(count: int, size: int = 4) -> list[Unit]:
+    """`count` units of consecutive numbers."""
+    units = []
+    for index in range(count):
+        numbers = list(range(index * size, (index + 1) * size))
+        units.append(Unit(f"{index:05d}", f"digest-{numbers}", {"numbers": numbers}))
+    return units
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every file's bytes and every directory below a folder, by relative name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def run_numbers(folder: Any, units: list[Unit], **given: Any) -> dict[str, Any]:
+    """`run_stage` on numbers: keyword arguments of the worker, or of the stage."""
+    from pipeline.data.stage import Resources, run_stage
+    from pipeline.storage import Folder
+
+    settings = given.pop("settings", NumberSettings())
+    return run_stage(
+        Folder.at(folder),
+        stage=given.pop("stage", "numbers"),
+        settings=settings,
+        inputs=given.pop("inputs", {"numbers": "abc"}),
+        units=units,
+        worker=NumberWorker,
+        resources=given.pop("resources", Resources(workers=0)),
+        max_reject_share=settings.max_reject_share,
+        card_extra=given.pop("card_extra", None),
+        worker_kwargs={"factor": settings.factor, **given},
+    )
