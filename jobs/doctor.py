@@ -1,0 +1,103 @@
+"""`audiocalm doctor`: what is installed, which accelerator, which Ray, what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jobs import options
+
+REQUIRED = ("torch", "torchaudio", "ray", "deepspeed", "mlflow", "pyarrow", "webdataset")
+OPTIONAL = {
+    "pocketsphinx": "intelligibility in evaluate: install the extra `eval`",
+    "jiwer": "word error rate in evaluate: install the extra `eval`",
+    "transformers": "Qwen tokenizer and weights parity: install the extra `hf`",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: `state` is ok, note or missing."""
+
+    state: str
+    subject: str
+    detail: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the findings; exit code 1 if something needed is missing."""
+    built = options.parser("doctor", __doc__ or "", has_settings=False)
+    parsed: argparse.Namespace = built.parse_args(argv)
+    findings: list[Finding] = []
+    code = options.run(lambda: findings.extend(examine()), parsed)
+    for finding in findings:
+        print(f"{finding.state:<8} {finding.subject:<14} {finding.detail}")
+    return code or int(any(finding.state == "missing" for finding in findings))
+
+
+def examine() -> Iterator[Finding]:
+    """Look at the machine and the environment, cheapest first; starts no Ray."""
+    state = "ok" if sys.version_info >= (3, 11) else "missing"
+    yield Finding(state, "python", f"{platform.python_version()} on {platform.platform()}")
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding("ok", "machine", f"{os.cpu_count()} cores, {memory_gib:.0f} GiB")
+    free_gib = shutil.disk_usage(".").free / 2**30
+    yield Finding("ok" if free_gib > 10 else "note", "disk", f"{free_gib:.0f} GiB free here")
+    yield from _packages()
+    yield from _accelerator()
+    yield _ray()
+    yield _speech_library()
+
+
+def _packages() -> Iterator[Finding]:
+    for name in REQUIRED:
+        if importlib.util.find_spec(name) is None:
+            yield Finding("missing", name, "not installed; run `make setup`")
+        else:
+            yield Finding("ok", name, importlib.metadata.version(name))
+    for name, use in OPTIONAL.items():
+        if importlib.util.find_spec(name) is None:
+            yield Finding("note", name, f"not installed; {use}")
+        else:
+            yield Finding("ok", name, importlib.metadata.version(name))
+
+
+def _accelerator() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("note", "accelerator", "no CUDA device; CPU recipes (fp32) will be used")
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield Finding("ok", "accelerator", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+
+
+def _ray() -> Finding:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        return Finding("ok", "ray cluster", f"jobs connect to RAY_ADDRESS={address}")
+    return Finding("ok", "ray cluster", "RAY_ADDRESS is not set; jobs start a local Ray")
+
+
+def _speech_library() -> Finding:
+    try:
+        import espeakng_loader
+
+        ctypes.CDLL(espeakng_loader.get_library_path())
+    except (ImportError, OSError) as error:
+        return Finding("missing", "espeak-ng", f"{error}; needed by starter-corpus only")
+    return Finding("ok", "espeak-ng", "bundled library loads")
+
+
+if __name__ == "__main__":
+    options.main_of(main)

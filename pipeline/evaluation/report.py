@@ -1,0 +1,88 @@
+"""One HTML page that plays the samples and opens from disk: everything is inside the file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+
+from pipeline.storage import Folder
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip to listen to."""
+
+    title: str
+    """Heading of the card."""
+    text: str
+    """The description it was made from, or what it is."""
+    audio: Path
+    """WAV file."""
+    spectrogram: Path | None = None
+    """PNG file."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Short measurements, name to value with unit."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture with a caption."""
+
+    title: str
+    image: Path
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; every cell is shown as text."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The page: a lead paragraph, then samples, figures and tables in the order given."""
+
+    title: str
+    lead: str
+    samples: Sequence[Sample] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Render a report into one self-contained file.
+
+    Raises:
+        OSError: If an audio file or image of the report is missing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["inline"] = _data_uri
+    environment.filters["cell"] = _cell
+    page = environment.get_template("report.html.j2").render(report=report)
+    Folder.at(path.parent).write_bytes(path.name, page.encode())
+
+
+_MEDIA_TYPES = {".wav": "audio/wav", ".png": "image/png"}
+
+
+def _data_uri(path: Path) -> str:
+    payload = base64.b64encode(path.read_bytes()).decode()
+    return f"data:{_MEDIA_TYPES[path.suffix]};base64,{payload}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

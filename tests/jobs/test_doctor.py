@@ -1,0 +1,22 @@
+"""The doctor names every needed package and finds this environment whole."""
+
+import pytest
+
+from jobs import doctor
+
+
+def test_every_requirement_is_reported_and_nothing_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert doctor.main([]) == 0
+    printed = capsys.readouterr().out
+    for name in (*doctor.REQUIRED, "accelerator", "ray cluster", "espeak-ng"):
+        assert name in printed
+
+
+def test_a_missing_package_is_named_with_its_remedy_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "REQUIRED", (*doctor.REQUIRED, "no_such_package"))
+    assert doctor.main([]) == 1
+    assert "run `make setup`" in capsys.readouterr().out
