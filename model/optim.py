@@ -1,0 +1,154 @@
+"""Optimisation as plain values: parameter groups, the learning-rate schedule and weight averaging.
+
+Everything is a function of the step, so that a resumed run needs nothing but its step number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, its schedule, and the moving average that is released."""
+
+    num_steps: int = 300_000
+    """Optimiser steps of the whole run; the schedule ends there."""
+    learning_rate: float = 3e-4
+    """Peak rate of modules trained from nothing: expert, head, latent projections."""
+    backbone_multiplier: float = 1.0
+    """Rate of the backbone's layers relative to `learning_rate`; below 1 for pretrained weights."""
+    embedding_multiplier: float = 1.0
+    """Rate of the token embedding relative to `learning_rate`; 0 freezes it."""
+    warmup_steps: int = 2000
+    """Steps of linear warm-up."""
+    decay_share: float = 0.15
+    """Share of the run, at its end, in which the rate falls; 0 keeps it constant."""
+    final_share: float = 0.1
+    """Rate at the last step relative to the peak."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Shape of the fall."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of AdamW's first and second moment."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices; norms, biases and embeddings have none."""
+    clip_norm: float = 1.0
+    """Largest gradient norm over all parameters; 0 never clips."""
+    ema_decay: float = 0.999
+    """Decay of the weight average a step, reached gradually; 0 keeps the latest weights."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "learning_rate", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "backbone_multiplier"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.embedding_multiplier < 0:
+            raise ValueError(
+                f"embedding_multiplier is {self.embedding_multiplier}; it must not be negative"
+            )
+        for name in ("decay_share", "final_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, outside [0, 1]")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}, outside [0, 1)")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must lie in [0, 1)")
+
+
+def rate_share(step: int, config: OptimConfig) -> float:
+    """Learning rate of a step relative to the peak: warm-up, plateau, fall.
+
+    Args:
+        step: Steps already taken; the first update has 0.
+        config: The schedule.
+    """
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay_steps = round(config.decay_share * config.num_steps)
+    begin = config.num_steps - decay_steps
+    if step < begin or decay_steps == 0:
+        return warmup
+    progress = min(1.0, (step + 1 - begin) / decay_steps)
+    if config.decay == "cosine":
+        progress = 0.5 - 0.5 * math.cos(math.pi * progress)
+    return warmup * (1 - (1 - config.final_share) * progress)
+
+
+def set_rates(groups: Sequence[dict[str, Any]], step: int, config: OptimConfig) -> float:
+    """Give every parameter group its rate for a step; returns the rate of new modules."""
+    rate = config.learning_rate * rate_share(step, config)
+    for group in groups:
+        group["lr"] = rate * group["multiplier"]
+    return rate
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Parameters by rate and decay; frozen parameters are left out.
+
+    The backbone is the submodule `backbone`, without its experts and its embedding: what published
+    weights can fill. Groups come in a fixed order, and a group without members is left out.
+    """
+    embeddings = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    multipliers = {
+        "embedding": config.embedding_multiplier,
+        "backbone": config.backbone_multiplier,
+        "new": 1.0,
+    }
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {
+        (kind, decays): [] for kind in multipliers for decays in (True, False)
+    }
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_embedding = id(parameter) in embeddings
+        kind = "embedding" if is_embedding else _kind(name)
+        members[kind, parameter.ndim >= 2 and not is_embedding].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "name": f"{kind}_{'decay' if decays else 'plain'}",
+            "multiplier": multipliers[kind],
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": config.learning_rate * multipliers[kind],
+        }
+        for (kind, decays), parameters in members.items()
+        if parameters
+    ]
+
+
+def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over parameter groups; fused where the parameters lie on a GPU."""
+    is_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=is_cuda
+    )
+
+
+def average_decay(step: int, config: OptimConfig) -> float:
+    """Decay of the weight average at a step: short at first, so that early weights fade."""
+    return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def update_average(average: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
+    """Move an average of weights, in place: average <- decay * average + (1 - decay) * weights."""
+    torch._foreach_lerp_(list(average), list(weights), 1 - decay)
+
+
+def _kind(name: str) -> str:
+    is_published = name.startswith("backbone.") and "expert" not in name
+    return "backbone" if is_published else "new"
