@@ -1,0 +1,111 @@
+"""Encoder: strided residual convolutions, windowed self-attention, one [CLS] vector per patch."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from model.codec.config import CodecConfig
+from model.codec.layers import CenteredConv, CenteredUnit, ChannelNorm, EncoderLayer
+
+_KERNEL = 3
+LOG_STD_RANGE = (-8.0, 2.0)
+"""Bounds of the posterior's log standard deviation; keeps its exponential finite."""
+
+
+class Stage(nn.Module):
+    """Residual units at one rate, then a strided convolution to the next."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, dilations: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(CenteredUnit(in_channels, _KERNEL, d) for d in dilations)
+        self.norm = ChannelNorm(in_channels)
+        self.down = CenteredConv(in_channels, out_channels, 2 * stride, stride=stride)
+        self.stride = stride
+
+    def forward(
+        self, features: Float[Tensor, "batch hidden seq"], lengths: Int[Tensor, " batch"] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features at the lower rate, and the valid lengths there."""
+        for unit in self.units:
+            features = silence_after(unit(features), lengths)
+        features = self.down(nn.functional.silu(self.norm(features)))
+        lengths = None if lengths is None else lengths // self.stride
+        return silence_after(features, lengths), lengths
+
+
+class Encoder(nn.Module):
+    """Waveform to posterior parameters, one vector per latent frame; sees both directions."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.channels
+        self.stem = CenteredConv(
+            config.num_channels, width[0], config.stem_kernel, stride=config.stem_stride
+        )
+        self.stages = nn.ModuleList(
+            Stage(before, after, stride, config.dilations)
+            for before, after, stride in zip(width, width[1:], config.strides, strict=False)
+        )
+        self.project = nn.Linear(width[-1], config.hidden_dim)
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.encoder_layers))
+        self.cls = nn.Parameter(torch.randn(config.hidden_dim) * config.hidden_dim**-0.5)
+        self.aggregator = nn.ModuleList(_layer(config) for _ in range(config.aggregator_layers))
+        self.norm = nn.RMSNorm(config.hidden_dim, eps=1e-6)
+        self.posterior = nn.Linear(config.hidden_dim, 2 * config.latent_dim)
+
+    def forward(
+        self,
+        waveform: Float[Tensor, "batch channels samples"],
+        num_frames: Int[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, "batch frames latent_dim"], Float[Tensor, "batch frames latent_dim"]]:
+        """Mean and log standard deviation.
+
+        Args:
+            waveform: Whole frames of samples; zero after the last valid sample of a row.
+            num_frames: Valid frames of each row; None is all of them.
+        """
+        config = self.config
+        per_frame = config.timebase.hop_length // config.stem_stride
+        lengths = None if num_frames is None else num_frames * per_frame
+        features = silence_after(self.stem(waveform), lengths)
+        for stage in self.stages:
+            features, lengths = stage(features, lengths)
+        steps = self.project(rearrange(features, "batch hidden seq -> batch seq hidden"))
+        valid = None
+        if lengths is not None:
+            valid = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
+        for layer in self.layers:
+            steps = layer(steps, valid)
+        mean, log_std = self.posterior(self.norm(self._aggregate(steps))).chunk(2, dim=-1)
+        return mean, log_std.clamp(*LOG_STD_RANGE)
+
+    def _aggregate(
+        self, steps: Float[Tensor, "batch seq hidden"]
+    ) -> Float[Tensor, "batch frames hidden"]:
+        batch = steps.shape[0]
+        patches = rearrange(steps, "b (f p) d -> (b f) p d", p=self.config.patch_frames)
+        cls = repeat(self.cls, "d -> patches 1 d", patches=patches.shape[0])
+        tokens = torch.cat([patches, cls.to(patches.dtype)], dim=1)
+        for layer in self.aggregator:
+            tokens = layer(tokens)
+        return rearrange(tokens[:, -1], "(b f) d -> b f d", b=batch)
+
+
+def silence_after(
+    features: Float[Tensor, "batch hidden seq"], lengths: Int[Tensor, " batch"] | None
+) -> Float[Tensor, "batch hidden seq"]:
+    """Zero the steps behind each row's length; None leaves all as they are."""
+    if lengths is None:
+        return features
+    beyond = torch.arange(features.shape[-1], device=features.device) >= lengths[:, None]
+    return features.masked_fill(beyond[:, None], 0.0)
+
+
+def _layer(config: CodecConfig) -> EncoderLayer:
+    return EncoderLayer(config.hidden_dim, config.num_heads, config.ffn_dim, config.window)

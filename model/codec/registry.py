@@ -1,0 +1,137 @@
+"""Codecs by name: build, save and load any of them.
+
+A codec folder holds `model.safetensors` and, written last, `codec.json` with the configuration and
+the digest of the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from model.codec.config import CODEC_PRESETS
+from model.codec.protocol import AudioCodec
+from model.codec.vae import VAECodec
+
+CODEC_FILE = "codec.json"
+WEIGHTS_FILE = "model.safetensors"
+SCHEMA_VERSION = 1
+"""Raised when the meaning of `codec.json` changes; other versions are refused."""
+
+_ARCHITECTURES = {VAECodec.name: VAECodec.from_config}
+
+
+def codec_preset(name: str) -> dict[str, Any]:
+    """Configuration of a named preset: tiny, small or paper.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in CODEC_PRESETS:
+        raise ValueError(f"no codec preset {name!r}; there are {', '.join(CODEC_PRESETS)}")
+    return VAECodec.describe(CODEC_PRESETS[name])
+
+
+def build_codec(config: dict[str, Any]) -> AudioCodec:
+    """An untrained codec; the same configuration always gives the same weights.
+
+    Args:
+        config: Values of `config_dict` or `codec_preset`.
+
+    Raises:
+        ValueError: On an unknown architecture or a wrong value.
+    """
+    values = dict(config)
+    name = values.pop("name", None)
+    if name not in _ARCHITECTURES:
+        raise ValueError(f"no codec architecture {name!r}; there are {', '.join(_ARCHITECTURES)}")
+    return _ARCHITECTURES[name](values).eval()
+
+
+def codec_files(codec: AudioCodec) -> dict[str, bytes]:
+    """Files of a codec folder by name, in the order to write them."""
+    weights = save_tensors(
+        {k: v.contiguous().cpu() for k, v in _module(codec).state_dict().items()}
+    )
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "config": codec.config_dict(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    text = json.dumps(card, indent=1, sort_keys=True) + "\n"
+    return {WEIGHTS_FILE: weights, CODEC_FILE: text.encode()}
+
+
+def save_codec(codec: AudioCodec, folder: str | Path) -> None:
+    """Write a codec; each file appears complete or not at all, the card last."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, payload in codec_files(codec).items():
+        aside = target / f".aside-{uuid.uuid4().hex}-{name}"
+        aside.write_bytes(payload)
+        os.replace(aside, target / name)
+
+
+def load_codec(folder: str | Path) -> AudioCodec:
+    """A saved codec in eval mode.
+
+    Raises:
+        FileNotFoundError: If the folder holds no codec.
+        ValueError: If the files disagree, are damaged, or of another schema version.
+    """
+    card, weights = _read(Path(folder))
+    codec = build_codec(card["config"])
+    try:
+        _module(codec).load_state_dict(load_tensors(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"weights in {folder} do not fit their codec.json: {error}") from error
+    return codec
+
+
+def codec_digest(folder: str | Path) -> str:
+    """SHA-256 over configuration and weights: equal digests, equal latents.
+
+    Raises:
+        FileNotFoundError: If the folder holds no codec.
+        ValueError: If the files disagree.
+    """
+    card, _ = _read(Path(folder))
+    text = json.dumps(card, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+    for name in (CODEC_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no codec: {name} is missing; train one with train-codec"
+            )
+    try:
+        card = json.loads((folder / CODEC_FILE).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{folder / CODEC_FILE} is not JSON: {error}") from error
+    if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"{folder / CODEC_FILE} is not of schema version {SCHEMA_VERSION}")
+    weights = (folder / WEIGHTS_FILE).read_bytes()
+    found = hashlib.sha256(weights).hexdigest()
+    if found != card.get("weights_sha256"):
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} has SHA-256 {found}, {CODEC_FILE} names "
+            f"{card.get('weights_sha256')}; the two are not of one codec, copy the folder again"
+        )
+    return card, weights
+
+
+def _module(codec: AudioCodec) -> nn.Module:
+    if not isinstance(codec, nn.Module):
+        raise TypeError(f"{type(codec).__name__} is not a torch module")
+    return codec
