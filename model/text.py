@@ -1,0 +1,221 @@
+"""The one description-style prompt of all modalities, and the tokenizers that read it.
+
+A prompt is a description of what is heard, and, where somebody speaks or sings, the words. The
+words stay verbatim and recoverable, because intelligibility is measured against them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+_TEXT_FORM = re.compile(r"[^\n]*(?:\n\([^\n]*\))?\n(?:Says|Sings): (.*)", re.DOTALL)
+_NUM_SPECIAL = 4
+_BYTE_FILE = "byte_tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What to generate.
+
+    Attributes:
+        description: What is heard, in words; runs of white space count as one space.
+        transcript: Words spoken or sung, kept to the letter.
+        language: BCP 47 tag of the words.
+        duration_s: Wanted duration.
+        is_singing: Whether the words are sung.
+
+    Raises:
+        ValueError: If there is neither description nor transcript, or a duration that is not
+            positive and finite.
+    """
+
+    description: str
+    transcript: str | None = None
+    language: str | None = None
+    duration_s: float | None = None
+    is_singing: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.description.strip() and self.transcript is None:
+            raise ValueError("the prompt is empty; give a description, a transcript, or both")
+        if self.duration_s is not None and not 0 < self.duration_s < math.inf:
+            raise ValueError(f"duration_s is {self.duration_s}; it must be positive and finite")
+        if self.language is not None and not re.fullmatch(r"[A-Za-z0-9-]+", self.language):
+            raise ValueError(
+                f"language {self.language!r} is not a BCP 47 tag such as en or zh-hant"
+            )
+
+
+def render(prompt: Prompt) -> str:
+    """One text for a prompt: the description, a line of facts, the words last.
+
+    The first two lines hold no line break, so whatever the words contain, they are what follows
+    the first `Says: ` or `Sings: ` at the start of the second or third line.
+    """
+    facts = []
+    if prompt.language:
+        facts.append(f"language {prompt.language.lower()}")
+    if prompt.is_singing and prompt.transcript is None:
+        facts.append("singing")
+    if prompt.duration_s is not None:
+        facts.append(f"{prompt.duration_s:.1f} seconds")
+    lines = [" ".join(prompt.description.split())]
+    if facts:
+        lines.append(f"({', '.join(facts)})")
+    if prompt.transcript is not None:
+        lines.append(f"{'Sings' if prompt.is_singing else 'Says'}: {prompt.transcript}")
+    return "\n".join(lines)
+
+
+def transcript_of(text: str) -> str | None:
+    """The words in a rendered prompt, to the letter; None if it has none."""
+    match = _TEXT_FORM.fullmatch(text)
+    return match[1] if match else None
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to integer ids and back.
+
+    Attributes:
+        name: `bytes`, or the name of a published tokenizer.
+        vocab_size: Ids are below it; the embedding needs at least as many rows.
+        audio_id: Ends the prefix; the audio follows.
+        speaker_id: Its embedding is overwritten by the speaker embedding.
+        null_id: Stands for the dropped text of the unconditional prefix.
+        pad_id: Batch padding.
+    """
+
+    name: str
+    vocab_size: int
+    audio_id: int
+    speaker_id: int
+    null_id: int
+    pad_id: int
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special ids never come out of text."""
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids; special ids are left out."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer` reads."""
+
+
+class ByteTokenizer:
+    """UTF-8 bytes: any language, no files, four special ids above them."""
+
+    name = "bytes"
+    vocab_size = 512
+    audio_id = 256
+    speaker_id = 257
+    null_id = 258
+    pad_id = 259
+
+    def encode(self, text: str) -> list[int]:
+        """The bytes of a text.
+
+        Raises:
+            ValueError: If the text holds a lone surrogate, which UTF-8 cannot express.
+        """
+        return list(text.encode("utf-8"))
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the bytes among the ids; a cut character becomes U+FFFD."""
+        return bytes(i for i in ids if i < self.audio_id).decode("utf-8", errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write a file that says: bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"name": self.name, "vocab_size": self.vocab_size}
+        (folder / _BYTE_FILE).write_text(json.dumps(facts, sort_keys=True) + "\n")
+
+
+class PublishedTokenizer:
+    """A tokenizer folder as published with Qwen3, read by `transformers`.
+
+    The four special ids are the first ones the published tokenizer leaves free. The published
+    embedding has rows for them (Qwen3: 151,936 rows, 151,669 in use), so its shape stays.
+
+    Args:
+        folder: Holds `tokenizer.json` and its companions.
+
+    Raises:
+        ValueError: If `transformers` or the files are missing, or cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise ValueError(
+                f"reading the tokenizer in {folder} needs the package transformers; "
+                "install the extra `hf`"
+            ) from error
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"cannot read a tokenizer from {folder}: {error}") from error
+        first = len(self._tokenizer)
+        self.name = folder.name
+        self.audio_id, self.speaker_id, self.null_id, self.pad_id = range(
+            first, first + _NUM_SPECIAL
+        )
+        self.vocab_size = max(first + _NUM_SPECIAL, _embedding_rows(folder))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; what looks like a control token in it is read as plain text."""
+        ids: list[int] = self._tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=True
+        )
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids that the published tokenizer knows."""
+        kept = [i for i in ids if i < self.audio_id]
+        text: str = self._tokenizer.decode(kept, clean_up_tokenization_spaces=False)
+        return text
+
+    def save(self, folder: Path) -> None:
+        """Write the published files again."""
+        self._tokenizer.save_pretrained(str(folder))
+
+
+def load_tokenizer(folder: Path | None) -> Tokenizer:
+    """The tokenizer of a folder; None is the byte tokenizer.
+
+    Raises:
+        ValueError: If the folder holds no tokenizer, or `transformers` is missing for it.
+    """
+    if folder is None or (folder / _BYTE_FILE).is_file():
+        return ByteTokenizer()
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise ValueError(
+            f"{folder} holds no tokenizer: neither {_BYTE_FILE} nor tokenizer.json nor vocab.json"
+        )
+    return PublishedTokenizer(folder)
+
+
+def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, has_speaker: bool) -> list[int]:
+    """Ids of the prefix: the speaker's place if there is one, the text, the begin of audio."""
+    speaker = [tokenizer.speaker_id] if has_speaker else []
+    return [*speaker, *tokenizer.encode(render(prompt)), tokenizer.audio_id]
+
+
+def null_ids(tokenizer: Tokenizer, has_speaker: bool = False) -> list[int]:
+    """Ids of the unconditional prefix; the speaker's place is dropped too unless kept."""
+    speaker = [tokenizer.speaker_id] if has_speaker else []
+    return [*speaker, tokenizer.null_id, tokenizer.audio_id]
+
+
+def _embedding_rows(folder: Path) -> int:
+    path = folder / "config.json"
+    return int(json.loads(path.read_text()).get("vocab_size", 0)) if path.is_file() else 0
