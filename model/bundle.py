@@ -1,0 +1,289 @@
+"""A trained model as one directory: weights, codec, tokenizer, voices, digests and card.
+
+`bundle.json` names every file that is loaded with its SHA-256; loading checks them all before it
+reads one, and never unpickles. The digest of a bundle is the digest of `bundle.json`, so it covers
+everything but the README, which is a rendering of the card for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.codec.protocol import AudioCodec
+from model.codec.registry import load_codec
+from model.config import model_config_from_dict, to_dict
+from model.text import Tokenizer, load_tokenizer
+from model.weights import digest, load_weights, save_weights
+
+SCHEMA_VERSION = 1
+"""Raised when the meaning of `bundle.json` changes; other versions are refused."""
+
+MANIFEST = "bundle.json"
+MODEL_WEIGHTS = "model.safetensors"
+CODEC_FOLDER = "codec"
+TOKENIZER_FOLDER = "tokenizer"
+VOICES = "voices.safetensors"
+README = "README.md"
+
+_PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+_ASIDE = ".aside-"
+
+
+class BundleError(ValueError):
+    """A bundle is incomplete, altered or of another version; names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that turns a description into audio.
+
+    Attributes:
+        model: In eval mode, on the requested device.
+        codec: In eval mode, on the requested device.
+        tokenizer: The one the model was trained with.
+        card: What the exporter says of the model: data, licence, measures.
+        digest: SHA-256 over all parts.
+        voices: Speaker embeddings by voice name.
+    """
+
+    model: AudioCALM
+    codec: AudioCodec
+    tokenizer: Tokenizer
+    card: dict[str, Any]
+    digest: str
+    voices: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+
+def save_bundle(
+    folder: Path,
+    model: AudioCALM,
+    codec_folder: Path,
+    tokenizer: Tokenizer,
+    card: dict[str, Any],
+    voices: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a bundle so that it appears complete or not at all.
+
+    Args:
+        folder: Target. A bundle that is there already is replaced.
+        model: Module with the weights to ship, usually the average (EMA).
+        codec_folder: As `save_codec` wrote it.
+        tokenizer: The model's own.
+        card: JSON values for the reader of the bundle.
+        voices: Speaker embeddings of `speaker_dim` values by voice name.
+
+    Raises:
+        BundleError: If the codec does not fit the model, a part could not be loaded again without
+            unpickling, or the target holds something else than a bundle.
+    """
+    folder, codec_folder = Path(folder), Path(codec_folder)
+    _check_codec(model, load_codec(codec_folder), str(codec_folder))
+    _check_voices(model, voices or {})
+    with _written_aside(folder) as aside:
+        save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
+        shutil.copytree(codec_folder, aside / CODEC_FOLDER)
+        (aside / TOKENIZER_FOLDER).mkdir()
+        tokenizer.save(aside / TOKENIZER_FOLDER)
+        if voices:
+            kept = {name: value.float().cpu().contiguous() for name, value in voices.items()}
+            save_file(kept, str(aside / VOICES))
+        files = {name: digest(aside / name) for name in _part_names(aside)}
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "model": to_dict(model.config),
+            "tokenizer": tokenizer.name,
+            "files": files,
+            "card": card,
+        }
+        payload = json.dumps(
+            manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
+        )
+        (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
+        readme = _render_card(card, model, tokenizer, files)
+        (aside / README).write_text(readme, encoding="utf-8")
+
+
+def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
+    """Check every part of a bundle, then load it.
+
+    Args:
+        folder: As `save_bundle` wrote it.
+        device: Where model and codec go.
+
+    Raises:
+        BundleError: If a part is missing, altered, unlisted or of another schema version.
+    """
+    folder = Path(folder)
+    manifest, bundle_digest = _read_manifest(folder)
+    _check_parts(folder, manifest["files"])
+    try:
+        config = model_config_from_dict(manifest["model"])
+    except ValueError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
+    model = AudioCALM(config)
+    try:
+        model.load_state_dict(load_weights(folder / MODEL_WEIGHTS))
+    except RuntimeError as error:
+        raise BundleError(
+            f"{folder / MODEL_WEIGHTS} does not fit the model in {MANIFEST}: {error}; "
+            "export the bundle again"
+        ) from error
+    codec = load_codec(folder / CODEC_FOLDER)
+    _check_codec(model, codec, str(folder / CODEC_FOLDER))
+    voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
+    place = torch.device(device)
+    return Bundle(
+        model=model.to(place).eval(),
+        codec=_placed(codec, place),
+        tokenizer=load_tokenizer(folder / TOKENIZER_FOLDER),
+        card=manifest["card"],
+        digest=bundle_digest,
+        voices=voices,
+    )
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    path = folder / MANIFEST
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} is no bundle: cannot read {MANIFEST} ({error.strerror}); "
+            "make one with `audiocalm export`"
+        ) from error
+    try:
+        manifest = json.loads(payload)
+    except ValueError as error:
+        raise BundleError(f"{path} is not valid JSON: {error}; copy the bundle again") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}: "
+            "export the bundle again with this program, or install the one that wrote it"
+        )
+    missing = {"model", "files", "card"} - set(manifest)
+    if missing:
+        raise BundleError(f"{path} lacks {', '.join(sorted(missing))}; export the bundle again")
+    return manifest, hashlib.sha256(payload).hexdigest()
+
+
+def _check_parts(folder: Path, files: dict[str, str]) -> None:
+    if MODEL_WEIGHTS not in files:
+        raise BundleError(f"{folder / MANIFEST} lists no {MODEL_WEIGHTS}; export the bundle again")
+    for name, expected in sorted(files.items()):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BundleError(f"{folder / MANIFEST} names {name!r}, outside the bundle")
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name} is missing; copy or export the bundle again")
+        actual = digest(folder / name)
+        if actual != expected:
+            raise BundleError(
+                f"{folder / name} was altered: SHA-256 {actual[:12]}... is not "
+                f"{expected[:12]}... of {MANIFEST}; copy or export the bundle again"
+            )
+    extra = sorted(set(_part_names(folder)) - set(files))
+    if extra:
+        raise BundleError(f"{folder / extra[0]} is not listed in {MANIFEST}; remove it")
+
+
+def _part_names(folder: Path) -> Iterator[str]:
+    """Files that loading may read, relative, sorted; refuses what could only be unpickled."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or name in (MANIFEST, README):
+            continue
+        if path.suffix.lower() in _PICKLES:
+            raise BundleError(f"{path} may hold pickled code; convert it to safetensors")
+        yield name
+
+
+def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
+    if codec.latent_dim != model.config.latent_dim:
+        raise BundleError(
+            f"the codec in {where} has latent_dim {codec.latent_dim}, the model "
+            f"{model.config.latent_dim}; use the codec whose latents the model was trained on"
+        )
+
+
+def _check_voices(model: AudioCALM, voices: Mapping[str, Tensor]) -> None:
+    for name, value in voices.items():
+        if value.shape != (model.config.speaker_dim,):
+            raise BundleError(
+                f"voice {name!r} has shape {tuple(value.shape)}; the model takes "
+                f"({model.config.speaker_dim},): compute it with the encoder of the training data"
+            )
+
+
+def _placed(codec: AudioCodec, device: torch.device) -> AudioCodec:
+    module = cast(torch.nn.Module, codec)
+    return cast(AudioCodec, module.to(device).eval())
+
+
+@contextmanager
+def _written_aside(folder: Path) -> Iterator[Path]:
+    """A directory next to the target that takes its place when the block succeeds."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise BundleError(f"{folder} holds something else than a bundle; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    replaced = folder.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    aside.mkdir()
+    try:
+        yield aside
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _render_card(
+    card: dict[str, Any], model: AudioCALM, tokenizer: Tokenizer, files: dict[str, str]
+) -> str:
+    """The card as Markdown."""
+    parameters = sum(value.numel() for value in model.parameters())
+    config = model.config
+    lines = [
+        f"# {card.get('name', 'AudioCALM bundle')}",
+        "",
+        "Speech, sound and music from a written description.",
+        f"Generate with `audiocalm generate --bundle . --description ... --out x.wav`; "
+        f"`{MANIFEST}` is the machine-readable form of this card.",
+        "",
+        "| model | |",
+        "|---|---|",
+        f"| parameters | {parameters / 1e6:.1f} M |",
+        f"| layers x width | {config.backbone.num_layers} x {config.backbone.hidden_dim} |",
+        f"| frames per block | {config.frames_per_block} |",
+        f"| latent width | {config.latent_dim} |",
+        f"| speech expert | {config.expert.placement} |",
+        f"| tokenizer | {tokenizer.name} |",
+        "",
+    ]
+    for name, value in sorted(card.items()):
+        shown = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
+        body = shown if isinstance(value, str) else f"```json\n{shown}\n```"
+        lines += [f"## {name}", "", body, ""]
+    lines += ["## Files", "", "| file | SHA-256 |", "|---|---|"]
+    lines += [f"| {name} | `{value}` |" for name, value in sorted(files.items())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,120 @@
+"""Settings of the endpoint: what it serves, how much at once, and what one request may ask for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from model.synthesis import Limits
+from pipeline.settings import Settings
+
+
+class LimitSettings(Settings):
+    """What one request may ask for; larger requests get 422."""
+
+    max_description_chars: int = Field(default=Limits.max_description_chars, ge=1)
+    """Characters of a description."""
+    max_transcript_chars: int = Field(default=Limits.max_transcript_chars, ge=1)
+    """Characters of a transcript."""
+    min_duration_s: float = Field(default=Limits.min_duration_s, gt=0)
+    """Shortest audio, seconds."""
+    max_duration_s: float = Field(default=Limits.max_duration_s, gt=0)
+    """Longest audio, seconds; bounds the cache of a slot and what a slow reader leaves buffered."""
+    max_flow_steps: int = Field(default=64, ge=1, le=Limits.max_flow_steps)
+    """Solver steps for each block; time and cost grow with it."""
+    max_guidance_scale: float = Field(default=Limits.max_guidance_scale, gt=0)
+    """Guidance."""
+
+    def limits(self) -> Limits:
+        """In the model's terms."""
+        return Limits(**self.model_dump())
+
+
+class BatchSettings(Settings):
+    """How one replica shares its device."""
+
+    max_batch: int = Field(default=16, ge=1, le=1024)
+    """Slots: requests generated together, one block of each per step. Each holds a cache of up to
+    `limits.max_duration_s`."""
+    max_waiting: int = Field(default=8, ge=0)
+    """Requests that may wait in the replica for a slot; more wait in the router, where another
+    replica can take them."""
+    max_buffered: int = Field(default=16, ge=1)
+    """Chunks a reader may lag behind before its request is paused; others are not."""
+    max_opened: int = Field(default=4, ge=1)
+    """Prompts read before one step; bounds how long arrivals hold up running requests."""
+    stall_timeout_s: float = Field(default=120.0, gt=0)
+    """A step that takes longer makes the replica unhealthy, and Serve restarts it, seconds."""
+
+
+class AutoscaleSettings(Settings):
+    """Replicas by load."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    """Replicas kept without load; 0 lets the first request wait for a cold start."""
+    max_replicas: int = Field(default=1, ge=1)
+    """Replicas at most."""
+    target_ongoing_requests: float = Field(default=8.0, gt=0)
+    """Requests each replica should have; must be below its slots, else it never scales."""
+    upscale_delay_s: float = Field(default=10.0, ge=0)
+    """Load must last this long before replicas are added, seconds."""
+    downscale_delay_s: float = Field(default=300.0, ge=0)
+    """Calm must last this long before replicas are removed, seconds."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AutoscaleSettings:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} exceeds max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class ServeSettings(Settings):
+    """The whole endpoint."""
+
+    bundle: str = ""
+    """Bundle folder or URI, readable from every node."""
+    voices: str | None = None
+    """Safetensors file of further speaker embeddings by voice name; None has the bundle's."""
+    model_name: str = "audiocalm"
+    """Name in /v1/models and in the `model` field of requests."""
+    model_aliases: tuple[str, ...] = ("tts-1", "gpt-4o-mini-tts")
+    """Other names accepted in the `model` field, for clients that cannot change theirs."""
+    voice_aliases: dict[str, str] = Field(default_factory=lambda: {"alloy": "default"})
+    """Voice names of clients that cannot change theirs, to ours."""
+    speech_description: str = "A person speaks clearly in a quiet room."
+    """Description of speech where a request gives none."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Port to listen on."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU where the replica was given one."""
+    gpus_per_replica: float = Field(default=0.0, ge=0)
+    """GPUs of one replica; a fraction shares one."""
+    cpus_per_replica: float = Field(default=1.0, ge=0)
+    """Logical CPUs of one replica, and torch threads on a CPU."""
+    num_ingress: int = Field(default=1, ge=1)
+    """Ingress replicas, which parse requests and frame audio; they need no GPU."""
+    max_queued_requests: int = Field(default=64, ge=0)
+    """Requests that may wait for a replica before new ones get 429."""
+    retry_after_s: int = Field(default=2, ge=1)
+    """What a refused client is told to wait, seconds."""
+    limits: LimitSettings = LimitSettings()
+    """What one request may ask for."""
+    batch: BatchSettings = BatchSettings()
+    """How one replica shares its device."""
+    autoscale: AutoscaleSettings = AutoscaleSettings()
+    """Replicas by load."""
+
+    @model_validator(mode="after")
+    def _scales(self) -> ServeSettings:
+        slots = self.batch.max_batch + self.batch.max_waiting
+        if self.autoscale.target_ongoing_requests >= slots:
+            raise ValueError(
+                f"autoscale.target_ongoing_requests {self.autoscale.target_ongoing_requests} must "
+                f"be below the {slots} requests of one replica, else it never scales"
+            )
+        return self
