@@ -1,0 +1,106 @@
+"""Pictures that artefacts and reports share: spectrograms and curves, as PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.storage import Folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DYNAMIC_RANGE_DB = 80.0
+"""What a spectrogram shows below its loudest point."""
+
+
+def save_spectrogram(
+    path: Path, waveform: NDArray[np.float32], sample_rate: int, title: str = ""
+) -> None:
+    """Log-magnitude spectrogram of a waveform, `channels samples`; channels are averaged.
+
+    Raises:
+        ValueError: If the waveform is empty.
+    """
+    if waveform.size == 0:
+        raise ValueError("an empty waveform has no spectrogram")
+    mono = np.nan_to_num(np.atleast_2d(waveform).mean(0))
+    window = min(1024, max(64, 1 << (len(mono).bit_length() - 2)))
+    figure = _figure(6.4, 2.6)
+    axes = figure.subplots()
+    levels = _levels_db(mono, window)
+    picture = axes.imshow(
+        levels,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=levels.max() - DYNAMIC_RANGE_DB,
+        extent=(0, len(mono) / sample_rate, 0, sample_rate / 2000),
+    )
+    figure.colorbar(picture, ax=axes, label="dB", pad=0.01)
+    axes.set(xlabel="time, s", ylabel="frequency, kHz", title=title)
+    _save(figure, path)
+
+
+def save_curves(
+    path: Path,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    title: str = "",
+    *,
+    x_label: str = "step",
+    y_label: str = "loss",
+    is_log: bool = False,
+) -> None:
+    """Lines over steps.
+
+    Args:
+        path: PNG file to write.
+        curves: Name to (step, value) points; those without points are left out.
+        title: Heading.
+        x_label: Of the horizontal axis.
+        y_label: Of the vertical axis.
+        is_log: Logarithmic vertical axis.
+    """
+    figure = _figure(7.0, 3.2)
+    axes = figure.subplots()
+    for name, points in curves.items():
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=name, linewidth=1.2)
+    if is_log:
+        axes.set_yscale("log")
+    axes.grid(visible=True, alpha=0.3)
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small", ncols=2)
+    _save(figure, path)
+
+
+def _levels_db(mono: NDArray[np.float32], window: int) -> NDArray[np.float64]:
+    hop = window // 4
+    padded = np.pad(mono, window // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    spectrum = np.abs(np.fft.rfft(frames * np.hanning(window), axis=-1)).T
+    levels: NDArray[np.float64] = 20 * np.log10(np.maximum(spectrum, 1e-8))
+    return levels
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    # The object interface: no pyplot, so no global figure list and no display is looked for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", metadata={"Software": None})
+    Folder.at(path.parent).write_bytes(path.name, sink.getvalue())

@@ -1,0 +1,36 @@
+"""Pictures are PNG files, the same bytes for the same input, and show what is there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.figures import _levels_db, save_curves, save_spectrogram
+
+RATE = 16_000
+
+
+def test_a_tone_stands_at_its_frequency() -> None:
+    tone = np.sin(2 * np.pi * 2000 * np.arange(RATE) / RATE).astype(np.float32)
+    levels = _levels_db(tone, 1024)
+    assert levels.mean(1).argmax() == 2000 * 1024 // RATE
+
+
+def test_the_same_waveform_gives_the_same_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(2, RATE // 4)).astype(np.float32)
+    for name in ("a.png", "b.png"):
+        save_spectrogram(tmp_path / name, noise, RATE, "noise")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_silence_short_and_empty_clips(tmp_path: Path) -> None:
+    save_spectrogram(tmp_path / "s.png", np.zeros((1, RATE // 10), np.float32), RATE)
+    save_spectrogram(tmp_path / "t.png", np.ones((1, 5), np.float32), RATE)
+    with pytest.raises(ValueError, match="empty"):
+        save_spectrogram(tmp_path / "e.png", np.zeros((1, 0), np.float32), RATE)
+
+
+def test_curves_skip_what_has_no_points(tmp_path: Path) -> None:
+    save_curves(tmp_path / "c.png", {"a": [(0, 1.0), (1, 0.5)], "none": []}, is_log=True)
+    assert (tmp_path / "c.png").stat().st_size > 1000
