@@ -1,0 +1,50 @@
+"""Measure a bundle on held-out clips of a prepared directory, and write a report.
+
+Reads DATA/clips and DATA/descriptions (as `prepare` leaves them). Writes results.json, samples with
+spectrograms, and report.html, which opens from disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs import options
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    built = options.parser("evaluate", __doc__ or "")
+    built.add_argument("--bundle", required=True, metavar="DIR", help="what to measure")
+    built.add_argument("--data", required=True, metavar="DIR", help="output of `prepare`")
+    built.add_argument("--output", required=True, metavar="DIR", help="where results go")
+    parsed = built.parse_args(argv)
+    return options.run(lambda: _evaluate(parsed), parsed)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from model.bundle import load_bundle
+    from pipeline.evaluation.evaluate import EvaluateSettings, evaluate
+    from pipeline.evaluation.results import write_evaluation
+    from pipeline.settings import save_settings
+    from pipeline.storage import Folder
+
+    settings = options.settings_from(EvaluateSettings, parsed)
+    output = Path(parsed.output)
+    evaluation = evaluate(
+        load_bundle(Path(parsed.bundle)),
+        Folder.at(parsed.data),
+        settings,
+        lambda done, total: logger.info("evaluate: %d/%d clips", done, total),
+    )
+    Folder.at(output).write_bytes("settings.yaml", save_settings(settings).encode())
+    write_evaluation(evaluation, output)
+    print(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+
+
+if __name__ == "__main__":
+    options.main_of(main)

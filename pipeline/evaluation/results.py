@@ -1,0 +1,112 @@
+"""An evaluation on disk: `results.json`, sample WAVs with spectrograms, and `report.html`."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from torch import Tensor
+
+from pipeline.evaluation import signal
+from pipeline.evaluation.evaluate import Evaluation, Listening
+from pipeline.evaluation.report import Report, Sample, Table, write_report
+from pipeline.figures import save_spectrogram
+from pipeline.storage import Folder
+
+FORMS = ("real", "reconstructed", "generated")
+LEAD = (
+    "Held-out clips in three forms: the real recording at the codec's rate, what the codec makes of "
+    "it (the ceiling of the model), and what the model makes from the description alone."
+)
+MEL_FD_NOTE = (
+    "mel-FD is a Fréchet distance over log-mel statistics. It orders models of this project on the "
+    "same clips; it is not comparable with published FAD values. Lower is better; the codec's own "
+    "value is the floor the model can reach."
+)
+
+
+def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality: int = 2) -> None:
+    """Write everything below `output`; `results.json` comes last.
+
+    Args:
+        evaluation: What was measured.
+        output: Directory, made if needed.
+        samples_per_modality: Clips of each modality to keep as audio.
+    """
+    samples = []
+    for item in _first_of_each(evaluation.listenings, samples_per_modality):
+        samples += _write_forms(item, evaluation.sample_rate, output / "samples")
+    tables = result_tables(evaluation.results)
+    write_report(Report("AudioCALM: evaluation", LEAD, samples, (), tables), output / "report.html")
+    Folder.at(output).write_json("results.json", evaluation.results)
+
+
+def write_wav(path: Path, waveform: Tensor, sample_rate: int) -> None:
+    """A waveform, `channels samples`, as a 16-bit WAV that appears complete or not at all."""
+    sink = io.BytesIO()
+    pcm = waveform.clamp(-1, 1).T.numpy()
+    soundfile.write(sink, pcm, sample_rate, format="WAV", subtype="PCM_16")
+    Folder.at(path.parent).write_bytes(path.name, sink.getvalue())
+
+
+def make_sample(title: str, text: str, wav: Path, waveform: Tensor, sample_rate: int) -> Sample:
+    """A card for the report; writes the WAV and its spectrogram beside it."""
+    write_wav(wav, waveform, sample_rate)
+    picture = wav.with_suffix(".png")
+    save_spectrogram(picture, waveform.numpy(), sample_rate)
+    facts = signal.examine(waveform, sample_rate)
+    shown = {"duration": f"{facts.duration_s:.2f} s", "level": f"{facts.level_dbfs:.1f} dBFS"}
+    return Sample(title, text, wav, picture, shown)
+
+
+def result_tables(results: dict[str, Any]) -> list[Table]:
+    """The tables of a report from `results.json`."""
+    tables = [
+        _by_modality("Codec: reconstruction against the recording", results["codec"]),
+        _by_modality("Model: generation from the description", results["generation"], MEL_FD_NOTE),
+    ]
+    heard = results["intelligibility"]
+    if "skipped" in heard:
+        return [*tables, Table("Intelligibility", ("",), [(heard["skipped"],)])]
+    rows = [
+        (form, heard[f"digit_accuracy_{form}"], heard[f"word_error_rate_{form}"]) for form in FORMS
+    ]
+    note = (
+        f"{heard['digit_clips']} single digits, {heard['sentence_clips']} English sentences, heard by "
+        "a small recogniser (pocketsphinx): compare rows, not absolute values."
+    )
+    columns = ("audio", "digit accuracy", "word error rate")
+    return [*tables, Table("Intelligibility", columns, rows, note)]
+
+
+def _by_modality(title: str, measures: dict[str, dict[str, Any]], note: str = "") -> Table:
+    names = list(next(iter(measures.values())))
+    rows = [(modality, *(values[name] for name in names)) for modality, values in measures.items()]
+    return Table(title, ("modality", *names), rows, note)
+
+
+def _first_of_each(listenings: list[Listening], count: int) -> list[Listening]:
+    kept: dict[str, list[Listening]] = defaultdict(list)
+    for item in listenings:
+        if len(kept[item.clip.modality]) < count:
+            kept[item.clip.modality].append(item)
+    return [item for group in kept.values() for item in group]
+
+
+def _write_forms(item: Listening, sample_rate: int, folder: Path) -> list[Sample]:
+    stem = "".join(c if c.isalnum() else "-" for c in item.clip.clip_id)[-60:].strip("-")
+    text = item.clip.description
+    if item.clip.transcript:
+        text += f" “{item.clip.transcript}”"
+    samples = []
+    for form in FORMS:
+        waveform: Tensor | None = getattr(item, form)
+        if waveform is None or waveform.numel() == 0:
+            continue
+        title = f"{item.clip.modality}, {form}"
+        wav = folder / f"{item.clip.modality}-{stem}-{form}.wav"
+        samples.append(make_sample(title, text, wav, waveform, sample_rate))
+    return samples
