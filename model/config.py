@@ -115,8 +115,16 @@ class ModelConfig:
     """Clean blocks that audio may look back on; None is all of them. The prefix stays visible."""
     speaker_dim: int = 192
     """Width of a speaker embedding."""
+    speaker_id: int | None = None
+    """Token whose embedding the voice overwrites, the tokenizer's `speaker_id`; None builds a
+    model without voices."""
 
     def __post_init__(self) -> None:
+        if self.speaker_id is not None and not 0 <= self.speaker_id < self.backbone.vocab_size:
+            raise ValueError(
+                f"speaker_id {self.speaker_id} is outside the vocabulary of "
+                f"{self.backbone.vocab_size} tokens"
+            )
         if min(self.latent_dim, self.frames_per_block, self.speaker_dim) <= 0:
             raise ValueError("latent_dim, frames_per_block and speaker_dim must be positive")
         if self.window_blocks is not None and self.window_blocks <= 0:
@@ -150,7 +158,10 @@ def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
 
 
 _QWEN3 = {"num_kv_heads": 8, "head_dim": 128, "vocab_size": 151_936}
+_QWEN3_SPEAKER_ID = 151_670
+"""Second of the ids that the published Qwen3 tokenizer leaves free."""
 _BYTES_VOCABULARY = 512
+_BYTES_SPEAKER_ID = 257
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
@@ -166,26 +177,31 @@ PRESETS: dict[str, ModelConfig] = {
         head=HeadConfig(hidden_dim=256, num_layers=2),
         latent_dim=32,
         frames_per_block=4,
+        speaker_id=_BYTES_SPEAKER_ID,
     ),
     "0.6b": ModelConfig(
         backbone=BackboneConfig(
             hidden_dim=1024, num_layers=28, num_heads=16, ffn_dim=3072, **_QWEN3
         ),
+        speaker_id=_QWEN3_SPEAKER_ID,
     ),
     "1.7b": ModelConfig(
         backbone=BackboneConfig(
             hidden_dim=2048, num_layers=28, num_heads=16, ffn_dim=6144, **_QWEN3
         ),
+        speaker_id=_QWEN3_SPEAKER_ID,
     ),
     "4b": ModelConfig(
         backbone=BackboneConfig(
             hidden_dim=2560, num_layers=36, num_heads=32, ffn_dim=9728, **_QWEN3
         ),
+        speaker_id=_QWEN3_SPEAKER_ID,
     ),
     "8b": ModelConfig(
         backbone=BackboneConfig(
             hidden_dim=4096, num_layers=36, num_heads=32, ffn_dim=12_288, **_QWEN3
         ),
+        speaker_id=_QWEN3_SPEAKER_ID,
     ),
 }
 """Shapes of the published Qwen3 dense models (0.6B to 8B), and a laptop-sized one on bytes."""

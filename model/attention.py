@@ -1,0 +1,177 @@
+"""AR-Flow attention: who sees whom in a packed row, and the grouped-query attention over it.
+
+Inside one document:
+1. prefix sees earlier prefix (an ordinary causal language model);
+2. audio sees the whole prefix;
+3. a clean frame sees clean blocks up to its own, bidirectionally inside a block;
+4. a noisy frame sees strictly earlier clean blocks;
+5. a noisy frame sees its own block of its own copy.
+With a window, rules 3 and 4 reach back that many blocks; the prefix always stays visible.
+
+So no clean state depends on a noisy one, and a noisy block sees exactly what the cache of an
+inference holds when that block is generated (tests/model/test_generation.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from model.sequence import CLEAN, NOISY, PREFIX
+
+Mask = Tensor | BlockMask
+"""What `attend` takes: a boolean `batch seq seq` tensor, or a FlexAttention block mask."""
+
+_Indices = tuple[Tensor, Tensor, Tensor, Tensor]
+"""document, segment, block and copy, broadcastable against each other."""
+
+
+class Attend(Protocol):
+    """Attention of one forward pass: over a pack, or over a cache."""
+
+    def __call__(
+        self,
+        layer: int,
+        query: Float[Tensor, "batch heads seq head_dim"],
+        key: Float[Tensor, "batch kv_heads seq head_dim"],
+        value: Float[Tensor, "batch kv_heads seq head_dim"],
+    ) -> Float[Tensor, "batch heads seq head_dim"]:
+        """Attention output of one layer; keys and queries already carry their positions."""
+
+
+def _is_allowed(query: _Indices, key: _Indices, window_blocks: int | None) -> Tensor:
+    document_q, segment_q, block_q, copy_q = query
+    document_k, segment_k, block_k, copy_k = key
+    back = block_q - block_k
+    to_prefix = (segment_k == PREFIX) & ((segment_q != PREFIX) | (back >= 0))
+    to_clean = (segment_k == CLEAN) & (
+        ((segment_q == CLEAN) & (back >= 0)) | ((segment_q == NOISY) & (back > 0))
+    )
+    if window_blocks is not None:
+        to_clean = to_clean & (back <= window_blocks)
+    to_noisy = (segment_k == NOISY) & (segment_q == NOISY) & (back == 0) & (copy_q == copy_k)
+    return (document_q == document_k) & (document_q >= 0) & (to_prefix | to_clean | to_noisy)
+
+
+def arflow_mask(
+    document: Int[Tensor, "batch seq"],
+    segment: Int[Tensor, "batch seq"],
+    block: Int[Tensor, "batch seq"],
+    copy: Int[Tensor, "batch seq"],
+    window_blocks: int | None = None,
+) -> Bool[Tensor, "batch seq seq"]:
+    """Rules 1 to 5 as a dense mask, query by key; a padding position sees only itself.
+
+    Args:
+        document: Document of every position, negative on padding.
+        segment: Prefix, clean or noisy.
+        block: Block of audio, index of a prefix token.
+        copy: Noisy copy.
+        window_blocks: Clean blocks that audio looks back on, its own not counted; None is all.
+    """
+    indices = (document, segment, block, copy)
+    query = tuple(rearrange(index, "b s -> b s 1") for index in indices)
+    key = tuple(rearrange(index, "b s -> b 1 s") for index in indices)
+    allowed = _is_allowed(query, key, window_blocks)  # type: ignore[arg-type]  # 4 stay 4
+    return allowed | torch.eye(document.shape[1], dtype=torch.bool, device=document.device)
+
+
+def arflow_block_mask(
+    document: Int[Tensor, "batch seq"],
+    segment: Int[Tensor, "batch seq"],
+    block: Int[Tensor, "batch seq"],
+    copy: Int[Tensor, "batch seq"],
+    window_blocks: int | None = None,
+) -> BlockMask:
+    """The same mask for FlexAttention: built once a forward pass and shared by all layers.
+
+    Compiled on CUDA, where the eager version would materialise the dense mask. Keep `seq` fixed
+    and a multiple of 128: another shape compiles again.
+    """
+
+    def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        at_query = (
+            document[batch, query],
+            segment[batch, query],
+            block[batch, query],
+            copy[batch, query],
+        )
+        at_key = (document[batch, key], segment[batch, key], block[batch, key], copy[batch, key])
+        return _is_allowed(at_query, at_key, window_blocks) | (query == key)
+
+    batch, seq = document.shape
+    if document.is_cuda:
+        build = _compiled_block_mask()
+        return build(mask_mod, batch, None, seq, seq, document.device)
+    return create_block_mask(mask_mod, batch, None, seq, seq, document.device)
+
+
+@cache
+def _compiled_block_mask() -> Callable[..., BlockMask]:
+    return torch.compile(create_block_mask)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    return torch.compile(flex_attention)
+
+
+def attend(
+    query: Float[Tensor, "batch heads seq head_dim"],
+    key: Float[Tensor, "batch kv_heads keys head_dim"],
+    value: Float[Tensor, "batch kv_heads keys head_dim"],
+    mask: Mask | None,
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Grouped-query attention; consecutive query heads share a key head.
+
+    Args:
+        query: With rotary positions.
+        key: With rotary positions.
+        value: Values.
+        mask: Block mask, boolean `batch seq keys` that is True where attention is allowed, or
+            None where everything is.
+    """
+    if isinstance(mask, BlockMask):
+        flex: Callable[..., Any] = flex_attention
+        if query.is_cuda:
+            flex = _compiled_flex()
+        return flex(query, key, value, block_mask=mask, enable_gqa=True)
+    dense = None if mask is None else rearrange(mask, "b q k -> b 1 q k")
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=dense, enable_gqa=True)
+
+
+def attend_few(
+    query: Float[Tensor, "batch heads seq head_dim"],
+    key: Float[Tensor, "batch kv_heads keys head_dim"],
+    value: Float[Tensor, "batch kv_heads keys head_dim"],
+    mask: Bool[Tensor, "batch seq keys"] | None,
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """`attend` for few queries over many keys.
+
+    The heads that share a key head become more queries of it, so that the keys of a long cache
+    are read once and never repeated in memory.
+    """
+    groups = query.shape[1] // key.shape[1]
+    folded = rearrange(query, "b (h g) s d -> b h (g s) d", g=groups)
+    dense = None if mask is None else repeat(mask, "b q k -> b 1 (g q) k", g=groups)
+    out = F.scaled_dot_product_attention(folded, key, value, attn_mask=dense)
+    return rearrange(out, "b h (g s) d -> b (h g) s d", g=groups)
+
+
+class PackedAttention:
+    """Attention of a packed forward pass: one mask for all layers."""
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask = mask
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention output of any layer."""
+        return attend(query, key, value, self.mask)

@@ -1,0 +1,198 @@
+"""Decoder-only transformer in the Qwen3 layout, with the residual expert in its layers.
+
+Parameter names are those of published Qwen3 checkpoints, so loading is a change of prefix.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.attention import Attend
+from model.config import BackboneConfig, ExpertConfig
+from model.experts import INIT_STD, FeedForwardExpert, ProjectionExpert, Route, add_routed
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation: float32 statistics, cast back, then the gain.
+
+    The order matters for parity with published weights in bfloat16.
+    """
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, inputs: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Normalised over the last axis."""
+        normalised = F.rms_norm(inputs.float(), inputs.shape[-1:], eps=self.eps)
+        return self.weight * normalised.to(inputs.dtype)
+
+
+def rotary_table(
+    position: Int[Tensor, "batch seq"], head_dim: int, theta: float
+) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
+    """Cosine and sine of the rotary angles, float32.
+
+    Source:
+        RoFormer, arXiv:2104.09864; halves rotated against each other, as Qwen3 does.
+    """
+    exponent = torch.arange(0, head_dim, 2, device=position.device).float() / head_dim
+    angle = position.unsqueeze(-1).float() * theta**-exponent
+    angle = torch.cat([angle, angle], dim=-1).unsqueeze(1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(
+    heads: Float[Tensor, "batch heads seq head_dim"],
+    cosine: Float[Tensor, "batch 1 seq head_dim"],
+    sine: Float[Tensor, "batch 1 seq head_dim"],
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Heads turned to their positions."""
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with a norm on every query and key head."""
+
+    def __init__(self, config: BackboneConfig, expert: ExpertConfig) -> None:
+        super().__init__()
+        inner = config.num_heads * config.head_dim
+        inner_kv = config.num_kv_heads * config.head_dim
+        self.head_dim = config.head_dim
+        self.q_proj = nn.Linear(config.hidden_dim, inner, bias=False)
+        self.k_proj = nn.Linear(config.hidden_dim, inner_kv, bias=False)
+        self.v_proj = nn.Linear(config.hidden_dim, inner_kv, bias=False)
+        self.o_proj = nn.Linear(inner, config.hidden_dim, bias=False)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
+        has_expert = expert.placement in ("attn", "both")
+        self.expert = nn.ModuleDict(
+            {
+                name: ProjectionExpert(
+                    projection.in_features, projection.out_features, expert.attention_rank
+                )
+                for name, projection in (
+                    ("q", self.q_proj),
+                    ("k", self.k_proj),
+                    ("v", self.v_proj),
+                    ("o", self.o_proj),
+                )
+            }
+            if has_expert
+            else {}
+        )
+
+    def _project(self, name: str, inputs: Tensor, route: Route | None) -> Tensor:
+        expert = self.expert[name] if len(self.expert) else None
+        return add_routed(getattr(self, f"{name}_proj")(inputs), inputs, expert, route)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch seq hidden"],
+        rotary: tuple[Tensor, Tensor],
+        attend: Attend,
+        layer: int,
+        route: Route | None,
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Attention output, before the residual sum."""
+        query, key, value = (
+            rearrange(self._project(name, hidden, route), "b s (h d) -> b h s d", d=self.head_dim)
+            for name in "qkv"
+        )
+        query = rotate(self.q_norm(query), *rotary)
+        key = rotate(self.k_norm(key), *rotary)
+        heads = attend(layer, query, key, value)
+        return self._project("o", rearrange(heads, "b h s d -> b s (h d)"), route)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
+        self.up_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
+        self.down_proj = nn.Linear(inner_dim, hidden_dim, bias=False)
+
+    def forward(self, inputs: Float[Tensor, "batch seq hidden"]) -> Tensor:
+        """Feed-forward output, before the residual sum."""
+        return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
+
+
+class DecoderLayer(nn.Module):
+    """Attention and feed-forward, each with its norm, residual sum and expert."""
+
+    def __init__(self, config: BackboneConfig, expert: ExpertConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.input_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
+        self.self_attn = Attention(config, expert)
+        self.post_attention_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
+        self.mlp = FeedForward(config.hidden_dim, config.ffn_dim)
+        inner = max(1, round(expert.ffn_ratio * config.ffn_dim))
+        has_expert = expert.placement in ("ffn", "both")
+        self.expert = FeedForwardExpert(config.hidden_dim, inner) if has_expert else None
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "batch seq hidden"],
+        rotary: tuple[Tensor, Tensor],
+        attend: Attend,
+        route: Route | None,
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Hidden states after the layer."""
+        inputs = self.input_layernorm(hidden)
+        hidden = hidden + self.self_attn(inputs, rotary, attend, self.layer, route)
+        inputs = self.post_attention_layernorm(hidden)
+        return hidden + add_routed(self.mlp(inputs), inputs, self.expert, route)
+
+
+class Backbone(nn.Module):
+    """Token embedding, layers and final norm; there is no language-model output."""
+
+    def __init__(self, config: BackboneConfig, expert: ExpertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_dim)
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, expert, layer) for layer in range(config.num_layers)
+        )
+        self.norm = RMSNorm(config.hidden_dim, config.norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random matrices; the experts end in zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=INIT_STD)
+        for module in self.modules():
+            if isinstance(module, FeedForwardExpert | ProjectionExpert):
+                module.reset_parameters()
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        position: Int[Tensor, "batch seq"],
+        attend: Attend,
+        route: Route | None = None,
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Normalised hidden states.
+
+        Args:
+            embeddings: Of tokens and latents alike.
+            position: Rotary positions; several tokens may share one.
+            attend: Attention over the pack or the cache.
+            route: Tokens that pass through the expert.
+        """
+        cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
+        rotary = (cosine.to(embeddings.dtype), sine.to(embeddings.dtype))
+        hidden = embeddings
+        for layer in self.layers:
+            hidden = layer(hidden, rotary, attend, route)
+        return self.norm(hidden)

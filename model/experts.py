@@ -1,0 +1,119 @@
+"""A-MoME: a residual expert that only the tokens of labelled documents pass through.
+
+The route is a label of the document, never learned. The expert adds to the shared backbone and
+its last projection starts at zero, so at the start it changes nothing; and where no token routes
+to it, it is not called at inference: sound and music cost what they cost without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+INIT_STD = 0.02
+"""Standard deviation of every matrix before training, as in Qwen3."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which tokens of one forward pass go through the expert.
+
+    Attributes:
+        tokens: Their indices in the flattened batch; None is all of them.
+        scale: 1, or 0 for the dummy token of a training pass without any: the expert gets a
+            gradient of zeros, so ranks that saw no speech still join every collective.
+    """
+
+    tokens: Int[Tensor, " seq"] | None
+    scale: float = 1.0
+
+
+def training_route(expert_mask: Bool[Tensor, "batch seq"]) -> Route:
+    """Route of a training pass; it always has a token.
+
+    Reading the number of tokens waits for the device once a pass.
+    """
+    tokens = expert_mask.flatten().nonzero().squeeze(1)
+    if len(tokens):
+        return Route(tokens)
+    return Route(torch.zeros(1, dtype=torch.int64, device=expert_mask.device), scale=0.0)
+
+
+def inference_route(expert_mask: Bool[Tensor, "batch seq"]) -> Route | None:
+    """Route of an inference pass; None, and no call, where no token is routed."""
+    if not bool(expert_mask.any()):
+        return None
+    if bool(expert_mask.all()):
+        return Route(None)
+    return Route(expert_mask.flatten().nonzero().squeeze(1))
+
+
+def add_routed(
+    base: Float[Tensor, "batch seq hidden"],
+    inputs: Float[Tensor, "batch seq width"],
+    expert: nn.Module | None,
+    route: Route | None,
+) -> Float[Tensor, "batch seq hidden"]:
+    """`base` plus the expert's output on the tokens of the route.
+
+    Args:
+        base: Output of the shared layer.
+        inputs: What the shared layer saw.
+        expert: Residual of the same shapes, or None without an expert.
+        route: None where no token is routed; `base` comes back as it is.
+    """
+    if expert is None or route is None:
+        return base
+    if route.tokens is None:
+        return base + expert(inputs)
+    residual = expert(inputs.flatten(0, 1)[route.tokens]) * route.scale
+    added = base.flatten(0, 1).index_add(0, route.tokens, residual.to(base.dtype))
+    return added.view_as(base)
+
+
+class FeedForwardExpert(nn.Module):
+    """A narrow SwiGLU beside the shared feed-forward: D (silu(G x) * U x), D zero at first.
+
+    Source:
+        AudioCALM, arXiv:2606.23080 (modality expert); width and place are choices of ours.
+    """
+
+    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
+        self.up_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
+        self.down_proj = nn.Linear(inner_dim, hidden_dim, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random, and zero at the last projection."""
+        nn.init.normal_(self.gate_proj.weight, std=INIT_STD)
+        nn.init.normal_(self.up_proj.weight, std=INIT_STD)
+        nn.init.zeros_(self.down_proj.weight)
+
+    def forward(self, inputs: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Residual of the feed-forward."""
+        return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
+
+
+class ProjectionExpert(nn.Module):
+    """A low-rank residual beside one attention projection, its second matrix zero at first."""
+
+    def __init__(self, input_dim: int, output_dim: int, rank: int) -> None:
+        super().__init__()
+        self.down_proj = nn.Linear(input_dim, rank, bias=False)
+        self.up_proj = nn.Linear(rank, output_dim, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random, and zero at the last projection."""
+        nn.init.normal_(self.down_proj.weight, std=INIT_STD)
+        nn.init.zeros_(self.up_proj.weight)
+
+    def forward(self, inputs: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch out"]:
+        """Residual of the projection."""
+        return self.up_proj(self.down_proj(inputs))

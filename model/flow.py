@@ -1,0 +1,161 @@
+"""Rectified flow: path, velocity, sampling of times, solver grids and guidance.
+
+Flow time runs from 0, noise, to 1, data. All of it is float32 arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TimeGrid = Literal["uniform", "sway", "shift"]
+Solver = Literal["euler", "midpoint"]
+
+EVALUATIONS_PER_STEP: dict[str, int] = {"euler": 1, "midpoint": 2}
+"""Network evaluations that one solver step costs."""
+
+_EDGE = 1e-4
+"""Distance of a sampled quantile from 0 and 1, where the normal quantile diverges."""
+
+
+def interpolate(
+    latents: Float[Tensor, "*batch latent_dim"],
+    noise: Float[Tensor, "*batch latent_dim"],
+    flow_time: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch latent_dim"]:
+    """Point of the straight path: the noise at flow time 0, the latents at 1.
+
+    Source:
+        Rectified flow, arXiv:2209.03003, Eq. 1.
+    """
+    weight = flow_time.unsqueeze(-1)
+    return (1 - weight) * noise + weight * latents
+
+
+def velocity_target(
+    latents: Float[Tensor, "*batch latent_dim"], noise: Float[Tensor, "*batch latent_dim"]
+) -> Float[Tensor, "*batch latent_dim"]:
+    """Velocity of the straight path from noise to data; the same at every flow time.
+
+    Source:
+        Rectified flow, arXiv:2209.03003, Eq. 1.
+    """
+    return latents - noise
+
+
+def sample_flow_time(
+    num_copies: int,
+    num_blocks: int,
+    generator: torch.Generator,
+    *,
+    mean: float = 0.4,
+    std: float = 1.0,
+    is_stratified: bool = True,
+) -> Float[Tensor, "copies blocks"]:
+    """Logit-normal flow times of the blocks of one document.
+
+    Args:
+        num_copies: Noisy copies.
+        num_blocks: Blocks of the document.
+        generator: Source of randomness.
+        mean: Mean of the logit; positive leans to the data side.
+        std: Standard deviation of the logit.
+        is_stratified: Draw one time from each of copies x blocks equal shares of the distribution,
+            in random order: every value keeps the same marginal, their mean varies less.
+
+    Source:
+        Logit-normal times: arXiv:2403.03206, section 3.1. Stratification over the blocks of a
+        document: arXiv:2503.09573.
+    """
+    count = num_copies * num_blocks
+    quantile = torch.rand(count, generator=generator)
+    if is_stratified:
+        quantile = (torch.randperm(count, generator=generator) + quantile) / count
+    normal = torch.special.ndtri(quantile.clamp(_EDGE, 1 - _EDGE))
+    return torch.sigmoid(mean + std * normal).reshape(num_copies, num_blocks)
+
+
+def time_grid(kind: TimeGrid, num_flow_steps: int, shift: float = 1.0) -> Float[Tensor, " grid"]:
+    """Flow times 0 = t_0 < ... < t_n = 1 between which the solver steps.
+
+    Args:
+        kind: `uniform`; `sway`, t -> 1 - cos(pi t / 2), shorter steps near the noise (F5-TTS,
+            arXiv:2410.06885, sway coefficient -1); `shift`, t -> t / (t + shift (1 - t)).
+        num_flow_steps: Steps of the solver.
+        shift: Above 1 the steps near the noise get shorter; only read by `shift`.
+
+    Raises:
+        ValueError: On an unknown kind, no step, or a shift that is not positive.
+    """
+    if num_flow_steps < 1:
+        raise ValueError(f"num_flow_steps is {num_flow_steps}; it must be at least 1")
+    if shift <= 0:
+        raise ValueError(f"grid_shift is {shift}; it must be positive")
+    uniform = torch.linspace(0.0, 1.0, num_flow_steps + 1)
+    if kind == "uniform":
+        return uniform
+    if kind == "sway":
+        # sin^2 of the half angle: exactly 0 at 0; the last value is set, so that a path ends at 1.
+        grid = 2 * torch.sin(torch.pi / 4 * uniform).square()
+    elif kind == "shift":
+        grid = uniform / (uniform + shift * (1 - uniform))
+    else:
+        raise ValueError(f"time_grid {kind!r}; use uniform, sway or shift")
+    grid[-1] = 1.0
+    return grid
+
+
+def guided_velocity(
+    conditional: Float[Tensor, "batch block_frames latent_dim"],
+    unconditional: Float[Tensor, "batch block_frames latent_dim"],
+    guidance_scale: Float[Tensor, " batch"],
+    uses_zero_star: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch block_frames latent_dim"]:
+    """Classifier-free guidance v_u + w (v_c - v_u); 1 leaves the conditional velocity.
+
+    Args:
+        conditional: Velocity under the prompt, v_c.
+        unconditional: Velocity under the null prompt, v_u.
+        guidance_scale: w of every request.
+        uses_zero_star: 1 where v_u is first scaled to its projection on v_c, else 0.
+
+    Source:
+        arXiv:2207.12598, written for velocities; CFG-Zero*: arXiv:2503.18886.
+    """
+    dot = (conditional * unconditional).sum((1, 2))
+    norm = unconditional.square().sum((1, 2)).clamp_min(1e-8)
+    scale = torch.where(uses_zero_star > 0, dot / norm, torch.ones_like(dot))
+    base = scale[:, None, None] * unconditional
+    return base + guidance_scale[:, None, None] * (conditional - base)
+
+
+def solver_step(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    noisy_latents: Float[Tensor, "batch block_frames latent_dim"],
+    start: Float[Tensor, " batch"],
+    end: Float[Tensor, " batch"],
+    solver: Solver,
+) -> Float[Tensor, "batch block_frames latent_dim"]:
+    """One step of the flow from time `start` to time `end` of every row.
+
+    Args:
+        velocity: Velocity at (noisy latents, flow time).
+        noisy_latents: State at `start`.
+        start: Flow time of every row.
+        end: Flow time after the step.
+        solver: `euler`, one evaluation; `midpoint`, two.
+
+    Raises:
+        ValueError: On an unknown solver.
+    """
+    span = (end - start)[:, None, None]
+    slope = velocity(noisy_latents, start)
+    if solver == "midpoint":
+        slope = velocity(noisy_latents + span / 2 * slope, start + (end - start) / 2)
+    elif solver != "euler":
+        raise ValueError(f"solver {solver!r}; use euler or midpoint")
+    return noisy_latents + span * slope

@@ -1,0 +1,131 @@
+"""The AR-Flow sequence: `[prefix | clean blocks | noisy copies]` of one document, as indices.
+
+A noisy copy shares the rotary positions of its clean twin, so a noisy block stands exactly where
+the block it denoises will stand in the cache at inference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from model.config import MODALITIES
+
+PREFIX, CLEAN, NOISY = 0, 1, 2
+"""Values of `segment`."""
+
+PADDING = -1
+"""Value of `document` on positions that belong to none."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training document, already sampled: all randomness lies before it.
+
+    Attributes:
+        token_ids: Prefix: description, transcript and special tokens.
+        latents: Normalised target of whole blocks; frames after the clip are encoded silence.
+        history: What the clean copy shows: `latents`, possibly with history noise.
+        noise: Gaussian noise of every noisy copy.
+        flow_time: One flow time per copy and block, 0 is noise and 1 is data.
+        num_valid_frames: Frames of the clip; stop is 1 on the last of them and on every later one.
+        modality: speech, sound or music; for the account of losses.
+        uses_expert: Whether its tokens route to the expert.
+        speaker: Voice embedding; it overwrites the positions of the speaker token.
+        has_stop: False for a crop that does not end its clip: no stop loss.
+
+    Raises:
+        ValueError: If the parts do not fit each other.
+    """
+
+    token_ids: Int[Tensor, " text"]
+    latents: Float[Tensor, "frames latent_dim"]
+    history: Float[Tensor, "frames latent_dim"]
+    noise: Float[Tensor, "copies frames latent_dim"]
+    flow_time: Float[Tensor, "copies blocks"]
+    num_valid_frames: int
+    modality: str
+    uses_expert: bool
+    speaker: Float[Tensor, " speaker_dim"] | None
+    has_stop: bool = True
+
+    def __post_init__(self) -> None:
+        frames, latent_dim = self.latents.shape
+        if not len(self.token_ids) or not frames:
+            raise ValueError(
+                f"document of {len(self.token_ids)} tokens and {frames} frames; it needs both"
+            )
+        if self.history.shape != self.latents.shape:
+            raise ValueError(f"history is {tuple(self.history.shape)}, not {(frames, latent_dim)}")
+        copies = self.flow_time.shape[0]
+        if not copies or self.noise.shape != (copies, frames, latent_dim):
+            raise ValueError(
+                f"noise is {tuple(self.noise.shape)} for {copies} copies of {(frames, latent_dim)}"
+            )
+        if not 1 <= self.num_valid_frames <= frames:
+            raise ValueError(f"num_valid_frames {self.num_valid_frames} is outside 1..{frames}")
+        if self.modality not in MODALITIES:
+            raise ValueError(f"modality {self.modality!r}; use one of {', '.join(MODALITIES)}")
+
+    @property
+    def num_copies(self) -> int:
+        """Noisy copies of the clean blocks."""
+        return self.noise.shape[0]
+
+    @property
+    def length(self) -> int:
+        """Positions it takes in a pack."""
+        return document_length(len(self.token_ids), len(self.latents), self.num_copies)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Indices of one document, from which mask and rotary positions follow.
+
+    Attributes:
+        segment: `PREFIX`, `CLEAN` or `NOISY`.
+        block: Block of an audio position; index inside the prefix of a prefix position.
+        copy: Noisy copy, 0 outside the noisy segment.
+        position: Rotary position.
+    """
+
+    segment: Int[Tensor, " seq"]
+    block: Int[Tensor, " seq"]
+    copy: Int[Tensor, " seq"]
+    position: Int[Tensor, " seq"]
+
+
+def document_length(num_text: int, num_frames: int, num_copies: int) -> int:
+    """Positions that a document takes in a pack."""
+    return num_text + (1 + num_copies) * num_frames
+
+
+def document_layout(
+    num_text: int, num_frames: int, num_copies: int, frames_per_block: int
+) -> Layout:
+    """Indices of `[prefix | clean blocks | noisy copies]`.
+
+    Raises:
+        ValueError: If the frames are not whole blocks.
+    """
+    if num_frames % frames_per_block:
+        raise ValueError(
+            f"{num_frames} frames are not whole blocks of {frames_per_block}; "
+            "pad with encoded silence"
+        )
+    text = torch.arange(num_text, dtype=torch.int32)
+    frames = torch.arange(num_frames, dtype=torch.int32)
+    twins = 1 + num_copies
+    copies = torch.arange(num_copies, dtype=torch.int32).repeat_interleave(num_frames)
+    no_copy = torch.zeros(num_text + num_frames, dtype=torch.int32)
+    sizes = torch.tensor([num_text, num_frames, num_copies * num_frames])
+    segment = torch.tensor([PREFIX, CLEAN, NOISY], dtype=torch.int32).repeat_interleave(sizes)
+    return Layout(
+        segment=segment,
+        block=torch.cat([text, (frames // frames_per_block).repeat(twins)]),
+        copy=torch.cat([no_copy, copies]),
+        position=torch.cat([text, (num_text + frames).repeat(twins)]),
+    )
