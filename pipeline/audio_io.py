@@ -1,0 +1,306 @@
+"""Audio files as float32 waveforms, by content and not by name, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import math
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import soxr
+from jaxtyping import Float
+
+from model.timebase import resampled_length, round_half_up
+from pipeline.audio_decoders import (
+    AudioError,
+    AudioFault,
+    AudioInfo,
+    Decoder,
+    decoder_of,
+    is_audio,
+)
+from pipeline.storage import Folder
+
+__all__ = [
+    "Audio",
+    "AudioError",
+    "AudioFault",
+    "AudioInfo",
+    "AudioStream",
+    "cancels",
+    "file_sha256",
+    "is_audio",
+    "open_audio",
+    "probe",
+    "read_audio",
+    "resample",
+    "to_channels",
+]
+
+RATES_HZ = (1_000, 768_000)
+"""Sample rates believed; a header that says otherwise is taken for damaged."""
+MAX_CHANNELS = 64
+"""Channels believed."""
+MAX_OVERSHOOT = 2.0
+"""Largest sample magnitude that is still scaled back into [-1, 1]: lossy decoders overshoot."""
+SPAN_TOLERANCE_S = 0.1
+"""A span may end this much beyond its file, seconds; it is then cut."""
+_TAR_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<member>.+)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A decoded file or span.
+
+    Attributes:
+        waveform: Samples in [-1, 1].
+        sample_rate: Hz.
+        warnings: `code: detail` of what was odd but did not prevent reading.
+    """
+
+    waveform: Float[np.ndarray, "channels samples"]
+    sample_rate: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class AudioStream:
+    """An open file or span: its rate is known at once, the rest after the last block.
+
+    Attributes:
+        info: Of the whole file.
+        warnings: `code: detail`; complete after the last block.
+    """
+
+    info: AudioInfo
+    warnings: list[str]
+    _decoder: Decoder = field(repr=False)
+    _start: int = 0
+    _end: int | None = None
+
+    def blocks(self) -> Iterator[Float[np.ndarray, "channels samples"]]:
+        """The samples as they are stored, not checked and not scaled.
+
+        Raises:
+            AudioError: If the file has no samples, or ends before the span does.
+        """
+        done = 0
+        wanted = math.inf if self._end is None else self._end - self._start
+        for block in self._decoder.blocks(self._start):
+            part = block[: int(min(len(block), wanted - done))]
+            if len(part):
+                done += len(part)
+                yield np.ascontiguousarray(part.T)
+            if done >= wanted:
+                return
+        rate = self.info.sample_rate
+        if self._end is None:
+            if done == 0:
+                raise AudioError(AudioFault.EMPTY_AUDIO, "the file has no samples")
+        elif done == 0 or wanted - done > SPAN_TOLERANCE_S * rate:
+            raise AudioError(
+                AudioFault.SPAN_OUTSIDE_AUDIO,
+                f"the span ends at {self._end / rate:.3f} s, the audio at "
+                f"{(self._start + done) / rate:.3f} s",
+            )
+
+
+@contextlib.contextmanager
+def open_audio(
+    uri: str, start_s: float | None = None, end_s: float | None = None
+) -> Iterator[AudioStream]:
+    """Open a file, or a span of it, for decoding block by block.
+
+    Args:
+        uri: Path, URI, or `archive.tar#member`.
+        start_s: Begin of the span, seconds; None is the begin of the file.
+        end_s: End of the span, seconds; None is the end of the file.
+
+    Raises:
+        AudioError: If no decoder reads it, its header is absurd, or the span is.
+    """
+    if start_s is not None or end_s is not None:
+        _check_span(start_s or 0.0, end_s)
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_open_binary(uri))
+        decoder = stack.enter_context(decoder_of(stream))
+        info = decoder.info
+        low, high = RATES_HZ
+        if not low <= info.sample_rate <= high:
+            raise AudioError(
+                AudioFault.UNREADABLE,
+                f"the header says {info.sample_rate} Hz; believed are {low} to {high} Hz",
+            )
+        if not 1 <= info.num_channels <= MAX_CHANNELS:
+            raise AudioError(
+                AudioFault.UNREADABLE,
+                f"the header says {info.num_channels} channels; believed are 1 to {MAX_CHANNELS}",
+            )
+        start = round_half_up((start_s or 0.0) * info.sample_rate)
+        end = None if end_s is None else round_half_up(end_s * info.sample_rate)
+        if info.num_samples is not None and 0 < info.num_samples <= start:
+            raise AudioError(
+                AudioFault.SPAN_OUTSIDE_AUDIO,
+                f"the span starts at {start_s} s, the audio ends at "
+                f"{info.num_samples / info.sample_rate:.3f} s",
+            )
+        yield AudioStream(info, decoder.warnings, decoder, start, end)
+
+
+def probe(uri: str) -> AudioInfo:
+    """What the header of a file says, without decoding it.
+
+    Raises:
+        AudioError: If no decoder reads it, or its header is absurd.
+    """
+    with open_audio(uri) as stream:
+        return stream.info
+
+
+def read_audio(
+    uri: str,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    *,
+    max_duration_s: float | None = None,
+) -> Audio:
+    """Decode a file or span into memory.
+
+    Slight overshoot, as lossy decoders give, is scaled back into [-1, 1] and noted.
+
+    Args:
+        uri: Path, URI, or `archive.tar#member`.
+        start_s: Begin of the span, seconds; None is the begin of the file.
+        end_s: End of the span, seconds; None is the end of the file.
+        max_duration_s: Refuse anything longer before it fills the memory; None takes all.
+
+    Raises:
+        AudioError: If it is unreadable, empty, too long, not finite or far out of range, or if the
+            span lies outside.
+    """
+    with open_audio(uri, start_s, end_s) as stream:
+        rate = stream.info.sample_rate
+        limit = math.inf if max_duration_s is None else max_duration_s * rate
+        blocks, num_samples = [], 0
+        for block in stream.blocks():
+            blocks.append(block)
+            num_samples += block.shape[1]
+            if num_samples > limit:
+                raise AudioError(
+                    AudioFault.TOO_LONG, f"longer than the limit of {max_duration_s} s"
+                )
+        waveform = np.concatenate(blocks, axis=1)
+        warnings = list(stream.warnings)
+    peak = float(np.abs(waveform).max())
+    if not math.isfinite(peak):
+        raise AudioError(AudioFault.NON_FINITE, "NaN or infinite samples")
+    if peak > MAX_OVERSHOOT:
+        raise AudioError(
+            AudioFault.OUT_OF_RANGE,
+            f"peak {peak:g}, limit {MAX_OVERSHOOT:g}: float samples must be scaled to [-1, 1]",
+        )
+    if peak > 1.0:
+        waveform = waveform / np.float32(peak)
+        warnings.append(f"scaled: peak {peak:.3f} brought back to 1")
+    return Audio(waveform, rate, tuple(warnings))
+
+
+def resample(
+    waveform: Float[np.ndarray, "channels samples"], source_rate: int, target_rate: int
+) -> Float[np.ndarray, "channels samples"]:
+    """Band-limited change of rate; the length is `timebase.resampled_length`."""
+    if source_rate == target_rate:
+        return waveform
+    length = resampled_length(waveform.shape[1], source_rate, target_rate)
+    changed = soxr.resample(np.ascontiguousarray(waveform.T), source_rate, target_rate).T
+    changed = changed[:, :length].astype(np.float32)
+    return np.pad(changed, ((0, 0), (0, length - changed.shape[1])))
+
+
+def to_channels(
+    waveform: Float[np.ndarray, "channels samples"], num_channels: int
+) -> Float[np.ndarray, "channels samples"]:
+    """The waveform with another number of channels.
+
+    Down to one: the mean, or the first channel where the mean cancels (channels in antiphase).
+    Up: copies of that one.
+    """
+    if waveform.shape[0] == num_channels:
+        return waveform
+    mono = waveform.mean(axis=0, keepdims=True, dtype=np.float32)
+    if waveform.shape[0] > 1 and cancels(_power(mono)[0], float(_power(waveform).max())):
+        mono = waveform[:1]
+    return np.repeat(mono, num_channels, axis=0)
+
+
+def cancels(mix_power: float, channel_power: float) -> bool:
+    """Whether the mean of the channels lost 20 dB against the loudest of them."""
+    return mix_power < 0.01 * channel_power
+
+
+def file_sha256(uri: str) -> str:
+    """SHA-256 of a file's bytes.
+
+    Raises:
+        AudioError: If it cannot be opened.
+    """
+    digest = hashlib.sha256()
+    with _open_binary(uri) as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_span(start_s: float, end_s: float | None) -> None:
+    end = math.inf if end_s is None else end_s
+    if not (math.isfinite(start_s) and start_s >= 0 and end > start_s):
+        raise AudioError(
+            AudioFault.SPAN_OUTSIDE_AUDIO,
+            f"the span {start_s} s to {end_s} s is not a span: 0 <= start < end is needed",
+        )
+
+
+@contextlib.contextmanager
+def _open_binary(uri: str) -> Iterator[BinaryIO]:
+    member = _TAR_MEMBER.match(uri)
+    try:
+        if "://" not in uri and Path(uri).is_file():
+            with open(uri, "rb", buffering=0) as plain:
+                yield cast(BinaryIO, plain)
+        elif member:
+            yield io.BytesIO(_read_member(member["tar"], member["member"]))
+        else:
+            parent, _, name = uri.rpartition("/")
+            yield io.BytesIO(Folder.at(parent).read_bytes(name))
+    except FileNotFoundError as error:
+        raise AudioError(AudioFault.MISSING_AUDIO, "there is no such file") from error
+    except OSError as error:
+        text = error.strerror or str(error)
+        raise AudioError(AudioFault.UNREADABLE, f"cannot be opened: {text}") from error
+
+
+def _read_member(tar: str, member: str) -> bytes:
+    folder, name = Folder.at(posixpath.dirname(tar)), posixpath.basename(tar)
+    span = _members(folder, name).get(member)
+    if span is None:
+        raise FileNotFoundError(f"{tar} has no member {member}")
+    return folder.read_range(name, *span)
+
+
+@lru_cache(maxsize=4)
+def _members(folder: Folder, name: str) -> dict[str, tuple[int, int]]:
+    with folder.open(name) as stream, tarfile.open(fileobj=stream) as archive:
+        return {item.name: (item.offset_data, item.size) for item in archive if item.isfile()}
+
+
+def _power(waveform: Float[np.ndarray, "channels samples"]) -> np.ndarray:
+    return np.square(waveform, dtype=np.float64).mean(axis=1)
