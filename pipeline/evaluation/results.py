@@ -18,8 +18,8 @@ from pipeline.storage import Folder
 
 FORMS = ("real", "reconstructed", "generated")
 LEAD = (
-    "Held-out clips in three forms: the real recording at the codec's rate, what the codec makes of "
-    "it (the ceiling of the model), and what the model makes from the description alone."
+    "Held-out clips in three forms: the real recording at the codec's rate, what the codec makes "
+    "of it (the ceiling of the model), and what the model makes from the description alone."
 )
 MEL_FD_NOTE = (
     "mel-FD is a Fréchet distance over log-mel statistics. It orders models of this project on the "
@@ -75,8 +75,8 @@ def result_tables(results: dict[str, Any]) -> list[Table]:
         (form, heard[f"digit_accuracy_{form}"], heard[f"word_error_rate_{form}"]) for form in FORMS
     ]
     note = (
-        f"{heard['digit_clips']} single digits, {heard['sentence_clips']} English sentences, heard by "
-        "a small recogniser (pocketsphinx): compare rows, not absolute values."
+        f"{heard['digit_clips']} single digits, {heard['sentence_clips']} English sentences, heard "
+        "by a small recogniser (pocketsphinx): compare rows, not absolute values."
     )
     columns = ("audio", "digit accuracy", "word error rate")
     return [*tables, Table("Intelligibility", columns, rows, note)]
