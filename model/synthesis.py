@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ DEFAULT_OPTIONS: dict[str, SamplingOptions] = {
 DEFAULT_DURATION_S = 5.0
 """Duration of sound and music where a request does not say."""
 
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 _SECONDS_PER_CHARACTER = 0.15
 _SECONDS_PER_WIDE_CHARACTER = 0.5
 _SECONDS_AROUND_SPEECH = 2.0
@@ -159,10 +161,24 @@ def modality_of(request: SynthesisRequest) -> str:
     return modality
 
 
-def options_for(modality: str, **changes: Any) -> SamplingOptions:
-    """Default sampling of a modality, with what a caller sets; None is not set."""
+def with_sampling(request: SynthesisRequest, **changes: Any) -> SynthesisRequest:
+    """A request with the default sampling of its modality and what a caller changes of it.
+
+    Args:
+        request: What to make; its own options are replaced.
+        changes: Fields of `SamplingOptions`; None keeps the default.
+
+    Raises:
+        RequestError: If a value is out of range.
+    """
     given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(DEFAULT_OPTIONS[modality], **given)
+    try:
+        options = dataclasses.replace(DEFAULT_OPTIONS[modality_of(request)], **given)
+    except RequestError:
+        raise
+    except ValueError as error:
+        raise RequestError(next(iter(given), "options"), str(error)) from error
+    return dataclasses.replace(request, options=options)
 
 
 def speech_cap_s(transcript: str, *, is_singing: bool = False) -> float:
@@ -248,7 +264,7 @@ class Synthesizer:
             exact_frames=None if num_samples is None else max_frames,
             speaker=speaker,
             prompt_latents=None,
-            options=request.options or options_for(modality),
+            options=request.options or DEFAULT_OPTIONS[modality],
         )
         return PreparedRequest(generation, num_samples)
 
@@ -369,6 +385,8 @@ def _speaker(
 def _check_text(field: str, text: str, max_chars: int) -> None:
     if not text.strip():
         raise RequestError(field, "is empty")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise RequestError(field, "holds half of a surrogate pair, which is no character")
     if len(text) > max_chars:
         raise RequestError(field, f"has {len(text)} characters; at most {max_chars} are taken")
 

@@ -1,0 +1,66 @@
+"""`audiocalm generate`: description -> audio file, in this process, without Ray."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.options import main_of, parser, run
+from model.config import MODALITIES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make one WAV file."""
+    options = parser("generate", __doc__ or "", has_settings=False)
+    _add_options(options)
+    given = options.parse_args(argv)
+    return run(lambda: generate(given), given)
+
+
+def _add_options(options: ArgumentParser) -> None:
+    add = options.add_argument
+    add("--bundle", required=True, metavar="DIR", help="trained bundle")
+    add("--description", required=True, help="what it sounds like")
+    add("--transcript", help="words to speak or sing, verbatim")
+    add("--modality", choices=MODALITIES, help="default: speech with a transcript, else sound")
+    add("--language", help="BCP 47 tag of the transcript")
+    add("--singing", action="store_true", help="the transcript is sung")
+    add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
+    add("--seconds", type=float, metavar="S", help="exact duration")
+    add("--flow-steps", type=int, metavar="N", help="solver steps for each block")
+    add("--guidance", type=float, metavar="G", help="how closely to follow the description")
+    add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    add("--out", required=True, type=Path, metavar="WAV", help="file to write")
+
+
+def generate(given: Namespace) -> None:
+    """Load the bundle, make the audio, write the file, print the facts."""
+    from model.synthesis import SynthesisRequest, with_sampling
+    from pipeline.serving.offline import make_file, open_synthesizer, voice_of
+
+    synthesizer = open_synthesizer(given.bundle, given.device)
+    request = SynthesisRequest(
+        description=given.description,
+        transcript=given.transcript,
+        language=given.language,
+        modality=given.modality,
+        duration_s=given.seconds,
+        voice=voice_of(synthesizer.bundle, given.voice, _embed) if given.voice else None,
+        seed=given.seed,
+        is_singing=given.singing,
+    )
+    made = make_file(
+        synthesizer,
+        with_sampling(request, num_flow_steps=given.flow_steps, guidance_scale=given.guidance),
+        given.out,
+    )
+    print(
+        f"wrote {made.path}: {made.duration_s:.2f} s of audio in {made.elapsed_s:.2f} s, "
+        f"real-time factor {made.real_time_factor:.2f}, first audio after {made.first_s:.2f} s"
+    )
+
+
+if __name__ == "__main__":
+    main_of(main)

@@ -1,0 +1,74 @@
+"""`audiocalm serve`: a streaming HTTP endpoint on Ray Serve.
+
+Starts a local Ray unless RAY_ADDRESS is set, and stops with Ctrl-C or SIGTERM. On a cluster,
+`jobs.serve:build_app` is the import path of a Serve config; its args are the settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.options import main_of, parser, run, settings_from
+from pipeline.cluster import ray_cluster
+from pipeline.errors import SettingsError
+from pipeline.serving.settings import ServeSettings
+
+APP_NAME = "audiocalm"
+_ADVICE = "give --bundle DIR: `audiocalm export` makes one, `audiocalm demo` too"
+
+
+def build_app(args: dict[str, Any]) -> Any:
+    """The application of a Serve config file; `args` are `ServeSettings`."""
+    from pipeline.serving.replica import build
+
+    return build(ServeSettings.model_validate(args))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until interrupted."""
+    options = parser("serve", __doc__ or "")
+    options.add_argument("--bundle", metavar="DIR", help="bundle to serve")
+    options.add_argument("--host", help="address to listen on; 0.0.0.0 for every interface")
+    options.add_argument("--port", type=int, help="port to listen on")
+    given = options.parse_args(argv)
+
+    def body() -> None:
+        settings = settings_from(
+            ServeSettings, given, bundle=given.bundle, host=given.host, port=given.port
+        )
+        if not settings.bundle:
+            raise SettingsError(f"no bundle to serve; {_ADVICE}")
+        serve_until_stopped(settings)
+
+    return run(body, given)
+
+
+def serve_until_stopped(settings: ServeSettings) -> None:
+    """Deploy, say where, wait for SIGINT or SIGTERM, and take it all down again."""
+    from pipeline.serving.local import deployed
+
+    with ray_cluster():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with deployed(settings, APP_NAME) as url:
+            print(f"serving {settings.bundle} at {url}  (Ctrl-C stops)\n{curl_example(url)}")
+            sys.stdout.flush()
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+            print("stopping ...")
+
+
+def curl_example(url: str) -> str:
+    """A command that makes audio with the endpoint."""
+    return (
+        f"curl -sS {url}/v1/audio/generate -H 'Content-Type: application/json' "
+        '-d \'{"description": "A dog barks twice.", "duration_s": 3}\' -o dog.wav'
+    )
+
+
+if __name__ == "__main__":
+    main_of(main)

@@ -1,0 +1,115 @@
+"""Audio files from a bundle in this process: what `audiocalm generate` does, without Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.bundle import Bundle, load_bundle
+from model.synthesis import RequestError, SynthesisRequest, Synthesizer
+
+
+@dataclass(frozen=True)
+class MadeFile:
+    """A finished file and what it took.
+
+    Attributes:
+        path: The WAV file.
+        duration_s: Audio in it, seconds.
+        elapsed_s: From the request to the last chunk, without loading, seconds.
+        first_s: From the request to the first chunk, seconds.
+    """
+
+    path: Path
+    duration_s: float
+    elapsed_s: float
+    first_s: float
+
+    @property
+    def real_time_factor(self) -> float:
+        """Time taken per time of audio; below 1 is faster than real time."""
+        return self.elapsed_s / self.duration_s if self.duration_s else float("inf")
+
+
+def open_synthesizer(folder: str | Path, device: str = "auto") -> Synthesizer:
+    """A bundle ready to make audio.
+
+    Args:
+        folder: The bundle.
+        device: auto, cpu or cuda; auto takes a GPU where there is one.
+
+    Raises:
+        BundleError: If the bundle is incomplete or altered.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Synthesizer(load_bundle(Path(folder), device))
+
+
+def voice_of(
+    bundle: Bundle, voice: str, embed: Callable[[str], Float[Tensor, " speaker_dim"]]
+) -> Float[Tensor, " speaker_dim"]:
+    """Speaker embedding of a named voice, or of a recording.
+
+    Args:
+        bundle: Its voices are known by name.
+        voice: A name, or the path of a recording.
+        embed: Computes the embedding of a recording.
+
+    Raises:
+        RequestError: If it is neither a voice of the bundle nor a file.
+    """
+    if voice in bundle.voices:
+        return bundle.voices[voice]
+    if not os.path.isfile(voice):
+        known = ", ".join(sorted(bundle.voices)) or "none"
+        raise RequestError(
+            "voice", f"{voice!r} is no file and no voice of the bundle, which has {known}"
+        )
+    return embed(voice)
+
+
+def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -> MadeFile:
+    """Write a 16-bit WAV file that appears complete or not at all.
+
+    Args:
+        synthesizer: Makes the audio.
+        request: What to make.
+        path: File to write; its folder is made if it is not there.
+
+    Raises:
+        RequestError: If the request cannot be made.
+        OSError: If the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".aside-{uuid.uuid4().hex}.wav"
+    timebase = synthesizer.timebase
+    num_samples, first_s = 0, 0.0
+    began = time.perf_counter()
+    try:
+        with soundfile.SoundFile(
+            aside,
+            "w",
+            samplerate=timebase.sample_rate,
+            channels=synthesizer.bundle.codec.num_channels,
+            format="WAV",
+            subtype="PCM_16",
+        ) as target:
+            for chunk in synthesizer.stream(request):
+                first_s = first_s or time.perf_counter() - began
+                target.write(chunk.clamp(-1.0, 1.0).T.numpy())
+                num_samples += chunk.shape[-1]
+        elapsed_s = time.perf_counter() - began
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return MadeFile(path, timebase.duration_s(num_samples), elapsed_s, first_s)

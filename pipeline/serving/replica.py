@@ -1,0 +1,166 @@
+"""The deployments on Ray Serve: an ingress that speaks HTTP, and replicas that hold the model.
+
+    client -> proxy -> Ingress (FastAPI, no GPU) -> Sampler (one bundle, many requests a step)
+
+Where requests are held back: a replica takes `max_batch + max_waiting`; beyond that they wait in
+the router, up to `max_queued_requests`; beyond that they are refused with 429 and Retry-After,
+by the ingress when its replicas are full and by the proxy when the ingress itself is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from pipeline.serving.app import create_app
+from pipeline.serving.engine import BatchEngine, Opening, Refusal
+from pipeline.serving.schemas import AudioJob
+from pipeline.serving.settings import ServeSettings
+from pipeline.serving.stream import NotReadyError, Service
+from pipeline.serving.worker import load_worker
+
+logger = logging.getLogger(__name__)
+
+SAMPLER = "Sampler"
+INGRESS = "Ingress"
+_READY_TIMEOUT_S = 5.0
+_INGRESS_SLACK = 16
+"""Requests of an ingress beyond the audio ones: pages, lists, probes."""
+_DRAIN_SLACK_S = 10.0
+
+
+class Sampler:
+    """One bundle on one device, shared by many requests.
+
+    Args:
+        settings: `ServeSettings` as plain values.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        resolved = ServeSettings.model_validate(settings)
+        self._worker = load_worker(resolved, has_gpu=bool(ray.get_gpu_ids()))
+        self._engine = BatchEngine(self._worker, resolved.batch)
+        logger.info("bundle %s is ready", self._worker.service().digest[:12])
+
+    async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
+        """Audio of one job; cancelling the call frees its slot at the next step."""
+        async for item in self._engine.generate(job):
+            yield item
+
+    async def service(self) -> Service:
+        """What clients may know."""
+        return self._worker.service()
+
+    async def stats(self) -> dict[str, int]:
+        """Counts of this replica."""
+        return self._engine.stats()
+
+    def check_health(self) -> None:
+        """Asked by Serve; an error restarts the replica."""
+        self._engine.check_health()
+
+
+class HandleEngine:
+    """The replicas of the sampler, as the ingress sees them.
+
+    Args:
+        sampler: Handle of the deployment.
+    """
+
+    def __init__(self, sampler: DeploymentHandle) -> None:
+        self._service = sampler.options(method_name="service")
+        self._generate = sampler.options(method_name="generate", stream=True)
+
+    async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
+        """Audio of one job from whichever replica has room."""
+        response = self._generate.remote(job)
+        try:
+            async for item in response:
+                yield item
+        except BackPressureError as error:
+            yield Refusal(429, f"all replicas are busy: {error}")
+        except DeploymentUnavailableError as error:
+            yield Refusal(503, f"no replica can serve: {error}")
+        finally:
+            response.cancel()
+
+    async def service(self) -> Service:
+        """What the replicas make.
+
+        Raises:
+            NotReadyError: If none answers in time.
+        """
+        try:
+            response = self._service.remote()
+            service: Service = await asyncio.wait_for(response, _READY_TIMEOUT_S)
+        except TimeoutError as error:
+            raise NotReadyError(f"no replica answered in {_READY_TIMEOUT_S:g} s") from error
+        except (BackPressureError, DeploymentUnavailableError) as error:
+            raise NotReadyError(f"no replica has room: {error}") from error
+        return service
+
+
+class Ingress:
+    """HTTP in front of the replicas.
+
+    Args:
+        sampler: Handle of the replicas.
+        settings: `ServeSettings` as plain values.
+    """
+
+    def __init__(self, sampler: DeploymentHandle, settings: dict[str, Any]) -> None:
+        self._sampler = sampler
+        self._settings = ServeSettings.model_validate(settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(HandleEngine(self._sampler), self._settings)
+
+
+def build(settings: ServeSettings) -> serve.Application:
+    """The application that Ray Serve runs."""
+    values = settings.model_dump(mode="json")
+    batch, scale = settings.batch, settings.autoscale
+    slots = batch.max_batch + batch.max_waiting
+    longest_s = settings.limits.max_duration_s
+    sampler = serve.deployment(
+        Sampler,
+        name=SAMPLER,
+        ray_actor_options={
+            "num_cpus": settings.cpus_per_replica,
+            "num_gpus": settings.gpus_per_replica,
+        },
+        max_ongoing_requests=slots,
+        max_queued_requests=settings.max_queued_requests,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=scale.min_replicas,
+            max_replicas=scale.max_replicas,
+            target_ongoing_requests=scale.target_ongoing_requests,
+            upscale_delay_s=scale.upscale_delay_s,
+            downscale_delay_s=scale.downscale_delay_s,
+        ),
+        graceful_shutdown_timeout_s=longest_s + _DRAIN_SLACK_S,
+        max_constructor_retry_count=3,
+    )
+    capacity = slots * scale.max_replicas + settings.max_queued_requests
+    ingress = serve.deployment(
+        serve.ingress()(Ingress),
+        name=INGRESS,
+        num_replicas=settings.num_ingress,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=capacity + _INGRESS_SLACK,
+        max_queued_requests=settings.max_queued_requests,
+        backpressure_config=BackpressureConfig(
+            status_code=429, retry_after_s=settings.retry_after_s
+        ),
+        graceful_shutdown_timeout_s=longest_s + _DRAIN_SLACK_S,
+    )
+    return ingress.bind(sampler.bind(values), values)

@@ -1,0 +1,155 @@
+"""A bundle at work inside a replica: jobs in plain values to PCM bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.bundle import BundleError, load_bundle
+from model.synthesis import (
+    Piece,
+    RequestError,
+    SynthesisError,
+    SynthesisRequest,
+    Synthesizer,
+    Utterance,
+    with_sampling,
+)
+from pipeline.serving.engine import RefusedError, Step
+from pipeline.serving.formats import AudioLayout, pcm_bytes
+from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
+from pipeline.serving.settings import ServeSettings
+from pipeline.serving.stream import Service
+from pipeline.storage import Folder
+
+
+class BundleWorker:
+    """Makes audio with one bundle; `engine.Worker` of the endpoint.
+
+    Args:
+        synthesizer: Loaded bundle.
+        voices: Speaker embeddings by voice name, beyond those of the bundle.
+    """
+
+    def __init__(self, synthesizer: Synthesizer, voices: dict[str, Tensor] | None = None) -> None:
+        self._synthesizer = synthesizer
+        self._voices = synthesizer.bundle.voices | (voices or {})
+        codec = synthesizer.bundle.codec
+        self.layout = AudioLayout(codec.timebase.sample_rate, codec.num_channels)
+
+    def service(self) -> Service:
+        """What clients may know."""
+        bundle = self._synthesizer.bundle
+        voices = tuple(sorted(self._voices))
+        return Service(self.layout, voices, bundle.model.config.speaker_dim, bundle.digest)
+
+    def open(self, job: AudioJob) -> Utterance:
+        """Begin a request.
+
+        Raises:
+            RefusedError: If it cannot be made.
+        """
+        try:
+            return self._synthesizer.open(self._request(job))
+        except RequestError as error:
+            raise RefusedError(error.field, error.message) from error
+
+    def step(self, handles: Sequence[Utterance]) -> list[Step]:
+        """Advance each request by one block."""
+        return [_step(piece) for piece in self._synthesizer.step(handles)]
+
+    def warm_up(self) -> None:
+        """Generate two blocks, so that lazy set-up costs no client anything."""
+        handle = self.open(AudioJob(description="warm up", modality="sound"))
+        for _ in range(2):
+            self.step([handle])
+
+    def _request(self, job: AudioJob) -> SynthesisRequest:
+        request = SynthesisRequest(
+            description=job.description,
+            transcript=job.transcript,
+            language=job.language,
+            modality=job.modality,
+            duration_s=job.duration_s,
+            voice=self._voice(job),
+            seed=job.seed,
+            is_singing=job.is_singing,
+        )
+        return with_sampling(request, **job.sampling)
+
+    def _voice(self, job: AudioJob) -> Tensor | None:
+        if job.voice_embedding is not None:
+            return torch.tensor(job.voice_embedding, dtype=torch.float32)
+        if job.voice == DEFAULT_VOICE:
+            return None
+        if job.voice not in self._voices:
+            known = ", ".join([DEFAULT_VOICE, *sorted(self._voices)])
+            raise RequestError("voice", f"no voice {job.voice!r}; there is {known}")
+        return self._voices[job.voice]
+
+
+def load_worker(settings: ServeSettings, *, has_gpu: bool) -> BundleWorker:
+    """The worker of a replica, warm.
+
+    Args:
+        settings: Names the bundle, the voices and the device.
+        has_gpu: Whether the replica was given a GPU.
+
+    Raises:
+        BundleError: If the bundle or the voices cannot be read.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if has_gpu and torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(max(1, int(settings.cpus_per_replica)))
+    with tempfile.TemporaryDirectory(prefix="audiocalm-bundle-") as scratch:
+        bundle = load_bundle(local_copy(settings.bundle, Path(scratch)), device)
+    synthesizer = Synthesizer(bundle, settings.limits.limits())
+    worker = BundleWorker(
+        synthesizer, _read_voices(settings.voices, bundle.model.config.speaker_dim)
+    )
+    worker.warm_up()
+    return worker
+
+
+def local_copy(uri: str, scratch: Path) -> Path:
+    """The bundle as a local folder; one on an object store is copied into `scratch`."""
+    folder = Folder.at(uri)
+    if folder.is_local:
+        return Path(folder.path)
+    for name in folder.files(recursive=True):
+        target = scratch / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with folder.open(name) as source, target.open("wb") as copy:
+            while block := source.read(1 << 24):
+                copy.write(block)
+    return scratch
+
+
+def _read_voices(path: str | None, speaker_dim: int) -> dict[str, Tensor]:
+    if path is None:
+        return {}
+    try:
+        voices = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"cannot read the voices in {path}: {error}") from error
+    for name, value in voices.items():
+        if value.shape != (speaker_dim,):
+            raise BundleError(
+                f"voice {name!r} in {path} has shape {tuple(value.shape)}; "
+                f"the model takes ({speaker_dim},)"
+            )
+    return {name: value.float() for name, value in voices.items()}
+
+
+def _step(piece: Piece | SynthesisError) -> Step:
+    if isinstance(piece, SynthesisError):
+        return Step(b"", is_last=True, failure=str(piece))
+    return Step(pcm_bytes(piece.waveform.numpy()), piece.is_last)
