@@ -1,0 +1,259 @@
+"""A clip of the shards as one training document: every random choice of training is made here.
+
+The choices depend on the seed and on the position in the stream alone, never on the worker, the
+step's other clips or what was read before. Planning reads the text of a clip and fixes its length;
+building reads its latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.flow import sample_flow_time
+from model.sequence import Document, document_length
+from model.text import Prompt, Tokenizer, null_ids, prompt_ids
+from model.timebase import Timebase, num_blocks
+from pipeline.errors import IncompleteError
+from pipeline.training.order import StreamPosition, mixed_seed
+from pipeline.training.settings import FeedSettings
+from pipeline.training.shards import TrainShards
+
+_MIN_STD = 1e-3
+"""Floor of a channel's standard deviation, as in `AudioCALM.normalise`."""
+_MARGIN = 64
+"""Tokens a prompt may hold beyond the longest text of its clip: speaker, audio, duration."""
+_NUMBER_TOKENS = 8
+"""Room for a tokenizer that spells the shorter duration of a crop with more tokens."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a document will be, before its latents are read.
+
+    Attributes:
+        position: In the stream.
+        row: Of the index.
+        token_ids: Prefix.
+        voice: Index row whose voice it hears; None is none.
+        start: First frame.
+        stop: Frame after the last.
+        length: Positions it takes in a row.
+    """
+
+    position: int
+    row: dict[str, Any]
+    token_ids: list[int]
+    voice: int | None
+    start: int
+    stop: int
+    length: int
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether the clip was longer than a row allows."""
+        return self.stop - self.start < int(self.row["num_frames"])
+
+
+class DocumentSampler:
+    """Makes the document of any stream position.
+
+    Args:
+        shards: Where clips and voices come from.
+        settings: Dropout, noise, length of a row.
+        config: Fixes block size and expert labels.
+        tokenizer: Of the prompts.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        shards: TrainShards,
+        settings: FeedSettings,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        seed: int,
+    ) -> None:
+        self._shards = shards
+        self._settings = settings
+        self._config = config
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._mean = torch.from_numpy(shards.latent_mean)
+        self._std = torch.from_numpy(shards.latent_std).clamp_min(_MIN_STD)
+        self._silence = self._normalise(torch.from_numpy(shards.silence))
+        codec = shards.codec
+        self._timebase = Timebase(codec["sample_rate"], codec["hop_length"])
+        self._voices = _Voices(shards) if config.speaker_id is not None else None
+
+    def rows_by_modality(self) -> dict[str, NDArray[np.int64]]:
+        """Index rows of every modality whose text leaves room for at least one block."""
+        modality = self._shards.column("modality")
+        fits = self._shards.column("text_bytes") + _MARGIN + self._block_length <= (
+            self._settings.pack_length
+        )
+        return {
+            str(name): np.flatnonzero((modality == name) & fits) for name in np.unique(modality)
+        }
+
+    def plan(self, place: StreamPosition) -> Plan:
+        """Prompt, voice and frames of the document at a position."""
+        row = self._shards.row(place.row)
+        facts = self._shards.facts(row)
+        generator = self._generator(place.position, "plan")
+        prompt = self._prompt(row, facts, generator)
+        voice = self._voice(place.row, generator)
+        is_conditioned = _draw(generator) >= self._settings.condition_dropout
+        names_duration = _draw(generator) < self._settings.duration_share
+        if names_duration and not row["has_transcript"]:
+            prompt = replace(prompt, duration_s=self._duration_s(row["num_frames"]))
+        if not is_conditioned:
+            voice = None
+        token_ids = self._token_ids(prompt, voice, is_conditioned)
+        start, stop = self._span(row, len(token_ids), _draw(generator))
+        if prompt.duration_s is not None and stop - start < row["num_frames"]:
+            prompt = replace(prompt, duration_s=self._duration_s(stop - start))
+            token_ids = self._token_ids(prompt, voice, is_conditioned)
+        blocks = num_blocks(stop - start, self._config.frames_per_block)
+        length = len(token_ids) + blocks * self._block_length
+        return Plan(place.position, row, token_ids, voice, start, stop, length)
+
+    def build(self, plan: Plan) -> Document:
+        """The document of a plan, noise included."""
+        settings, row = self._settings, plan.row
+        generator = self._generator(plan.position, "noise")
+        latents = self._latents(plan, generator)
+        copies, blocks = settings.num_noisy_copies, len(latents) // self._config.frames_per_block
+        is_noised = _draw(generator) < settings.history_noise_share
+        scale = _draw(generator) * settings.history_noise_max * is_noised
+        voice = None if plan.voice is None else self._shards.embedding(plan.voice)
+        label = "singing" if row["is_singing"] else row["modality"]
+        expert = self._config.expert
+        return Document(
+            token_ids=torch.tensor(plan.token_ids),
+            latents=latents,
+            history=latents + scale * _normal(latents.shape, generator),
+            noise=_normal((copies, *latents.shape), generator),
+            flow_time=sample_flow_time(
+                copies,
+                blocks,
+                generator,
+                mean=settings.flow_time_mean,
+                std=settings.flow_time_std,
+            ),
+            num_valid_frames=plan.stop - plan.start,
+            modality=row["modality"],
+            uses_expert=expert.placement != "none" and label in expert.labels,
+            speaker=None if voice is None else torch.from_numpy(voice),
+            has_stop=plan.stop == row["num_frames"],
+        )
+
+    @property
+    def _block_length(self) -> int:
+        """Positions of one block, noisy copies included."""
+        return document_length(0, self._config.frames_per_block, self._settings.num_noisy_copies)
+
+    def _generator(self, position: int, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(mixed_seed(self._seed, purpose, position))
+
+    def _normalise(self, latents: Tensor) -> Tensor:
+        return (latents - self._mean) / self._std
+
+    def _duration_s(self, num_frames: int) -> float:
+        return self._timebase.frames_duration_s(num_frames)
+
+    def _prompt(
+        self, row: dict[str, Any], facts: dict[str, Any], generator: torch.Generator
+    ) -> Prompt:
+        descriptions = facts.get("descriptions") or [""]
+        try:
+            return Prompt(
+                description=descriptions[int(_draw(generator) * len(descriptions))],
+                transcript=facts.get("transcript"),
+                language=facts.get("language"),
+                is_singing=bool(row["is_singing"]),
+            )
+        except ValueError as error:
+            raise IncompleteError(
+                f"clip {row['key']} in {self._shards.folder.uri} has no usable prompt: {error}; "
+                "run `audiocalm describe` and `audiocalm shard` again"
+            ) from error
+
+    def _voice(self, number: int, generator: torch.Generator) -> int | None:
+        """Row of another clip of the speaker where there is one; None if dropped or unknown."""
+        which, is_dropped = _draw(generator), _draw(generator) < self._settings.speaker_dropout
+        return None if self._voices is None or is_dropped else self._voices.of(number, which)
+
+    def _token_ids(self, prompt: Prompt, voice: int | None, is_conditioned: bool) -> list[int]:
+        if not is_conditioned:
+            return null_ids(self._tokenizer)
+        return prompt_ids(prompt, self._tokenizer, has_speaker=voice is not None)
+
+    def _span(self, row: dict[str, Any], num_text: int, draw: float) -> tuple[int, int]:
+        """Frames to train on: all, or whole blocks that fit the row.
+
+        A clip with words keeps its beginning, where its words begin; another is cut at random.
+        """
+        num_frames, block = int(row["num_frames"]), self._config.frames_per_block
+        room = self._settings.pack_length - num_text - _NUMBER_TOKENS
+        limit, total = room // self._block_length, num_blocks(num_frames, block)
+        if total <= limit:
+            return 0, num_frames
+        first = 0 if row["has_transcript"] else int(draw * (total - limit + 1))
+        return first * block, min(num_frames, (first + limit) * block)
+
+    def _latents(self, plan: Plan, generator: torch.Generator) -> Tensor:
+        """A draw of the posterior, normalised, padded to whole blocks with encoded silence."""
+        stored = self._shards.latents(plan.row)
+        mean = torch.from_numpy(stored.mean[plan.start : plan.stop])
+        std = torch.from_numpy(stored.log_std[plan.start : plan.stop]).exp()
+        latents = self._normalise(mean + std * _normal(mean.shape, generator))
+        padding = -len(latents) % self._config.frames_per_block
+        return torch.cat([latents, self._silence.expand(padding, -1)])
+
+
+class _Voices:
+    """Rows by speaker, without a Python object a speaker."""
+
+    def __init__(self, shards: TrainShards) -> None:
+        names, codes = np.unique(
+            shards.index["speaker"].fill_null("").to_numpy(zero_copy_only=False).astype(str),
+            return_inverse=True,
+        )
+        lengths = pc.fill_null(pc.list_value_length(shards.index["speaker_embedding"]), 0)
+        has_voice = lengths.to_numpy(zero_copy_only=False) > 0
+        # A voice of an unknown speaker is nobody else's.
+        is_known = names[codes] != ""
+        self._codes = np.where(has_voice & is_known, codes, np.where(has_voice, -1, -2))
+        self._order = np.argsort(self._codes, kind="stable")
+        self._sorted = self._codes[self._order]
+
+    def of(self, number: int, draw: float) -> int | None:
+        """A row with the voice of a row's speaker; itself only where there is no other.
+
+        Args:
+            number: Row that needs a voice.
+            draw: Uniform in [0, 1): which one.
+        """
+        code = self._codes[number]
+        if code < 0:
+            return number if code == -1 else None
+        begin, end = np.searchsorted(self._sorted, [code, code + 1])
+        others = self._order[begin:end]
+        others = others[others != number]
+        return int(others[int(draw * len(others))]) if len(others) else number
+
+
+def _draw(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _normal(shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.empty(shape).normal_(generator=generator)

@@ -1,0 +1,152 @@
+"""Settings of a training run: one tree, from which model, feed and engine are derived."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from model.config import MODALITIES
+from model.optim import OptimConfig
+from pipeline.settings import Settings, digest_of
+from pipeline.tracking import TrackingSettings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ModelSettings(Settings):
+    """Which model is trained."""
+
+    preset: str = "tiny"
+    """Name in `model.config.PRESETS`."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ModelConfig` that differ from the preset, nested as there. Latent width, speaker
+    width and speaker token are taken from the shards and the tokenizer, and cannot be set."""
+    tokenizer: str | None = None
+    """Folder of a published tokenizer; None takes bytes."""
+    pretrained: str | None = None
+    """Folder of published Qwen3 weights to start the backbone from; None starts from noise."""
+
+
+class FeedSettings(Settings):
+    """How clips become packed batches."""
+
+    documents_per_step: Positive = 256
+    """Clips of one optimiser step, over all workers."""
+    pack_length: Positive = 8192
+    """Positions of a packed row; longer clips are cropped on a block edge and counted."""
+    rows_per_micro_batch: Positive = 1
+    """Rows that go through the model at once on one worker."""
+    num_noisy_copies: Positive = 1
+    """Noisy copies of every clip; more give more velocity targets a pass."""
+    modality_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Share of each modality in the stream, normalised over those that the shards hold; None takes
+    the square root of the number of clips."""
+    condition_dropout: Share = 0.1
+    """Share of clips trained without description and speaker, for classifier-free guidance."""
+    speaker_dropout: Share = 0.1
+    """Share of the remaining clips with a voice that are trained without it."""
+    duration_share: Share = 0.5
+    """Share of sound and music clips whose prompt names the duration."""
+    history_noise_share: Share = 0.5
+    """Share of clips whose clean copy is noised."""
+    history_noise_max: Annotated[float, Field(ge=0)] = 0.15
+    """Largest standard deviation of that noise, in units of the normalised latents."""
+    flow_time_mean: float = 0.4
+    """Mean of the logit of the flow time; positive leans to the data side."""
+    flow_time_std: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of that logit."""
+    prefetch_steps: Positive = 2
+    """Steps prepared ahead in the background."""
+
+    @model_validator(mode="after")
+    def _known_modalities(self) -> Self:
+        weights = self.modality_weights
+        if weights is None:
+            return self
+        unknown = sorted(set(weights) - set(MODALITIES))
+        if unknown:
+            raise ValueError(f"modality_weights names {unknown}; known are {list(MODALITIES)}")
+        if not any(weights.values()):
+            raise ValueError("modality_weights are all 0; give at least one modality a share")
+        return self
+
+
+class EngineSettings(Settings):
+    """Where and how the steps run; none of it changes the result beyond rounding."""
+
+    num_workers: Positive = 1
+    """Training processes, one a device."""
+    use_gpu: bool = False
+    """Whether every worker holds a GPU; without, training runs on the CPU through gloo."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    """Logical CPUs reserved for a worker."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """DeepSpeed ZeRO: 1 shards the optimiser, 2 also gradients, 3 also parameters."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Type of the forward pass; `auto` is bf16 on a GPU and fp32 on a CPU. Master weights, moments
+    and the average are always float32."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Restarts of the worker group after a lost worker; -1 has no limit."""
+
+
+class CheckpointSettings(Settings):
+    """When the state of a run is kept."""
+
+    every: Positive = 1000
+    """Steps between checkpoints; the last step is always one."""
+    num_to_keep: Positive = 3
+    """Newest checkpoints kept."""
+
+
+class SampleSettings(Settings):
+    """Audio generated from the weight average while training."""
+
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between samples; 0 generates none. Needs the codec folder."""
+    descriptions: tuple[str, ...] = ()
+    """Descriptions to follow; without any, one of each modality is taken from the shards."""
+    max_seconds: Annotated[float, Field(gt=0)] = 8.0
+    """Length limit of a sample, seconds."""
+    num_flow_steps: Positive = 16
+    """Solver steps a block."""
+    guidance_scale: Annotated[float, Field(ge=0)] = 2.0
+    """Classifier-free guidance."""
+
+
+class TrainSettings(Settings):
+    """A training run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds weights, order, crops, noise and dropout."""
+    model: ModelSettings = ModelSettings()
+    """The model."""
+    feed: FeedSettings = FeedSettings()
+    """Its batches."""
+    optim: OptimConfig = OptimConfig()
+    """Optimiser, schedule and number of steps."""
+    stop_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the end-of-audio loss next to the flow loss."""
+    engine: EngineSettings = EngineSettings()
+    """Workers and DeepSpeed."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Checkpoints."""
+    sample: SampleSettings = SampleSettings()
+    """Samples to listen to."""
+    log_every: Positive = 10
+    """Steps between logged metrics."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Experiment tracking."""
+
+    def identity(self) -> str:
+        """Digest of what the trained weights depend on.
+
+        Workers, precision, checkpoints, samples, logs and the size of micro-batches may change
+        between two starts of one run; everything else may not.
+        """
+        free = {"engine", "checkpoint", "sample", "log_every", "tracking"}
+        values = self.model_dump(mode="json", exclude=free)
+        for name in ("rows_per_micro_batch", "prefetch_steps"):
+            values["feed"].pop(name)
+        return digest_of(values)

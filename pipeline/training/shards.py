@@ -1,0 +1,211 @@
+"""Reading train-shards: the index in memory, clips by byte offset from the tar files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.errors import IncompleteError
+from pipeline.storage import Folder, read_tables, sha256
+
+SCHEMA_VERSION = 1
+"""Of the index and card this reader understands."""
+_OPEN_FILES = 64
+_REQUIRED = (
+    "key",
+    "shard",
+    "split",
+    "modality",
+    "is_singing",
+    "has_transcript",
+    "num_frames",
+    "text_bytes",
+    "mean_offset",
+    "mean_size",
+    "log_std_offset",
+    "log_std_size",
+    "json_offset",
+    "json_size",
+    "speaker",
+    "speaker_embedding",
+)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Posterior of every frame of a clip, raw codec scale.
+
+    Attributes:
+        mean: Mean.
+        log_std: Logarithm of the standard deviation.
+    """
+
+    mean: NDArray[np.float32]
+    log_std: NDArray[np.float32]
+
+
+class TrainShards:
+    """One split of a complete train-shards directory.
+
+    Args:
+        folder: The directory.
+        split: train, validation or test.
+
+    Raises:
+        IncompleteError: If the directory is not complete, of another schema, or lacks a column.
+    """
+
+    def __init__(self, folder: Folder, split: str = "train") -> None:
+        self.folder = folder
+        self.card: dict[str, Any] = folder.card()
+        version = self.card.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise IncompleteError(
+                f"{folder.uri} has schema version {version}; this reader needs {SCHEMA_VERSION}: "
+                "run `audiocalm shard` again"
+            )
+        self.digest = sha256(folder.read_bytes("dataset.json"))
+        names = [f"index/{name}" for name in folder.child("index").files(".parquet")]
+        table = read_tables(folder, names)
+        missing = [name for name in _REQUIRED if name not in table.column_names]
+        if missing:
+            raise IncompleteError(f"the index of {folder.uri} lacks the columns {missing}")
+        table = table.filter(pc.equal(table["split"], split)).combine_chunks()
+        order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
+        self.index: pa.Table = table.take(order)
+        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._lock = threading.Lock()
+        self.latent_mean, self.latent_std = self._latent_stats()
+        self.silence = self._silence()
+
+    def __len__(self) -> int:
+        return int(self.index.num_rows)
+
+    @property
+    def latent_dim(self) -> int:
+        """Width of one latent frame."""
+        return len(self.latent_mean)
+
+    @property
+    def codec(self) -> dict[str, Any]:
+        """Digest, config and timebase of the codec that encoded the clips."""
+        found: dict[str, Any] = self.card["codec"]
+        return found
+
+    @property
+    def speaker_dim(self) -> int | None:
+        """Width of the speaker embeddings; None if no clip has one."""
+        lengths = pc.list_value_length(self.index["speaker_embedding"])
+        widths = {width for width in pc.unique(lengths).to_pylist() if width}
+        if len(widths) > 1:
+            raise IncompleteError(
+                f"{self.folder.uri} mixes speaker embeddings of widths {sorted(widths)}; "
+                "encode all clips with one speaker encoder"
+            )
+        return widths.pop() if widths else None
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of the index as an array."""
+        return np.asarray(self.index[name].to_numpy(zero_copy_only=False))
+
+    def row(self, number: int) -> dict[str, Any]:
+        """One row of the index."""
+        found: dict[str, Any] = self.index.slice(number, 1).to_pylist()[0]
+        return found
+
+    def facts(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What is written of a clip: descriptions, transcript, language, modality, duration_s.
+
+        Raises:
+            IncompleteError: If the bytes at its offset are not JSON.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self._range(row, "json"))
+        except ValueError as error:
+            raise self._damaged(row, str(error)) from error
+        return found
+
+    def latents(self, row: dict[str, Any]) -> Latents:
+        """The stored posterior of a clip.
+
+        Raises:
+            IncompleteError: If the bytes at its offsets are not what the index says.
+        """
+        try:
+            mean, log_std = self._array(row, "mean"), self._array(row, "log_std")
+        except (ValueError, EOFError) as error:
+            raise self._damaged(row, str(error)) from error
+        expected = (row["num_frames"], self.latent_dim)
+        if mean.shape != expected or log_std.shape != expected:
+            found = f"latents of {mean.shape} and {log_std.shape}, not {expected}"
+            raise self._damaged(row, found)
+        return Latents(mean, log_std)
+
+    def _damaged(self, row: dict[str, Any], what: str) -> IncompleteError:
+        return IncompleteError(
+            f"{self.folder.uri}, shard {row['shard']}, clip {row['key']}: {what}; the shards were "
+            "changed after they were written, run `audiocalm shard` again"
+        )
+
+    def embedding(self, number: int) -> NDArray[np.float32] | None:
+        """Speaker embedding of one row, if it has one."""
+        value = self.index["speaker_embedding"][number].as_py()
+        return np.asarray(value, dtype=np.float32) if value else None
+
+    def _array(self, row: dict[str, Any], name: str) -> NDArray[np.float32]:
+        loaded = np.load(io.BytesIO(self._range(row, name)), allow_pickle=False)
+        return np.asarray(loaded, dtype=np.float32)
+
+    def _range(self, row: dict[str, Any], name: str) -> bytes:
+        handle = self._handle(row["shard"])
+        size = row[f"{name}_size"]
+        payload: bytes = handle.read_at(size, row[f"{name}_offset"])  # type: ignore[attr-defined]  # pyarrow file
+        if len(payload) != size:
+            raise ValueError(f"{name} ends after {len(payload)} of {size} bytes")
+        return payload
+
+    def _handle(self, shard: str) -> BinaryIO:
+        """An open file of a shard; the least recently used one is closed beyond a limit."""
+        with self._lock:
+            handle = self._files.pop(shard, None)
+            if handle is None:
+                handle = self.folder.open(f"shards/{shard.removesuffix('.tar')}.tar")
+                if len(self._files) >= _OPEN_FILES:
+                    self._files.popitem(last=False)[1].close()
+            self._files[shard] = handle
+            return handle
+
+    def _latent_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        stats = self.card.get("latent_stats") or {}
+        mean = np.asarray(stats.get("mean", ()), dtype=np.float32)
+        std = np.asarray(stats.get("std", ()), dtype=np.float32)
+        if mean.ndim != 1 or not len(mean) or mean.shape != std.shape or not (std > 0).all():
+            raise IncompleteError(
+                f"the card of {self.folder.uri} has no usable latent_stats (mean and a positive "
+                "std of every channel); run `audiocalm shard` again"
+            )
+        return mean, std
+
+    def _silence(self) -> NDArray[np.float32]:
+        try:
+            payload = base64.b64decode(self.card.get("silence", ""), validate=True)
+        except (binascii.Error, TypeError) as error:
+            raise IncompleteError(f"the card of {self.folder.uri} has a bad silence") from error
+        silence = np.frombuffer(payload, dtype="<f2").astype(np.float32)
+        if silence.shape != (self.latent_dim,):
+            raise IncompleteError(
+                f"the card of {self.folder.uri} has a silence frame of {silence.shape[0]} values, "
+                f"latents have {self.latent_dim}; run `audiocalm shard` again"
+            )
+        return silence
