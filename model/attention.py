@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
@@ -34,6 +34,7 @@ _Indices = tuple[Tensor, Tensor, Tensor, Tensor]
 """document, segment, block and copy, broadcastable against each other."""
 
 
+@runtime_checkable
 class Attend(Protocol):
     """Attention of one forward pass: over a pack, or over a cache."""
 
@@ -128,7 +129,7 @@ def attend(
     query: Float[Tensor, "batch heads seq head_dim"],
     key: Float[Tensor, "batch kv_heads keys head_dim"],
     value: Float[Tensor, "batch kv_heads keys head_dim"],
-    mask: Mask | None,
+    mask: Mask,
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """Grouped-query attention; consecutive query heads share a key head.
 
@@ -136,15 +137,14 @@ def attend(
         query: With rotary positions.
         key: With rotary positions.
         value: Values.
-        mask: Block mask, boolean `batch seq keys` that is True where attention is allowed, or
-            None where everything is.
+        mask: Block mask, or boolean `batch seq keys` that is True where attention is allowed.
     """
     if isinstance(mask, BlockMask):
         flex: Callable[..., Any] = flex_attention
         if query.is_cuda:
             flex = _compiled_flex()
         return flex(query, key, value, block_mask=mask, enable_gqa=True)
-    dense = None if mask is None else rearrange(mask, "b q k -> b 1 q k")
+    dense = rearrange(mask, "b q k -> b 1 q k")
     return F.scaled_dot_product_attention(query, key, value, attn_mask=dense, enable_gqa=True)
 
 
@@ -152,7 +152,7 @@ def attend_few(
     query: Float[Tensor, "batch heads seq head_dim"],
     key: Float[Tensor, "batch kv_heads keys head_dim"],
     value: Float[Tensor, "batch kv_heads keys head_dim"],
-    mask: Bool[Tensor, "batch seq keys"] | None,
+    mask: Bool[Tensor, "batch #seq keys"],
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """`attend` for few queries over many keys.
 
@@ -161,7 +161,9 @@ def attend_few(
     """
     groups = query.shape[1] // key.shape[1]
     folded = rearrange(query, "b (h g) s d -> b h (g s) d", g=groups)
-    dense = None if mask is None else repeat(mask, "b q k -> b 1 (g q) k", g=groups)
+    dense = rearrange(mask, "b q k -> b 1 q k")
+    if mask.shape[1] > 1:
+        dense = repeat(mask, "b q k -> b 1 (g q) k", g=groups)
     out = F.scaled_dot_product_attention(folded, key, value, attn_mask=dense)
     return rearrange(out, "b h (g s) d -> b (h g) s d", g=groups)
 

@@ -7,6 +7,7 @@ to it, it is not called at inference: sound and music cost what they cost withou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,17 @@ def inference_route(expert_mask: Bool[Tensor, "batch seq"]) -> Route | None:
     if bool(expert_mask.all()):
         return Route(None)
     return Route(expert_mask.flatten().nonzero().squeeze(1))
+
+
+def route_rows(uses_expert: Sequence[bool], num_tokens: int, device: torch.device) -> Route | None:
+    """`inference_route` of whole rows of `num_tokens`, known without asking the device."""
+    if not any(uses_expert):
+        return None
+    if all(uses_expert):
+        return Route(None)
+    rows = torch.tensor([row for row, uses in enumerate(uses_expert) if uses], device=device)
+    tokens = rows[:, None] * num_tokens + torch.arange(num_tokens, device=device)
+    return Route(tokens.flatten())
 
 
 def add_routed(

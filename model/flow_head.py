@@ -84,7 +84,7 @@ class ThinFlowHead(nn.Module):
         zero(self.modulation)
 
     def forward(
-        self, hidden: Float[Tensor, "*batch hidden"], flow_time: Float[Tensor, "*batch"]
+        self, hidden: Float[Tensor, "*batch hidden"], flow_time: Float[Tensor, "*#batch"]
     ) -> Float[Tensor, "*batch latent_dim"]:
         """Velocity in float32."""
         condition = F.silu(self.time_embedding(flow_time))

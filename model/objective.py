@@ -82,7 +82,7 @@ class LossSums:
         sums = [self.flow_sum, *self.modality_sum, *self.bin_sum, self.stop_sum]
         counts = [self.flow_count, *self.modality_count, *self.bin_count, self.stop_count]
         pairs = zip(names, sums, counts, strict=True)
-        return {name: float(total / count) for name, total, count in pairs if count > 0}
+        return {name: float(total.detach() / count) for name, total, count in pairs if count > 0}
 
 
 VECTOR_LENGTH = sum(_SIZES)
