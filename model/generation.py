@@ -22,7 +22,7 @@ from model.batch import check_speaker
 from model.experts import Route, route_rows
 from model.flow import guided_velocity, solver_step, time_grid
 from model.kv_cache import KVCache, PrefillAttention, StepCache
-from model.request import BlockOutput, GenerationRequest, GenerationState, SamplingOptions
+from model.sampling import BlockOutput, GenerationRequest, GenerationState, SamplingOptions
 from model.sequence import PADDING, document_layout
 
 __all__ = ["BlockOutput", "GenerationRequest", "GenerationState", "Sampler", "SamplingOptions"]
