@@ -97,6 +97,7 @@ def save_bundle(
     """
     folder, codec_folder = Path(folder), Path(codec_folder)
     _check_codec(model, load_codec(codec_folder), str(codec_folder))
+    _check_tokenizer(model, tokenizer, "the tokenizer")
     _check_voices(model, voices or {})
     with _written_aside(folder) as aside:
         save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
@@ -149,12 +150,14 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
         ) from error
     codec = load_codec(folder / CODEC_FOLDER)
     _check_codec(model, codec, str(folder / CODEC_FOLDER))
+    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
+    _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
     voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
     place = torch.device(device)
     return Bundle(
         model=model.to(place).eval(),
         codec=_placed(codec, place),
-        tokenizer=load_tokenizer(folder / TOKENIZER_FOLDER),
+        tokenizer=tokenizer,
         card=manifest["card"],
         digest=bundle_digest,
         voices=voices,
@@ -221,6 +224,20 @@ def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
         raise BundleError(
             f"the codec in {where} has latent_dim {codec.latent_dim}, the model "
             f"{model.config.latent_dim}; use the codec whose latents the model was trained on"
+        )
+
+
+def _check_tokenizer(model: AudioCALM, tokenizer: Tokenizer, where: str) -> None:
+    config = model.config
+    if tokenizer.vocab_size > config.backbone.vocab_size:
+        raise BundleError(
+            f"{where} has {tokenizer.vocab_size} ids, the model {config.backbone.vocab_size}; "
+            "use the tokenizer the model was trained with"
+        )
+    if config.speaker_id not in (None, tokenizer.speaker_id):
+        raise BundleError(
+            f"{where} marks voices by id {tokenizer.speaker_id}, the model by "
+            f"{config.speaker_id}; use the tokenizer the model was trained with"
         )
 
 

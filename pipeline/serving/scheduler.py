@@ -108,7 +108,7 @@ class Scheduler(Generic[TicketT]):
 
     def plan(self) -> StepPlan[TicketT]:
         """Fill free slots in order of arrival and choose who advances."""
-        opened = []
+        opened: list[TicketT] = []
         while (
             self._waiting
             and len(self._running) < self._max_batch

@@ -1,0 +1,55 @@
+"""A random bundle that makes audio in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model.bundle import Bundle, load_bundle, save_bundle
+from model.codec.registry import build_codec, codec_preset, save_codec
+from model.config import BackboneConfig, HeadConfig, ModelConfig
+from model.text import ByteTokenizer
+from tests.factories.model import random_model
+
+
+def bundle_config() -> ModelConfig:
+    """Two narrow layers on bytes, latents of the tiny codec."""
+    return ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=32,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=8,
+            ffn_dim=48,
+            vocab_size=ByteTokenizer.vocab_size,
+        ),
+        head=HeadConfig(hidden_dim=24, num_layers=1, time_embedding_dim=16),
+        latent_dim=codec_latent_dim(),
+        frames_per_block=4,
+        speaker_dim=5,
+        speaker_id=ByteTokenizer.speaker_id,
+    )
+
+
+def codec_latent_dim() -> int:
+    """Width of the tiny codec's latents."""
+    return build_codec(codec_preset("tiny")).latent_dim
+
+
+def write_bundle(folder: Path, *, seed: int = 0) -> Path:
+    """A complete bundle below `folder`, with one voice, `ada`."""
+    codec_folder = folder / "codec-source"
+    save_codec(build_codec(codec_preset("tiny")), codec_folder)
+    target = folder / "bundle"
+    voices = {"ada": torch.linspace(-1, 1, 5)}
+    card = {"name": "random", "licence": "CC0-1.0"}
+    model = random_model(bundle_config(), seed)
+    save_bundle(target, model, codec_folder, ByteTokenizer(), card, voices)
+    return target
+
+
+def random_bundle(folder: Path, *, seed: int = 0) -> Bundle:
+    """The same, loaded."""
+    return load_bundle(write_bundle(folder, seed=seed))
