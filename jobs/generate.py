@@ -37,7 +37,7 @@ def _add_options(options: ArgumentParser) -> None:
 
 def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
-    from model.synthesis_request import SynthesisRequest, with_sampling
+    from model.request import SynthesisRequest, with_sampling
     from pipeline.serving.offline import make_file, open_synthesizer, voice_of
 
     synthesizer = open_synthesizer(given.bundle, given.device)

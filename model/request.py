@@ -1,135 +1,191 @@
-"""What is asked of the sampler, what it keeps of a request, and what it gives."""
+"""What a user asks for, before any model sees it: checks, defaults and bounds of the length."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.flow import EVALUATIONS_PER_STEP, Solver, TimeGrid, time_grid
-from model.kv_cache import KVCache
+from model.config import MODALITIES
+from model.sampling import SamplingOptions
+
+DEFAULT_OPTIONS: dict[str, SamplingOptions] = {
+    "speech": SamplingOptions(guidance_scale=2.0),
+    "sound": SamplingOptions(guidance_scale=3.0),
+    "music": SamplingOptions(guidance_scale=4.0),
+}
+"""Sampling of each modality where a request does not say. Guidance w is of v_u + w (v_c - v_u)."""
+
+DEFAULT_DURATION_S = 5.0
+"""Duration of sound and music where a request does not say."""
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+_SECONDS_PER_CHARACTER = 0.15
+_SECONDS_PER_WIDE_CHARACTER = 0.5
+_SECONDS_AROUND_SPEECH = 2.0
+_SINGING_STRETCH = 2.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
-    """How a request is sampled.
+class RequestError(ValueError):
+    """A request asks for something that cannot be made.
+
+    Attributes:
+        field: The part of the request at fault.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field = field
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+        max_description_chars: Characters of a description.
+        max_transcript_chars: Characters of a transcript.
+        min_duration_s: Shortest audio, seconds.
+        max_duration_s: Longest audio, seconds; also caps speech that does not stop by itself.
+        max_flow_steps: Solver steps for each block.
+        max_guidance_scale: Guidance.
+    """
+
+    max_description_chars: int = 2000
+    max_transcript_chars: int = 4096
+    min_duration_s: float = 0.1
+    max_duration_s: float = 120.0
+    max_flow_steps: int = 256
+    max_guidance_scale: float = 20.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SynthesisRequest:
+    """One piece of audio, described."""
+
+    description: str
+    """What it sounds like: the scene, the style, the voice."""
+    transcript: str | None = None
+    """Words to speak or sing, verbatim."""
+    language: str | None = None
+    """BCP 47 tag of the transcript."""
+    modality: str | None = None
+    """speech, sound or music; None is speech with a transcript and sound without."""
+    duration_s: float | None = None
+    """Exact duration, seconds; None leaves it to the stop head (speech) or to the default."""
+    voice: Float[Tensor, " speaker_dim"] | None = None
+    """Speaker embedding of the voice to take on."""
+    seed: int = 0
+    """Same request, same seed, same audio."""
+    options: SamplingOptions | None = None
+    """Sampling; None takes the defaults of the modality."""
+    is_singing: bool = False
+    """Whether the transcript is sung."""
+
+
+def modality_of(request: SynthesisRequest) -> str:
+    """The modality asked for, or the one that a transcript implies.
+
+    Raises:
+        RequestError: If it is unknown, or the transcript contradicts it.
+    """
+    words = request.transcript is not None
+    modality = request.modality or ("speech" if words else "sound")
+    if modality not in MODALITIES:
+        raise RequestError("modality", f"{modality!r} is not one of {', '.join(MODALITIES)}")
+    if modality == "speech" and not words and request.duration_s is None:
+        raise RequestError("transcript", "speech needs a transcript, or a duration for babble")
+    if request.is_singing and not words:
+        raise RequestError("transcript", "singing needs the words to sing")
+    return modality
+
+
+def options_for(modality: str, **changes: Any) -> SamplingOptions:
+    """Default sampling of a modality and what a caller changes of it; None keeps the default.
 
     Raises:
         ValueError: If a value is out of range.
     """
-
-    num_flow_steps: int = 16
-    """Solver steps a block."""
-    guidance_scale: float = 2.0
-    """w of v_u + w (v_c - v_u); 1 is no guidance and half the work."""
-    solver: Solver = "euler"
-    """euler, one evaluation a step; midpoint, two."""
-    time_grid: TimeGrid = "sway"
-    """Spacing of the flow times."""
-    grid_shift: float = 3.0
-    """Only read by the grid `shift`."""
-    cfg_zero_star: bool = False
-    """Scale v_u to its projection on v_c first."""
-    temperature: float = 1.0
-    """Variance of the initial noise."""
-    stop_threshold: float = 0.5
-    """Probability of `end_of_audio` above which a frame is the last; lower ends earlier."""
-
-    def __post_init__(self) -> None:
-        time_grid(self.time_grid, self.num_flow_steps, self.grid_shift)
-        if self.solver not in EVALUATIONS_PER_STEP:
-            raise ValueError(f"solver {self.solver!r}; use euler or midpoint")
-        if not 0 <= self.guidance_scale <= 100:
-            raise ValueError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
-        if not 0 <= self.temperature <= 4:
-            raise ValueError(f"temperature {self.temperature} is outside [0, 4]")
-        if not 0 < self.stop_threshold < 1:
-            raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(DEFAULT_OPTIONS[modality], **given)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GenerationRequest:
-    """One utterance, sound or piece to generate.
+def with_sampling(request: SynthesisRequest, **changes: Any) -> SynthesisRequest:
+    """A request with the default sampling of its modality and what a caller changes of it.
 
     Raises:
-        ValueError: If a length is out of range.
+        RequestError: If a value is out of range.
     """
-
-    token_ids: tuple[int, ...]
-    """Prefix."""
-    null_ids: tuple[int, ...]
-    """Prefix of the unconditional row."""
-    uses_expert: bool
-    """Whether the rows route to the expert."""
-    seed: int
-    """Same seed, same latents."""
-    max_frames: int
-    """Frames at which it ends in any case."""
-    min_frames: int = 1
-    """Frames before which it does not stop."""
-    exact_frames: int | None = None
-    """Frames to generate; the stop decision is not asked."""
-    speaker: Float[Tensor, " speaker_dim"] | None = None
-    """Voice, with the speaker token in `token_ids`."""
-    prompt_latents: Float[Tensor, "frames latent_dim"] | None = None
-    """Raw codec latents to continue; an incomplete block at their front is left out."""
-    options: SamplingOptions = field(default_factory=SamplingOptions)
-    """How it is sampled."""
-
-    def __post_init__(self) -> None:
-        if not self.token_ids:
-            raise ValueError("token_ids is empty; the prefix needs at least one token")
-        if not self.null_ids and self.is_guided:
-            raise ValueError("null_ids is empty; guidance needs an unconditional prefix")
-        if not 1 <= self.min_frames <= self.max_frames:
-            raise ValueError(
-                f"min_frames {self.min_frames} and max_frames {self.max_frames}; "
-                "they must be at least 1 and in order"
-            )
-        if self.exact_frames is not None and self.exact_frames < 1:
-            raise ValueError(f"exact_frames is {self.exact_frames}; it must be at least 1")
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether it needs an unconditional row."""
-        return self.options.guidance_scale != 1.0
+    modality = modality_of(request)
+    try:
+        return dataclasses.replace(request, options=options_for(modality, **changes))
+    except ValueError as error:
+        named = [name for name in changes if name in str(error)]
+        raise RequestError(named[0] if named else "options", str(error)) from error
 
 
-@dataclass(eq=False)
-class GenerationState:
-    """Everything a request needs for its next block; `Sampler.step` advances it in place.
+def reading_time_s(transcript: str) -> float:
+    """Seconds a slow reader takes: 0.15 for a letter, 0.5 for a digit or an ideograph, each of
+    which is a syllable or more."""
+    wide = sum(
+        character.isdigit() or unicodedata.east_asian_width(character) in "WF"
+        for character in transcript
+    )
+    narrow = len(transcript) - wide
+    return narrow * _SECONDS_PER_CHARACTER + wide * _SECONDS_PER_WIDE_CHARACTER
 
-    Attributes:
-        request: What was asked.
-        cache: Keys and values of its rows.
-        generator: Source of its noise, on the CPU, whatever the device of the model.
-        block_index: Next block, prompt blocks counted.
-        num_frames: Valid frames generated so far.
-        pending: Normalised last block, not yet in the cache.
-        is_done: Whether the last block was given.
+
+def speech_bounds_s(transcript: str, *, is_singing: bool = False) -> tuple[float, float]:
+    """Shortest and longest time a transcript may take, where the stop head decides between.
+
+    The cap ends a request whose stop is missed; the floor, an eighth of a slow reading, keeps a
+    spurious stop at the start from cutting the words off.
     """
-
-    request: GenerationRequest
-    cache: KVCache
-    generator: torch.Generator
-    block_index: int
-    num_frames: int = 0
-    pending: Float[Tensor, "block_frames latent_dim"] | None = None
-    is_done: bool = False
+    slow_s = reading_time_s(transcript)
+    stretch = _SINGING_STRETCH if is_singing else 1.0
+    return slow_s / 8, _SECONDS_AROUND_SPEECH + slow_s * stretch
 
 
-@dataclass(frozen=True, eq=False)
-class BlockOutput:
-    """One block of a request.
+def check_request(request: SynthesisRequest, limits: Limits) -> None:
+    """Refuse what is empty, too long or out of range.
 
-    Attributes:
-        latents: Raw codec latents, all frames of the block.
-        num_valid_frames: Frames that belong to the result; fewer only in the last block.
-        is_last: Whether the request is finished.
+    Raises:
+        RequestError: With the field, the value and the limit.
     """
+    _check_text("description", request.description, limits.max_description_chars)
+    if request.transcript is not None:
+        _check_text("transcript", request.transcript, limits.max_transcript_chars)
+    if request.language is not None and not _LANGUAGE.fullmatch(request.language):
+        raise RequestError("language", f"{request.language!r} is no BCP 47 tag, as en or pt-br are")
+    if request.duration_s is not None:
+        _check_range("duration_s", request.duration_s, limits.min_duration_s, limits.max_duration_s)
+    if not 0 <= request.seed < 2**63:
+        raise RequestError("seed", f"{request.seed} is outside [0, 2^63)")
+    if request.options is not None:
+        options = request.options
+        _check_range("num_flow_steps", options.num_flow_steps, 1, limits.max_flow_steps)
+        _check_range("guidance_scale", options.guidance_scale, 0, limits.max_guidance_scale)
 
-    latents: Float[Tensor, "block_frames latent_dim"]
-    num_valid_frames: int
-    is_last: bool
+
+def _check_text(field: str, text: str, max_chars: int) -> None:
+    if not text.strip():
+        raise RequestError(field, "is empty")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise RequestError(field, "holds half of a surrogate pair, which is no character")
+    if len(text) > max_chars:
+        raise RequestError(field, f"has {len(text)} characters; at most {max_chars} are taken")
+
+
+def _check_range(field: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise RequestError(field, f"is {value}; it must be in [{low}, {high}]")

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.bundle import Bundle
 from model.config import ModelConfig
 from model.generation import BlockOutput, GenerationRequest, GenerationState, Sampler
-from model.synthesis_request import (
+from model.request import (
     DEFAULT_DURATION_S,
     Limits,
     RequestError,

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle import Bundle, load_bundle
+from model.request import RequestError, SynthesisRequest
 from model.synthesis import Synthesizer
-from model.synthesis_request import RequestError, SynthesisRequest
 
 
 @dataclass(frozen=True)

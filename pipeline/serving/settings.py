@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from model.synthesis_request import Limits
+from model.request import Limits
 from pipeline.settings import Settings
 
 

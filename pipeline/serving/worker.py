@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.bundle import BundleError, load_bundle
+from model.request import RequestError, SynthesisRequest, with_sampling
 from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
-from model.synthesis_request import RequestError, SynthesisRequest, with_sampling
 from pipeline.serving.engine import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob

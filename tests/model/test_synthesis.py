@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from model.generation import Sampler
-from model.synthesis import SynthesisError, Synthesizer
-from model.synthesis_request import (
+from model.request import (
     DEFAULT_DURATION_S,
     Limits,
     RequestError,
@@ -20,6 +19,7 @@ from model.synthesis_request import (
     speech_bounds_s,
     with_sampling,
 )
+from model.synthesis import SynthesisError, Synthesizer
 from tests.factories.bundle import random_bundle
 
 FAST = {"num_flow_steps": 2}
@@ -177,7 +177,7 @@ def test_each_modality_has_its_sampling() -> None:
         ({"voice": torch.zeros(3)}, "voice", "3 values; the model takes 5"),
         ({"voice": torch.full((5,), float("nan"))}, "voice", "not finite"),
         ({"options": options_for("sound", num_flow_steps=300)}, "num_flow_steps", "is 300"),
-        ({"options": options_for("sound", guidance_scale=30)}, "guidance_scale", "is 30"),
+        ({"options": options_for("sound", guidance_scale=30.0)}, "guidance_scale", "is 30"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_field(
