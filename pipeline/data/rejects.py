@@ -78,6 +78,8 @@ class Reason(StrEnum):
     """The clip killed the process that worked on it."""
     ENCODER_FAILED = "encoder_failed"
     """The codec refused the clip or gave latents that are not finite."""
+    NO_LATENTS = "no_latents"
+    """The clip was rejected when it was encoded; the reason is in the rejects of `latents/`."""
     NO_DESCRIPTION = "no_description"
     """Nothing is known about the clip that could be put into words."""
     TEXT_TOO_LONG = "text_too_long"

@@ -1,0 +1,166 @@
+"""What is known of a clip, as phrases that fit into sentences; no identifiers, no file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.data.descriptions.grammar import join_words
+from pipeline.data.descriptions.vocabulary import (
+    MIN_BEAT_STRENGTH,
+    PITCH_BY_SEX,
+    PITCH_WORDS,
+    SCALES,
+    about_seconds,
+    language_name,
+    noun_phrase,
+)
+
+MAX_LABEL_WORDS = 8
+_AUDIO_NAME = re.compile(
+    r"\S+\.(?:wav|wave|mp3|ogg|oga|opus|flac|m4a|aac|aiff?|webm|wma|mp4|json|csv|txt)\b", re.I
+)
+_IDENTIFIER = re.compile(
+    r"https?:|www\.|[\\/]|[0-9a-f]{8,}|\d{4,}|[a-z]\d+[a-z]\d|@|\w+_\w+_\w+", re.IGNORECASE
+)
+_WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|_+")
+_PERSONS = {
+    "female": ("a woman", "a female speaker", "a female voice", "a lady", "a woman's voice"),
+    "male": ("a man", "a male speaker", "a male voice", "a man's voice"),
+    "": ("a person", "a speaker", "a voice", "someone", "one person"),
+}
+_SINGERS = {
+    "female": ("a woman", "a female singer", "a female vocalist", "a female voice"),
+    "male": ("a man", "a male singer", "a male vocalist", "a male voice"),
+    "": ("a singer", "a vocalist", "a voice", "someone"),
+}
+_VOICES = {
+    "female": ("female voice", "woman's voice", "female speaker"),
+    "male": ("male voice", "man's voice", "male speaker"),
+    "": ("voice", "speaker"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the grammar may say of a clip.
+
+    Attributes:
+        modality: speech, sound, music, or singing where words are sung.
+        captions: Sentences written for the clip, cleaned.
+        slots: Phrases by slot.
+    """
+
+    modality: str
+    captions: tuple[str, ...]
+    slots: dict[str, tuple[str, ...]]
+
+
+def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_words: int) -> Facts:
+    """Facts of a clip from its row and what was measured.
+
+    Args:
+        clip: Row of `clips/`.
+        attributes: Measured values by name.
+        max_words: Longest caption kept; longer ones are cut at a sentence.
+    """
+    modality = clip["modality"]
+    slots: dict[str, tuple[str, ...]] = {}
+    if clip["is_singing"] or modality == "speech":
+        slots |= _voice(clip, attributes)
+    labels = unique(label for tag in clip["tags"] if (label := clean_label(tag)))
+    if labels:
+        slots |= _labels(labels, modality)
+    if (title := clean_title(clip["title"])) is not None:
+        slots["title"] = (f'"{title}"',)
+    for scale in SCALES:
+        value = attributes.get(scale.attribute)
+        if value is None or modality not in scale.modalities or scale.slot in slots:
+            continue
+        if scale.slot == "tempo" and attributes.get("beat_strength", 0) < MIN_BEAT_STRENGTH:
+            continue
+        if words := scale.words(value):
+            slots[scale.slot] = words
+    if "tempo" in slots:
+        bpm = round(attributes["tempo_bpm"])
+        slots["bpm"] = (f"around {bpm} BPM", f"at {bpm} beats per minute", f"roughly {bpm} BPM")
+    if "duration_s" in attributes:
+        slots["length"] = (about_seconds(attributes["duration_s"]),)
+    captions = (clean_caption(text, max_words) for text in clip["captions"])
+    label = "singing" if clip["is_singing"] else modality
+    return Facts(label, tuple(unique(text for text in captions if text)), slots)
+
+
+def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    sex = clip["speaker_sex"] if clip["speaker_sex"] in ("female", "male") else ""
+    slots = {"person": (_SINGERS if clip["is_singing"] else _PERSONS)[sex], "voice": _VOICES[sex]}
+    if sex:
+        slots["sex"] = (sex,)
+    if (language := language_name(clip["language"])) is not None:
+        slots["language"] = (language,)
+    pitch_hz = attributes.get("pitch_median_hz")
+    if pitch_hz is not None and not clip["is_singing"]:
+        kind = next(kind for bound, kind in PITCH_BY_SEX[sex] if pitch_hz < bound)
+        slots["pitch"] = PITCH_WORDS[kind]
+    return slots
+
+
+def _labels(labels: Sequence[str], modality: str) -> dict[str, tuple[str, ...]]:
+    slots: dict[str, tuple[str, ...]] = {"tags": (", ".join(labels[:6]), join_words(labels[:4]))}
+    if modality == "sound":
+        phrases = [noun_phrase(label) for label in labels[:3]]
+        subjects = join_words([phrase.text for phrase in phrases])
+        is_plural = len(phrases) > 1 or phrases[0].is_plural
+        slots["subjects" if is_plural else "subject"] = (subjects,)
+        slots["source"] = (subjects,)
+    return slots
+
+
+def clean_label(tag: str) -> str | None:
+    """A class label as plain words; None if it is an identifier, a file name, or too long."""
+    text = " ".join(tag.split()).strip(" .,:;#\"'")
+    if not text or _AUDIO_NAME.search(text) or _IDENTIFIER.search(text):
+        return None
+    text = " ".join(_WORD_BREAK.sub(" ", text).split())
+    if not re.search(r"[^\W\d]", text) or len(text.split()) > MAX_LABEL_WORDS:
+        return None
+    return text if any(len(w) > 1 and w.isupper() for w in text.split()) else text.lower()
+
+
+def clean_title(title: str | None) -> str | None:
+    """A title that reads like one; None for identifiers and file names."""
+    text = " ".join((title or "").split()).replace('"', "'")
+    if not text or "_" in text or _AUDIO_NAME.search(text) or _IDENTIFIER.search(text):
+        return None
+    return text if re.search(r"[^\W\d]{2}", text) and len(text.split()) <= 12 else None
+
+
+def clean_caption(text: str, max_words: int) -> str | None:
+    """A caption as whole sentences without file names, at most `max_words` long; None if empty."""
+    sentences = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
+    kept: list[str] = []
+    for sentence in sentences:
+        if not re.search(r"\w", sentence) or _AUDIO_NAME.search(sentence):
+            continue
+        words = sentence.split()
+        room = max_words - sum(len(s.split()) for s in kept)
+        if len(words) > room:
+            if not kept:
+                kept.append(" ".join(words[:room]).rstrip(",;:-") + ".")
+            break
+        kept.append(sentence)
+    if not kept:
+        return None
+    whole = " ".join(kept)
+    whole = whole[0].upper() + whole[1:]
+    return whole if whole[-1] in ".!?\"')" else whole.rstrip(",;:-") + "."
+
+
+def unique(values: Any) -> list[str]:
+    """Values in order, each once whatever its case."""
+    found: dict[str, str] = {}
+    for value in values:
+        found.setdefault(value.casefold(), value)
+    return list(found.values())

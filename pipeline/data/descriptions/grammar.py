@@ -1,0 +1,105 @@
+"""A small generative grammar: rules of alternatives, slots that facts fill, correct articles.
+
+In an alternative, `<rule>` stands for one of a rule's alternatives, `{slot}` for one of a slot's
+phrases, `[...]` for a part that may be left out, and `a(n)` for the article that suits the next
+word. An alternative that needs a slot without phrases is never chosen, so no text has a hole.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
+_ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
+_CONSONANT_SOUND = re.compile(r"(?:eu|ew|one\b|once|uni|use|usu|ute|ukulele|u\b)", re.IGNORECASE)
+_VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|heir|[fhlmnrsx]m\b)", re.IGNORECASE)
+
+Slots = Mapping[str, Sequence[str]]
+"""Phrases of every slot that the facts can fill."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A finished text, and the form it has: its words with the slots still open."""
+
+    text: str
+    form: str
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Rules by name; each a sequence of alternatives."""
+
+    rules: Mapping[str, Sequence[str]]
+
+    def write(self, start: str, slots: Slots, rng: random.Random) -> Sentence | None:
+        """One random text from a rule; None if the slots suffice for no alternative."""
+        usable = self._usable(slots)
+        if not usable[start]:
+            return None
+        form = self._expand(f"<{start}>", usable, slots, rng)
+        text = re.sub(r"\{(\w+)\}", lambda match: pick(slots[match[1]], rng), form)
+        return Sentence(finish(text), " ".join(form.split()))
+
+    def _usable(self, slots: Slots) -> dict[str, list[str]]:
+        """Alternatives of each rule that need no missing slot, by growing the set."""
+        usable: dict[str, list[str]] = {name: [] for name in self.rules}
+        has_grown = True
+        while has_grown:
+            has_grown = False
+            for name, alternatives in self.rules.items():
+                kept = [text for text in alternatives if _is_filled(text, usable, slots)]
+                has_grown = has_grown or len(kept) > len(usable[name])
+                usable[name] = kept
+        return usable
+
+    def _expand(
+        self, text: str, usable: Mapping[str, Sequence[str]], slots: Slots, rng: random.Random
+    ) -> str:
+        def replace(match: re.Match[str]) -> str:
+            rule, slot, optional = match.groups()
+            if rule:
+                return self._expand(pick(usable[rule], rng), usable, slots, rng)
+            if slot:
+                return match[0]
+            if not _is_filled(optional, usable, slots) or rng.random() < 0.5:
+                return ""
+            return self._expand(optional, usable, slots, rng)
+
+        return _PIECE.sub(replace, text)
+
+
+def _is_filled(text: str, usable: Mapping[str, Sequence[str]], slots: Slots) -> bool:
+    return all(
+        (usable[rule] if rule else slots.get(slot)) if (rule or slot) else True
+        for rule, slot, _optional in _PIECE.findall(text)
+    )
+
+
+def pick(values: Sequence[str], rng: random.Random) -> str:
+    """One of them; the same for the same generator state on every Python version."""
+    return values[int(rng.random() * len(values))]
+
+
+def finish(text: str) -> str:
+    """White space, articles and capitals put right."""
+    text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split()))
+    text = _ARTICLE.sub(lambda match: f"{article(match[2])} {match[1]}{match[2]}", text)
+    return re.sub(r"(^\W*|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
+
+
+def article(word: str) -> str:
+    """`a` or `an`, by the sound of the next word."""
+    if _CONSONANT_SOUND.match(word):
+        return "a"
+    return "an" if _VOWEL_SOUND.match(word) else "a"
+
+
+def join_words(words: Sequence[str], last: str = "and") -> str:
+    """`x`, `x and y`, `x, y and z`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -1,0 +1,249 @@
+"""Words for measured values, languages and labels."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.data.descriptions.grammar import article
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _items(text: str) -> list[str]:
+    return text.split(", ")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Words for the ranges of one measured attribute.
+
+    Attributes:
+        slot: Slot that the words fill.
+        attribute: Name of the measured value.
+        steps: Upper bounds, rising, each with its phrases; no phrases means not worth a word.
+        modalities: Where it applies.
+    """
+
+    slot: str
+    attribute: str
+    steps: tuple[tuple[float, tuple[str, ...]], ...]
+    modalities: tuple[str, ...] = ("speech", "sound", "music")
+
+    def words(self, value: float) -> tuple[str, ...]:
+        """Phrases for a value."""
+        return next((phrases for bound, phrases in self.steps if value < bound), ())
+
+
+_REST = float("inf")
+_ALL_BUT_SPEECH = ("sound", "music")
+
+PITCH_BY_SEX = {
+    "male": ((98, "deep"), (145, "medium"), (_REST, "high")),
+    "female": ((165, "deep"), (225, "medium"), (_REST, "high")),
+    "": ((105, "deep"), (205, "medium"), (_REST, "high")),
+}
+"""Upper bounds of the median pitch of voices, Hz; relative to the sex where it is known."""
+PITCH_WORDS = {
+    "deep": ("deep", "low", "low-pitched", "dark"),
+    "medium": ("medium-pitched", "mid-range", "middle-pitched"),
+    "high": ("high", "high-pitched", "light", "bright"),
+}
+
+SCALES = (
+    Scale("level", "level_dbfs", (
+        (-42, ("very quiet", "barely audible", "faint")),
+        (-30, ("quiet", "soft", "low-level")),
+        (-15, ()),
+        (-9, ("loud", "strong", "full-volume")),
+        (_REST, ("very loud", "powerful", "booming")),
+    )),
+    Scale("pace", "speaking_rate_syllables_per_s", (
+        (2.2, ("very slowly", "with great deliberation", "at a very slow pace")),
+        (3.3, ("slowly", "unhurriedly", "at a slow pace", "taking time over the words")),
+        (4.8, ("at a moderate pace", "at an even speed", "at a normal pace", "steadily")),
+        (6.0, ("quickly", "briskly", "at a fast pace")),
+        (_REST, ("very quickly", "rapidly", "at a very fast pace")),
+    ), ("speech",)),
+    Scale("pace_adjective", "speaking_rate_syllables_per_s", (
+        (3.3, ("slow", "unhurried", "measured")),
+        (4.8, ("steady", "moderate")),
+        (_REST, ("fast", "quick", "brisk")),
+    ), ("speech",)),
+    Scale("tone", "pitch_range_semitones", (
+        (2.5, ("in a monotone", "with flat intonation", "with hardly any change of pitch")),
+        (4.5, ("with little intonation", "in an even tone", "in a level tone")),
+        (7.5, ("with natural intonation", "in a conversational tone")),
+        (11, ("with lively intonation", "expressively", "in an animated tone")),
+        (_REST, ("very expressively", "with sweeping intonation", "in a highly animated way")),
+    ), ("speech",)),
+    Scale("tone_adjective", "pitch_range_semitones", (
+        (4.5, ("monotone", "flat", "even")),
+        (7.5, ("natural", "conversational")),
+        (_REST, ("expressive", "animated", "lively")),
+    ), ("speech",)),
+    Scale("pauses", "pause_share", (
+        (0.1, ()),
+        (0.25, ("with short pauses", "pausing now and then")),
+        (_REST, ("with long pauses", "pausing often", "with frequent breaks")),
+    ), ("speech",)),
+    Scale("recording", "snr_db", (
+        (10, ("noisy", "very noisy")),
+        (20, ("slightly noisy", "somewhat noisy")),
+        (38, ()),
+        (_REST, ("clean", "noise-free", "clear")),
+    ), ("speech",)),
+    Scale("recording", "bandwidth_hz", (
+        (4300, ("narrow-band", "telephone-like", "muffled")),
+        (9000, ()),
+        (14_000, ()),
+        (_REST, ("full-band", "crisp", "detailed")),
+    )),
+    Scale("colour", "brightness_hz", (
+        (600, ("very dark", "bass-heavy", "rumbling")),
+        (1300, ("dark", "warm", "mellow")),
+        (2200, ("warm", "rounded", "full")),
+        (3500, ("clear", "balanced")),
+        (6000, ("bright", "crisp", "brilliant")),
+        (_REST, ("very bright", "sharp", "sizzling")),
+    ), _ALL_BUT_SPEECH),
+    Scale("tempo", "tempo_bpm", (
+        (70, ("very slow",)),
+        (92, ("slow", "laid-back", "unhurried")),
+        (118, ("mid-tempo", "moderate")),
+        (145, ("fast", "upbeat", "lively")),
+        (_REST, ("very fast", "driving", "racing")),
+    ), ("music",)),
+    Scale("dynamics", "dynamic_range_db", (
+        (2.5, ("at a constant level", "keeping an even volume")),
+        (12, ()),
+        (25, ("with clear changes in volume", "rising and falling in level")),
+        (_REST, ("with sudden changes between loud and quiet", "with dramatic swings in volume")),
+    ), _ALL_BUT_SPEECH),
+    Scale("trend", "level_trend_db", (
+        (-12, ("dying away", "fading out", "decaying to the end")),
+        (-5, ("getting quieter", "slowly fading")),
+        (5, ()),
+        (12, ("getting louder", "swelling")),
+        (_REST, ("building up", "rising from near silence", "growing steadily louder")),
+    ), _ALL_BUT_SPEECH),
+    Scale("activity", "onset_rate_hz", (
+        (0.4, ("sustained", "continuous", "unbroken")),
+        (2.0, ("sparse", "occasional")),
+        (4.5, ()),
+        (_REST, ("busy", "rapid-fire", "dense")),
+    ), _ALL_BUT_SPEECH),
+    Scale("stereo", "stereo_width", (
+        (0.02, ("almost mono", "in the centre of the stereo field")),
+        (0.15, ()),
+        (_REST, ("in wide stereo", "spread across the stereo field")),
+    ), _ALL_BUT_SPEECH),
+    Scale("tonality", "pitch_median_hz", (
+        (110, ("low-pitched", "deep")),
+        (330, ("mid-pitched",)),
+        (_REST, ("high-pitched",)),
+    ), ("sound",)),
+    Scale("size", "duration_s", (
+        (0.8, ("very short", "split-second", "brief")),
+        (2.5, ("short", "brief")),
+        (25, ()),
+        (_REST, ("long", "extended")),
+    ), _ALL_BUT_SPEECH),
+)  # fmt: skip
+"""Everything measured that has words."""
+
+MIN_BEAT_STRENGTH = 0.25
+"""Below it a tempo is not spoken of."""
+
+NUMBER_WORDS = _words(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen twenty"
+)
+
+LANGUAGES = dict(
+    pair.split("=")
+    for pair in _items(
+        "af=Afrikaans, am=Amharic, ar=Arabic, as=Assamese, az=Azerbaijani, be=Belarusian, "
+        "bg=Bulgarian, bn=Bengali, bs=Bosnian, ca=Catalan, cs=Czech, cy=Welsh, da=Danish, "
+        "de=German, el=Greek, en=English, eo=Esperanto, es=Spanish, et=Estonian, eu=Basque, "
+        "fa=Persian, fi=Finnish, fil=Filipino, fr=French, fy=Frisian, ga=Irish, gd=Scottish "
+        "Gaelic, gl=Galician, gu=Gujarati, ha=Hausa, he=Hebrew, hi=Hindi, hr=Croatian, "
+        "hu=Hungarian, hy=Armenian, id=Indonesian, ig=Igbo, is=Icelandic, it=Italian, "
+        "ja=Japanese, jv=Javanese, ka=Georgian, kk=Kazakh, km=Khmer, kn=Kannada, ko=Korean, "
+        "ku=Kurdish, ky=Kyrgyz, la=Latin, lb=Luxembourgish, lg=Ganda, lo=Lao, lt=Lithuanian, "
+        "lv=Latvian, mg=Malagasy, mi=Maori, mk=Macedonian, ml=Malayalam, mn=Mongolian, "
+        "mr=Marathi, ms=Malay, mt=Maltese, my=Burmese, nb=Norwegian, ne=Nepali, nl=Dutch, "
+        "nn=Norwegian, no=Norwegian, ny=Chichewa, oc=Occitan, or=Odia, pa=Punjabi, pl=Polish, "
+        "ps=Pashto, pt=Portuguese, qu=Quechua, ro=Romanian, ru=Russian, rw=Kinyarwanda, "
+        "sd=Sindhi, si=Sinhala, sk=Slovak, sl=Slovenian, sn=Shona, so=Somali, sq=Albanian, "
+        "sr=Serbian, st=Sotho, su=Sundanese, sv=Swedish, sw=Swahili, ta=Tamil, te=Telugu, "
+        "tg=Tajik, th=Thai, tk=Turkmen, tl=Tagalog, tn=Tswana, tr=Turkish, tt=Tatar, ug=Uyghur, "
+        "uk=Ukrainian, ur=Urdu, uz=Uzbek, vi=Vietnamese, wo=Wolof, xh=Xhosa, yi=Yiddish, "
+        "yo=Yoruba, yue=Cantonese, zh=Chinese, zu=Zulu"
+    )
+)
+"""Primary BCP 47 subtag to English name."""
+REGIONAL = {
+    "en-gb": "British English", "en-us": "American English", "en-au": "Australian English",
+    "en-in": "Indian English", "en-ie": "Irish English", "en-nz": "New Zealand English",
+    "en-za": "South African English", "en-ca": "Canadian English", "pt-br": "Brazilian Portuguese",
+    "pt-pt": "European Portuguese", "es-mx": "Mexican Spanish", "es-419": "Latin American Spanish",
+    "es-es": "European Spanish", "fr-ca": "Canadian French", "de-at": "Austrian German",
+    "de-ch": "Swiss German", "zh-tw": "Taiwanese Mandarin", "zh-hk": "Cantonese",
+    "zh-cn": "Mandarin Chinese", "cmn": "Mandarin Chinese",
+}  # fmt: skip
+"""Tags whose region has a name of its own."""
+
+_MASS = frozenset(
+    _words(
+        "rain wind thunder water fire traffic music laughter applause speech noise static hail "
+        "ambience atmosphere chatter silence hiss wildlife machinery percussion brass feedback "
+        "conversation surf foliage metal wood glass paper fabric sand air steam smoke grass "
+        "typing walking footwork reverb bass ice snow"
+    )
+)
+_PLURAL_WITHOUT_S = frozenset(_words("people children men women mice geese cattle feet teeth"))
+_SINGULAR_WITH_S = frozenset(_words("bus gas bass glass brass grass compass chorus"))
+
+
+def language_name(tag: str | None) -> str | None:
+    """English name of a language by its BCP 47 tag; None if it is not known."""
+    if not tag:
+        return None
+    lower = tag.lower().replace("_", "-")
+    return REGIONAL.get(lower) or LANGUAGES.get(lower.split("-")[0])
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    """A label as it stands in a sentence."""
+
+    text: str
+    is_plural: bool
+
+
+def noun_phrase(label: str) -> NounPhrase:
+    """A class label with the article it needs: `a dog`, `an engine`, `rain`, `church bells`."""
+    head = re.split(r" (?:of|in|on|with|at|from|over) ", label)[0].split()[-1].lower()
+    is_plural = head in _PLURAL_WITHOUT_S or (
+        head.endswith("s") and not head.endswith("ss") and head not in _SINGULAR_WITH_S
+    )
+    has_article = re.match(r"(?:an?|the|some|one|two|several|many) ", label, re.IGNORECASE)
+    is_bare = has_article or is_plural or head in _MASS or head.endswith("ing")
+    return NounPhrase(label if is_bare else f"{article(label)} {label}", is_plural)
+
+
+def about_seconds(duration_s: float) -> str:
+    """A duration in words, rounded as people round."""
+    if duration_s < 0.75:
+        return "less than a second"
+    count = round(duration_s)
+    if count <= 20:
+        return f"about {NUMBER_WORDS[count]} second{'s' if count != 1 else ''}"
+    if duration_s < 90:
+        return f"about {5 * round(duration_s / 5)} seconds"
+    minutes = round(duration_s / 60)
+    name = NUMBER_WORDS[minutes] if minutes <= 20 else str(minutes)
+    return f"about {name} minute{'s' if minutes != 1 else ''}"

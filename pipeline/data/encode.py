@@ -1,0 +1,308 @@
+"""clips/ -> latents/: posteriors, speaker embeddings and measured attributes of every clip."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from model.codec.protocol import AudioCodec
+from model.codec.registry import codec_digest, load_codec
+from pipeline.data.attributes import measure
+from pipeline.data.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
+from pipeline.data.rejects import Reason, reject
+from pipeline.data.schema import LATENTS, Reject
+from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes
+from pipeline.data.speaker import embed_speaker
+from pipeline.data.stage import (
+    Resources,
+    Unit,
+    UnitOutput,
+    hours_key,
+    input_digest,
+    run_stage,
+)
+from pipeline.settings import Settings, digest_of
+from pipeline.storage import Folder, table_bytes
+
+logger = logging.getLogger(__name__)
+
+STAGE = "encode"
+COLUMNS = [
+    "clip_id",
+    "corpus",
+    "uri",
+    "modality",
+    "start_s",
+    "end_s",
+    "language",
+    "content_sha256",
+]
+"""Columns of `clips/` that latents depend on: a new caption or transcript encodes nothing again."""
+_SILENCE_S = 2.0
+
+
+class EncodeSettings(Settings):
+    """How clips become latents."""
+
+    max_batch_s: float = 60.0
+    """Audio in one codec batch, padding included, seconds."""
+    max_batch_clips: int = 16
+    """Clips in one codec batch."""
+    window_s: float = 600.0
+    """Decoded audio held at once, seconds; batches of like length are made inside it."""
+    measures_attributes: bool = True
+    """Whether level, pitch, tempo and the like are measured."""
+    embeds_speakers: bool = True
+    """Whether speech gets a speaker embedding."""
+    max_reject_share: float = 0.1
+    """Above this share of rejected clips the stage fails, in [0, 1]."""
+    resources: Resources = Resources()
+    """Workers; with a GPU each worker keeps the codec there."""
+
+
+def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) -> dict[str, Any]:
+    """Encode every clip once.
+
+    Args:
+        clips: Complete `clips/` directory.
+        output: `latents/` directory.
+        settings: How.
+        codec: Folder of the codec.
+
+    Returns:
+        The card, with the codec's configuration and digest, and one latent frame of silence.
+
+    Raises:
+        IncompleteError: If `clips` is not complete.
+        ValueError: If the codec cannot be loaded.
+        TooManyRejectsError: If too many clips cannot be encoded.
+    """
+    digest = codec_digest(codec)
+    return run_stage(
+        output,
+        stage=STAGE,
+        settings=settings,
+        inputs={"clips": input_digest(clips), "codec": digest},
+        units=list(_plan(clips, digest)),
+        worker=EncodeWorker,
+        worker_kwargs={"clips": clips, "codec": codec, "settings": settings},
+        resources=settings.resources,
+        max_reject_share=settings.max_reject_share,
+        card_extra=lambda _records: _codec_facts(codec, digest),
+    )
+
+
+def _plan(clips: Folder, digest: str) -> Iterator[Unit]:
+    for name in clips.child("parts").files(".parquet"):
+        rows = clips.read_table(f"parts/{name}", COLUMNS).to_pylist()
+        yield Unit(
+            name.removeprefix("part-").removesuffix(".parquet"),
+            digest_of({"codec": digest, "clips": rows}),
+            {"part": f"parts/{name}"},
+        )
+
+
+def _codec_facts(folder: str, digest: str) -> dict[str, Any]:
+    codec = load_codec(folder)
+    return {
+        "codec": {
+            "digest": digest,
+            "config": codec.config_dict(),
+            "sample_rate": codec.timebase.sample_rate,
+            "hop_length": codec.timebase.hop_length,
+            "num_channels": codec.num_channels,
+            "latent_dim": codec.latent_dim,
+        },
+        "silence": base64.b64encode(silence_frame(codec).tobytes()).decode(),
+    }
+
+
+def silence_frame(codec: AudioCodec) -> NDArray[np.float16]:
+    """Posterior mean of one frame in the midst of digital silence: what pads a last block."""
+    num_frames = codec.timebase.frames_in(_SILENCE_S)
+    silence = torch.zeros(1, codec.num_channels, codec.timebase.num_samples(num_frames))
+    with torch.inference_mode():
+        mean = codec.encode(silence).mean
+    return mean[0, num_frames // 2].numpy().astype(np.float16)
+
+
+@dataclass
+class _Clip:
+    """A decoded clip at the codec's rate, and later its posterior."""
+
+    row: dict[str, Any]
+    waveform: NDArray[np.float32] | None
+    num_samples: int
+    attributes: dict[str, float]
+    speaker: list[float] | None
+    mean: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
+    log_std: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
+
+
+class EncodeWorker:
+    """Decodes, measures and encodes the clips of one part."""
+
+    def __init__(self, clips: Folder, codec: str, settings: EncodeSettings) -> None:
+        self._clips = clips
+        self._settings = settings
+        self._codec = load_codec(codec)
+        has_gpu = settings.resources.gpus > 0 and torch.cuda.is_available()
+        self._device = torch.device("cuda" if has_gpu else "cpu")
+        if isinstance(self._codec, torch.nn.Module):
+            self._codec.to(self._device)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        """Tar, index and rejects of a part."""
+        rows = self._clips.read_table(unit.payload["part"], COLUMNS).to_pylist()
+        rejects: list[Reject] = []
+        encoded: list[_Clip] = []
+        for window in self._windows(unit, rows, rejects):
+            for batch in self._batches(window, alone=unit.attempt > 1):
+                encoded += self._encode(batch, rejects)
+        encoded.sort(key=lambda clip: clip_key(clip.row["clip_id"]))
+        return self._output(unit.name, len(rows), encoded, rejects)
+
+    def _windows(
+        self, unit: Unit, rows: Sequence[dict[str, Any]], rejects: list[Reject]
+    ) -> Iterator[list[_Clip]]:
+        limit = self._settings.window_s * self._codec.timebase.sample_rate
+        window: list[_Clip] = []
+        for row in rows:
+            if not unit.guard(row["clip_id"]):
+                detail = "the worker died while it worked on this clip; check the file by hand"
+                rejects.append(_reject(row, Reason.WORKER_DIED, detail))
+                continue
+            try:
+                window.append(self._decode(row))
+            except AudioError as error:
+                rejects.append(_reject(row, error.reason, error.detail))
+            if sum(clip.num_samples for clip in window) >= limit:
+                yield window
+                window = []
+        yield window
+
+    def _decode(self, row: dict[str, Any]) -> _Clip:
+        audio = read_audio(row["uri"], row["start_s"], row["end_s"])
+        waveform, rate = audio.waveform, audio.sample_rate
+        is_speech = row["modality"] == "speech"
+        attributes = {}
+        if self._settings.measures_attributes:
+            attributes = measure(waveform, rate, row["modality"])
+        speaker = None
+        if is_speech and self._settings.embeds_speakers:
+            speaker = [float(value) for value in embed_speaker(waveform, rate)]
+        at_rate = resample(
+            to_channels(waveform, self._codec.num_channels), rate, self._codec.timebase.sample_rate
+        )
+        return _Clip(row, at_rate, int(at_rate.shape[1]), attributes, speaker)
+
+    def _batches(self, window: list[_Clip], *, alone: bool) -> Iterator[list[_Clip]]:
+        limit = self._settings.max_batch_s * self._codec.timebase.sample_rate
+        batch: list[_Clip] = []
+        for clip in sorted(window, key=lambda clip: (clip.num_samples, clip.row["clip_id"])):
+            is_full = (len(batch) + 1) * clip.num_samples > limit
+            if batch and (alone or is_full or len(batch) >= self._settings.max_batch_clips):
+                yield batch
+                batch = []
+            batch.append(clip)
+        if batch:
+            yield batch
+
+    def _encode(self, batch: list[_Clip], rejects: list[Reject]) -> list[_Clip]:
+        try:
+            self._posterior(batch)
+        except (ValueError, RuntimeError) as error:
+            if len(batch) > 1:
+                logger.warning("batch of %d clips failed, clip by clip: %s", len(batch), error)
+                return [done for clip in batch for done in self._encode([clip], rejects)]
+            rejects.append(_reject(batch[0].row, Reason.ENCODER_FAILED, f"the codec said: {error}"))
+            return []
+        kept = []
+        for clip in batch:
+            if np.isfinite(clip.mean).all() and np.isfinite(clip.log_std).all():
+                kept.append(clip)
+            else:
+                detail = "latents are not finite in 16 bit; the codec may be badly trained"
+                rejects.append(_reject(clip.row, Reason.ENCODER_FAILED, detail))
+        return kept
+
+    def _posterior(self, batch: list[_Clip]) -> None:
+        counts = [clip.num_samples for clip in batch]
+        waveform = torch.zeros(len(batch), self._codec.num_channels, max(counts))
+        for row, clip in zip(waveform, batch, strict=True):
+            assert clip.waveform is not None, "a clip is encoded once"
+            row[:, : clip.num_samples] = torch.from_numpy(clip.waveform)
+        with torch.inference_mode():
+            posterior = self._codec.encode(
+                waveform.to(self._device), torch.tensor(counts, device=self._device)
+            )
+        for i, clip in enumerate(batch):
+            num_frames = self._codec.timebase.num_frames(clip.num_samples)
+            # Overflow to infinity is found and rejected by the caller.
+            with np.errstate(over="ignore"):
+                clip.mean = posterior.mean[i, :num_frames].cpu().numpy().astype(np.float16)
+                clip.log_std = posterior.log_std[i, :num_frames].cpu().numpy().astype(np.float16)
+            clip.waveform = None  # decoded audio is what fills the memory
+
+    def _output(
+        self, name: str, num_read: int, encoded: list[_Clip], rejects: list[Reject]
+    ) -> UnitOutput:
+        shard = f"latents-{name}"
+        members = {}
+        totals: dict[str, float] = {}
+        for clip in encoded:
+            key = clip_key(clip.row["clip_id"])
+            members[f"{key}.{MEAN}"] = npy_bytes(clip.mean)
+            members[f"{key}.{LOG_STD}"] = npy_bytes(clip.log_std)
+            facts = {"clip_id": clip.row["clip_id"], "attributes": clip.attributes}
+            members[f"{key}.{JSON}"] = json.dumps(facts, sort_keys=True).encode()
+            hours = hours_key(clip.row["modality"], clip.row["language"])
+            duration_s = self._codec.timebase.duration_s(clip.num_samples)
+            totals[hours] = totals.get(hours, 0.0) + duration_s / 3600
+        tar, places = tar_bytes(members)
+        index = [self._index_row(clip, shard, places) for clip in encoded]
+        files = {
+            f"shards/{shard}.tar": tar,
+            f"parts/{shard}.parquet": table_bytes(pa.Table.from_pylist(index, schema=LATENTS)),
+        }
+        return UnitOutput(files, num_read, len(encoded), rejects, totals)
+
+    def _index_row(
+        self, clip: _Clip, shard: str, places: dict[str, tuple[int, int]]
+    ) -> dict[str, Any]:
+        key = clip_key(clip.row["clip_id"])
+        mean_offset, mean_size = places[f"{key}.{MEAN}"]
+        log_std_offset, log_std_size = places[f"{key}.{LOG_STD}"]
+        return {
+            "clip_id": clip.row["clip_id"],
+            "key": key,
+            "shard": shard,
+            "num_frames": len(clip.mean),
+            "num_samples": clip.num_samples,
+            "mean_offset": mean_offset,
+            "mean_size": mean_size,
+            "log_std_offset": log_std_offset,
+            "log_std_size": log_std_size,
+            "speaker_embedding": clip.speaker,
+            "attributes": json.dumps(clip.attributes, sort_keys=True),
+        }
+
+
+def _reject(row: dict[str, Any], reason: Reason | AudioFault, detail: str) -> Reject:
+    return reject(
+        Reason(str(reason)),
+        detail,
+        stage=STAGE,
+        corpus=row["corpus"],
+        uri=row["uri"],
+        clip_id=row["clip_id"],
+    )

@@ -1,0 +1,128 @@
+"""Speaker embeddings: whose voice it is, as one vector.
+
+The built-in embedding needs no download. It describes vocal tract, voice and recording by
+statistics of the cepstrum, the long-term spectrum and the pitch, each scaled by how much it varies
+inside one speaker. A published speaker encoder fits the same `SpeakerEncoder` interface.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.attributes import mel_bands
+from pipeline.data.audio_io import resample
+from pipeline.data.pitch import PitchRange, pitch_track
+
+SPEAKER_DIM = 192
+"""Width of an embedding."""
+_RATE = 16_000
+_SIZE, _HOP = 512, 160
+_NUM_BANDS = 40
+_HIGHEST_HZ = 7600.0
+_NUM_CEPSTRA = 24
+_PITCH = PitchRange(60.0, 420.0)
+_NUM_PITCH_BINS = 32
+_BELOW_LOUDEST_DB = 35.0
+_SCALE_FILE = "speaker_scale.json"
+
+
+class SpeakerEncoder(Protocol):
+    """A waveform to a vector of unit length; close vectors are close voices.
+
+    Attributes:
+        name: Stands in the card, with the digest of weights if there are any.
+        speaker_dim: Width of the vector.
+    """
+
+    name: str
+    speaker_dim: int
+
+    def embed(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+        """The voice in a waveform of `channels samples`."""
+
+
+class StatisticsEncoder:
+    """The built-in embedding."""
+
+    name = "statistics-1"
+    speaker_dim = SPEAKER_DIM
+
+    def embed(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+        """The voice in a waveform; a zero vector where nothing is loud enough to tell."""
+        centre, scale = _centre_and_scale()
+        statistics = voice_statistics(waveform, sample_rate)
+        if statistics is None:
+            return np.zeros(SPEAKER_DIM, np.float32)
+        vector = np.clip((statistics - centre) / scale, -5, 5)
+        return (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
+
+
+def embed_speaker(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+    """Built-in embedding of the voice in a waveform of `channels samples`."""
+    return StatisticsEncoder().embed(waveform, sample_rate)
+
+
+def voice_statistics(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64] | None:
+    """The 192 statistics before scaling; None where nothing is loud enough.
+
+    Mean, spread, 10th and 90th percentile and spread of the change of 24 cepstra (120), long-term
+    spectrum in 40 bands (40), distribution of the pitch over 32 bins of a logarithmic axis (32).
+    """
+    mono = resample(waveform.mean(axis=0, keepdims=True), sample_rate, _RATE)[0]
+    if len(mono) < _SIZE:
+        mono = np.pad(mono, (0, _SIZE - len(mono)))
+    frames = np.lib.stride_tricks.sliding_window_view(mono, _SIZE)[::_HOP]
+    spectrum = np.fft.rfft(frames * np.hanning(_SIZE).astype(np.float32), axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    level = 10 * np.log10(power.sum(axis=1) + 1e-10)
+    if level.max() < -60:
+        return None
+    loud = level >= level.max() - _BELOW_LOUDEST_DB
+    bands = power @ mel_bands(np.fft.rfftfreq(_SIZE, 1 / _RATE), _NUM_BANDS, _HIGHEST_HZ)
+    # The floor keeps empty bands of narrow recordings from deciding everything.
+    loudness = np.log(bands + 1e-5 * bands.max())
+    cepstra = (loudness @ _cosines())[:, 1:]
+    change = np.diff(cepstra, axis=0)[loud[1:]] if loud[1:].any() else np.zeros((1, _NUM_CEPSTRA))
+    kept = cepstra[loud]
+    long_term = np.log(bands[loud].mean(axis=0) + 1e-5 * bands.max())
+    parts = [
+        kept.mean(axis=0),
+        kept.std(axis=0),
+        *np.percentile(kept, [10, 90], axis=0),
+        change.std(axis=0),
+        long_term - long_term.mean(),
+        _pitch_histogram(mono),
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _pitch_histogram(mono: NDArray[np.float32]) -> NDArray[np.float64]:
+    track = pitch_track(mono[::2], _RATE // 2, _PITCH)
+    voiced = track[track > 0]
+    if len(voiced) < 3:
+        return np.zeros(_NUM_PITCH_BINS)
+    centres = np.linspace(np.log(_PITCH.low_hz), np.log(_PITCH.high_hz), _NUM_PITCH_BINS)
+    width = centres[1] - centres[0]
+    near = np.exp(-0.5 * ((np.log(voiced)[:, None] - centres) / (1.5 * width)) ** 2)
+    share: NDArray[np.float64] = (near / near.sum(axis=1, keepdims=True)).mean(axis=0)
+    return np.sqrt(share)
+
+
+@cache
+def _cosines() -> NDArray[np.float32]:
+    band, order = np.arange(_NUM_BANDS) + 0.5, np.arange(_NUM_CEPSTRA + 1)
+    table = np.sqrt(2 / _NUM_BANDS) * np.cos(np.pi * np.outer(band, order) / _NUM_BANDS)
+    return table.astype(np.float32)
+
+
+@cache
+def _centre_and_scale() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    text = resources.files("pipeline.data").joinpath(_SCALE_FILE).read_text(encoding="utf-8")
+    values = json.loads(text)
+    return np.array(values["centre"]), np.array(values["scale"])
