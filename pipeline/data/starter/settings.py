@@ -1,0 +1,99 @@
+"""Settings of the starter corpus, and how its minutes become clips."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipeline.settings import Settings
+
+MODALITIES = ("speech", "sound", "music")
+"""Order of the shares, and of everything counted by modality."""
+
+
+class StarterSettings(Settings):
+    """What the starter corpus contains: same settings, same bytes."""
+
+    minutes: float = Field(default=12.0, ge=0.5, le=600, allow_inf_nan=False)
+    """Minutes of audio in all, 0.5 to 600."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every choice, from 0."""
+    speech_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of the minutes that is speech; the three shares add up to 1."""
+    sound_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of the minutes that is sound."""
+    music_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of the minutes that is music."""
+    digit_share: float = Field(default=0.35, ge=0, le=1)
+    """Share of the speech that is single spoken digits, by duration."""
+    sound_min_s: float = Field(default=2.0, ge=2, le=30)
+    """Shortest sound clip, seconds, 2 to 30."""
+    sound_max_s: float = Field(default=8.0, ge=4, le=60)
+    """Longest sound clip, seconds; at least twice the shortest."""
+    music_min_s: float = Field(default=4.0, ge=4, le=60)
+    """Shortest music clip, seconds, 4 to 60."""
+    music_max_s: float = Field(default=12.0, ge=8, le=120)
+    """Longest music clip, seconds; at least twice the shortest."""
+
+    @model_validator(mode="after")
+    def _is_feasible(self) -> Self:
+        total = self.speech_share + self.sound_share + self.music_share
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"speech_share, sound_share and music_share add up to {total:g}, not 1"
+            )
+        for kind in ("sound", "music"):
+            shortest: float = getattr(self, f"{kind}_min_s")
+            longest: float = getattr(self, f"{kind}_max_s")
+            budget = self.budget_s(kind)
+            if longest < 2 * shortest:
+                raise ValueError(
+                    f"{kind}_max_s is {longest:g} and must be at least twice {kind}_min_s, "
+                    f"{2 * shortest:g}, so that any duration can be split into clips"
+                )
+            if 0 < budget < shortest:
+                raise ValueError(
+                    f"{kind}_share leaves {budget:g} s of {kind}, less than one clip of "
+                    f"{kind}_min_s {shortest:g} s; raise minutes or set the share to 0"
+                )
+        return self
+
+    def budget_s(self, modality: str) -> float:
+        """Seconds of one modality."""
+        share: float = getattr(self, f"{modality}_share")
+        return self.minutes * 60 * share
+
+
+def generator(settings: StarterSettings, *path: int | str) -> np.random.Generator:
+    """Random generator of one named choice, independent of every other one.
+
+    Args:
+        settings: Gives the seed.
+        path: Names and numbers of the choice, e.g. `"sound", 17`.
+    """
+    words = [part if isinstance(part, int) else int.from_bytes(part.encode()) for part in path]
+    return np.random.default_rng([settings.seed, *words])
+
+
+def clip_durations(
+    budget_s: float, shortest_s: float, longest_s: float, rng: np.random.Generator
+) -> list[float]:
+    """Split seconds into clips of varied durations, whole milliseconds, adding up to the budget.
+
+    Args:
+        budget_s: Seconds in all; 0 gives no clip.
+        shortest_s: Least duration of a clip.
+        longest_s: Most; at least twice the shortest.
+        rng: Draws the variation.
+    """
+    if budget_s <= 0:
+        return []
+    fewest, most = int(np.ceil(budget_s / longest_s)), int(budget_s // shortest_s)
+    typical_s = shortest_s + 0.4 * (longest_s - shortest_s)
+    count = int(np.clip(round(budget_s / typical_s), max(1, fewest), max(1, most)))
+    durations = rng.uniform(shortest_s, longest_s, count)
+    for _ in range(64):
+        durations = np.clip(durations + (budget_s - durations.sum()) / count, shortest_s, longest_s)
+    return [round(float(duration), 3) for duration in durations]

@@ -1,0 +1,1 @@
+"""Everyday sounds by synthesis: classes by what makes them, and scenes that combine them."""

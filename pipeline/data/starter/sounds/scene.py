@@ -1,0 +1,133 @@
+"""Scenes: one sound alone, one after another, or one over another, and the caption of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.data.starter import dsp
+from pipeline.data.starter.dsp import Generator
+from pipeline.data.starter.sounds import animals, machines, objects, weather
+from pipeline.data.starter.sounds.take import EVENT, TEXTURE, SoundClass, Take
+
+CLASSES: dict[str, SoundClass] = {
+    item.name: item
+    for item in (*weather.CLASSES, *animals.CLASSES, *machines.CLASSES, *objects.CLASSES)
+}
+"""Every class by name."""
+
+BACKGROUNDS = ("rain", "wind", "sea_waves", "fire", "stream", "crickets", "applause", "engine")
+"""Textures that other sounds may happen over."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A finished clip.
+
+    Attributes:
+        wave: `channels samples`, one channel or two.
+        classes: Class names by onset.
+        caption: One sentence, true of the clip.
+        starts_s: Onset of each class.
+    """
+
+    wave: dsp.Wave
+    classes: tuple[str, ...]
+    caption: str
+    starts_s: tuple[float, ...]
+
+
+def alone(rng: Generator, name: str, duration_s: float) -> Scene:
+    """One class through the whole clip."""
+    take = _take(rng, name, duration_s)
+    wave = _channels(rng, take.wave, CLASSES[name].kind == TEXTURE)
+    return _finish(rng, wave, (name,), (0.0,), take.clause, duration_s)
+
+
+def one_after_another(rng: Generator, names: tuple[str, ...], duration_s: float) -> Scene:
+    """Classes in order, each ending before the next begins.
+
+    Args:
+        rng: Draws everything.
+        names: Two or three classes.
+        duration_s: At least the sum of their `min_s`.
+    """
+    least = np.array([CLASSES[name].min_s for name in names])
+    spare = duration_s - least.sum()
+    lengths = least + spare * rng.dirichlet(np.ones(len(names)) * 3)
+    out = np.zeros((2 if rng.random() < 0.4 else 1, dsp.samples(duration_s)))
+    clauses, starts, clock = [], [], 0.0
+    for name, length in zip(names, lengths, strict=True):
+        take = _take(rng, name, float(length) - 0.1)
+        part = dsp.to_level(dsp.fade(take.wave, 0.02, 0.15), -22.0)
+        stereo = dsp.pan(part, float(rng.uniform(-0.5, 0.5))) if len(out) == 2 else part[None]
+        for channel, side in zip(out, stereo, strict=True):
+            dsp.add(channel, side, clock)
+        clauses.append(take.clause)
+        starts.append(clock)
+        clock += float(length)
+    caption = ", then ".join(clauses)
+    return _finish(rng, out, names, tuple(starts), caption, duration_s)
+
+
+def one_over_another(rng: Generator, over: str, background: str, duration_s: float) -> Scene:
+    """An event that happens while a texture goes on."""
+    under = _take(rng, background, duration_s, may_be_far=False)
+    begin = float(rng.uniform(0.15, 0.3)) * (duration_s - CLASSES[over].min_s)
+    take = _take(rng, over, duration_s - begin - 0.1, may_be_far=False)
+    bed = dsp.to_level(_channels(rng, under.wave, True), float(rng.uniform(-34, -30)))
+    front = np.zeros(bed.shape)
+    part = dsp.to_level(take.wave, -20.0)
+    sides = dsp.pan(part, float(rng.uniform(-0.5, 0.5))) if len(bed) == 2 else part[None]
+    for channel, side in zip(front, sides, strict=True):
+        dsp.add(channel, side, begin)
+    caption = f"{under.clause} while {take.clause}"
+    return _finish(rng, bed + front, (background, over), (0.0, begin), caption, duration_s)
+
+
+def _take(rng: Generator, name: str, duration_s: float, *, may_be_far: bool = True) -> Take:
+    item = CLASSES[name]
+    take = item.render(rng, duration_s)
+    if may_be_far and item.can_be_far and rng.random() < 0.35:
+        clause = f"{take.clause} in the distance"
+        take = replace(take, wave=dsp.far_away(take.wave, rng), clause=clause)
+    return take
+
+
+def _channels(rng: Generator, wave: dsp.Wave, is_diffuse: bool) -> dsp.Wave:
+    if rng.random() < 0.6:
+        return wave[None]
+    if is_diffuse:
+        return dsp.spread_stereo(wave, rng)
+    return dsp.pan(wave, float(rng.uniform(-0.5, 0.5)))
+
+
+def _finish(
+    rng: Generator,
+    wave: dsp.Wave,
+    names: tuple[str, ...],
+    starts_s: tuple[float, ...],
+    caption: str,
+    duration_s: float,
+) -> Scene:
+    is_far = caption.endswith("in the distance") and len(names) == 1
+    level = float(rng.uniform(-34, -28) if is_far else rng.uniform(-25, -17))
+    count = dsp.samples(duration_s)
+    padded = np.zeros((len(wave), count))
+    padded[:, : wave.shape[1]] = wave[:, :count]
+    padded = np.stack([dsp.fade(channel, 0.01, 0.05) for channel in padded])
+    text = f"{caption[0].upper()}{caption[1:]}."
+    return Scene(dsp.to_level(padded, level), names, text, starts_s)
+
+
+__all__ = [
+    "BACKGROUNDS",
+    "CLASSES",
+    "EVENT",
+    "TEXTURE",
+    "Scene",
+    "alone",
+    "one_after_another",
+    "one_over_another",
+]
