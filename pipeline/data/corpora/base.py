@@ -1,0 +1,294 @@
+"""What a corpus layout is, and the one view of a corpus directory that all layouts read through."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from pipeline.data.corpora.listing import Listing, is_audio_name, suffix_of
+from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
+from pipeline.data.corpora.manifests import BadLine, ManifestError
+from pipeline.data.rejects import Reason, reject
+from pipeline.data.schema import ClipRow, Reject
+from pipeline.settings import digest_of
+
+HEAD_BYTES = 4_096
+"""How much of a file a layout looks at to recognise itself."""
+PUBLIC_DOMAIN = "LicenseRef-public-domain"
+"""Licence of works without copyright, in the form SPDX has for ids of one's own."""
+MODALITIES = ("speech", "sound", "music")
+"""Values of `ClipRow.modality`."""
+MODALITY_FOLDERS = {
+    "speech": "speech",
+    "voice": "speech",
+    "sound": "sound",
+    "sounds": "sound",
+    "sfx": "sound",
+    "music": "music",
+}
+"""Names of directories that say what lies in them."""
+_CREATIVE_COMMONS = re.compile(
+    r"creativecommons\.org/(?:licenses/(?P<kind>[a-z-]+)/(?P<version>\d\.\d)"
+    r"|publicdomain/(?P<zero>zero|mark)/1\.0)",
+    re.IGNORECASE,
+)
+_LICENCE_FILES = re.compile(r"(licen[cs]e|copying|readme)[^/]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFacts:
+    """What settings say of a corpus: overrides win over the corpus, defaults fill its gaps."""
+
+    modality: str | None = None
+    language: str | None = None
+    licence: str | None = None
+    attribution: str | None = None
+    default_modality: str | None = None
+    default_language: str | None = None
+    default_licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clip is described.
+
+    Attributes:
+        manifest: Name of the manifest, or of the audio file itself, in the corpus.
+        line: Line or row, counted from 1; None if the whole file describes the clip.
+    """
+
+    manifest: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.manifest if self.line is None else f"{self.manifest} line {self.line}"
+
+
+class Corpus(Protocol):
+    """The layout of a published corpus: finds itself, and reads itself."""
+
+    layout: str
+    """Name of the layout, as in settings."""
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether the directory is the root of a corpus in this layout."""
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """One item for every clip and for every row that is none; claims the files it used."""
+
+
+class CorpusFolder:
+    """A corpus directory: its files, the way to a row's audio, and the making of rows.
+
+    Args:
+        listing: Listing of the input directory.
+        root: The corpus directory, relative to it; empty is the input itself.
+        names: Files that the layout may use, relative to the corpus directory, sorted.
+        name: Name of the corpus.
+        facts: What settings say of it.
+        claimed: Names, relative to the input, that layouts have used; added to.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        root: str,
+        names: list[str],
+        name: str,
+        facts: CorpusFacts,
+        claimed: set[str],
+    ) -> None:
+        self.listing = listing
+        self.root = root
+        self.names = names
+        self.name = name
+        self.facts = facts
+        self._claimed = claimed
+        self._heads: dict[str, bytes] = {}
+        self._seen: dict[str, tuple[str, Place]] = {}
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Names of files directly in the directory."""
+        return [name for name in self.names if "/" not in name]
+
+    @cached_property
+    def audio(self) -> list[str]:
+        """Names that end like audio, at any depth."""
+        return [name for name in self.names if is_audio_name(name)]
+
+    def having(self, *suffixes: str, within: str = "") -> list[str]:
+        """Names directly in the directory, or in one below it, with one of the endings."""
+        return [
+            name
+            for name in self.names
+            if posixpath.dirname(name) == within and suffix_of(name) in suffixes
+        ]
+
+    def uri(self, name: str = "") -> str:
+        """URI of a file of the corpus, or of its directory."""
+        return self.listing.folder.child(self.root, name).uri.rstrip("/")
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file's contents."""
+        return self.listing.folder.read_bytes(posixpath.join(self.root, name))
+
+    def head(self, name: str) -> bytes:
+        """The first bytes of a file."""
+        if name not in self._heads:
+            with self.listing.folder.open(posixpath.join(self.root, name)) as stream:
+                self._heads[name] = stream.read(HEAD_BYTES)
+        return self._heads[name]
+
+    def exists_above(self, name: str) -> bool:
+        """Whether a directory above, within the input, holds a file of that name."""
+        above = self.root
+        while above:
+            above = posixpath.dirname(above)
+            if posixpath.join(above, name) in self.listing.files:
+                return True
+        return False
+
+    def claim(self, name: str) -> None:
+        """Note that the corpus accounts for a file."""
+        self._claimed.add(posixpath.join(self.root, name))
+
+    def find_audio(self, reference: str, near: str = "") -> tuple[str, str | None]:
+        """The file that a manifest means, claimed, and a note if it is called differently.
+
+        Raises:
+            AudioLookupError: See `AudioIndex.find`.
+        """
+        name, note = self._index.find(reference, near)
+        self.claim(name)
+        return name, note
+
+    def claim_if_there(self, references: Iterable[str], near: str = "") -> None:
+        """Claim the audio of a row that is rejected for another reason."""
+        for reference in references:
+            with contextlib.suppress(AudioLookupError):
+                self.find_audio(reference, near)
+
+    def clip(
+        self, key: str, audio: str, *, modality: str | None, place: Place, **fields: Any
+    ) -> ClipRow | Reject:
+        """A clip row with the corpus's own facts filled in; a reject if the key came before.
+
+        Args:
+            key: Unique inside the corpus, and stable.
+            audio: Name of the audio file.
+            modality: What the layout or row says; settings, folder names and defaults fill in.
+            place: Where the clip is described.
+            fields: Other fields of `ClipRow`, empty where unknown; `speaker` without the corpus.
+        """
+        facts = self.facts
+        chosen = facts.modality or modality or self.modality_hint or facts.default_modality
+        if chosen is None:
+            return self.reject(
+                Reason.MISSING_MODALITY,
+                "nothing says whether this is speech, sound or music; set modality, or put it in a "
+                "folder of that name",
+                place.manifest,
+                key=key,
+                line=place.line,
+                field="modality",
+            )
+        digest = digest_of([audio, chosen, {k: v for k, v in fields.items() if k != "notes"}])
+        if key in self._seen:
+            first, first_place = self._seen[key]
+            how = "alike" if first == digest else "differently"
+            return self.reject(
+                Reason.DUPLICATE_ID if first == digest else Reason.CONFLICT,
+                f"{key!r} is already described, {how}, at {first_place}, which is kept",
+                place.manifest,
+                key=key,
+                line=place.line,
+            )
+        self._seen[key] = digest, place
+        row = ClipRow(
+            clip_id=f"{self.name}/{key}",
+            corpus=self.name,
+            uri=self.uri(audio),
+            modality=chosen,
+            **fields,
+        )
+        has_voice = chosen == "speech" or row.transcript is not None
+        return replace(
+            row,
+            language=facts.language
+            or row.language
+            or (facts.default_language if has_voice else None),
+            licence=facts.licence or row.licence or self.licence or facts.default_licence,
+            attribution=facts.attribution or row.attribution,
+            speaker=f"{self.name}/{row.speaker}" if row.speaker else None,
+        )
+
+    def reject(
+        self,
+        reason: Reason,
+        detail: str,
+        name: str = "",
+        *,
+        key: str | None = None,
+        line: int | None = None,
+        field: str | None = None,
+    ) -> Reject:
+        """A reject row about a file of the corpus."""
+        return reject(
+            reason,
+            detail,
+            corpus=self.name,
+            uri=self.uri(name),
+            clip_id=f"{self.name}/{key}" if key else None,
+            line=line,
+            field=field,
+        )
+
+    def reject_line(self, line: BadLine, name: str) -> Reject:
+        """A reject row about a line that could not be read."""
+        return self.reject(line.reason, line.detail, name, line=line.number)
+
+    def reject_manifest(self, error: ManifestError, name: str) -> Reject:
+        """A reject row about a whole manifest."""
+        return self.reject(error.reason, error.detail, name, line=error.line, field=error.field)
+
+    @cached_property
+    def modality_hint(self) -> str | None:
+        """Modality by the name of the directory, or of the nearest above it within the input."""
+        path = posixpath.join(posixpath.basename(self.listing.folder.path), self.root)
+        for part in reversed(path.split("/")):
+            if part.lower() in MODALITY_FOLDERS:
+                return MODALITY_FOLDERS[part.lower()]
+        return None
+
+    @cached_property
+    def licence(self) -> str | None:
+        """Licence by the one Creative Commons address in the licence or readme files, if so."""
+        texts = [
+            self.head(name).decode(errors="replace")
+            for name in self.files
+            if _LICENCE_FILES.fullmatch(name)
+        ]
+        found = {licence for text in texts for licence in licences_in(text)}
+        return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def _index(self) -> AudioIndex:
+        return AudioIndex(self.names, self.uri())
+
+
+def licences_in(text: str) -> set[str]:
+    """SPDX ids of the Creative Commons addresses in a text; a public domain mark has none."""
+    found = set()
+    for match in _CREATIVE_COMMONS.finditer(text):
+        if match["kind"]:
+            found.add(f"CC-{match['kind'].upper()}-{match['version']}")
+        else:
+            is_zero = match["zero"].lower() == "zero"
+            found.add("CC0-1.0" if is_zero else PUBLIC_DOMAIN)
+    return found

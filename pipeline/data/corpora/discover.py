@@ -1,0 +1,277 @@
+"""Finds the corpora below the input directories, and accounts for every file that lies there."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.data.corpora.base import Corpus, CorpusFacts, CorpusFolder
+from pipeline.data.corpora.listing import (
+    MANIFEST_SUFFIXES,
+    FileFact,
+    Listing,
+    is_audio_name,
+    suffix_of,
+    walk,
+)
+from pipeline.data.corpora.manifests import ManifestError, read_json, read_lines
+from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
+from pipeline.data.rejects import Reason, reject
+from pipeline.data.schema import ClipRow, Reject, split_of
+from pipeline.errors import SettingsError
+from pipeline.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A directory to look for corpora in.
+
+    Attributes:
+        uri: The directory.
+        layout: Its layout, if it is one corpus; None looks below it.
+        name: Name of the corpus, or begin of the names of those below; None takes the path.
+        facts: What settings say of all corpora below it.
+    """
+
+    uri: str
+    layout: str | None = None
+    name: str | None = None
+    facts: CorpusFacts = field(default_factory=CorpusFacts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRule:
+    """How clips without a declared split get one; see `schema.split_of`.
+
+    Attributes:
+        validation_share: Share for validation.
+        test_share: Share for test.
+        min_speakers: A corpus with fewer speakers is split by clip, or whole corpora would land
+            in one split.
+        is_declared_kept: Whether a corpus's own split wins.
+    """
+
+    validation_share: float
+    test_share: float
+    min_speakers: int
+    is_declared_kept: bool
+
+
+@dataclass
+class FoundCorpus:
+    """One corpus, read.
+
+    Attributes:
+        name: Its name.
+        layout: Name of its layout.
+        uri: Its directory.
+        clips: Rows with the facts of their files.
+        rejects: Rows and files that are no clips.
+    """
+
+    name: str
+    layout: str
+    uri: str
+    clips: list[tuple[ClipRow, FileFact]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+@dataclass
+class Discovery:
+    """Everything found.
+
+    Attributes:
+        corpora: In order of their names.
+        ignored: Files that are neither audio nor manifest, counted by ending.
+    """
+
+    corpora: list[FoundCorpus]
+    ignored: dict[str, int]
+
+
+def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
+    """Read all corpora of the sources.
+
+    A directory is a corpus if a layout recognises it; the deepest directory wins, and layouts
+    with manifests win over those that only look at neighbours. Audio that is left inside a corpus
+    is unreferenced; elsewhere it is a folder without labels.
+
+    Raises:
+        SettingsError: If a source is missing, or two corpora have one name.
+    """
+    folders = [Folder.at(source.uri) for source in sources]
+    corpora: dict[str, FoundCorpus] = {}
+    ignored: Counter[str] = Counter()
+    for source, folder in zip(sources, folders, strict=True):
+        others = frozenset(other.path for other in folders if other.path != folder.path)
+        search = _Search(source, walk(folder, others))
+        for found in search.run():
+            if found.name in corpora:
+                raise SettingsError(
+                    f"two corpora are called {found.name!r}: {corpora[found.name].uri} and "
+                    f"{found.uri}; list them in the setting `corpora` with a name each"
+                )
+            found.clips = list(_with_splits(found.clips, rule))
+            corpora[found.name] = found
+            logger.info(
+                "%s: layout %s, %d clips, %d rejects",
+                found.name,
+                found.layout,
+                len(found.clips),
+                len(found.rejects),
+            )
+        ignored.update(search.ignored)
+    return Discovery([corpora[name] for name in sorted(corpora)], dict(sorted(ignored.items())))
+
+
+class _Search:
+    """One source."""
+
+    def __init__(self, source: Source, listing: Listing) -> None:
+        self._source = source
+        self._listing = listing
+        self._names = list(listing.files)
+        self._claimed: set[str] = set()
+        self._found: dict[str, FoundCorpus] = {}
+        self.ignored: Counter[str] = Counter()
+
+    def run(self) -> Iterator[FoundCorpus]:
+        """Every corpus, and what is left over as rejects of the corpus it lies in."""
+        if self._source.layout is not None:
+            self._read("", layout_named(self._source.layout))
+        else:
+            folders = self._folders()
+            for layouts in (SPECIFIC, GENERIC):
+                for root in folders:
+                    self._try(root, layouts)
+            self._read_plain(folders)
+        self._account_for_rest()
+        return iter(self._found.values())
+
+    def _folders(self) -> list[str]:
+        """All directories, the deepest first; the input itself is the empty name."""
+        folders = {""}
+        for name in self._names:
+            parent = posixpath.dirname(name)
+            while parent not in folders:
+                folders.add(parent)
+                parent = posixpath.dirname(parent)
+        return sorted(folders, key=lambda name: (-_depth(name), name))
+
+    def _try(self, root: str, layouts: Iterable[Corpus]) -> None:
+        if root in self._found:
+            return
+        view = self._view(root)
+        layout = next((layout for layout in layouts if view.names and layout.matches(view)), None)
+        if layout is not None:
+            self._read(root, layout)
+
+    def _view(self, root: str) -> CorpusFolder:
+        prefix = f"{root}/" if root else ""
+        first = bisect_left(self._names, prefix)
+        last = bisect_left(self._names, prefix[:-1] + "0") if root else len(self._names)
+        names = [
+            name[len(prefix) :] for name in self._names[first:last] if name not in self._claimed
+        ]
+        return CorpusFolder(
+            self._listing, root, names, self._name(root), self._source.facts, self._claimed
+        )
+
+    def _name(self, root: str) -> str:
+        path = root.replace("/", "-")
+        if self._source.name:
+            return f"{self._source.name}-{path}" if path else self._source.name
+        return path or posixpath.basename(self._listing.folder.path) or "corpus"
+
+    def _read(self, root: str, layout: Corpus) -> None:
+        view = self._view(root)
+        found = FoundCorpus(view.name, layout.layout, view.uri())
+        self._found[root] = found
+        top = self._listing.folder.uri.rstrip("/") + "/"
+        for item in layout.read(view):
+            if isinstance(item, Reject):
+                found.rejects.append(item)
+            else:
+                fact = self._listing.files[item.uri.removeprefix(top)]
+                found.clips.append((item, fact))
+
+    def _read_plain(self, folders: list[str]) -> None:
+        """Audio outside all corpora: the outermost directories that hold some directly."""
+        for root in sorted(folders, key=_depth):
+            if self._enclosing(root) is None:
+                view = self._view(root)
+                view.names = [
+                    name
+                    for name in view.names
+                    if self._enclosing(posixpath.join(root, posixpath.dirname(name))) is None
+                ]
+                if LAST_RESORT.matches(view):
+                    self._read(root, LAST_RESORT)
+
+    def _enclosing(self, folder: str) -> FoundCorpus | None:
+        """The corpus that a directory lies in."""
+        folder = folder.rstrip("/")
+        while folder not in self._found:
+            if not folder:
+                return None
+            folder = posixpath.dirname(folder)
+        return self._found[folder]
+
+    def _account_for_rest(self) -> None:
+        for name in self._names:
+            if name in self._claimed:
+                continue
+            home = self._enclosing(posixpath.dirname(name))
+            if is_audio_name(name):
+                self._leave(
+                    home, name, Reason.UNREFERENCED, "audio that no row of the corpus names"
+                )
+            elif suffix_of(name) in MANIFEST_SUFFIXES:
+                self._leave(home, name, *self._why_unclaimed(name))
+            else:
+                self.ignored[suffix_of(name) or "(none)"] += 1
+        for name, reason, detail in self._listing.faults:
+            self._leave(self._enclosing(posixpath.dirname(name)), name, reason, detail)
+
+    def _leave(self, home: FoundCorpus | None, name: str, reason: Reason, detail: str) -> None:
+        if home is None:
+            home = FoundCorpus(self._name(""), "none", self._listing.folder.uri)
+            self._found[""] = home
+        uri = self._listing.folder.child(name).uri
+        home.rejects.append(reject(reason, detail, corpus=home.name, uri=uri))
+
+    def _why_unclaimed(self, name: str) -> tuple[Reason, str]:
+        payload = self._listing.folder.read_bytes(name)
+        try:
+            if suffix_of(name) == ".json":
+                read_json(payload)
+            elif suffix_of(name) != ".parquet":
+                next(read_lines(payload))
+        except ManifestError as error:
+            return error.reason, error.detail
+        return (
+            Reason.UNCLAIMED,
+            "no layout reads it: its columns or keys name no audio, or there is none beside it",
+        )
+
+
+def _with_splits(
+    clips: list[tuple[ClipRow, FileFact]], rule: SplitRule
+) -> Iterator[tuple[ClipRow, FileFact]]:
+    num_speakers = len({row.speaker for row, _ in clips if row.speaker})
+    for row, fact in clips:
+        is_declared = row.split is not None and rule.is_declared_kept
+        by_speaker = row.modality == "speech" and num_speakers >= rule.min_speakers
+        key = row.speaker if by_speaker and row.speaker else row.clip_id
+        split = row.split if is_declared else split_of(key, rule.validation_share, rule.test_share)
+        yield replace(row, split=split), fact
+
+
+def _depth(name: str) -> int:
+    return name.count("/") + 1 if name else 0

@@ -1,0 +1,170 @@
+"""Values of a record by the role they play, whatever its keys are called and however typed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.data.corpora.manifests import clean_text, read_list
+from pipeline.data.rejects import Reason
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "audio": _words(
+        "file filename file_name filepath file_path audio audio_path audio_file audio_filepath "
+        "audio_filename path wav wav_path wav_file clip uri ytid"
+    ),
+    "id": _words("clip_id id utt_id utterance_id segment_id"),
+    "transcript": _words("transcript transcription text sentence normalized_text lyrics"),
+    "caption": _words("caption captions description descriptions desc"),
+    "tags": _words(
+        "tags tag label labels category categories class keywords aspect_list genre genres style "
+        "styles instrument instruments mood moods"
+    ),
+    "modality": _words("modality"),
+    "language": _words("language lang locale"),
+    "speaker": _words("speaker speaker_id client_id voice reader"),
+    "sex": _words("speaker_sex sex gender"),
+    "title": _words("title"),
+    "licence": _words("licence license"),
+    "attribution": _words("attribution artist author credit"),
+    "duration": _words("declared_duration_s duration duration_s duration_seconds length_s"),
+    "start": _words("start_s start start_time begin offset"),
+    "end": _words("end_s end end_time"),
+    "split": _words("split subset partition"),
+    "singing": _words("is_singing singing"),
+    "tempo": _words("tempo_bpm bpm tempo"),
+    "key": _words("key musical_key"),
+}
+"""Role of a value, and the keys that have it, the preferred one first."""
+_ALWAYS_LISTS = frozenset({"aspect_list"})
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
+
+
+def roles_of(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Keys of a record by role, in the order of `ROLES`."""
+    plain = {key.strip().lower(): key for key in keys}
+    found = {
+        role: [plain[name] for name in names if name in plain] for role, names in ROLES.items()
+    }
+    return {role: given for role, given in found.items() if given}
+
+
+class FieldError(Exception):
+    """A value that makes its record unusable."""
+
+    def __init__(self, reason: Reason, detail: str, name: str | None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.name = name
+
+
+class Fields:
+    """A record read by role; what is odd but harmless is noted.
+
+    Args:
+        record: Values by key: JSON types, or the strings of a table.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.record = record
+        self.roles = roles_of(record)
+        self.notes: list[str] = []
+
+    def names(self, role: str) -> str | None:
+        """Keys of a role, for messages."""
+        return ", ".join(self.roles.get(role, ())) or None
+
+    def text(self, role: str) -> str | None:
+        """The first text of a role that is not empty, cleaned."""
+        for name in self.roles.get(role, ()):
+            cleaned = self._text(name, self.record[name])
+            if cleaned:
+                return cleaned
+        return None
+
+    def texts(self, role: str) -> tuple[str, ...]:
+        """Every text of a role, cleaned: of lists, of lists written as text, of tags in a row."""
+        found = [text for name in self.roles.get(role, ()) for text in self._items(role, name)]
+        return tuple(dict.fromkeys(found))
+
+    def number(self, role: str) -> float | None:
+        """A finite number; None if empty.
+
+        Raises:
+            FieldError: If it is something else.
+        """
+        for name in self.roles.get(role, ()):
+            value = self.record[name]
+            if value is None or (isinstance(value, str) and not value.strip()):
+                continue
+            number = as_number(value)
+            if number is None:
+                raise FieldError(Reason.MALFORMED, f"{value!r} is not a finite number", name)
+            return number
+        return None
+
+    def flag(self, role: str) -> bool:
+        """Whether a truth value is given and true."""
+        for name in self.roles.get(role, ()):
+            value = self.record[name]
+            if isinstance(value, bool):
+                return value
+            if str(value).strip().lower() in ("true", "1", "yes"):
+                return True
+        return False
+
+    def language(self) -> str | None:
+        """A BCP 47 tag in lower case."""
+        given = self.text("language")
+        tag = given.lower().replace("_", "-") if given else None
+        if tag and not _LANGUAGE.fullmatch(tag):
+            self.notes.append(f"language: {given!r} is not a BCP 47 tag, left out")
+            return None
+        return tag
+
+    def _text(self, name: str, value: Any) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            value = " ".join(value)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            self.notes.append(f"{name}: {type(value).__name__} where text belongs, left out")
+            return None
+        cleaned, note = clean_text(str(value))
+        if note:
+            self.notes.append(f"{name}: {note}")
+        return cleaned or None
+
+    def _items(self, role: str, name: str) -> list[str]:
+        value = self.record[name]
+        if isinstance(value, str) and value.strip():
+            is_listed = value.strip().startswith("[") or name.lower() in _ALWAYS_LISTS
+            listed = read_list(value) if is_listed else None
+            if is_listed and listed is None:
+                self.notes.append(f"{name}: not a list of strings, left out: {value[:60]!r}")
+                return []
+            if listed is not None:
+                value = list(listed)
+            elif role == "tags":
+                value = re.split(r"[,;|]", value.replace("_", " "))
+        values = value if isinstance(value, list | tuple) else [value]
+        return [text for item in values if (text := self._text(name, item))]
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number of a number or its text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,229 @@
+"""Reading what others wrote: lines, tables and JSON, with the line of whatever is wrong.
+
+Nothing here evaluates code, guesses an encoding, or recurses into its input.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pipeline.data.rejects import Reason
+
+MAX_JSON_DEPTH = 64
+"""Nesting of brackets that a manifest may have."""
+_KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
+_BRACKETS = re.compile(r"[\[\]{}]")
+_JSON_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LIST = re.compile(
+    r"""\s*\[\s*(?:(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(?:,\s*(?!\])|(?=\])))*\]\s*""",
+    re.DOTALL,
+)
+_LIST_ITEM = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+class ManifestError(Exception):
+    """A whole manifest cannot be read."""
+
+    def __init__(
+        self, reason: Reason, detail: str, line: int | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.line = line
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line or table row.
+
+    Attributes:
+        number: Counted from 1; of the first line, where a row has several.
+        text: The line, or empty for a table row.
+        cells: Cells of a table row.
+    """
+
+    number: int
+    text: str = ""
+    cells: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot be read, with why."""
+
+    number: int
+    reason: Reason
+    detail: str
+
+
+def read_lines(payload: bytes) -> Iterator[Line | BadLine]:
+    """Lines of a UTF-8 file, with or without BOM, LF or CRLF.
+
+    Raises:
+        ManifestError: If the file is empty or in another Unicode form.
+    """
+    if not payload.strip():
+        raise ManifestError(
+            Reason.EMPTY_MANIFEST, f"the manifest holds no row ({len(payload)} bytes)"
+        )
+    for mark, encoding in _BOMS:
+        if payload.startswith(mark):
+            raise ManifestError(Reason.ENCODING, f"the file is {encoding}; convert it to UTF-8")
+    ending = b"\n" if b"\n" in payload else b"\r"
+    for number, raw in enumerate(payload.removeprefix(codecs.BOM_UTF8).split(ending), start=1):
+        raw = raw.removesuffix(b"\r")
+        if b"\0" in raw:
+            yield BadLine(number, Reason.ENCODING, f"NUL byte at offset {raw.index(0)} of the line")
+            continue
+        try:
+            yield Line(number, raw.decode())
+        except UnicodeDecodeError as error:
+            yield BadLine(
+                number,
+                Reason.ENCODING,
+                f"not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start} of the line; "
+                "convert the file to UTF-8",
+            )
+
+
+def read_table(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
+    """Rows of a delimited table with double quotes; blank lines are left out.
+
+    A quote that never closes costs its own line, not the lines that it swallows.
+
+    Raises:
+        ManifestError: As `read_lines`.
+    """
+    lines: list[Line] = []
+    for line in read_lines(payload):
+        if isinstance(line, BadLine):
+            yield line
+        else:
+            lines.append(line)
+    index = 0
+    while index < len(lines):
+        start = index
+        try:
+            for cells, stop in _rows(lines, index, delimiter):
+                if any(cell.strip() for cell in cells):
+                    yield Line(lines[start].number, cells=tuple(cells))
+                start = index = stop
+        except csv.Error as error:
+            yield BadLine(
+                lines[start].number,
+                Reason.MALFORMED,
+                f"not a row of a table: {error} (a quote that does not close?)",
+            )
+            index = start + 1
+
+
+def _rows(lines: list[Line], index: int, delimiter: str) -> Iterator[tuple[list[str], int]]:
+    texts = (lines[at].text + "\n" for at in range(index, len(lines)))
+    reader = csv.reader(texts, delimiter=delimiter, strict=True)
+    for cells in reader:
+        yield cells, index + reader.line_num
+
+
+class JsonObject(dict[str, Any]):
+    """A JSON object; where a key came twice the first value stays.
+
+    Attributes:
+        repeated: Keys that came more than once.
+    """
+
+    repeated: tuple[str, ...] = ()
+
+
+def read_json(payload: bytes) -> Any:
+    """Strict JSON in UTF-8: no NaN, no comments, limited depth; objects are `JsonObject`.
+
+    Raises:
+        ManifestError: With the line, where there is one.
+    """
+    if not payload.strip():
+        raise ManifestError(Reason.EMPTY_MANIFEST, f"the file is empty ({len(payload)} bytes)")
+    try:
+        text = payload.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        line = payload[: error.start].count(b"\n") + 1
+        raise ManifestError(
+            Reason.ENCODING, f"not UTF-8 at byte {error.start}; convert it", line
+        ) from error
+    _check_depth(text)
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ManifestError(
+            Reason.MALFORMED, f"not JSON: {error.msg} (column {error.colno})", error.lineno
+        ) from error
+    except ValueError as error:  # integers of thousands of digits
+        raise ManifestError(Reason.MALFORMED, f"not JSON: {error}") from error
+
+
+def clean_text(text: str) -> tuple[str, str | None]:
+    """Text without control, bidirectional and zero-width characters, in NFC, on one line.
+
+    Returns:
+        The text, and a note that names what was removed, or None.
+    """
+    removed = sorted({c for c in text if _is_unwanted(c)})
+    kept = "".join(" " if c.isspace() else c for c in text if not _is_unwanted(c))
+    cleaned = unicodedata.normalize("NFC", " ".join(kept.split()))
+    if not removed:
+        return cleaned, None
+    return cleaned, "cleaned: removed " + ", ".join(f"U+{ord(c):04X}" for c in removed)
+
+
+def read_list(text: str) -> tuple[str, ...] | None:
+    """Items of a list of quoted strings as Python or JSON writes it; None if it is not one."""
+    if not _LIST.fullmatch(text):
+        return None
+    items = ("".join(pair) for pair in _LIST_ITEM.findall(text))
+    return tuple(re.sub(r"\\(.)", r"\1", item, flags=re.DOTALL) for item in items)
+
+
+def _is_unwanted(char: str) -> bool:
+    if char.isspace() or char in _KEPT_JOINERS:
+        return False
+    return unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    made = JsonObject()
+    repeated = []
+    for key, value in pairs:
+        if key in made:
+            repeated.append(key)
+        else:
+            made[key] = value
+    made.repeated = tuple(dict.fromkeys(repeated))
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ManifestError(Reason.MALFORMED, f"not JSON: {name} is not a number of JSON")
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in _BRACKETS.finditer(_JSON_STRINGS.sub("", text)):
+        depth += 1 if match[0] in "[{" else -1
+        if depth > MAX_JSON_DEPTH:
+            raise ManifestError(
+                Reason.MALFORMED, f"nested more than {MAX_JSON_DEPTH} levels deep; not a manifest"
+            )

@@ -1,0 +1,169 @@
+"""One record of a table, a JSON file or a Parquet row as a clip row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.data.corpora.base import MODALITIES, CorpusFolder, Place
+from pipeline.data.corpora.fields import FieldError, Fields, as_number, roles_of
+from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import SPLITS, ClipRow, Reject
+
+LABELS = ("transcript", "caption", "tags", "title", "speaker", "language", "modality", "duration")
+"""Roles of which a table needs one, besides the audio, to be a manifest."""
+_MUSICAL_KEYS = frozenset({"instrument", "instruments", "genre", "genres", "bpm", "tempo_bpm"})
+_SEX = {"f": "female", "female": "female", "woman": "female"} | dict.fromkeys(
+    ("m", "male", "man"), "male"
+)
+_SPLITS = dict.fromkeys(("dev", "valid", "val"), "validation") | {"eval": "test"}
+
+
+def is_manifest_header(keys: Iterable[str]) -> bool:
+    """Whether columns of these names describe audio files."""
+    roles = roles_of(keys)
+    return "audio" in roles and any(role in roles for role in LABELS)
+
+
+@dataclass
+class RecordReader:
+    """Makes clips of records; what is odd but harmless becomes a note of the clip.
+
+    Attributes:
+        folder: The corpus.
+        modality: What the layout is known to hold.
+        has_spans: Whether start and end are a span of the audio file.
+    """
+
+    folder: CorpusFolder
+    modality: str | None = None
+    has_spans: bool = True
+
+    def read(
+        self,
+        record: Mapping[str, Any],
+        place: Place,
+        *,
+        near: str = "",
+        audio: str | None = None,
+        **known: Any,
+    ) -> ClipRow | Reject:
+        """A clip, or why not.
+
+        Args:
+            record: Values by key: JSON types, or the strings of a table.
+            place: Where the record stands.
+            near: Directory that its audio path starts from.
+            audio: The audio file, where it is known without the record.
+            known: Fields of `ClipRow` that the layout knows better.
+        """
+        fields = Fields(record)
+        try:
+            if audio is None:
+                audio, note = self._find(fields, near)
+                fields.notes.extend([note] if note else [])
+            values = self._values(fields) | known
+            key = fields.text("id") or stem_of(audio)
+            if values["start_s"] is not None and "id" not in fields.roles:
+                key += f"@{values['start_s']:g}"
+            modality = _modality(fields) or self.modality or _musical(record)
+        except (AudioLookupError, FieldError) as error:
+            name = error.name if isinstance(error, FieldError) else fields.names("audio")
+            return self.folder.reject(
+                error.reason, error.detail, place.manifest, line=place.line, field=name
+            )
+        return self.folder.clip(
+            key, audio, modality=modality, place=place, notes=tuple(fields.notes), **values
+        )
+
+    def _find(self, fields: Fields, near: str) -> tuple[str, str | None]:
+        for name in fields.roles.get("audio", ()):
+            value = fields.record[name]
+            if isinstance(value, Mapping):
+                value = value.get("path")
+            if isinstance(value, str) and value.strip():
+                return self.folder.find_audio(value, near)
+        raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
+
+    def _values(self, fields: Fields) -> dict[str, Any]:
+        start, end = _span(fields)
+        duration = _duration(fields)
+        if not self.has_spans:
+            if duration is None and start is not None and end is not None:
+                duration = end - start
+            start = end = None
+        labels = {
+            "transcript": fields.text("transcript"),
+            "captions": fields.texts("caption"),
+            "tags": fields.texts("tags") + _musical_tags(fields),
+        }
+        expected = [role for role in ("transcript", "caption", "tags") if role in fields.roles]
+        if expected and not any(labels.values()):
+            names = ", ".join(filter(None, map(fields.names, expected)))
+            raise FieldError(Reason.MISSING_VALUE, f"nothing is given for {names}", names)
+        if "caption" in fields.roles and not labels["captions"]:
+            fields.notes.append(f"{fields.names('caption')}: empty")
+        is_sung = fields.flag("singing") or "lyrics" in map(str.lower, fields.record)
+        sex = fields.text("sex")
+        split = (fields.text("split") or "").lower()
+        split = _SPLITS.get(split, split)
+        return labels | {
+            "start_s": start,
+            "end_s": end,
+            "declared_duration_s": duration,
+            "language": fields.language(),
+            "is_singing": is_sung and labels["transcript"] is not None,
+            "speaker": fields.text("speaker"),
+            "speaker_sex": _SEX.get(sex.lower()) if sex else None,
+            "title": fields.text("title"),
+            "licence": fields.text("licence"),
+            "attribution": fields.text("attribution"),
+            "split": split if split in SPLITS else None,
+        }
+
+
+def _span(fields: Fields) -> tuple[float | None, float | None]:
+    try:
+        start, end = fields.number("start"), fields.number("end")
+    except FieldError as error:
+        raise FieldError(Reason.BAD_SPAN, error.detail, error.name) from error
+    if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
+        names = ", ".join(filter(None, (fields.names("start"), fields.names("end"))))
+        raise FieldError(
+            Reason.BAD_SPAN, f"{start} s to {end} s is no span: 0 <= start < end is needed", names
+        )
+    return start, end
+
+
+def _duration(fields: Fields) -> float | None:
+    try:
+        duration = fields.number("duration")
+    except FieldError as error:
+        fields.notes.append(f"{error.name}: {error.detail}, left out")
+        return None
+    if duration is not None and duration <= 0:
+        fields.notes.append(f"{fields.names('duration')}: {duration:g} s, left out")
+        return None
+    return duration
+
+
+def _modality(fields: Fields) -> str | None:
+    given = fields.text("modality")
+    if given is not None and given.lower() not in MODALITIES:
+        raise FieldError(
+            Reason.MALFORMED, f"{given!r} is none of {', '.join(MODALITIES)}", "modality"
+        )
+    return given.lower() if given else None
+
+
+def _musical(record: Mapping[str, Any]) -> str | None:
+    return "music" if any(key.lower() in _MUSICAL_KEYS for key in record) else None
+
+
+def _musical_tags(fields: Fields) -> tuple[str, ...]:
+    tempo = next((as_number(fields.record[name]) for name in fields.roles.get("tempo", ())), None)
+    key = fields.text("key") if "tempo" in fields.roles or "title" in fields.roles else None
+    tags = [f"{tempo:g} bpm"] if tempo else []
+    return (*tags, f"key of {key}") if key else tuple(tags)

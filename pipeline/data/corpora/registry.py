@@ -1,0 +1,39 @@
+"""All layouts, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from pipeline.data.corpora.base import Corpus
+from pipeline.data.corpora.esc50 import Esc50
+from pipeline.data.corpora.fsdd import Fsdd
+from pipeline.data.corpora.librispeech import LibriSpeech
+from pipeline.data.corpora.ljspeech import LjSpeech
+from pipeline.data.corpora.musiccaps import MusicCaps
+from pipeline.data.corpora.plain_folder import PlainFolder
+from pipeline.data.corpora.sidecar import JsonSidecar
+from pipeline.data.corpora.table import Table
+
+SPECIFIC: tuple[Corpus, ...] = (
+    LibriSpeech(),
+    Fsdd(),
+    MusicCaps(),
+    Esc50(),
+    Table(),
+    LjSpeech(),
+)
+"""Layouts with a manifest or a naming scheme of their own; tried first, in every directory."""
+GENERIC: tuple[Corpus, ...] = (JsonSidecar(),)
+"""Layouts of files that describe the file beside them; tried on what the others left."""
+LAST_RESORT: Corpus = PlainFolder()
+"""For audio that no layout claims."""
+
+
+def layout_named(name: str) -> Corpus:
+    """A layout by its name in settings.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    layouts = {corpus.layout: corpus for corpus in (*SPECIFIC, *GENERIC, LAST_RESORT)}
+    if name not in layouts:
+        raise ValueError(f"no corpus layout {name!r}; known are {', '.join(sorted(layouts))}")
+    return layouts[name]

@@ -1,0 +1,139 @@
+"""Tables with a header row: one's own, and the base of the published layouts that are tables."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.fields import FieldError, roles_of
+from pipeline.data.corpora.listing import suffix_of
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines, read_table
+from pipeline.data.corpora.records import RecordReader, is_manifest_header
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+TABLE_FOLDERS = ("", "meta", "metadata")
+"""Where tables lie, relative to the corpus."""
+_DELIMITERS = ",;\t|"
+
+
+class Table:
+    """CSV or TSV with a header, an audio column and at least one label; see `fields.ROLES`.
+
+    Subclasses narrow the header and say what more is known.
+    """
+
+    layout: str = "table"
+    modality: ClassVar[str | None] = None
+    has_spans: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ()
+
+    def is_header(self, columns: Sequence[str]) -> bool:
+        """Whether a header row is one of this layout."""
+        return is_manifest_header(columns)
+
+    def known(self, record: Mapping[str, str]) -> dict[str, Any]:
+        """Fields of the clip that this layout knows better than the general reading.
+
+        Raises:
+            FieldError: If the record is wrong in a way only this layout can tell.
+        """
+        return {}
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether a table with such a header lies in the folder, and audio below it."""
+        return bool(folder.audio) and any(
+            self.is_header(header_of(folder, name)[0]) for name in tables_of(folder)
+        )
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """Every row of every table in the folder."""
+        reader = RecordReader(folder, modality=self.modality, has_spans=self.has_spans)
+        for name in tables_of(folder):
+            folder.claim(name)
+            try:
+                yield from self._rows(folder, reader, name)
+            except ManifestError as error:
+                yield folder.reject_manifest(error, name)
+
+    def _rows(
+        self, folder: CorpusFolder, reader: RecordReader, name: str
+    ) -> Iterator[ClipRow | Reject]:
+        columns: list[str] | None = None
+        for line in read_table(folder.read_bytes(name), header_of(folder, name)[1]):
+            if isinstance(line, BadLine):
+                yield folder.reject_line(line, name)
+            elif columns is None:
+                columns = [cell.strip() for cell in line.cells]
+                self._check_header(columns)
+            else:
+                yield self._row(folder, reader, name, columns, line)
+
+    def _row(
+        self, folder: CorpusFolder, reader: RecordReader, name: str, columns: list[str], line: Line
+    ) -> ClipRow | Reject:
+        place = Place(name, line.number)
+        if len(line.cells) != len(columns):
+            return folder.reject(
+                Reason.MALFORMED,
+                f"{len(line.cells)} cells where the header has {len(columns)}",
+                name,
+                line=line.number,
+            )
+        record = dict(zip(columns, line.cells, strict=True))
+        try:
+            known = self.known(record)
+        except FieldError as error:
+            self._claim_audio(folder, record, name)
+            return folder.reject(
+                error.reason, error.detail, name, line=line.number, field=error.name
+            )
+        return reader.read(record, place, near=posixpath.dirname(name), **known)
+
+    def _claim_audio(self, folder: CorpusFolder, record: Mapping[str, str], name: str) -> None:
+        columns = roles_of(record).get("audio", [])
+        folder.claim_if_there([record[column] for column in columns], posixpath.dirname(name))
+
+    def _check_header(self, columns: list[str]) -> None:
+        missing = [name for name in self.required if name not in columns]
+        if "audio" not in roles_of(columns):
+            raise ManifestError(
+                Reason.MISSING_COLUMN,
+                f"the first row {columns[:6]} names no audio column; a header row is needed",
+                line=1,
+            )
+        if missing:
+            raise ManifestError(
+                Reason.MISSING_COLUMN,
+                f"the header {columns[:8]} lacks {', '.join(missing)}; no row was read",
+                line=1,
+                field=", ".join(missing),
+            )
+
+
+def tables_of(folder: CorpusFolder) -> list[str]:
+    """Names of the delimited files of a corpus."""
+    return [name for place in TABLE_FOLDERS for name in folder.having(".csv", ".tsv", within=place)]
+
+
+def header_of(folder: CorpusFolder, name: str) -> tuple[list[str], str]:
+    """Cells of a table's first row, and the delimiter that makes most known columns of it."""
+    try:
+        line = next((line for line in read_lines(folder.head(name)) if _has_text(line)), None)
+    except ManifestError:
+        line = None
+    if not isinstance(line, Line):
+        return [], ","
+    splits = [(_split(line.text, mark), mark) for mark in _DELIMITERS]
+    best = max(splits, key=lambda pair: (sum(map(len, roles_of(pair[0]).values())), len(pair[0])))
+    return best[0], "\t" if suffix_of(name) == ".tsv" else best[1]
+
+
+def _has_text(line: Line | BadLine) -> bool:
+    return isinstance(line, BadLine) or bool(line.text.strip())
+
+
+def _split(text: str, mark: str) -> list[str]:
+    return [cell.strip().strip('"') for cell in text.split(mark)]

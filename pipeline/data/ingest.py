@@ -1,0 +1,339 @@
+"""Corpora -> `clips/`: read the layouts, decode every clip, check it, keep it or say why not.
+
+Two stages. The scan decodes and checks, unit by unit, into a folder beside the output; it is what
+costs time, and what a later run finds done. The second pass knows all clips at once, drops those
+whose samples another one has, and writes `clips/`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.audio_io import AudioError, file_sha256, open_audio
+from pipeline.data.checks import CheckSettings, Measured, Meter, UnfitError, check_labels
+from pipeline.data.corpora.base import CorpusFacts
+from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
+from pipeline.data.plan import input_digests, plan_units
+from pipeline.data.rejects import Reason, reject
+from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
+from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, run_stage
+from pipeline.errors import SettingsError
+from pipeline.settings import Settings, digest_of
+from pipeline.storage import Folder, iter_rows, table_bytes
+
+logger = logging.getLogger(__name__)
+
+STAGE = "ingest"
+SCAN = "scan"
+WORK_SUFFIX = ".work"
+"""The plan and the scan lie in a folder called like the output, with this added."""
+
+Modality = Literal["speech", "sound", "music"]
+
+
+class CorpusSettings(Settings):
+    """One directory, and what its owner says of the corpora in it."""
+
+    path: str
+    """Directory, path or URI."""
+    layout: str | None = None
+    """Name of its layout; None recognises corpora in it and below."""
+    name: str | None = None
+    """Name of the corpus, the begin of its clip ids; None takes the path below the input."""
+    modality: Modality | None = None
+    """Of every clip, whatever the corpus says."""
+    language: str | None = None
+    """BCP 47 tag of every clip, whatever the corpus says."""
+    licence: str | None = None
+    """SPDX id of every clip, whatever the corpus says."""
+    attribution: str | None = None
+    """Whom to name, whatever the corpus says."""
+
+
+class IngestSettings(Settings):
+    """What is read, what is believed, what is refused."""
+
+    inputs: tuple[str, ...] = ()
+    """Directories in which corpora are found by their layouts."""
+    corpora: tuple[CorpusSettings, ...] = ()
+    """Directories that need saying more of."""
+    modality: Modality | None = None
+    """Where neither layout nor folder name tells; None rejects such clips."""
+    language: str | None = None
+    """Of speech, where the corpus does not tell."""
+    licence: str | None = None
+    """Where the corpus does not tell."""
+    unit_clips: int = Field(default=64, ge=1)
+    """Clips of one unit of work."""
+    checks: CheckSettings = CheckSettings()
+    """Limits of length, level and agreement."""
+    keep_duplicates: bool = False
+    """Whether clips with the samples of another clip stay."""
+    validation_share: float = Field(default=0.02, ge=0, lt=1)
+    """Share of clips (speech: of speakers) for validation."""
+    test_share: float = Field(default=0.02, ge=0, lt=1)
+    """Share of clips (speech: of speakers) for test."""
+    min_speakers: int = Field(default=5, ge=0)
+    """A corpus with fewer speakers is split by clip, not by speaker."""
+    keep_declared_splits: bool = True
+    """Whether a corpus's own split wins over the hash."""
+    max_reject_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of rejected items above which the job fails."""
+    resources: Resources = Resources(workers=2)
+    """Worker processes; 0 works inside the calling one."""
+
+
+class _ScanSettings(Settings):
+    """What the scan depends on."""
+
+    checks: CheckSettings
+
+
+class _FinalSettings(_ScanSettings):
+    """What `clips/` depends on, besides the rows themselves."""
+
+    keep_duplicates: bool
+
+
+def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
+    """Bring `clips/` up to date with the corpora.
+
+    Args:
+        settings: What to read and how to judge it.
+        output: The `clips/` directory; the plan and the scan go into `<output>.work`.
+
+    Returns:
+        The card.
+
+    Raises:
+        SettingsError: If an input is missing or two corpora have one name.
+        TooManyRejectsError: Above `max_reject_share`.
+    """
+    work = Folder(output.filesystem, output.path + WORK_SUFFIX, output.uri + WORK_SUFFIX)
+    discovery = discover(_sources(settings), _split_rule(settings))
+    units = plan_units(discovery, work, settings.unit_clips)
+    if not units:
+        raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
+    inputs = input_digests(discovery)
+    scan = work.child(SCAN)
+    scanned = run_stage(
+        scan,
+        stage=SCAN,
+        settings=_ScanSettings(checks=settings.checks),
+        inputs=inputs,
+        units=units,
+        worker=ScanWorker,
+        worker_kwargs={"checks": settings.checks},
+        resources=settings.resources,
+        max_reject_share=1.0,
+    )
+    losers = {} if settings.keep_duplicates else find_duplicates(scan, [u.name for u in units])
+    return run_stage(
+        output,
+        stage=STAGE,
+        settings=_FinalSettings(checks=settings.checks, keep_duplicates=settings.keep_duplicates),
+        inputs=inputs,
+        units=list(_final_units(units, scanned, losers)),
+        worker=FinalWorker,
+        worker_kwargs={"scan": scan.uri},
+        resources=Resources(workers=0),
+        max_reject_share=settings.max_reject_share,
+        card_extra={"corpora": _corpora(discovery), "ignored_files": discovery.ignored},
+    )
+
+
+def find_duplicates(scan: Folder, units: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Clips whose samples another clip has: by unit, clip id to the id that is kept.
+
+    The smallest clip id is kept, so the choice does not depend on the order of work.
+    """
+    first: dict[str, str] = {}
+    columns = ["clip_id", "fingerprint"]
+    for unit in units:
+        for row in iter_rows(scan.read_table(part_name(unit), columns)):
+            kept = first.setdefault(row["fingerprint"], row["clip_id"])
+            first[row["fingerprint"]] = min(kept, row["clip_id"])
+    losers: dict[str, dict[str, str]] = defaultdict(dict)
+    for unit in units:
+        for row in iter_rows(scan.read_table(part_name(unit), columns)):
+            kept = first[row["fingerprint"]]
+            if kept != row["clip_id"]:
+                losers[unit][row["clip_id"]] = kept
+    return dict(losers)
+
+
+class ScanWorker:
+    """Decodes and checks the clips of a unit."""
+
+    def __init__(self, checks: CheckSettings) -> None:
+        self._checks = checks
+        self._hashed: tuple[str, str] = ("", "")
+
+    def process(self, unit: Unit) -> UnitOutput:
+        """Rows of the `CLIPS` schema, and a reject for every clip that failed."""
+        rejects = [Reject(**columns) for columns in unit.payload["rejects"]]
+        rows = []
+        for columns in unit.payload["clips"]:
+            clip = clip_from_columns(columns)
+            try:
+                if not unit.guard(clip.clip_id):
+                    raise UnfitError(Reason.WORKER_DIED, "decoding it killed the worker process")
+                rows.append(self._scan(clip))
+            except (UnfitError, AudioError) as error:
+                rejects.append(
+                    reject(
+                        Reason(str(error.reason)),
+                        error.detail,
+                        corpus=clip.corpus,
+                        uri=clip.uri,
+                        clip_id=clip.clip_id,
+                    )
+                )
+        part = pa.Table.from_pylist(rows, schema=CLIPS)
+        return UnitOutput(
+            files={part_name(unit.name): table_bytes(part)},
+            read=len(rows) + len(rejects),
+            written=len(rows),
+            rejects=rejects,
+        )
+
+    def _scan(self, clip: ClipRow) -> dict[str, Any]:
+        with open_audio(clip.uri, clip.start_s, clip.end_s) as stream:
+            meter = Meter(stream.info.sample_rate, stream.info.num_channels, self._checks)
+            for block in stream.blocks():
+                meter.add(block)
+            measured = meter.result()
+            warnings = tuple(stream.warnings)
+        if warnings and clip.transcript:
+            raise UnfitError(
+                Reason.TRUNCATED, f"{warnings[0]}; the transcript may go on where the audio ends"
+            )
+        notes = warnings + measured.notes + check_labels(clip, measured, self._checks)
+        clip = replace(clip, notes=clip.notes + notes)
+        return clip_columns(clip) | _columns(measured) | {"content_sha256": self._sha256(clip.uri)}
+
+    def _sha256(self, uri: str) -> str:
+        if self._hashed[0] != uri:  # several spans of one file follow each other
+            self._hashed = uri, file_sha256(uri)
+        return self._hashed[1]
+
+
+class FinalWorker:
+    """Copies a scanned unit without the clips that are duplicates of others."""
+
+    def __init__(self, scan: str) -> None:
+        self._scan = Folder.at(scan)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        """The rows to keep, all rejects, and the sums for the card."""
+        losers: dict[str, str] = unit.payload["losers"]
+        rows = list(iter_rows(self._scan.read_table(part_name(unit.name))))
+        scanned = self._scan.read_table(f"rejects/part-{unit.name}.parquet")
+        rejects = [Reject(**columns) for columns in iter_rows(scanned)]
+        rejects += [
+            reject(
+                Reason.DUPLICATE_AUDIO,
+                f"the same samples as {losers[row['clip_id']]}, which is kept",
+                corpus=row["corpus"],
+                uri=row["uri"],
+                clip_id=row["clip_id"],
+            )
+            for row in rows
+            if row["clip_id"] in losers
+        ]
+        kept = [row for row in rows if row["clip_id"] not in losers]
+        part = pa.Table.from_pylist(kept, schema=CLIPS)
+        return UnitOutput(
+            files={part_name(unit.name): table_bytes(part)},
+            read=len(kept) + len(rejects),
+            written=len(kept),
+            rejects=rejects,
+            totals=_totals(kept, rejects),
+        )
+
+
+def part_name(unit: str) -> str:
+    """File of a unit's clips."""
+    return f"parts/part-{unit}.parquet"
+
+
+def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[str, float]:
+    totals: Counter[str] = Counter()
+    hours: defaultdict[str, float] = defaultdict(float)
+    for row in kept:
+        hours[hours_key(row["modality"], row["language"])] += row["duration_s"] / 3600
+        totals[f"clips/{row['corpus']}"] += 1
+        totals[f"split/{row['split']}"] += 1
+        totals.update({f"noted/{note.partition(':')[0]}" for note in row["notes"]})
+    totals.update(f"rejected/{row.corpus}" for row in rejects)
+    return dict(sorted((totals | hours).items()))
+
+
+def _columns(measured: Measured) -> dict[str, Any]:
+    return {
+        "num_samples": measured.num_samples,
+        "sample_rate": measured.sample_rate,
+        "num_channels": measured.num_channels,
+        "duration_s": measured.duration_s,
+        "fingerprint": measured.fingerprint,
+    }
+
+
+def _final_units(
+    units: Sequence[Unit], scanned: dict[str, Any], losers: dict[str, dict[str, str]]
+) -> Iterator[Unit]:
+    files = scanned["files"]
+    for unit in units:
+        payload = {"losers": losers.get(unit.name, {})}
+        contents = [files[part_name(unit.name)], files[f"rejects/part-{unit.name}.parquet"]]
+        yield Unit(unit.name, digest_of([contents, payload]), payload)
+
+
+def _corpora(discovery: Discovery) -> dict[str, Any]:
+    return {
+        corpus.name: {
+            "layout": corpus.layout,
+            "uri": corpus.uri,
+            "read": len(corpus.clips) + len(corpus.rejects),
+        }
+        for corpus in discovery.corpora
+    }
+
+
+def _sources(settings: IngestSettings) -> list[Source]:
+    if not settings.inputs and not settings.corpora:
+        raise SettingsError("nothing to read; give --input DIR, or list `corpora` in the recipe")
+    entries = [CorpusSettings(path=path) for path in settings.inputs] + list(settings.corpora)
+    return [
+        Source(
+            uri=entry.path,
+            layout=entry.layout,
+            name=entry.name,
+            facts=CorpusFacts(
+                modality=entry.modality,
+                language=entry.language,
+                licence=entry.licence,
+                attribution=entry.attribution,
+                default_modality=settings.modality,
+                default_language=settings.language,
+                default_licence=settings.licence,
+            ),
+        )
+        for entry in entries
+    ]
+
+
+def _split_rule(settings: IngestSettings) -> SplitRule:
+    return SplitRule(
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
+        min_speakers=settings.min_speakers,
+        is_declared_kept=settings.keep_declared_splits,
+    )

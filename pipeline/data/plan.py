@@ -1,0 +1,94 @@
+"""Divides what was found into units of work, and keeps earlier units as they were.
+
+The plan is written down before work starts. A clip stays in the unit that it was first put into, so
+that new clips make new units and leave the others alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.data.corpora.discover import Discovery
+from pipeline.data.schema import clip_columns
+from pipeline.data.stage import Unit
+from pipeline.settings import digest_of
+from pipeline.storage import Folder, table_bytes
+
+PLAN = "plan.parquet"
+"""Unit of every item, by the item's key."""
+_SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
+
+
+def plan_units(discovery: Discovery, folder: Folder, unit_clips: int) -> list[Unit]:
+    """Units of a discovery, stable against what is already planned in the folder.
+
+    Args:
+        discovery: What was found.
+        folder: Where the plan is kept; written only if it changes.
+        unit_clips: Items of a new unit.
+    """
+    items = _items(discovery)
+    units: dict[int, list[str]] = {}
+    planned = _read(folder)
+    for key in items:
+        if key in planned:
+            units.setdefault(planned[key], []).append(key)
+    fresh = [key for key in items if key not in planned]
+    first = max(planned.values(), default=-1) + 1
+    for offset in range(0, len(fresh), unit_clips):
+        units[first + offset // unit_clips] = fresh[offset : offset + unit_clips]
+    _write(folder, units)
+    return [_unit(number, [items[key] for key in keys]) for number, keys in sorted(units.items())]
+
+
+def input_digests(discovery: Discovery) -> dict[str, str]:
+    """Digest of every corpus as it was read: rows and rejects, without times of files."""
+    return {
+        corpus.name: digest_of(
+            [clip_columns(row) for row, _ in corpus.clips] + [asdict(row) for row in corpus.rejects]
+        )
+        for corpus in discovery.corpora
+    }
+
+
+def _items(discovery: Discovery) -> dict[str, dict[str, Any]]:
+    """Every clip and reject by a key that stays the same from run to run, in a fixed order."""
+    items: dict[str, dict[str, Any]] = {}
+    for corpus in discovery.corpora:
+        for row, fact in corpus.clips:
+            items[f"clip {row.clip_id}"] = {"clip": clip_columns(row), "file": asdict(fact)}
+        for reject in corpus.rejects:
+            columns = asdict(reject)
+            key = f"reject {digest_of(columns)}"
+            repeats = 0
+            while key in items:
+                repeats += 1
+                key = f"reject {digest_of([columns, repeats])}"
+            items[key] = {"reject": columns}
+    return items
+
+
+def _unit(number: int, items: Sequence[dict[str, Any]]) -> Unit:
+    payload = {
+        "clips": [item["clip"] for item in items if "clip" in item],
+        "rejects": [item["reject"] for item in items if "reject" in item],
+    }
+    return Unit(f"{number:05d}", digest_of(list(items)), payload)
+
+
+def _read(folder: Folder) -> dict[str, int]:
+    if not folder.exists(PLAN):
+        return {}
+    table = folder.read_table(PLAN)
+    return dict(zip(table["key"].to_pylist(), table["unit"].to_pylist(), strict=True))
+
+
+def _write(folder: Folder, units: dict[int, list[str]]) -> None:
+    rows = [{"unit": number, "key": key} for number in sorted(units) for key in units[number]]
+    payload = table_bytes(pa.Table.from_pylist(rows, schema=_SCHEMA))
+    if not folder.exists(PLAN) or folder.read_bytes(PLAN) != payload:
+        folder.write_bytes(PLAN, payload)
