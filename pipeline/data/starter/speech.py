@@ -147,7 +147,7 @@ def _in_place(wave: dsp.Wave, rng: np.random.Generator, rate: int) -> tuple[dsp.
     head, tail = rng.uniform(0.06, 0.16), rng.uniform(0.12, 0.3)
     place = ""
     if rng.random() < 0.25:
-        place, tail = "in a small room", tail + 0.2
+        place, tail = "small room", tail + 0.2
     wave = np.pad(wave, (dsp.samples(head, rate), dsp.samples(tail, rate)))
     if place:
         wave = dsp.room(

@@ -93,8 +93,8 @@ def _speech(settings: StarterSettings, folder: Path, done: Done) -> None:
 def _sound(settings: StarterSettings, plan: ScenePlan, folder: Path, done: Done) -> None:
     scene = render_scene(settings, plan)
     fold = plan.index % FOLDS + 1
-    category = "+".join(scene.classes)
-    name = f"{fold}-{plan.index:05d}-{category.replace('+', '-')}.flac"
+    category = "|".join(scene.classes)
+    name = f"{fold}-{plan.index:05d}-{category.replace('|', '-')}.flac"
     (folder / "audio" / name).write_bytes(encode_audio(scene.wave, dsp.SAMPLE_RATE, "FLAC"))
     done.rows.append((name, category, scene.caption, str(fold)))
     _count(done, scene.wave.shape[1], dsp.SAMPLE_RATE)

@@ -39,7 +39,7 @@ CARD = "corpus.yaml"
 SPEECH_HEADER = ("file", "transcript", "language", "speaker", "sex", "style")
 """Columns of speech/metadata.csv."""
 SOUND_HEADER = ("filename", "category", "caption", "fold")
-"""Columns of sound/classes.csv; classes of a mixture are joined by `+` in order of onset."""
+"""Columns of sound/classes.csv; classes of a mixture are joined by `|` in order of onset."""
 
 _LICENCE_TEXT = """CC0 1.0 Universal
 
@@ -180,7 +180,8 @@ def _finish(folder: Path, settings: StarterSettings, done: Sequence[Done]) -> di
     }
     (folder / "speech/metadata.csv").write_bytes(table(SPEECH_HEADER, rows["speech"]))
     (folder / "sound/classes.csv").write_bytes(table(SOUND_HEADER, rows["sound"]))
-    (folder / "LICENSE").write_bytes(_LICENCE_TEXT.encode())
+    for name in ("", *MODALITIES):  # each part is a corpus of its own
+        (folder / name / "LICENSE").write_bytes(_LICENCE_TEXT.encode())
     clips = {name: sum(item.clips for item in done if item.modality == name) for name in MODALITIES}
     minutes = {name: round(seconds_of(done, name) / 60, 4) for name in MODALITIES}
     for name in MODALITIES:
