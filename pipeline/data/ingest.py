@@ -273,7 +273,7 @@ def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[s
         totals[f"split/{row['split']}"] += 1
         totals.update({f"noted/{note.partition(':')[0]}" for note in row["notes"]})
     totals.update(f"rejected/{row.corpus}" for row in rejects)
-    return dict(sorted((totals | hours).items()))
+    return dict(sorted({**totals, **hours}.items()))
 
 
 def _columns(measured: Measured) -> dict[str, Any]:

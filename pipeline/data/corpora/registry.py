@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from pipeline.data.corpora.audio_index import AudioIndexFile
 from pipeline.data.corpora.base import Corpus
 from pipeline.data.corpora.esc50 import Esc50
 from pipeline.data.corpora.fsdd import Fsdd
 from pipeline.data.corpora.librispeech import LibriSpeech
 from pipeline.data.corpora.ljspeech import LjSpeech
 from pipeline.data.corpora.musiccaps import MusicCaps
+from pipeline.data.corpora.picovoice import Picovoice
 from pipeline.data.corpora.plain_folder import PlainFolder
+from pipeline.data.corpora.rows import Rows
+from pipeline.data.corpora.sample_pack import SamplePack
 from pipeline.data.corpora.sidecar import JsonSidecar
+from pipeline.data.corpora.sphinx import Sphinx
+from pipeline.data.corpora.subtitles import TextBeside
 from pipeline.data.corpora.table import Table
 
 SPECIFIC: tuple[Corpus, ...] = (
     LibriSpeech(),
+    Picovoice(),
+    AudioIndexFile(),
+    Sphinx(),
+    SamplePack(),
     Fsdd(),
     MusicCaps(),
     Esc50(),
     Table(),
+    Rows(),
     LjSpeech(),
 )
 """Layouts with a manifest or a naming scheme of their own; tried first, in every directory."""
-GENERIC: tuple[Corpus, ...] = (JsonSidecar(),)
+GENERIC: tuple[Corpus, ...] = (JsonSidecar(), TextBeside())
 """Layouts of files that describe the file beside them; tried on what the others left."""
 LAST_RESORT: Corpus = PlainFolder()
 """For audio that no layout claims."""

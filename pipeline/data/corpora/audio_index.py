@@ -1,0 +1,77 @@
+"""Example recordings in the librosa layout: an index of keys, and the licence of each in a text."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.data.corpora.base import CorpusFolder, Place, licences_in
+from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.manifests import JsonObject, ManifestError, clean_text, read_json
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+INDEXES = ("index/index.json", "index.json")
+"""Where the index lies."""
+
+
+class AudioIndexFile:
+    """`index/index.json`: key to path and description; `audio/<path>.ogg`, and `.txt` beside it."""
+
+    layout = "audio_index"
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether there is an index of paths, and audio."""
+        name = _index(folder)
+        return name is not None and bool(folder.audio) and b'"path"' in folder.head(name)
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """Every entry of the index."""
+        name = _index(folder)
+        if name is None:
+            yield folder.reject(Reason.MISSING_AUDIO, f"none of {', '.join(INDEXES)} is there")
+            return
+        folder.claim(name)
+        try:
+            index = read_json(folder.read_bytes(name))
+            if not isinstance(index, JsonObject):
+                raise ManifestError(Reason.MALFORMED, "not an object of recordings")
+        except ManifestError as error:
+            yield folder.reject_manifest(error, name)
+            return
+        for key in index.repeated:
+            yield folder.reject(
+                Reason.CONFLICT, "listed twice; the first entry is kept", name, field=key
+            )
+        for key, entry in index.items():
+            yield _row(folder, name, key, entry)
+
+
+def _index(folder: CorpusFolder) -> str | None:
+    return next((name for name in INDEXES if name in folder.names), None)
+
+
+def _row(folder: CorpusFolder, name: str, key: str, entry: Any) -> ClipRow | Reject:
+    if not isinstance(entry, JsonObject) or not isinstance(entry.get("path"), str):
+        return folder.reject(Reason.MALFORMED, "the entry has no path", name, field=key)
+    try:
+        audio, note = folder.find_audio(entry["path"], posixpath.dirname(name))
+    except AudioLookupError as error:
+        return folder.reject(error.reason, error.detail, name, field=key)
+    text = f"{stem_of(audio)}.txt"
+    licences: set[str] = set()
+    if text in folder.names:
+        folder.claim(text)
+        licences = licences_in(folder.head(text).decode(errors="replace"))
+    description, cleaning = clean_text(str(entry.get("desc") or ""))
+    return folder.clip(
+        key,
+        audio,
+        modality=None,
+        place=Place(name),
+        title=description or None,
+        captions=(description,) if description else (),
+        licence=licences.pop() if len(licences) == 1 else None,
+        notes=tuple(filter(None, (note, cleaning))),
+    )

@@ -1,0 +1,80 @@
+"""Spoken commands in the layout of Picovoice: labelled by intent, not by words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import JsonObject, ManifestError, clean_text, read_json
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+LABELS = ("label/label.json", "label.json", "labels.json")
+"""Where the labels lie."""
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class Picovoice:
+    """`label/label.json`: file name to intent and slots; the audio lies anywhere below.
+
+    The words were not written down, so the clips have no transcript; intent and slots are tags.
+    """
+
+    layout = "picovoice"
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether there is a label file that speaks of intents, and audio."""
+        name = _labels(folder)
+        return name is not None and bool(folder.audio) and b'"intent"' in folder.head(name)
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """Every entry of the label file."""
+        name = _labels(folder)
+        if name is None:
+            yield folder.reject(Reason.MISSING_AUDIO, f"none of {', '.join(LABELS)} is there")
+            return
+        folder.claim(name)
+        try:
+            labels = read_json(folder.read_bytes(name))
+            if not isinstance(labels, JsonObject):
+                raise ManifestError(Reason.MALFORMED, "not an object of file names")
+        except ManifestError as error:
+            yield folder.reject_manifest(error, name)
+            return
+        for key in labels.repeated:
+            yield folder.reject(
+                Reason.CONFLICT, "labelled twice; the first label is kept", name, field=key
+            )
+        for key, label in labels.items():
+            yield _row(folder, name, key, label)
+
+
+def _labels(folder: CorpusFolder) -> str | None:
+    return next((name for name in LABELS if name in folder.names), None)
+
+
+def _row(folder: CorpusFolder, name: str, key: str, label: Any) -> ClipRow | Reject:
+    try:
+        audio, note = folder.find_audio(key)
+    except AudioLookupError as error:
+        return folder.reject(error.reason, error.detail, name, field=key)
+    slots = label.get("slots", {}) if isinstance(label, JsonObject) else None
+    if not isinstance(slots, JsonObject | dict) or not isinstance(label.get("intent"), str):
+        return folder.reject(Reason.MALFORMED, "no intent with slots", name, field=key)
+    tags = [_words(label["intent"])]
+    tags += [f"{_words(slot)}: {clean_text(str(value))[0]}" for slot, value in slots.items()]
+    return folder.clip(
+        key.rpartition(".")[0] or key,
+        audio,
+        modality="speech",
+        place=Place(name),
+        tags=tuple(tags),
+        notes=(note,) if note else (),
+    )
+
+
+def _words(name: str) -> str:
+    return _HUMP.sub(" ", clean_text(name)[0]).lower()

@@ -1,0 +1,125 @@
+"""Manifests of one's own in JSON lines or Parquet: a record a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.listing import suffix_of
+from pipeline.data.corpora.manifests import (
+    BadLine,
+    JsonObject,
+    Line,
+    ManifestError,
+    read_json,
+    read_lines,
+)
+from pipeline.data.corpora.records import RecordReader, is_manifest_header
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+class Rows:
+    """`*.jsonl`, `*.ndjson` or `*.parquet` with an audio key and labels; see `fields.ROLES`."""
+
+    layout = "rows"
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether such a manifest lies in the folder, and audio below it."""
+        return bool(folder.audio) and any(
+            is_manifest_header(_keys(folder, name)) for name in _manifests(folder)
+        )
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """Every record of every manifest in the folder."""
+        reader = RecordReader(folder)
+        for name in _manifests(folder):
+            folder.claim(name)
+            read = _read_json_lines if suffix_of(name) in _JSON_LINES else _read_parquet
+            try:
+                yield from read(folder, reader, name)
+            except ManifestError as error:
+                yield folder.reject_manifest(error, name)
+
+
+def _manifests(folder: CorpusFolder) -> list[str]:
+    return folder.having(*_JSON_LINES, ".parquet")
+
+
+def _keys(folder: CorpusFolder, name: str) -> Sequence[str]:
+    """Keys of the first good record."""
+    if suffix_of(name) == ".parquet":
+        try:
+            return list(_open_parquet(folder, name).schema_arrow.names)
+        except ManifestError:
+            return []
+    try:
+        for line in read_lines(folder.head(name)):
+            if isinstance(line, Line) and line.text.strip():
+                record = read_json(line.text.encode())
+                return list(record) if isinstance(record, JsonObject) else []
+    except ManifestError:
+        return []
+    return []
+
+
+def _read_json_lines(
+    folder: CorpusFolder, reader: RecordReader, name: str
+) -> Iterator[ClipRow | Reject]:
+    for line in read_lines(folder.read_bytes(name)):
+        if isinstance(line, BadLine):
+            yield folder.reject_line(line, name)
+        elif line.text.strip():
+            yield _json_line(folder, reader, name, line)
+
+
+def _json_line(
+    folder: CorpusFolder, reader: RecordReader, name: str, line: Line
+) -> ClipRow | Reject:
+    try:
+        record = read_json(line.text.encode())
+    except ManifestError as error:
+        return folder.reject(error.reason, error.detail, name, line=line.number)
+    if not isinstance(record, JsonObject):
+        return folder.reject(
+            Reason.MALFORMED,
+            f"a {type(record).__name__} where an object belongs",
+            name,
+            line=line.number,
+        )
+    if record.repeated:
+        return folder.reject(
+            Reason.CONFLICT,
+            "the same key twice in one object",
+            name,
+            line=line.number,
+            field=", ".join(record.repeated),
+        )
+    return reader.read(record, Place(name, line.number))
+
+
+def _open_parquet(folder: CorpusFolder, name: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(folder.read_bytes(name)))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(Reason.MALFORMED, f"not Parquet: {error}") from error
+
+
+def _read_parquet(
+    folder: CorpusFolder, reader: RecordReader, name: str
+) -> Iterator[ClipRow | Reject]:
+    row = 0
+    try:
+        for batch in _open_parquet(folder, name).iter_batches(1024):
+            for record in batch.to_pylist():
+                row += 1
+                yield reader.read(record, Place(name, row))
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(Reason.MALFORMED, f"not Parquet: {error}", row + 1) from error
+    if row == 0:
+        raise ManifestError(Reason.EMPTY_MANIFEST, "the manifest holds no row")
