@@ -186,6 +186,6 @@ def _check_text(field: str, text: str, max_chars: int) -> None:
         raise RequestError(field, f"has {len(text)} characters; at most {max_chars} are taken")
 
 
-def _check_range(field: str, value: float, low: float, high: float) -> None:
+def _check_range(field: str, value: int | float, low: int | float, high: int | float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         raise RequestError(field, f"is {value}; it must be in [{low}, {high}]")
