@@ -34,8 +34,6 @@ _ENTRY = re.compile(r"^\*\s*`:(?P<name>\w+)`\s*-\s*(?P<source>.+?)\s*$", re.MULT
 _PREFIX_CREDIT = re.compile(
     r"prefixed with `(?P<prefix>\w+)_`[^.]*?\bby\s+(?P<who>[^.(]+)", re.DOTALL
 )
-    r"prefixed with `(?P<prefix>\w+)_`[^.]*?\bby\s+(?P<who>[^.(]+)", re.DOTALL
-)
 
 
 class SamplePack:
