@@ -166,3 +166,222 @@ def test_sampling_equals_a_rollout_of_the_training_forward(name: str, waits_for_
     torch.testing.assert_close(
         given, packed_rollout(model, asked, num_frames), atol=TOLERANCE, rtol=TOLERANCE
     )
+
+
+def stop_probabilities(model: AudioCALM, asked: GenerationRequest, raw: Tensor) -> Tensor:
+    """Of every frame, by the training forward."""
+    latents = model.normalise(raw)
+    document = Document(
+        token_ids=torch.tensor(asked.token_ids),
+        latents=latents,
+        history=latents,
+        noise=latents[None],
+        flow_time=torch.zeros(1, len(latents) // model.config.frames_per_block),
+        num_valid_frames=len(latents),
+        modality="music",
+        uses_expert=asked.uses_expert,
+        speaker=asked.speaker,
+    )
+    batch = pack([[document]], model.config, 64)
+    with torch.no_grad():
+        return model(batch).stop_logit[batch.stop_mask].sigmoid()
+
+
+@pytest.mark.parametrize("window_blocks", [None, 2])
+def test_it_stops_at_the_first_frame_that_the_training_forward_calls_last(
+    window_blocks: int | None,
+) -> None:
+    model = prepared_model(tiny_config(window_blocks=window_blocks))
+    sampler = Sampler(model)
+    free = voiced(exact_frames=16)
+    probability = stop_probabilities(model, free, latents_of(sampler, free))
+    # Thresholds between neighbours in size, so that rounding cannot move the first crossing.
+    ordered = probability.sort().values
+    ends = set()
+    for low, high in itertools.pairwise(ordered[1:]):
+        threshold = float((low + high) / 2)
+        options = dataclasses.replace(free.options, stop_threshold=threshold)
+        asked = dataclasses.replace(free, exact_frames=None, options=options)
+        expected = int((probability > threshold).nonzero()[0]) + 1
+        assert len(latents_of(sampler, asked)) == expected
+        ends.add(expected)
+    assert len(ends) > 1
+
+
+def test_min_frames_keeps_it_from_stopping_and_max_frames_ends_it() -> None:
+    model = prepared_model(tiny_config())
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, 50.0)
+    sampler = Sampler(model)
+    eager = request(exact_frames=None, max_frames=11)
+    assert len(latents_of(sampler, eager)) == 1
+    for min_frames in (3, 4, 5, 11):
+        asked = dataclasses.replace(eager, min_frames=min_frames)
+        assert len(latents_of(sampler, asked)) == min_frames
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
+    for max_frames in (1, 4, 7, 11):
+        asked = dataclasses.replace(eager, max_frames=max_frames)
+        assert len(latents_of(sampler, asked)) == max_frames
+
+
+@pytest.mark.parametrize("exact_frames", [1, 4, 6])
+def test_exact_frames_are_exact_whatever_the_stop_head_says(exact_frames: int) -> None:
+    model = prepared_model(tiny_config())
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, 50.0)
+    asked = request(exact_frames=exact_frames, min_frames=1, max_frames=3)
+    assert len(latents_of(Sampler(model), asked)) == exact_frames
+
+
+MIXED = [
+    request(1, exact_frames=6),
+    voiced(2, exact_frames=14),
+    request(3, options=SamplingOptions(num_flow_steps=2, solver="midpoint", temperature=0.5)),
+    request(4, options=SamplingOptions(num_flow_steps=3, guidance_scale=1.0)),
+    voiced(5, exact_frames=None, options=SamplingOptions(num_flow_steps=3, stop_threshold=0.6)),
+    request(6, token_ids=(AUDIO_ID,), prompt_latents=torch.linspace(-1, 1, 90).reshape(15, 6)),
+    request(7, options=SamplingOptions(num_flow_steps=3, time_grid="uniform", cfg_zero_star=True)),
+]
+
+
+@pytest.mark.parametrize("window_blocks", [None, 1])
+@pytest.mark.parametrize("placement", ["ffn", "both"])
+def test_latents_do_not_depend_on_batch_mates(window_blocks: int | None, placement: str) -> None:
+    config = tiny_config(window_blocks=window_blocks)
+    config = dataclasses.replace(
+        config, expert=dataclasses.replace(config.expert, placement=placement)
+    )
+    sampler = Sampler(prepared_model(config))
+    alone = [latents_of(sampler, asked) for asked in MIXED]
+
+    parts: dict[int, list[Tensor]] = {index: [] for index in range(len(MIXED))}
+    waiting = list(enumerate(MIXED))
+    running: dict[int, Any] = {}
+    while waiting or running:
+        # A new request joins every step, so that all are at different blocks.
+        if waiting:
+            index, asked = waiting.pop(0)
+            running[index] = sampler.open(asked)
+        order = sorted(running, reverse=True)
+        for index, block in zip(order, sampler.step([running[i] for i in order]), strict=True):
+            parts[index].append(block.latents[: block.num_valid_frames])
+            if block.is_last:
+                del running[index]
+    for index, expected in enumerate(alone):
+        torch.testing.assert_close(
+            torch.cat(parts[index]), expected, atol=TOLERANCE, rtol=TOLERANCE
+        )
+
+
+def test_the_seed_decides() -> None:
+    sampler = Sampler(prepared_model(tiny_config()))
+    first, again, other = (latents_of(sampler, request(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert (first - other).abs().max() > 0.1
+
+
+def test_requests_of_equal_solver_work_share_their_passes() -> None:
+    model = prepared_model(tiny_config())
+    sampler = Sampler(model)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    # Of different age: the fused write of one must not cost the other a pass.
+    states = [sampler.open(request(1))]
+    sampler.step(states)
+    states.append(sampler.open(voiced(2)))
+    calls.clear()
+    sampler.step(states)
+    assert len(calls) == 3
+
+
+def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
+    model = prepared_model(tiny_config())
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
+    sampler = Sampler(model)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    for asked, expected in ((request(), 1 + 4 * 3), (request(exact_frames=None), 1 + 4 * (3 + 1))):
+        calls.clear()
+        latents_of(sampler, asked)
+        assert len(calls) == expected
+
+
+def test_the_expert_is_not_called_for_a_request_that_does_not_use_it() -> None:
+    model = prepared_model(tiny_config())
+    calls = []
+    for layer in model.backbone.layers:
+        layer.expert.register_forward_hook(lambda *_: calls.append(1))
+    sampler = Sampler(model)
+    plain = latents_of(sampler, request())
+    assert not calls
+    latents_of(sampler, request(uses_expert=True))
+    assert calls
+    without = tiny_config(expert=dataclasses.replace(model.config.expert, placement="none"))
+    base = random_model(without)
+    base.load_state_dict(
+        {name: value for name, value in model.state_dict().items() if ".expert." not in name}
+    )
+    assert torch.equal(plain, latents_of(Sampler(base), request()))
+
+
+def test_the_cache_of_a_window_does_not_grow() -> None:
+    sampler = Sampler(prepared_model(tiny_config(window_blocks=2)))
+    state = sampler.open(request(exact_frames=80))
+    sizes = []
+    while not state.is_done:
+        sampler.step([state])
+        sizes.append(state.cache.size_bytes)
+    assert sizes[-1] == sizes[4]
+
+
+def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None:
+    model = prepared_model(tiny_config()).to(torch.bfloat16)
+    blocks = list(Sampler(model).generate(request(exact_frames=8)))
+    assert all(block.latents.dtype == torch.float32 for block in blocks)
+    assert model.latent_mean.dtype == torch.float32
+    assert torch.equal(model.latent_std, torch.linspace(0.5, 2, 6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"token_ids": ()}, "token_ids is empty"),
+        ({"null_ids": ()}, "null_ids is empty"),
+        ({"min_frames": 0}, "min_frames 0"),
+        ({"min_frames": 17}, "min_frames 17 and max_frames 16"),
+        ({"exact_frames": 0}, "exact_frames is 0"),
+        ({"token_ids": (50,)}, "vocabulary has 50"),
+        ({"token_ids": (SPEAKER_ID, 1)}, "no voice embedding"),
+        ({"speaker": torch.zeros(5)}, "needs the speaker token"),
+        ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model's 5"),
+        ({"prompt_latents": torch.zeros(3, 6)}, "3 frames"),
+        ({"prompt_latents": torch.zeros(8, 5)}, "5 wide and the model's 6"),
+    ],
+)
+def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None:
+    sampler = Sampler(random_model())
+    with pytest.raises(ValueError, match=message):
+        sampler.open(request(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_flow_steps": 0}, "num_flow_steps is 0"),
+        ({"guidance_scale": -1.0}, "guidance_scale -1.0"),
+        ({"temperature": 5.0}, "temperature 5.0"),
+        ({"stop_threshold": 1.0}, "stop_threshold 1.0"),
+        ({"grid_shift": 0.0}, "grid_shift is 0.0"),
+    ],
+)
+def test_bad_options_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplingOptions(**changes)
+
+
+def test_a_finished_or_doubled_request_cannot_step() -> None:
+    sampler = Sampler(random_model())
+    state = sampler.open(request(exact_frames=4))
+    with pytest.raises(ValueError, match="twice"):
+        sampler.step([state, state])
+    sampler.step([state])
+    with pytest.raises(ValueError, match="finished"):
+        sampler.step([state])

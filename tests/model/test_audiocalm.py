@@ -1,0 +1,184 @@
+"""Who influences whom in the packed forward pass, by perturbation and by gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.batch import TrainingBatch, pack
+from model.config import HeadConfig
+from model.sequence import CLEAN, NOISY, PADDING, PREFIX
+from tests.factories.model import SPEAKER_ID, random_document, random_model, tiny_config
+
+CONFIG = tiny_config()
+
+
+def two_documents(num_copies: int = 2, pack_length: int = 72) -> TrainingBatch:
+    documents = [
+        random_document(CONFIG, 0, num_copies=num_copies, modality="speech", has_speaker=True),
+        random_document(CONFIG, 1, num_text=3, num_blocks=2),
+    ]
+    return pack([documents], CONFIG, pack_length)
+
+
+def moved(model: AudioCALM, batch: TrainingBatch, at: Tensor) -> Tensor:
+    """Positions whose hidden state changes when latents at the given positions do."""
+    shift = 3 * at[..., None].float()
+    changed = dataclasses.replace(batch, latent_inputs=batch.latent_inputs + shift)
+    with torch.no_grad():
+        before, after = (model.hidden_states(b) for b in (batch, changed))
+    return (before != after).any(-1)
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_clean_block_reaches_later_noisy_blocks_and_clean_blocks_from_itself_on(
+    block: int,
+) -> None:
+    batch = two_documents()
+    mine = batch.document == 0
+    at = mine & (batch.segment == CLEAN) & (batch.block == block)
+    reached = (batch.segment == CLEAN) & (batch.block >= block)
+    reached |= (batch.segment == NOISY) & (batch.block > block)
+    assert torch.equal(moved(random_model(), batch, at), mine & reached)
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_noisy_block_reaches_only_itself(copy: int) -> None:
+    batch = two_documents()
+    at = (batch.document == 0) & (batch.segment == NOISY) & (batch.block == 1)
+    at &= batch.copy == copy
+    assert torch.equal(moved(random_model(), batch, at), at)
+
+
+def test_loss_at_a_block_sends_gradients_to_prefix_voice_and_earlier_clean_blocks_only() -> None:
+    model, batch = random_model(), two_documents()
+    latents = batch.latent_inputs.clone().requires_grad_()
+    speaker = batch.speaker.clone().requires_grad_()
+    output = model(dataclasses.replace(batch, latent_inputs=latents, speaker=speaker))
+    chosen = (batch.document == 0) & (batch.segment == NOISY)
+    chosen &= (batch.block == 1) & (batch.copy == 1)
+    output.velocity[chosen].sum().backward()
+    assert latents.grad is not None
+    assert speaker.grad is not None
+    has_gradient = latents.grad.abs().amax(-1) > 0
+    earlier = (batch.document == 0) & (batch.segment == CLEAN) & (batch.block == 0)
+    assert torch.equal(has_gradient, earlier | chosen)
+    assert speaker.grad[0, 0].abs().max() > 0
+    assert not speaker.grad[0, 1].any()
+    embedding = model.backbone.embed_tokens.weight.grad
+    assert embedding is not None
+    used = batch.token_ids[0, :5].tolist()
+    assert set(embedding.abs().amax(1).nonzero().flatten().tolist()) == set(used) - {SPEAKER_ID}
+
+
+def test_the_stop_loss_does_not_bend_the_backbone() -> None:
+    model, batch = random_model(), two_documents()
+    model(batch).stop_logit.sum().backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {f"stop_head.{name}" for name, _ in model.stop_head.named_parameters()}
+
+
+def test_flow_time_touches_noisy_positions_only() -> None:
+    model, batch = random_model(), two_documents()
+    later = dataclasses.replace(batch, flow_time=batch.flow_time * 0.5 + 0.4)
+    with torch.no_grad():
+        before, after = (model.hidden_states(b) for b in (batch, later))
+    assert torch.equal((before != after).any(-1), batch.segment == NOISY)
+
+
+def test_padding_and_neighbours_never_change_a_result() -> None:
+    model = random_model()
+    document = random_document(CONFIG, 0, num_copies=2)
+    other = random_document(CONFIG, 1, num_text=9, modality="speech")
+    alone = pack([[document]], CONFIG, document.length)
+    with torch.no_grad():
+        expected = model(alone).velocity[alone.flow_mask]
+        packed = pack([[other, document], [document]], CONFIG, 90)
+        given = model(packed).velocity
+    for row, number in ((0, 1), (1, 0)):
+        mine = packed.flow_mask[row] & (packed.document[row] == number)
+        # Another row of the batch may go through another matrix kernel.
+        torch.testing.assert_close(given[row, mine], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_noisy_copies_of_the_same_noise_agree() -> None:
+    document = random_document(CONFIG, 0, num_copies=2)
+    same = dataclasses.replace(
+        document,
+        noise=document.noise[:1].expand(2, -1, -1),
+        flow_time=document.flow_time[:1].expand(2, -1),
+    )
+    batch = pack([[same]], CONFIG, 41)
+    with torch.no_grad():
+        velocity = random_model()(batch).velocity
+    first, second = (velocity[batch.flow_mask & (batch.copy == copy)] for copy in (0, 1))
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
+
+
+def test_the_voice_takes_the_place_of_the_speaker_token() -> None:
+    model = random_model()
+    batch = two_documents()
+    other = dataclasses.replace(batch, speaker=batch.speaker + 1)
+    token = model.backbone.embed_tokens.weight
+    with torch.no_grad():
+        base = model.hidden_states(batch)
+        revoiced = model.hidden_states(other)
+        token[SPEAKER_ID] += 1
+        retokened = model.hidden_states(batch)
+    assert torch.equal((base != revoiced).any(-1), batch.document == 0)
+    assert torch.equal(base, retokened)
+
+
+def test_a_model_without_voices_has_no_projection() -> None:
+    model = AudioCALM(dataclasses.replace(CONFIG, speaker_id=None))
+    assert not [name for name, _ in model.named_parameters() if "speaker" in name]
+    batch = pack([[random_document(CONFIG, 0)]], model.config, 32)
+    assert model(batch).velocity.shape == (1, 32, 6)
+
+
+def test_a_fresh_model_predicts_zero_velocity() -> None:
+    assert not AudioCALM(CONFIG)(two_documents()).velocity.any()
+
+
+def test_latents_are_normalised_per_channel_and_back() -> None:
+    model = AudioCALM(CONFIG)
+    mean, std = torch.linspace(-2, 2, 6), torch.linspace(0, 3, 6)
+    model.set_latent_stats(mean, std)
+    raw = torch.randn(7, 6) * std + mean
+    normal = model.normalise(raw)
+    torch.testing.assert_close(normal[:, 1:], ((raw - mean) / std)[:, 1:])
+    # A dead channel stays finite.
+    assert normal.isfinite().all()
+    torch.testing.assert_close(model.denormalise(normal), raw)
+
+
+@pytest.mark.parametrize(
+    "cast", [lambda m: m.to(torch.bfloat16), lambda m: m.bfloat16(), lambda m: m.half().float()]
+)
+def test_latent_statistics_survive_a_cast_of_the_module(
+    cast: Callable[[AudioCALM], AudioCALM],
+) -> None:
+    model = AudioCALM(CONFIG)
+    mean = torch.linspace(0.1, 0.7, 6)
+    model.set_latent_stats(mean, mean)
+    assert torch.equal(cast(model).latent_mean, mean)
+    assert torch.equal(cast(model).state_dict()["latent_std"], mean)
+
+
+def test_the_local_head_is_refused_until_it_exists() -> None:
+    config = dataclasses.replace(CONFIG, head=HeadConfig(kind="local"))
+    with pytest.raises(ValueError, match="head kind 'local' is not available; use thin"):
+        AudioCALM(config)
+
+
+def test_padding_positions_are_finite() -> None:
+    batch = two_documents(pack_length=128)
+    output = random_model()(batch)
+    assert (batch.document == PADDING).any()
+    assert (batch.segment == PREFIX).any()
+    assert output.velocity.isfinite().all()

@@ -1,0 +1,130 @@
+"""A-MoME: nothing at first, nothing for others, and always in the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.batch import TrainingBatch, pack
+from model.config import ModelConfig
+from model.experts import FeedForwardExpert, ProjectionExpert, inference_route, route_rows
+from model.objective import loss_from, losses
+from tests.factories.model import random_document, random_model, tiny_config
+
+PLACEMENTS = ("ffn", "attn", "both")
+
+
+def config_with(placement: str) -> ModelConfig:
+    config = tiny_config()
+    return dataclasses.replace(
+        config, expert=dataclasses.replace(config.expert, placement=placement)
+    )
+
+
+def batch_of(config: ModelConfig, *modalities: str) -> TrainingBatch:
+    documents = [random_document(config, i, modality=m) for i, m in enumerate(modalities)]
+    return pack([documents], config, 96)
+
+
+def twin_without_expert(model: AudioCALM) -> AudioCALM:
+    twin = AudioCALM(config_with("none")).train(model.training)
+    shared = {name: v for name, v in model.state_dict().items() if ".expert." not in name}
+    twin.load_state_dict(shared)
+    return twin
+
+
+def velocity(model: AudioCALM, batch: TrainingBatch) -> Tensor:
+    with torch.no_grad():
+        return model(batch).velocity
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_fresh_expert_changes_nothing(placement: str, is_training: bool) -> None:
+    model = random_model(config_with(placement)).train(is_training)
+    for module in model.modules():
+        if isinstance(module, FeedForwardExpert | ProjectionExpert):
+            module.reset_parameters()
+    batch = batch_of(model.config, "speech", "music", "speech")
+    assert torch.equal(velocity(model, batch), velocity(twin_without_expert(model), batch))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("is_training", [False, True])
+def test_other_documents_stay_bitwise_what_they_are_without_expert(
+    placement: str, is_training: bool
+) -> None:
+    model = random_model(config_with(placement)).train(is_training)
+    twin = twin_without_expert(model)
+    batch = batch_of(model.config, "sound", "music")
+    assert torch.equal(velocity(model, batch), velocity(twin, batch))
+
+    mixed = batch_of(model.config, "speech", "music")
+    with_expert, without = velocity(model, mixed), velocity(twin, mixed)
+    speech = mixed.document == 0
+    assert torch.equal(with_expert[~speech], without[~speech])
+    assert ((with_expert - without)[speech & mixed.flow_mask].abs().amax(-1) > 1e-4).all()
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_training_without_speech_still_gives_every_parameter_a_gradient(placement: str) -> None:
+    model = random_model(config_with(placement)).train()
+    batch = batch_of(model.config, "music")
+    sums = losses(model(batch), batch)
+    loss_from(sums, sums.flow_count, sums.stop_count).backward()
+    expert = [(n, p) for n, p in model.named_parameters() if ".expert." in n]
+    assert expert
+    assert all(p.grad is not None and not p.grad.any() for _, p in expert)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_the_expert_learns_from_speech_only(placement: str) -> None:
+    model = random_model(config_with(placement)).train()
+
+    def gradients(documents: TrainingBatch) -> dict[str, Tensor]:
+        model.zero_grad()
+        losses(model(documents), documents).flow_sum.backward()
+        return {
+            n: p.grad.clone()
+            for n, p in model.named_parameters()
+            if ".expert." in n and p.grad is not None
+        }
+
+    alone = gradients(batch_of(model.config, "speech"))
+    mixed = gradients(batch_of(model.config, "speech", "sound"))
+    for name, gradient in alone.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(mixed[name], gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_inference_calls_the_expert_only_where_a_token_routes_to_it() -> None:
+    model = random_model(config_with("both"))
+    calls = []
+    for module in model.modules():
+        if isinstance(module, FeedForwardExpert | ProjectionExpert):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    velocity(model, batch_of(model.config, "sound", "music"))
+    assert not calls
+    velocity(model, batch_of(model.config, "sound", "speech"))
+    assert len(calls) == 3 * 5
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        inference_route,
+        lambda mask: route_rows(mask[:, 0].tolist(), mask.shape[1], mask.device),
+    ],
+)
+def test_routes_of_all_some_and_no_tokens(build: Callable) -> None:
+    mask = torch.tensor([[True] * 3, [False] * 3])
+    some = build(mask)
+    assert some.tokens.tolist() == [0, 1, 2]
+    assert build(mask | True).tokens is None
+    assert build(mask & False) is None
