@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from model.config import require_positive
 from model.timebase import Timebase
@@ -19,6 +19,9 @@ class CodecConfig:
     """Waveform rate, Hz."""
     num_channels: int
     """Waveform channels, 1 or 2."""
+    stem: Literal["convolution", "spectrum"] = "convolution"
+    """First layer: a plain convolution, or one that begins as a mel-spaced filter bank and gives
+    log powers: a small model then need not learn spectral analysis first."""
     stem_stride: int = 1
     """Stride of the first convolution; above 1 keeps small models away from the sample rate."""
     stem_kernel: int = 7
@@ -60,6 +63,8 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         require_positive(self)
+        if self.stem not in ("convolution", "spectrum"):
+            raise ValueError(f"stem {self.stem!r}; use convolution or spectrum")
         if self.num_channels > 2:
             raise ValueError(f"num_channels is {self.num_channels}; 1 and 2 are supported")
         if len(self.channels) != len(self.strides) + 1:
@@ -124,10 +129,11 @@ CODEC_PRESETS: dict[str, CodecConfig] = {
     "tiny": CodecConfig(
         sample_rate=16_000,
         num_channels=1,
-        stem_stride=10,
-        stem_kernel=40,
-        strides=(4, 4),
-        channels=(48, 96, 192),
+        stem="spectrum",
+        stem_stride=80,
+        stem_kernel=400,
+        strides=(2,),
+        channels=(96, 192),
         dilations=(1, 3),
         hidden_dim=192,
         num_heads=4,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model.codec.config import CodecConfig
 from model.codec.layers import CenteredConv, CenteredUnit, ChannelNorm, EncoderLayer
+from model.codec.mel import mel_frequencies
 
 _KERNEL = 3
+_FLOOR = 1e-3
+_LOG_SCALE = 0.3
+_FIRST_LOG_STD = -2.5
+"""Posteriors begin narrow: latents that are mostly noise are ignored by the decoder for long."""
 LOG_STD_RANGE = (-8.0, 2.0)
 """Bounds of the posterior's log standard deviation; keeps its exponential finite."""
 
@@ -38,6 +45,37 @@ class Stage(nn.Module):
         return silence_after(features, lengths), lengths
 
 
+class SpectralStem(nn.Module):
+    """Log powers of a bank of filters that begins mel-spaced and is then trained.
+
+    Each filter is a pair in quadrature, so that its power does not depend on phase; silence is
+    zero. A departure from the paper's plain convolution, for codecs trained in minutes.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        if config.channels[0] % config.num_channels:
+            raise ValueError(
+                f"{config.channels[0]} spectral filters do not divide among "
+                f"{config.num_channels} channels"
+            )
+        self.filters = CenteredConv(
+            config.num_channels,
+            2 * config.channels[0],
+            config.stem_kernel,
+            stride=config.stem_stride,
+        )
+        with torch.no_grad():
+            self.filters.conv.weight.copy_(_quadrature_bank(config))
+            nn.init.zeros_(cast("Tensor", self.filters.conv.bias))
+
+    def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> Tensor:
+        """Features `batch hidden seq` at the rate of the stem."""
+        real, imaginary = self.filters(waveform).chunk(2, dim=1)
+        power = real.square() + imaginary.square()
+        return _LOG_SCALE * torch.log1p(power / _FLOOR**2)
+
+
 class Encoder(nn.Module):
     """Waveform to posterior parameters, one vector per latent frame; sees both directions."""
 
@@ -45,8 +83,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels
-        self.stem = CenteredConv(
-            config.num_channels, width[0], config.stem_kernel, stride=config.stem_stride
+        self.stem = (
+            SpectralStem(config)
+            if config.stem == "spectrum"
+            else CenteredConv(
+                config.num_channels, width[0], config.stem_kernel, stride=config.stem_stride
+            )
         )
         self.stages = nn.ModuleList(
             Stage(before, after, stride, config.dilations)
@@ -54,10 +96,11 @@ class Encoder(nn.Module):
         )
         self.project = nn.Linear(width[-1], config.hidden_dim)
         self.layers = nn.ModuleList(_layer(config) for _ in range(config.encoder_layers))
-        self.cls = nn.Parameter(torch.randn(config.hidden_dim) * config.hidden_dim**-0.5)
+        self.cls = nn.Linear(config.patch_frames * config.hidden_dim, config.hidden_dim)
         self.aggregator = nn.ModuleList(_layer(config) for _ in range(config.aggregator_layers))
         self.norm = nn.RMSNorm(config.hidden_dim, eps=1e-6)
         self.posterior = nn.Linear(config.hidden_dim, 2 * config.latent_dim)
+        nn.init.constant_(self.posterior.bias[config.latent_dim :], _FIRST_LOG_STD)
 
     def forward(
         self,
@@ -65,6 +108,9 @@ class Encoder(nn.Module):
         num_frames: Int[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch frames latent_dim"], Float[Tensor, "batch frames latent_dim"]]:
         """Mean and log standard deviation.
+
+        The [CLS] vector of a patch begins as a projection of its steps: from a constant it would
+        first see only their average, and learn late what changes within a patch.
 
         Args:
             waveform: Whole frames of samples; zero after the last valid sample of a row.
@@ -90,8 +136,8 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "batch frames hidden"]:
         batch = steps.shape[0]
         patches = rearrange(steps, "b (f p) d -> (b f) p d", p=self.config.patch_frames)
-        cls = repeat(self.cls, "d -> patches 1 d", patches=patches.shape[0])
-        tokens = torch.cat([patches, cls.to(patches.dtype)], dim=1)
+        cls = self.cls(rearrange(patches, "b p d -> b 1 (p d)"))
+        tokens = torch.cat([patches, cls], dim=1)
         for layer in self.aggregator:
             tokens = layer(tokens)
         return rearrange(tokens[:, -1], "(b f) d -> b f d", b=batch)
@@ -105,6 +151,21 @@ def silence_after(
         return features
     beyond = torch.arange(features.shape[-1], device=features.device) >= lengths[:, None]
     return features.masked_fill(beyond[:, None], 0.0)
+
+
+def _quadrature_bank(config: CodecConfig) -> Float[Tensor, "filters channels samples"]:
+    """Cosines, then sines, under a Hann window of unit energy; each channel has its own."""
+    per_channel = config.channels[0] // config.num_channels
+    centre = mel_frequencies(per_channel + 2, config.sample_rate)[1:-1, None]
+    time_s = (torch.arange(config.stem_kernel) - (config.stem_kernel - 1) / 2) / config.sample_rate
+    window = torch.hann_window(config.stem_kernel, periodic=False)
+    window = window / window.square().sum().sqrt()
+    angle = 2 * torch.pi * centre * time_s
+    pair = torch.stack([angle.cos(), angle.sin()]).float() * window
+    own = torch.eye(config.num_channels)
+    return rearrange(
+        pair[:, None, :, None] * own[None, :, None, :, None], "q c f i k -> (q c f) i k"
+    )
 
 
 def _layer(config: CodecConfig) -> EncoderLayer:

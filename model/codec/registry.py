@@ -41,11 +41,12 @@ def codec_preset(name: str) -> dict[str, Any]:
     return VAECodec.describe(CODEC_PRESETS[name])
 
 
-def build_codec(config: dict[str, Any]) -> AudioCodec:
-    """An untrained codec; the same configuration always gives the same weights.
+def build_codec(config: dict[str, Any], seed: int = 0) -> AudioCodec:
+    """An untrained codec; the same configuration and seed always give the same weights.
 
     Args:
         config: Values of `config_dict` or `codec_preset`.
+        seed: Of the initial weights.
 
     Raises:
         ValueError: On an unknown architecture or a wrong value.
@@ -54,7 +55,7 @@ def build_codec(config: dict[str, Any]) -> AudioCodec:
     name = values.pop("name", None)
     if name not in _ARCHITECTURES:
         raise ValueError(f"no codec architecture {name!r}; there are {', '.join(_ARCHITECTURES)}")
-    return _ARCHITECTURES[name](values).eval()
+    return _ARCHITECTURES[name](values, seed).eval()
 
 
 def codec_files(codec: AudioCodec) -> dict[str, bytes]:

@@ -41,9 +41,9 @@ class VAECodec(nn.Module):
             self.decoder = Decoder(config)
 
     @classmethod
-    def from_config(cls, values: dict[str, Any]) -> VAECodec:
+    def from_config(cls, values: dict[str, Any], seed: int = 0) -> VAECodec:
         """An untrained codec from the values of `config_dict`, without the name."""
-        return cls(codec_config_from_dict(values))
+        return cls(codec_config_from_dict(values), seed)
 
     def config_dict(self) -> dict[str, Any]:
         """Plain values from which the registry builds the same architecture again."""
@@ -55,20 +55,6 @@ class VAECodec(nn.Module):
         values = dataclasses.asdict(config)
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": cls.name, **plain}
-
-    def forward(
-        self,
-        waveform: Float[Tensor, "batch channels samples"],
-        noise: Float[Tensor, "batch frames latent_dim"],
-    ) -> tuple[Float[Tensor, "batch channels samples"], Posterior]:
-        """Reconstruction from a posterior sample, with gradients, for training.
-
-        Args:
-            waveform: Whole frames of samples.
-            noise: Standard Gaussian; `mean + std * noise` is decoded.
-        """
-        posterior = Posterior(*self.encoder(waveform))
-        return self.decoder(posterior.mean + posterior.log_std.exp() * noise), posterior
 
     def encode(
         self,

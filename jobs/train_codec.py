@@ -1,0 +1,40 @@
+"""`audiocalm train-codec`: train an audio codec on ingested clips, on Ray Train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.options import main_of, parser, run, settings_from
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    built = parser(
+        "train-codec",
+        "Train an audio codec on ingested clips.\n\n"
+        "Running the same command again goes on from the last checkpoint. The finished codec is "
+        "OUTPUT/codec.",
+    )
+    built.add_argument("--clips", required=True, help="directory written by ingest")
+    built.add_argument("--output", required=True, help="directory of this run")
+    options = built.parse_args(argv)
+
+    def body() -> None:
+        from pipeline.cluster import ray_cluster
+        from pipeline.storage import Folder
+        from pipeline.training.codec_job import train_codec
+        from pipeline.training.codec_settings import TrainCodecSettings
+
+        settings = settings_from(TrainCodecSettings, options)
+        with ray_cluster():
+            metrics = train_codec(settings, Folder.at(options.clips), Folder.at(options.output))
+        print(
+            f"codec in {options.output}/codec: loss {metrics['loss_first']:.3f} -> "
+            f"{metrics['loss_last']:.3f}, validation {metrics['validation']['total']:.3f}"
+        )
+
+    return run(body, options)
+
+
+if __name__ == "__main__":
+    main_of(main)

@@ -1,0 +1,227 @@
+"""What the codec is trained for: spectra at several resolutions, mel bands, and easy latents.
+
+All spectra are float32. Stereo is compared as mid and side at full weight and as left and right at
+half: a codec that only pleases left and right may lose the width of the image unnoticed.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from model.codec.mel import mel_filters
+from model.codec.protocol import Posterior
+from model.codec.vae import VAECodec
+
+_QUIETEST = 1e-2
+"""Mean magnitude that quieter targets are treated as, so that near-silence does not dominate."""
+_STEREO_WEIGHTS = (1.0, 1.0, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecLossConfig:
+    """Weights and resolutions of the reconstruction loss."""
+
+    window_lengths: tuple[int, ...] = (2048, 1024, 512, 256, 128, 64)
+    """Windows of the multi-resolution STFT, samples; the hop is a quarter."""
+    log_magnitude: float = 1.0
+    """Weight of the L1 distance of log magnitudes: quiet parts count as much as loud ones."""
+    linear_magnitude: float = 1.0
+    """Weight of the L1 distance of magnitudes, relative to the loudness of the target."""
+    phase: float = 0.5
+    """Weight of the distance of compressed complex spectra: magnitude and phase together."""
+    phase_exponent: float = 0.3
+    """Compression of magnitudes in the phase term, within (0, 1]."""
+    mel: float = 1.0
+    """Weight of the L1 distance of log-mel bands."""
+    mel_window: int = 1024
+    """Window of the mel spectrum, samples; the hop is a quarter."""
+    num_mels: int = 80
+    """Mel bands."""
+    floor: float = 1e-3
+    """Magnitude below which logarithms do not look, relative to full scale: -60 dB."""
+    kl: float = 1e-2
+    """Weight of the KL divergence to a standard Gaussian, mean over latents."""
+
+    def __post_init__(self) -> None:
+        if not self.window_lengths or min(self.window_lengths) < 16:
+            raise ValueError(f"window_lengths {self.window_lengths}: give at least one, each >= 16")
+        if any(length % 4 for length in (*self.window_lengths, self.mel_window)):
+            raise ValueError("window lengths must be multiples of 4, the hop is a quarter")
+        for name in ("log_magnitude", "linear_magnitude", "phase", "mel", "kl"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 < self.floor < 1:
+            raise ValueError(f"floor {self.floor} is outside (0, 1)")
+        if not 0 < self.phase_exponent <= 1:
+            raise ValueError(f"phase_exponent {self.phase_exponent} is outside (0, 1]")
+        if self.num_mels <= 0:
+            raise ValueError(f"num_mels is {self.num_mels}; it must be positive")
+
+
+class CodecObjective(nn.Module):
+    """A codec and its loss as one module, so that data-parallel training wraps both.
+
+    Args:
+        codec: The codec to train.
+        config: Terms of the loss.
+        latent_noise: Noise on the latents in training, relative to their spread.
+    """
+
+    def __init__(self, codec: VAECodec, config: CodecLossConfig, latent_noise: float) -> None:
+        super().__init__()
+        self.codec, self.config, self.latent_noise = codec, config, latent_noise
+
+    def forward(
+        self,
+        waveform: Float[Tensor, "batch channels samples"],
+        noise: Float[Tensor, "2 batch frames latent_dim"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Losses of reconstructing `waveform`, a whole number of frames.
+
+        Args:
+            waveform: What is encoded and compared with.
+            noise: Standard Gaussian: the posterior's draw, then the regularising noise.
+        """
+        posterior = Posterior(*self.codec.encoder(waveform))
+        latents = posterior.mean + posterior.log_std.exp() * noise[0]
+        latents = regularised(latents, noise[1], self.latent_noise)
+        output = self.codec.decoder(latents)
+        rate = self.codec.timebase.sample_rate
+        return codec_losses(output, waveform, posterior, self.config, rate)
+
+
+def codec_losses(
+    output: Float[Tensor, "batch channels samples"],
+    target: Float[Tensor, "batch channels samples"],
+    posterior: Posterior,
+    config: CodecLossConfig,
+    sample_rate: int,
+) -> dict[str, Float[Tensor, ""]]:
+    """Every term, unweighted, and their weighted sum as `total`; means over the batch.
+
+    Raises:
+        ValueError: If the shapes of output and target differ.
+    """
+    if output.shape != target.shape:
+        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ")
+    spectral = [
+        spectral_distances(mine, theirs, config, sample_rate)
+        for mine, theirs in zip(views(output), views(target), strict=True)
+    ]
+    weights = _STEREO_WEIGHTS if len(spectral) > 1 else (1.0,)
+    terms = {
+        name: sum(
+            (w * view[name] for w, view in zip(weights, spectral, strict=True)),
+            start=output.new_zeros(()),
+        )
+        / sum(weights)
+        for name in spectral[0]
+    }
+    terms["kl"] = kl_divergence(posterior)
+    total = sum((getattr(config, name) * term for name, term in terms.items()), terms["kl"] * 0)
+    return {"total": total, **terms}
+
+
+def views(
+    waveform: Float[Tensor, "batch channels samples"],
+) -> list[Float[Tensor, "batch samples"]]:
+    """What is compared: the channel of mono; mid, side, left and right of stereo."""
+    if waveform.shape[1] == 1:
+        return [waveform[:, 0]]
+    left, right = waveform[:, 0], waveform[:, 1]
+    return [(left + right) / 2, (left - right) / 2, left, right]
+
+
+def spectral_distances(
+    output: Float[Tensor, "batch samples"],
+    target: Float[Tensor, "batch samples"],
+    config: CodecLossConfig,
+    sample_rate: int,
+) -> dict[str, Tensor]:
+    """Log-magnitude, magnitude, phase and mel terms of one view, mean over resolutions."""
+    joined = torch.cat([output, target]).float()
+    names = ("log_magnitude", "linear_magnitude", "phase")
+    sums = dict.fromkeys(names, joined.new_zeros(()))
+    magnitude = None
+    for length in sorted(config.window_lengths, key=lambda length: length == config.mel_window):
+        spectrum = stft(joined, length)
+        magnitude = spectrum.abs().clamp(min=config.floor)
+        for name, distance in zip(names, _distances(spectrum, magnitude, config), strict=True):
+            sums[name] = sums[name] + distance / len(config.window_lengths)
+    if magnitude is None or config.mel_window not in config.window_lengths:
+        magnitude = stft(joined, config.mel_window).abs()
+    mel_mine, mel_theirs = log_mel(magnitude, config, sample_rate).chunk(2)
+    return {**sums, "mel": (mel_mine - mel_theirs).abs().mean()}
+
+
+def _distances(
+    spectrum: Tensor, magnitude: Tensor, config: CodecLossConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-magnitude, magnitude and phase distance of a batch whose second half is the target."""
+    mine, theirs = magnitude.chunk(2)
+    loudness = theirs.mean(dim=(1, 2), keepdim=True).clamp(min=_QUIETEST)
+    log_mine, log_theirs = magnitude.log().chunk(2)
+    squeezed = torch.view_as_real(spectrum) * magnitude.pow(config.phase_exponent - 1)[..., None]
+    phase_mine, phase_theirs = squeezed.chunk(2)
+    return (
+        (log_mine - log_theirs).abs().mean(),
+        ((mine - theirs).abs() / loudness).mean(),
+        (phase_mine - phase_theirs).abs().mean(),
+    )
+
+
+def kl_divergence(posterior: Posterior) -> Float[Tensor, ""]:
+    """KL divergence of the posterior from a standard Gaussian, nats per latent.
+
+    Source:
+        Auto-encoding variational Bayes, arXiv:1312.6114, appendix B.
+    """
+    mean, log_std = posterior.mean.float(), posterior.log_std.float()
+    return (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).mean()
+
+
+def regularised(
+    latents: Float[Tensor, "batch frames latent_dim"],
+    noise: Float[Tensor, "batch frames latent_dim"],
+    scale: float,
+) -> Float[Tensor, "batch frames latent_dim"]:
+    """Latents with noise of `scale` times their own spread, per dimension.
+
+    The decoder learns to forgive what a generator gets slightly wrong, at whatever scale the
+    encoder has chosen for its latents; the KL term alone can be escaped by small variances.
+    """
+    spread = latents.detach().float().std(dim=(0, 1), correction=0)
+    return latents + scale * spread.to(latents.dtype) * noise
+
+
+def stft(waveform: Float[Tensor, "batch samples"], window_length: int) -> torch.Tensor:
+    """Complex spectrum `batch bins seq`, Hann window, hop of a quarter, unit window energy."""
+    window = _hann(window_length, waveform.device)
+    return torch.stft(
+        waveform,
+        window_length,
+        window_length // 4,
+        window=window,
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
+
+
+def log_mel(
+    magnitude: Float[Tensor, "batch bins seq"], config: CodecLossConfig, sample_rate: int
+) -> Float[Tensor, "batch mels seq"]:
+    """Natural logarithm of mel bands of the magnitudes at `mel_window`."""
+    filters = mel_filters(config.num_mels, config.mel_window, sample_rate).to(magnitude.device)
+    return (filters @ magnitude).clamp(min=config.floor).log()
+
+
+@functools.lru_cache(maxsize=32)
+def _hann(window_length: int, device: torch.device) -> Tensor:
+    window = torch.hann_window(window_length, device=device)
+    return window / window.square().sum().sqrt()

@@ -1,0 +1,110 @@
+"""Checkpoints of codec training: tensors in safetensors, the rest in JSON, nothing pickled.
+
+A checkpoint is a folder `step-00000200`; its `state.json` names the digest of every file and is
+written last, so that a folder without it is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from pipeline.errors import IncompleteError
+from pipeline.storage import Folder, sha256
+
+logger = logging.getLogger(__name__)
+
+_STATE = "state.json"
+_PREFIX = "step-"
+
+
+def save_checkpoint(
+    folder: Folder,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+) -> None:
+    """Write one checkpoint.
+
+    Args:
+        folder: Where checkpoints lie.
+        step: Steps taken.
+        tensors: State dicts by file stem.
+        optimizer: Its moments go into a file of tensors, its hyper-parameters into the JSON.
+        state: More plain values to get back.
+    """
+    target = folder.child(f"{_PREFIX}{step:08d}")
+    moments = optimizer.state_dict()
+    flat = {
+        f"{index}.{name}": value
+        for index, values in moments["state"].items()
+        for name, value in values.items()
+    }
+    payloads = {
+        f"{stem}.safetensors": _bytes(values)
+        for stem, values in {**tensors, "optimizer": flat}.items()
+    }
+    for name, payload in payloads.items():
+        target.write_bytes(name, payload)
+    target.write_json(
+        _STATE,
+        {
+            "step": step,
+            "files": {name: sha256(payload) for name, payload in payloads.items()},
+            "param_groups": moments["param_groups"],
+            "state": dict(state),
+        },
+    )
+
+
+def checkpoint_steps(folder: Folder) -> list[int]:
+    """Steps of the complete checkpoints, ascending."""
+    names = [name for name in folder.files(_STATE, recursive=True) if name.startswith(_PREFIX)]
+    return sorted(int(name.split("/")[0].removeprefix(_PREFIX)) for name in names)
+
+
+def load_checkpoint(
+    folder: Folder,
+    step: int,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by file stem and the plain values of one checkpoint; restores the optimizer.
+
+    Raises:
+        IncompleteError: If a file is missing or differs from its digest.
+    """
+    source = folder.child(f"{_PREFIX}{step:08d}")
+    card = source.read_json(_STATE)
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name, digest in card["files"].items():
+        payload = source.read_bytes(name) if source.exists(name) else b""
+        if sha256(payload) != digest:
+            raise IncompleteError(
+                f"{source.uri}/{name} is missing or damaged; delete {source.uri} to go on from "
+                "the checkpoint before it"
+            )
+        tensors[name.removesuffix(".safetensors")] = load(payload)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.pop("optimizer").items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": card["param_groups"]})
+    return tensors, card["state"]
+
+
+def prune_checkpoints(folder: Folder, kept: int) -> None:
+    """Delete all but the latest checkpoints; the marker goes first."""
+    for step in checkpoint_steps(folder)[:-kept]:
+        name = f"{_PREFIX}{step:08d}"
+        folder.delete(f"{name}/{_STATE}")
+        folder.filesystem.delete_dir(folder.join(name))
+
+
+def _bytes(values: Mapping[str, Tensor]) -> bytes:
+    return save({name: value.detach().cpu().contiguous() for name, value in values.items()})

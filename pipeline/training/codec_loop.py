@@ -1,0 +1,299 @@
+"""Training of the codec: the loop one worker runs, and the Ray Train job around it.
+
+The loop is a plain function of settings, clips and its place in the group; with a world size of one
+it needs neither Ray nor a process group. Running the same job again goes on from the last
+checkpoint and ends in the same weights as a run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.codec.losses import CodecObjective
+from model.codec.registry import build_codec, codec_files
+from model.codec.vae import VAECodec
+from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
+from pipeline.errors import NonFiniteError
+from pipeline.storage import Folder
+from pipeline.tracking import RunReference, Tracker
+from pipeline.training.codec_checkpoint import (
+    checkpoint_steps,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from pipeline.training.codec_data import CropSource, read_spans
+from pipeline.training.codec_report import reconstructions, validation_losses
+from pipeline.training.codec_settings import TrainCodecSettings
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""Folder of checkpoints in the output directory."""
+CODEC = "codec"
+"""Folder of the finished codec in the output directory."""
+METRICS = "metrics.json"
+"""Losses and facts of the finished run; its presence says that the run has finished."""
+_NOISE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker's place in the group.
+
+    Attributes:
+        rank: From 0.
+        world_size: Workers in all.
+        device: Where its codec lies.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over all workers, the same bits on each."""
+        if self.world_size == 1:
+            return values
+        dist.all_reduce(values)
+        return values / self.world_size
+
+    def wait(self) -> None:
+        """Until all workers are here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def run_worker(
+    settings: TrainCodecSettings,
+    clips: Folder,
+    output: Folder,
+    *,
+    worker: Worker,
+    run: RunReference | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> None:
+    """Train to the last step, and write the codec from the first worker.
+
+    Args:
+        settings: The recipe.
+        clips: Complete `clips/` directory.
+        output: Where checkpoints and the codec go.
+        worker: This worker's place.
+        run: MLflow run to log to.
+        report: Called by every worker with the losses at each logged step.
+
+    Raises:
+        NonFiniteError: If a loss or gradient is not finite on any worker; raised on all of them.
+    """
+    tracker = Tracker(run if worker.rank == 0 else None)
+    training = CodecTraining(settings, clips, output, worker)
+    training.resume()
+    for point in training.steps():
+        if worker.rank == 0:
+            rate = {"codec/steps_per_s": training.steps_per_s}
+            named = {f"codec/{name}": value for name, value in point.items() if name != "step"}
+            tracker.log_metrics(named | rate, int(point["step"]))
+            logger.info("step %d: loss %.4f", point["step"], point["total"])
+        if report is not None:
+            report(point)
+    worker.wait()
+    if worker.rank == 0:
+        finish(training, clips, output, tracker)
+
+
+class CodecTraining:
+    """The state of one worker's training, advanced step by step.
+
+    Args:
+        settings: The recipe.
+        clips: Complete `clips/` directory.
+        output: Where checkpoints go.
+        worker: This worker's place.
+    """
+
+    def __init__(
+        self, settings: TrainCodecSettings, clips: Folder, output: Folder, worker: Worker
+    ) -> None:
+        self.settings, self.worker = settings, worker
+        self.checkpoints = output.child(CHECKPOINTS)
+        config = settings.codec_config()
+        self.codec = _trainable(build_codec(config, settings.seed)).to(worker.device).train()
+        self.average = _trainable(build_codec(config, settings.seed)).to(worker.device)
+        groups = parameter_groups(self.codec, settings.optim)
+        self.optimizer = adamw(groups, settings.optim)
+        objective = CodecObjective(self.codec, settings.loss, settings.latent_noise)
+        self.objective: nn.Module = objective
+        if worker.world_size > 1:
+            devices = [worker.device] if worker.device.startswith("cuda") else None
+            self.objective = DistributedDataParallel(objective, device_ids=devices)
+        self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
+        self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        self.steps_per_s = 0.0
+        self._sums: dict[str, float] = {}
+        self._clock = (0, time.perf_counter())
+
+    def resume(self) -> None:
+        """Go on from the latest checkpoint, if there is one."""
+        found = checkpoint_steps(self.checkpoints)
+        if not found:
+            return
+        tensors, state = load_checkpoint(self.checkpoints, found[-1], self.optimizer)
+        self.codec.load_state_dict(tensors["model"])
+        self.average.load_state_dict(tensors["average"])
+        self.step, self.curve, self._sums = found[-1], state["curve"], state["sums"]
+        self._clock = (self.step, time.perf_counter())
+        logger.info("worker %d goes on from step %d", self.worker.rank, self.step)
+
+    def steps(self) -> Iterator[dict[str, float]]:
+        """Train to the end; yields the mean losses since the last point at every logged step."""
+        settings, last = self.settings, self.settings.optim.num_steps
+        with ThreadPoolExecutor(1, "crops") as loader:
+            pending = loader.submit(self._batch, self.step)
+            while self.step < last:
+                waveform, noise = pending.result()
+                if self.step + 1 < last:
+                    pending = loader.submit(self._batch, self.step + 1)
+                self._update(waveform, noise)
+                is_last = self.step == last
+                if self.step % settings.log_every == 0 or is_last:
+                    yield self._point()
+                if self.step % settings.checkpoint_every == 0 or is_last:
+                    self._save()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        seed, worker = self.settings.seed, self.worker
+        indices = range(worker.rank, self.settings.crops.per_step, worker.world_size)
+        shape = (2, self.num_frames, self.codec.latent_dim)
+        noise = [
+            np.random.default_rng([seed, step, index, _NOISE]).standard_normal(shape, np.float32)
+            for index in indices
+        ]
+        waveform = torch.from_numpy(self.source.batch(seed, step, indices))
+        return waveform, torch.from_numpy(np.stack(noise, axis=1))
+
+    def _update(self, waveform: Tensor, noise: Tensor) -> None:
+        optim = self.settings.optim
+        set_rates(self.optimizer.param_groups, self.step, optim)
+        device = self.worker.device
+        losses = self.objective(waveform.to(device), noise.to(device))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        limit = optim.clip_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.codec.parameters(), limit)
+        names = [*losses, "gradient_norm"]
+        values = self.worker.mean(torch.stack([*losses.values(), norm]).detach())
+        if not bool(values.isfinite().all()):
+            bad = ", ".join(n for n, v in zip(names, values.tolist(), strict=True) if v - v != 0)
+            raise NonFiniteError(
+                f"step {self.step + 1}: {bad} not finite on some worker; the weights are untouched "
+                "since the last checkpoint, try a lower optim.learning_rate"
+            )
+        self.optimizer.step()
+        decay = average_decay(self.step, optim)
+        update_average(list(self.average.parameters()), list(self.codec.parameters()), decay)
+        self.step += 1
+        for name, value in zip(names, values.tolist(), strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._sums["count"] = self._sums.get("count", 0.0) + 1
+
+    def _point(self) -> dict[str, float]:
+        count = self._sums.pop("count")
+        point = {name: value / count for name, value in self._sums.items()}
+        self._sums = {}
+        begin, since = self._clock
+        self._clock = (self.step, time.perf_counter())
+        self.steps_per_s = (self.step - begin) / max(1e-9, self._clock[1] - since)
+        self.curve.append({"step": self.step, **point})
+        return self.curve[-1]
+
+    def _save(self) -> None:
+        if self.worker.rank == 0:
+            tensors = {"model": self.codec.state_dict(), "average": self.average.state_dict()}
+            state = {"curve": self.curve, "sums": self._sums}
+            save_checkpoint(self.checkpoints, self.step, tensors, self.optimizer, state)
+            prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
+        self.worker.wait()
+
+
+def crop_source(
+    settings: TrainCodecSettings, clips: Folder, split: str, codec: VAECodec, num_frames: int
+) -> CropSource:
+    """Crops of one split for a codec; an empty split falls back to the training clips."""
+    spans = read_spans(clips, split)
+    if not spans and split != "train":
+        logger.warning("no clips of split %s; the training clips stand in", split)
+        spans = read_spans(clips, "train")
+    return CropSource(
+        spans,
+        sample_rate=codec.timebase.sample_rate,
+        num_channels=codec.num_channels,
+        crop_samples=codec.timebase.num_samples(num_frames),
+        weights=settings.crops.modality_weights,
+        memory_limit_bytes=settings.crops.memory_limit_bytes if split == "train" else 0,
+    )
+
+
+def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker) -> None:
+    """Measure the averaged codec and write it, its reconstructions and, last, the metrics."""
+    settings, codec = training.settings, training.average.cpu().eval()
+    held_out = crop_source(settings, clips, "validation", codec, training.num_frames)
+    measured = validation_losses(
+        codec, held_out, settings.validation_crops, settings.seed, settings.loss
+    )
+    num_frames = codec.timebase.frames_in(settings.reconstruction_s)
+    longer = crop_source(settings, clips, "validation", codec, num_frames)
+    files = reconstructions(codec, longer, settings.reconstructions, settings.seed)
+    for name, payload in files.items():
+        output.child("reconstructions").write_bytes(name, payload)
+    for name, payload in codec_files(codec).items():
+        output.child(CODEC).write_bytes(name, payload)
+    tracker.log_metrics({f"codec/validation_{k}": v for k, v in measured.items()}, training.step)
+    metrics = {
+        "steps": training.step,
+        "parameters": sum(parameter.numel() for parameter in codec.parameters()),
+        "loss_first": training.curve[0]["total"],
+        "loss_last": training.curve[-1]["total"],
+        "validation": measured,
+        "unreadable_clips": training.source.num_unreadable,
+        "curve": training.curve,
+    }
+    output.write_json(METRICS, metrics)
+    if tracker.is_active:
+        _log_files(tracker, files)
+    logger.info(
+        "codec of %d parameters: loss %.4f to %.4f, validation %.4f",
+        metrics["parameters"],
+        metrics["loss_first"],
+        metrics["loss_last"],
+        measured["total"],
+    )
+
+
+def _log_files(tracker: Tracker, files: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, payload in files.items():
+            path = Path(folder, name)
+            path.write_bytes(payload)
+            tracker.log_file(path, "reconstructions")
+
+
+def _trainable(codec: Any) -> VAECodec:
+    if not isinstance(codec, VAECodec):
+        raise ValueError(f"codec {codec.name!r} cannot be trained here; use the vae architecture")
+    return codec

@@ -1,0 +1,109 @@
+"""Settings of codec training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from model.codec.losses import CodecLossConfig
+from model.codec.registry import codec_preset
+from model.optim import OptimConfig
+from pipeline.settings import Settings
+from pipeline.tracking import TrackingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecOptimConfig(OptimConfig):
+    """`OptimConfig` with the defaults of codec training."""
+
+    num_steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    decay_share: float = 1.0
+    final_share: float = 0.05
+    decay: Any = "cosine"
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 0.01
+    ema_decay: float = 0.995
+
+
+class CropSettings(Settings):
+    """What one training step hears."""
+
+    duration_s: float = Field(default=0.96, gt=0, le=60)
+    """Length of a crop, seconds; rounded to whole latent frames."""
+    per_step: int = Field(default=16, gt=0)
+    """Crops of one optimiser step, over all workers together."""
+    modality_weights: dict[str, float] = Field(default_factory=dict)
+    """Share of crops by modality, relative; those not named count 1, absent ones nothing."""
+    memory_limit_bytes: int = Field(default=512 * 2**20, ge=0)
+    """A corpus below this size as 16-bit samples at the codec's rate is decoded once and kept, in
+    each worker; a larger one is decoded crop by crop."""
+
+
+class ResourceSettings(Settings):
+    """Workers of the job."""
+
+    workers: int = Field(default=2, ge=1)
+    """Ray Train workers, one process each; divides the crops per step."""
+    cpus_per_worker: float = Field(default=1, gt=0)
+    """Logical CPUs of a worker."""
+    use_gpu: bool = False
+    """One GPU per worker, with NCCL instead of gloo."""
+    max_failures: int = Field(default=2, ge=-1)
+    """Restarts of a crashed worker group, from the last checkpoint; -1 has no limit."""
+
+
+class TrainCodecSettings(Settings):
+    """The recipe of `train-codec`."""
+
+    preset: str = "tiny"
+    """Codec preset: tiny, small or paper."""
+    codec: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the codec configuration that differ from the preset."""
+    loss: CodecLossConfig = Field(default_factory=CodecLossConfig)
+    """Terms of the loss."""
+    latent_noise: float = Field(default=0.05, ge=0, le=1)
+    """Noise added to latents in training, relative to their spread."""
+    optim: CodecOptimConfig = Field(default_factory=CodecOptimConfig)
+    """Optimiser, schedule and weight average."""
+    crops: CropSettings = Field(default_factory=CropSettings)
+    """Crops of a step."""
+    resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    """Workers."""
+    tracking: TrackingSettings = Field(default_factory=TrackingSettings)
+    """MLflow."""
+    seed: int = Field(default=0, ge=0)
+    """Of the initial weights, the crops and the noise."""
+    checkpoint_every: int = Field(default=200, gt=0)
+    """Steps between checkpoints."""
+    checkpoints_kept: int = Field(default=2, ge=1)
+    """Most recent checkpoints that stay."""
+    log_every: int = Field(default=20, gt=0)
+    """Steps between logged losses; each is a mean over the steps since the last."""
+    validation_crops: int = Field(default=32, ge=1)
+    """Crops of the validation split that the finished codec is measured on."""
+    reconstructions: int = Field(default=6, ge=0)
+    """Validation crops that are written as audio and spectrograms."""
+    reconstruction_s: float = Field(default=4.0, gt=0, le=60)
+    """Longest reconstruction, seconds."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainCodecSettings:
+        if self.crops.per_step % self.resources.workers:
+            raise ValueError(
+                f"crops.per_step {self.crops.per_step} does not divide into "
+                f"{self.resources.workers} workers; change either"
+            )
+        self.codec_config()
+        return self
+
+    def codec_config(self) -> dict[str, Any]:
+        """Configuration of the codec: the preset with its changes.
+
+        Raises:
+            ValueError: On an unknown preset or field.
+        """
+        return codec_preset(self.preset) | self.codec
