@@ -163,8 +163,8 @@ class _SndfileDecoder:
             part = buffer[filled : filled + _STEP]
             try:
                 count = len(self._file.read(out=part, dtype="float32"))
-            except soundfile.LibsndfileError as error:
-                self.warnings.append(f"damaged: decoding stopped, {error}".rstrip(": "))
+            except soundfile.LibsndfileError:
+                self.warnings.append("damaged: decoding stopped before the end")
                 return filled, False
             filled += count
             if count < len(part):

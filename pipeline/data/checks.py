@@ -111,10 +111,11 @@ class Meter:
         """
         peak = float(np.abs(block).max(initial=0.0))
         if not math.isfinite(peak):
+            odd = ~np.isfinite(block)
+            first = self._num_samples + int(odd.any(axis=0).argmax())
             raise UnfitError(
                 Reason.NON_FINITE,
-                f"{int((~np.isfinite(block)).sum())} samples are NaN or infinite, the first after "
-                f"{self._num_samples / self._rate:.3f} s or later",
+                f"NaN or infinite samples, the first at {first / self._rate:.4f} s",
             )
         if peak > MAX_OVERSHOOT:
             raise UnfitError(

@@ -135,24 +135,24 @@ class CorpusFolder:
         return self.listing.folder.child(self.root, name).uri.rstrip("/")
 
     def read_bytes(self, name: str) -> bytes:
-        """A file's contents."""
-        return self.listing.folder.read_bytes(posixpath.join(self.root, name))
+        """A file's contents.
+
+        Raises:
+            ManifestError: If it cannot be read.
+        """
+        try:
+            return self.listing.folder.read_bytes(posixpath.join(self.root, name))
+        except OSError as error:
+            raise ManifestError(Reason.NOT_A_FILE, f"cannot be read: {error}") from error
 
     def head(self, name: str) -> bytes:
-        """The first bytes of a file."""
+        """The first bytes of a file; none of one that cannot be read."""
         if name not in self._heads:
-            with self.listing.folder.open(posixpath.join(self.root, name)) as stream:
-                self._heads[name] = stream.read(HEAD_BYTES)
+            self._heads[name] = b""
+            with contextlib.suppress(OSError):
+                with self.listing.folder.open(posixpath.join(self.root, name)) as stream:
+                    self._heads[name] = stream.read(HEAD_BYTES)
         return self._heads[name]
-
-    def exists_above(self, name: str) -> bool:
-        """Whether a directory above, within the input, holds a file of that name."""
-        above = self.root
-        while above:
-            above = posixpath.dirname(above)
-            if posixpath.join(above, name) in self.listing.files:
-                return True
-        return False
 
     def claim(self, name: str) -> None:
         """Note that the corpus accounts for a file."""

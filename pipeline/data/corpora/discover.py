@@ -20,6 +20,7 @@ from pipeline.data.corpora.listing import (
 )
 from pipeline.data.corpora.manifests import ManifestError, read_json, read_lines
 from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
+from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import ClipRow, Reject, split_of
 from pipeline.errors import SettingsError
@@ -247,18 +248,21 @@ class _Search:
         home.rejects.append(reject(reason, detail, corpus=home.name, uri=uri))
 
     def _why_unclaimed(self, name: str) -> tuple[Reason, str]:
-        payload = self._listing.folder.read_bytes(name)
+        view = self._view(posixpath.dirname(name))
+        last = posixpath.basename(name)
         try:
+            payload = view.read_bytes(last)
             if suffix_of(name) == ".json":
                 read_json(payload)
             elif suffix_of(name) != ".parquet":
                 next(read_lines(payload))
         except ManifestError as error:
             return error.reason, error.detail
-        return (
-            Reason.UNCLAIMED,
-            "no layout reads it: its columns or keys name no audio, or there is none beside it",
-        )
+        detail = "no layout reads it: nothing in it names audio files of its folder"
+        if suffix_of(name) in (".csv", ".tsv"):
+            columns = header_of(view, last)[0][:8]
+            detail = f"no layout reads it: the first row {columns} names no audio column and label"
+        return Reason.UNCLAIMED, detail
 
 
 def _with_splits(

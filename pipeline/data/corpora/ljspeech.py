@@ -80,6 +80,14 @@ def _row(folder: CorpusFolder, name: str, line: Line) -> ClipRow | Reject:
         return folder.reject(
             Reason.MISSING_VALUE, "the transcript is empty", name, line=line.number, field="text"
         )
+    if max(map(len, texts)) > 4 * min(map(len, texts)) + 40:
+        return folder.reject(
+            Reason.CONFLICT,
+            f"text and normalised text of {len(texts[0])} and {len(texts[-1])} characters cannot "
+            "be the same words",
+            name,
+            line=line.number,
+        )
     is_original = bool(_ORIGINAL_ID.fullmatch(cells[0]))
     return folder.clip(
         cells[0],

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.lookup import stem_of
-from pipeline.data.corpora.manifests import clean_text
+from pipeline.data.corpora.manifests import ManifestError, clean_text
 from pipeline.data.schema import ClipRow, Reject
 
 README = "README.md"
@@ -74,4 +74,7 @@ class SamplePack:
 
 
 def _readme(folder: CorpusFolder) -> str:
-    return folder.read_bytes(README).decode(errors="replace")
+    try:
+        return folder.read_bytes(README).decode(errors="replace")
+    except ManifestError:
+        return ""
