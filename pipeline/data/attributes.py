@@ -33,6 +33,7 @@ _PITCH_RATE = 8000
 _TEMPO_PRIOR_BPM = 120.0
 _TEMPO_RANGE_BPM = (40.0, 240.0)
 _MIN_TEMPO_S = 4.0
+_ONSET_RISE = 0.3  # mean over bands of the rise in one hop, nepers; noise alone stays below
 PITCH_RANGES = {
     "speech": PitchRange(60.0, 420.0),
     "sound": PitchRange(60.0, 1000.0),
@@ -235,7 +236,7 @@ def _rhythm(spectrum: _Spectrum, *, with_tempo: bool) -> dict[str, float]:
     onset = spectrum.onset
     if len(onset) < 20:
         return {}
-    threshold = max(0.15, float(np.median(onset) + 2 * onset.std()))
+    threshold = float(np.median(onset)) + _ONSET_RISE
     peaks = (onset[1:-1] > onset[:-2]) & (onset[1:-1] >= onset[2:]) & (onset[1:-1] > threshold)
     times = np.flatnonzero(peaks)
     apart = int((np.diff(times) > 5).sum()) + 1 if len(times) else 0

@@ -19,6 +19,7 @@ from pipeline.data.descriptions.vocabulary import (
 )
 
 MAX_LABEL_WORDS = 8
+_MIN_ACTIVITY_S = 2.0  # of a single hit nobody says how often it comes
 _AUDIO_NAME = re.compile(
     r"\S+\.(?:wav|wave|mp3|ogg|oga|opus|flac|m4a|aac|aiff?|webm|wma|mp4|json|csv|txt)\b", re.I
 )
@@ -36,11 +37,8 @@ _SINGERS = {
     "male": ("a man", "a male singer", "a male vocalist", "a male voice"),
     "": ("a singer", "a vocalist", "a voice", "someone"),
 }
-_VOICES = {
-    "female": ("female voice", "woman's voice", "female speaker"),
-    "male": ("male voice", "man's voice", "male speaker"),
-    "": ("voice", "speaker"),
-}
+_VOICES = {"female": ("female voice", "woman's voice"), "male": ("male voice", "man's voice")}
+_SPEAKERS = {"female": ("female speaker", "woman"), "male": ("male speaker", "man")}
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,8 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
         value = attributes.get(scale.attribute)
         if value is None or modality not in scale.modalities or scale.slot in slots:
             continue
+        if scale.slot == "activity" and attributes["duration_s"] < _MIN_ACTIVITY_S:
+            continue
         if scale.slot == "tempo" and attributes.get("beat_strength", 0) < MIN_BEAT_STRENGTH:
             continue
         if words := scale.words(value):
@@ -95,9 +95,12 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
 
 def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
     sex = clip["speaker_sex"] if clip["speaker_sex"] in ("female", "male") else ""
-    slots = {"person": (_SINGERS if clip["is_singing"] else _PERSONS)[sex], "voice": _VOICES[sex]}
+    slots: dict[str, tuple[str, ...]] = {}
+    slots["person"] = (_SINGERS if clip["is_singing"] else _PERSONS)[sex]
+    slots["person_voice"] = _VOICES.get(sex, ("voice",))
+    slots["person_noun"] = _SPEAKERS.get(sex, ("speaker",)) + slots["person_voice"]
     if sex:
-        slots["sex"] = (sex,)
+        slots["person_sex"] = (sex,)
     if (language := language_name(clip["language"])) is not None:
         slots["language"] = (language,)
     pitch_hz = attributes.get("pitch_median_hz")
@@ -113,8 +116,9 @@ def _labels(labels: Sequence[str], modality: str) -> dict[str, tuple[str, ...]]:
         phrases = [noun_phrase(label) for label in labels[:3]]
         subjects = join_words([phrase.text for phrase in phrases])
         is_plural = len(phrases) > 1 or phrases[0].is_plural
-        slots["subjects" if is_plural else "subject"] = (subjects,)
+        slots["source_plural" if is_plural else "source_singular"] = (subjects,)
         slots["source"] = (subjects,)
+        slots["source_tags"] = slots.pop("tags")
     return slots
 
 

@@ -2,7 +2,8 @@
 
 In an alternative, `<rule>` stands for one of a rule's alternatives, `{slot}` for one of a slot's
 phrases, `[...]` for a part that may be left out, and `a(n)` for the article that suits the next
-word. An alternative that needs a slot without phrases is never chosen, so no text has a hole.
+word. An alternative that needs a slot without phrases is never chosen, so no text has a hole. No
+text says a thing twice: slots that share the name before the underscore share their subject.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 _ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
 _CONSONANT_SOUND = re.compile(r"(?:eu|ew|one\b|once|uni|use|usu|ute|ukulele|u\b)", re.IGNORECASE)
 _VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|heir|[fhlmnrsx]m\b)", re.IGNORECASE)
+
+_MAX_TRIES = 12
+_DETAIL = (0.3, 0.6, 0.9, 0.9)
 
 Slots = Mapping[str, Sequence[str]]
 """Phrases of every slot that the facts can fill."""
@@ -36,13 +40,18 @@ class Grammar:
     rules: Mapping[str, Sequence[str]]
 
     def write(self, start: str, slots: Slots, rng: random.Random) -> Sentence | None:
-        """One random text from a rule; None if the slots suffice for no alternative."""
+        """One random text from a rule, terse or detailed; None if the slots do not suffice."""
         usable = self._usable(slots)
         if not usable[start]:
             return None
-        form = self._expand(f"<{start}>", usable, slots, rng)
-        text = re.sub(r"\{(\w+)\}", lambda match: pick(slots[match[1]], rng), form)
-        return Sentence(finish(text), " ".join(form.split()))
+        for _ in range(_MAX_TRIES):
+            detail = _DETAIL[int(rng.random() * len(_DETAIL))]
+            form = self._expand(f"<{start}>", usable, slots, rng, detail)
+            subjects = [name.split("_")[0] for name in re.findall(r"\{(\w+)\}", form)]
+            if len(set(subjects)) == len(subjects):
+                text = re.sub(r"\{(\w+)\}", lambda match: pick(slots[match[1]], rng), form)
+                return Sentence(finish(text), " ".join(form.split()))
+        return None
 
     def _usable(self, slots: Slots) -> dict[str, list[str]]:
         """Alternatives of each rule that need no missing slot, by growing the set."""
@@ -57,17 +66,22 @@ class Grammar:
         return usable
 
     def _expand(
-        self, text: str, usable: Mapping[str, Sequence[str]], slots: Slots, rng: random.Random
+        self,
+        text: str,
+        usable: Mapping[str, Sequence[str]],
+        slots: Slots,
+        rng: random.Random,
+        detail: float,
     ) -> str:
         def replace(match: re.Match[str]) -> str:
             rule, slot, optional = match.groups()
             if rule:
-                return self._expand(pick(usable[rule], rng), usable, slots, rng)
+                return self._expand(pick(usable[rule], rng), usable, slots, rng, detail)
             if slot:
                 return match[0]
-            if not _is_filled(optional, usable, slots) or rng.random() < 0.5:
+            if not _is_filled(optional, usable, slots) or rng.random() >= detail:
                 return ""
-            return self._expand(optional, usable, slots, rng)
+            return self._expand(optional, usable, slots, rng, detail)
 
         return _PIECE.sub(replace, text)
 

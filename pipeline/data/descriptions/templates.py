@@ -14,21 +14,20 @@ _MAX_DRAWS = 24
 _KEPT_SHARE = 0.8
 
 _SHARED = {
-    "volume": ("{level}", "fairly {level}", "rather {level}"),
     "recording_note": (
+        "in a(n) {recording} recording",
+        "in a(n) {level} recording",
+        "in a(n) {level}, {recording} recording",
+        "{level}",
+    ),
+    "recording_sentence": (
         "the recording is {recording}",
         "the recording is {level}",
+        "the recording is {level} and {recording}",
         "the sound is {recording}",
-        "a(n) {recording} recording",
-        "a(n) {level}, {recording} recording",
-        "recorded at a(n) {level} volume",
+        "the volume is {level}",
     ),
-    "length_note": (
-        "it lasts {length}",
-        "it is {length} long",
-        "lasting {length}",
-        "{length} long",
-    ),
+    "length_note": ("lasting {length}", "{length} long", "for {length}"),
     "order": ("generate", "make", "create", "produce", "give me", "I want", "synthesize"),
 }
 
@@ -46,21 +45,30 @@ _SPEECH = {
         "the <portrait_bare> <speaks>[ <in_language>][ <manner>].",
         "<keywords>.",
         "[{language} ]speech, <keywords_rest>.",
-        "voice: <keywords_rest>.",
-        "<order> <portrait>[ <speaking> <in_language>][, <manner>].",
+        "{person_voice}: <keywords_rest>.",
+        "<order> a(n) <adjectives> {person_voice}[ <speaking> <in_language>][, <manner>].",
         "<read_order> <in_voice>[, {pace}][, {tone}].",
         "a recording of <who_plain>[ <speaking> <in_language>][ <manner>].",
         "<who> can be heard <speaking>[ <in_language>][ <manner>].",
         "we hear <who_plain> <speaking>[ <in_language>][ {pace}].[ <speech_after>.]",
-        "<recording_note>: <who> <speaks>[ <in_language>][ <manner>].",
+        "<recording_sentence>: <who> <speaks>[ <in_language>][ <manner>].",
         "<who> with a(n) <adjectives> voice <speaks>[ <in_language>][ <manner>].",
         "<who> <speaks>[ <in_language>] in a(n) <adjectives> voice[, <aside>].",
         "the voice is <adjectives>[ and the delivery {pace_adjective}].[ <speech_after>.]",
     ),
-    "who": ("{person}", "{person}", "a(n) {pitch} {voice}", "a(n) <adjectives> {voice}"),
-    "who_plain": ("{person}", "a(n) {pitch} {voice}", "a(n) {tone_adjective} {voice}"),
-    "portrait": ("a(n) {voice}", "a(n) <adjectives> {voice}", "a(n) <adjectives> {voice}"),
-    "portrait_bare": ("{voice}", "<adjectives> {voice}"),
+    "who": (
+        "{person}",
+        "{person}",
+        "a(n) {pitch} {person_noun}",
+        "a(n) <adjectives> {person_noun}",
+    ),
+    "who_plain": ("{person}", "a(n) {pitch} {person_noun}", "a(n) {tone_adjective} {person_noun}"),
+    "portrait": (
+        "a(n) {person_noun}",
+        "a(n) <adjectives> {person_noun}",
+        "a(n) <adjectives> {person_noun}",
+    ),
+    "portrait_bare": ("{person_noun}", "<adjectives> {person_noun}"),
     "adjectives": (
         "{pitch}",
         "{tone_adjective}",
@@ -93,7 +101,7 @@ _SPEECH = {
     "tone_with": ("{tone}", ", {tone}"),
     "aside": ("<recording_note>", "{pauses}", "<length_note>", "{tone}", "{pace}"),
     "speech_after": (
-        "<recording_note>",
+        "<recording_sentence>",
         "the delivery is {pace_adjective}",
         "the delivery is {tone_adjective}",
         "the delivery is {pace_adjective} and {tone_adjective}",
@@ -103,11 +111,15 @@ _SPEECH = {
         "the language is {language}",
         "it lasts {length}",
     ),
-    "speech_after_last": ("<recording_note>", "it lasts {length}", "the language is {language}"),
+    "speech_after_last": (
+        "<recording_sentence>",
+        "it lasts {length}",
+        "the language is {language}",
+    ),
     "keywords": (
-        "{voice}, <keywords_rest>",
-        "{sex} voice, {language}, <keywords_rest>",
-        "{language}, {voice}[, {pitch}][, {pace_adjective}]",
+        "{person_noun}, <keywords_rest>",
+        "{person_sex} voice, {language}, <keywords_rest>",
+        "{language}, {person_noun}[, {pitch}][, {pace_adjective}]",
     ),
     "keywords_rest": (
         "{pitch}[, {pace_adjective}][, {tone_adjective}][, {recording}]",
@@ -117,11 +129,11 @@ _SPEECH = {
     ),
     "read_order": ("read this", "say this", "speak the words", "say it", "read the text aloud"),
     "in_voice": (
-        "in a(n) {sex} voice",
-        "in a(n) {pitch} {sex} voice",
+        "in a(n) {person_sex} voice",
+        "in a(n) {pitch} {person_sex} voice",
         "in a(n) <adjectives> voice",
         "in {language}",
-        "as a(n) {voice}",
+        "as a(n) {person_noun}",
     ),
 }
 
@@ -130,13 +142,13 @@ _SINGING = {
         "<singer> <sings>[ <in_language>][, <song_note>].[ <song_after>.]",
         "<singer> <sings>[ <in_language>] to <backing>[, <song_note>].",
         "a(n) [{language} ]song[ <by_singer>][, <song_note>].[ <song_after>.]",
-        "a(n) [{tempo} ][{language} ]song with {sex} vocals[, <song_note>].",
+        "a(n) [{tempo} ][{language} ]song with {person_sex} vocals[, <song_note>].",
         "[{language} ]singing by <singer>[, <song_note>].",
         "vocal music[, sung <in_language>][ <by_singer>][, <song_note>].",
         "<order> a song sung <by_singer>[ <in_language>][, <song_note>].",
-        "<order> [{tempo} ]{sex} singing[ <in_language>][, <song_note>].",
+        "<order> [{tempo} ]{person_sex} singing[ <in_language>][, <song_note>].",
         "sing this <in_language>[, {bpm}].",
-        "[{sex} ]vocals, {language}[, {tempo}][, {colour}].",
+        "[{person_sex} ]vocals, {language}[, {tempo}][, {colour}].",
         "lyrics sung <in_language> <by_singer>[, <song_note>].",
         "<singer> can be heard singing[ <in_language>][, <song_note>].",
         "a song: {tags}[, sung <in_language>].",
@@ -166,16 +178,25 @@ _SOUND = {
         "{source}, <adjectives>[ and {level}].",
         "<adjectives_first> sound of {source}[, <sound_note>].",
         "<order> <the_sound_of> {source}[, <sound_note>].",
-        "<order> a(n) <adjectives> <noise>[, <sound_note>].",
-        "sound effect: {tags}[, <adjectives>][, {level}].",
-        "{tags}[, <adjectives>][, {recording}].",
-        "a(n) <adjectives> <noise>[, <sound_note>].[ <sound_after>.]",
+        "sound effect: {source_tags}[, <adjectives>][, {level}].",
+        "{source_tags}[, <adjectives>][, {recording}].",
         "a field recording of {source}[, <sound_note>].[ <sound_after>.]",
         "someone has recorded {source}[, <sound_note>].",
         "this is {source}[, <sound_note>].[ <sound_after>.]",
         "listen: {source}[, <sound_note>].",
-        "the <noise> is <adjectives>[ and {level}].[ <sound_after>.]",
         "in this clip, <heard>[, <sound_note>].",
+        "<adjectives>: {source}[, <sound_note>].",
+        "{source} and nothing else[, <sound_note>].",
+        "nothing but {source}[, <sound_note>].",
+        "an example of {source}[, <sound_note>].",
+    ),
+    "unlabelled": (
+        "a(n) <adjectives> <noise>[, <sound_note>].[ <sound_after>.]",
+        "the <noise> is <adjectives>[ and {level}].[ <sound_after>.]",
+        "<order> a(n) <adjectives> <noise>[, <sound_note>].",
+        "we hear a(n) <adjectives> <noise>[, <sound_note>].",
+        "some <adjectives> <noise>[, <sound_note>].",
+        "<adjectives>[, <sound_note>].",
         "a(n) <noise> called {title}[, <adjectives>].",
         "{title}: a(n) <adjectives> <noise>.",
     ),
@@ -189,15 +210,15 @@ _SOUND = {
     ),
     "thing": ("{source}", "{source}"),
     "heard": (
-        "{subject} is heard",
-        "{subjects} are heard",
+        "{source_singular} is heard",
+        "{source_plural} are heard",
         "{source} can be heard",
         "you hear {source}",
         "we hear {source}",
         "one hears {source}",
         "there is the sound of {source}",
-        "{subject} sounds",
-        "{subjects} sound",
+        "{source_singular} sounds",
+        "{source_plural} sound",
     ),
     "noise": ("sound", "noise", "sound effect"),
     "adjectives_first": ("a(n) <adjectives>", "the <adjectives>"),
@@ -291,7 +312,6 @@ _MUSIC = {
         "{stereo}",
         "{trend}",
         "<length_note>",
-        "mixed {stereo}",
         "{bpm} and {dynamics}",
         "{colour} in tone",
         "{level}",
@@ -317,7 +337,8 @@ GRAMMARS = {
     "music": Grammar(_SHARED | _MUSIC),
 }
 """One grammar a modality; all write the same kind of text."""
-_CORE = frozenset({"person", "voice", "source", "subject", "subjects", "tags", "language", "sex"})
+_CORE = ("person", "source", "tags", "language")
+"""Subjects that no text is without by chance."""
 _AFTER_CAPTION = {
     "speech": "speech_after",
     "singing": "song_after",
@@ -354,13 +375,15 @@ def compose(facts: Facts, rng: random.Random) -> Sentence | None:
     slots = {
         name: phrases
         for name, phrases in facts.slots.items()
-        if rng.random() < _KEPT_SHARE or name in _CORE
+        if rng.random() < _KEPT_SHARE or name.split("_")[0] in _CORE
     }
-    # Of a singular and a plural subject only one exists; a title stands in only where nothing else
-    # says what the clip is.
+    # A title stands in only where nothing else says what the clip is.
     if "tags" in slots:
         slots.pop("title", None)
-    return GRAMMARS[facts.modality].write(facts.modality, slots, rng)
+    is_unlabelled = facts.modality == "sound" and "source" not in slots
+    return GRAMMARS[facts.modality].write(
+        "unlabelled" if is_unlabelled else facts.modality, slots, rng
+    )
 
 
 def _draw(facts: Facts, rng: random.Random) -> str | None:

@@ -55,10 +55,10 @@ PITCH_WORDS = {
 SCALES = (
     Scale("level", "level_dbfs", (
         (-42, ("very quiet", "barely audible", "faint")),
-        (-30, ("quiet", "soft", "low-level")),
+        (-30, ("quiet", "soft")),
         (-15, ()),
-        (-9, ("loud", "strong", "full-volume")),
-        (_REST, ("very loud", "powerful", "booming")),
+        (-9, ("loud",)),
+        (_REST, ("very loud", "extremely loud")),
     )),
     Scale("pace", "speaking_rate_syllables_per_s", (
         (2.2, ("very slowly", "with great deliberation", "at a very slow pace")),
@@ -69,7 +69,7 @@ SCALES = (
     ), ("speech",)),
     Scale("pace_adjective", "speaking_rate_syllables_per_s", (
         (3.3, ("slow", "unhurried", "measured")),
-        (4.8, ("steady", "moderate")),
+        (4.8, ("steady", "even-paced")),
         (_REST, ("fast", "quick", "brisk")),
     ), ("speech",)),
     Scale("tone", "pitch_range_semitones", (
@@ -86,8 +86,8 @@ SCALES = (
     ), ("speech",)),
     Scale("pauses", "pause_share", (
         (0.1, ()),
-        (0.25, ("with short pauses", "pausing now and then")),
-        (_REST, ("with long pauses", "pausing often", "with frequent breaks")),
+        (0.25, ("with short pauses", "with a pause here and there")),
+        (_REST, ("with long pauses", "with many pauses", "with frequent breaks")),
     ), ("speech",)),
     Scale("recording", "snr_db", (
         (10, ("noisy", "very noisy")),
@@ -131,7 +131,7 @@ SCALES = (
     ), _ALL_BUT_SPEECH),
     Scale("activity", "onset_rate_hz", (
         (0.4, ("sustained", "continuous", "unbroken")),
-        (2.0, ("sparse", "occasional")),
+        (2.0, ("sparse", "uncrowded")),
         (4.5, ()),
         (_REST, ("busy", "rapid-fire", "dense")),
     ), _ALL_BUT_SPEECH),
@@ -141,9 +141,9 @@ SCALES = (
         (_REST, ("in wide stereo", "spread across the stereo field")),
     ), _ALL_BUT_SPEECH),
     Scale("tonality", "pitch_median_hz", (
-        (110, ("low-pitched", "deep")),
-        (330, ("mid-pitched",)),
-        (_REST, ("high-pitched",)),
+        (110, ("low", "deep")),
+        (330, ("mid-range",)),
+        (_REST, ("high",)),
     ), ("sound",)),
     Scale("size", "duration_s", (
         (0.8, ("very short", "split-second", "brief")),

@@ -1,0 +1,30 @@
+"""clips/ + attributes -> descriptions/: several description-style texts of every clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.options import main_of, parser, run, settings_from
+from pipeline.data.describe import DescribeSettings, describe
+from pipeline.data.prepare import summary
+from pipeline.storage import Folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Describe every clip that has latents; no audio is read. Returns the exit code."""
+    options_of = parser("describe", __doc__ or "")
+    options_of.add_argument("--clips", required=True, metavar="DIR", help="what ingest wrote")
+    options_of.add_argument("--latents", required=True, metavar="DIR", help="what encode wrote")
+    options_of.add_argument("--output", required=True, metavar="DIR", help="descriptions/")
+    options = options_of.parse_args(argv)
+
+    def body() -> None:
+        settings = settings_from(DescribeSettings, options)
+        clips, latents = Folder.at(options.clips), Folder.at(options.latents)
+        print(summary({"describe": describe(clips, latents, Folder.at(options.output), settings)}))
+
+    return run(body, options)
+
+
+if __name__ == "__main__":
+    main_of(main)

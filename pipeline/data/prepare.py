@@ -1,0 +1,102 @@
+"""ingest, encode, describe and shard in a row; each does only what is not done yet."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pipeline.cluster import ray_cluster
+from pipeline.data.describe import DescribeSettings, describe
+from pipeline.data.encode import EncodeSettings, encode
+from pipeline.data.ingest import IngestSettings, ingest
+from pipeline.data.shard import ShardSettings, shard
+from pipeline.settings import Settings
+from pipeline.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+FOLDERS = {
+    "ingest": "clips",
+    "encode": "latents",
+    "describe": "descriptions",
+    "shard": "train-shards",
+}
+"""Stage to its directory below the output."""
+
+
+class PrepareSettings(Settings):
+    """Settings of the four stages."""
+
+    ingest: IngestSettings = IngestSettings()
+    """Corpora to clips."""
+    encode: EncodeSettings = EncodeSettings()
+    """Clips to latents."""
+    describe: DescribeSettings = DescribeSettings()
+    """Clips and attributes to descriptions."""
+    shard: ShardSettings = ShardSettings()
+    """Latents and descriptions to shards."""
+
+    @property
+    def uses_ray(self) -> bool:
+        """Whether any stage has worker processes."""
+        stages = (self.ingest, self.encode, self.describe, self.shard)
+        return any(stage.resources.workers for stage in stages)
+
+
+def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, dict[str, Any]]:
+    """Bring all four directories below `output` up to date.
+
+    Args:
+        settings: Of the stages.
+        output: Their parent.
+        codec: Folder of the codec.
+
+    Returns:
+        The card of each stage by its name, in order.
+
+    Raises:
+        PipelineError: If a stage fails; those before it are kept.
+        ValueError: If the codec or a corpus cannot be read.
+    """
+    if not settings.uses_ray:
+        return _prepare(settings, output, codec)
+    with ray_cluster():  # one instance for all four
+        return _prepare(settings, output, codec)
+
+
+def _prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, dict[str, Any]]:
+    clips, latents, descriptions, shards = (output.child(name) for name in FOLDERS.values())
+    return {
+        "ingest": ingest(settings.ingest, clips),
+        "encode": encode(clips, latents, settings.encode, codec),
+        "describe": describe(clips, latents, descriptions, settings.describe),
+        "shard": shard(clips, latents, descriptions, shards, settings.shard),
+    }
+
+
+def summary(cards: dict[str, dict[str, Any]]) -> str:
+    """A table of what each stage read, wrote and rejected, the hours, and the reasons."""
+    rows = [("stage", "read", "written", "rejected", "hours", "by modality")]
+    for stage, card in cards.items():
+        hours = card["hours"]["by_modality"]
+        rows.append(
+            (
+                stage,
+                f"{card['read']:,}",
+                f"{card['written']:,}",
+                f"{card['rejected']:,}",
+                f"{sum(hours.values()):.3f}",
+                ", ".join(f"{name} {value:.3f}" for name, value in hours.items()),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, 5) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    for stage, card in cards.items():
+        lines += [f"{stage}: {n:,} x {why}" for why, n in card["rejected_by_reason"].items()]
+    return "\n".join(lines)
