@@ -149,10 +149,19 @@ class CorpusFolder:
         """The first bytes of a file; none of one that cannot be read."""
         if name not in self._heads:
             self._heads[name] = b""
-            with contextlib.suppress(OSError):
-                with self.listing.folder.open(posixpath.join(self.root, name)) as stream:
-                    self._heads[name] = stream.read(HEAD_BYTES)
+            path = posixpath.join(self.root, name)
+            with contextlib.suppress(OSError), self.listing.folder.open(path) as stream:
+                self._heads[name] = stream.read(HEAD_BYTES)
         return self._heads[name]
+
+    def exists_above(self, name: str) -> bool:
+        """Whether a directory above, within the input, holds a file of that name."""
+        above = self.root
+        while above:
+            above = posixpath.dirname(above)
+            if posixpath.join(above, name) in self.listing.files:
+                return True
+        return False
 
     def claim(self, name: str) -> None:
         """Note that the corpus accounts for a file."""
