@@ -81,17 +81,23 @@ class HandleEngine:
         self._generate = sampler.options(method_name="generate", stream=True)
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
-        """Audio of one job from whichever replica has room."""
+        """Audio of one job from whichever replica has room; leaving early cancels it there."""
         response = self._generate.remote(job)
+        is_over = False
         try:
             async for item in response:
                 yield item
+            is_over = True
         except BackPressureError as error:
+            is_over = True
             yield Refusal(429, f"all replicas are busy: {error}")
         except DeploymentUnavailableError as error:
+            is_over = True
             yield Refusal(503, f"no replica can serve: {error}")
         finally:
-            response.cancel()
+            # Cancelling a call that was never assigned raises its error once more.
+            if not is_over:
+                response.cancel()
 
     async def service(self) -> Service:
         """What the replicas make.
