@@ -1,0 +1,159 @@
+"""The endpoint on Ray Serve with a random bundle: the only test of the serving room with Ray."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from ray import serve
+
+from model.bundle import BundleError, load_bundle
+from model.request import SynthesisRequest, with_sampling
+from model.synthesis import Synthesizer
+from pipeline.errors import SettingsError
+from pipeline.serving.formats import pcm_bytes
+from pipeline.serving.local import deployed
+from pipeline.serving.replica import SAMPLER
+from pipeline.serving.settings import BatchSettings, LimitSettings, ServeSettings
+from tests.factories.bundle import write_bundle
+
+APP = "audiocalm-test"
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def endpoint(ray_session: None, bundle: Path) -> Iterator[str]:
+    settings = ServeSettings(
+        bundle=str(bundle),
+        port=free_port(),
+        cpus_per_replica=0.5,
+        max_queued_requests=1,
+        batch=BatchSettings(max_batch=2, max_waiting=0),
+        autoscale={"target_ongoing_requests": 1},
+        limits=LimitSettings(max_duration_s=600),
+    )
+    with deployed(settings, APP) as url:
+        yield url
+
+
+def stats() -> dict[str, int]:
+    handle = serve.get_deployment_handle(SAMPLER, APP).options(method_name="stats")
+    counts: dict[str, int] = handle.remote().result(timeout_s=30)
+    return counts
+
+
+def body(**changes: object) -> dict:
+    return {
+        "description": "rain",
+        "duration_s": 0.7,
+        "seed": 11,
+        "num_flow_steps": 2,
+        **changes,
+    }
+
+
+def expected(bundle: Path, **changes: object) -> bytes:
+    fields = body(**changes)
+    steps = fields.pop("num_flow_steps")
+    request = with_sampling(SynthesisRequest(**fields), num_flow_steps=steps)
+    chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
+    return pcm_bytes(torch.cat(chunks, dim=-1).numpy())
+
+
+def close(left: bytes, right: bytes) -> bool:
+    """Equal but for the last bits of 16: sums differ in a batch."""
+    a, b = (torch.frombuffer(bytearray(x), dtype=torch.int16).int() for x in (left, right))
+    return a.shape == b.shape and int((a - b).abs().max()) <= 2
+
+
+def test_ready_and_known(endpoint: str) -> None:
+    assert httpx.get(f"{endpoint}/ready", timeout=30).json()["status"] == "ready"
+    voices = httpx.get(f"{endpoint}/v1/audio/voices").json()
+    assert [voice["id"] for voice in voices["voices"]] == ["default", "ada"]
+    assert "<form" in httpx.get(endpoint).text
+
+
+def test_streamed_wav_equals_the_offline_synthesis(endpoint: str, bundle: Path) -> None:
+    with httpx.stream("POST", f"{endpoint}/v1/audio/generate", json=body(), timeout=60) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["transfer-encoding"] == "chunked"
+        received = b"".join(answer.iter_raw())
+    assert received.count(b"RIFF") == 1
+    assert received[44:] == expected(bundle)
+
+
+def test_422_comes_from_the_model_too(endpoint: str) -> None:
+    answer = httpx.post(f"{endpoint}/v1/audio/generate", json=body(voice="eve"), timeout=60)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert error["param"] == "voice"
+    assert "there is default, ada" in error["message"]
+
+
+def test_concurrent_requests_share_a_batch_and_more_get_429(endpoint: str, bundle: Path) -> None:
+    def ask(seed: int) -> httpx.Response:
+        fields = body(seed=seed, duration_s=6.0, response_format="pcm")
+        return httpx.post(f"{endpoint}/v1/audio/generate", json=fields, timeout=120)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    good = {seed: answer for seed, answer in enumerate(answers) if answer.status_code == 200}
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(good) >= 2
+    assert stats()["largest_batch"] == 2
+    assert refused
+    assert {answer.status_code for answer in refused} == {429}
+    assert {answer.headers["retry-after"] for answer in refused} == {"2"}
+    seed, answer = next(iter(good.items()))
+    assert close(answer.content, expected(bundle, seed=seed, duration_s=6.0))
+
+
+def test_a_client_that_leaves_frees_its_slot(endpoint: str) -> None:
+    before = stats()["cancelled"]
+    fields = body(duration_s=600.0, num_flow_steps=16)
+    with httpx.stream("POST", f"{endpoint}/v1/audio/generate", json=fields, timeout=60) as answer:
+        next(chunks := answer.iter_raw())
+        assert stats()["running"] == 1
+        chunks.close()
+    deadline = time.monotonic() + 30
+    while stats()["running"]:
+        assert time.monotonic() < deadline, "the slot was not freed"
+        time.sleep(0.1)
+    assert stats()["cancelled"] == before + 1
+
+
+def test_no_bundle_and_a_taken_port_are_found_before_anything_starts(
+    bundle: Path, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(BundleError, match="no bundle"),
+        deployed(ServeSettings(bundle=str(tmp_path), port=free_port()), APP),
+    ):
+        raise AssertionError
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"),
+            deployed(ServeSettings(bundle=str(bundle), port=port), APP),
+        ):
+            raise AssertionError
