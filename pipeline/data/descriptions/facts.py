@@ -32,6 +32,7 @@ _PERSONS = {
     "male": ("a man", "a male speaker", "a male voice", "a man's voice"),
     "": ("a person", "a speaker", "a voice", "someone", "one person"),
 }
+_HUMANS = {"female": ("a woman", "a female speaker", "a lady"), "male": ("a man", "a male speaker")}
 _SINGERS = {
     "female": ("a woman", "a female singer", "a female vocalist", "a female voice"),
     "male": ("a man", "a male singer", "a male vocalist", "a male voice"),
@@ -79,7 +80,10 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
             continue
         if scale.slot == "activity" and attributes["duration_s"] < _MIN_ACTIVITY_S:
             continue
-        if scale.slot == "tempo" and attributes.get("beat_strength", 0) < MIN_BEAT_STRENGTH:
+        if (
+            scale.attribute == "tempo_bpm"
+            and attributes.get("beat_strength", 0) < MIN_BEAT_STRENGTH
+        ):
             continue
         if words := scale.words(value):
             slots[scale.slot] = words
@@ -88,7 +92,12 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
         slots["bpm"] = (f"around {bpm} BPM", f"at {bpm} beats per minute", f"roughly {bpm} BPM")
     if "duration_s" in attributes:
         slots["length"] = (about_seconds(attributes["duration_s"]),)
-    captions = (clean_caption(text, max_words) for text in clip["captions"])
+    title = " ".join((clip["title"] or "").split()).casefold()
+    captions = (
+        clean_caption(text, max_words)
+        for text in clip["captions"]
+        if " ".join(text.split()).casefold() != title
+    )
     label = "singing" if clip["is_singing"] else modality
     return Facts(label, tuple(unique(text for text in captions if text)), slots)
 
@@ -97,6 +106,7 @@ def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str
     sex = clip["speaker_sex"] if clip["speaker_sex"] in ("female", "male") else ""
     slots: dict[str, tuple[str, ...]] = {}
     slots["person"] = (_SINGERS if clip["is_singing"] else _PERSONS)[sex]
+    slots["person_human"] = _HUMANS.get(sex, ("a person", "someone", "a speaker"))
     slots["person_voice"] = _VOICES.get(sex, ("voice",))
     slots["person_noun"] = _SPEAKERS.get(sex, ("speaker",)) + slots["person_voice"]
     if sex:
@@ -127,15 +137,24 @@ def clean_label(tag: str) -> str | None:
     text = " ".join(tag.split()).strip(" .,:;#\"'")
     if not text or _AUDIO_NAME.search(text) or _IDENTIFIER.search(text):
         return None
-    text = " ".join(_WORD_BREAK.sub(" ", text).split())
+    text = re.sub(r"(?<=[^\W\d]{2})\d+\b", "", " ".join(_WORD_BREAK.sub(" ", text).split()))
     if not re.search(r"[^\W\d]", text) or len(text.split()) > MAX_LABEL_WORDS:
         return None
     return text if any(len(w) > 1 and w.isupper() for w in text.split()) else text.lower()
 
 
 def clean_title(title: str | None) -> str | None:
-    """A title that reads like one; None for identifiers and file names."""
+    """A title that reads like one; None for identifiers.
+
+    Sound libraries put file names for titles. One that is made of words is kept without ending,
+    take number and author.
+    """
     text = " ".join((title or "").split()).replace('"', "'")
+    if _AUDIO_NAME.search(text):
+        stem = re.sub(r"\.\w{2,4}\b.*$", "", text)
+        text = re.sub(r"[\s,;:-]*\d*$", "", stem)
+        if " " not in text:
+            return None
     if not text or "_" in text or _AUDIO_NAME.search(text) or _IDENTIFIER.search(text):
         return None
     return text if re.search(r"[^\W\d]{2}", text) and len(text.split()) <= 12 else None
@@ -143,11 +162,11 @@ def clean_title(title: str | None) -> str | None:
 
 def clean_caption(text: str, max_words: int) -> str | None:
     """A caption as whole sentences without file names, at most `max_words` long; None if empty."""
-    sentences = re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
     kept: list[str] = []
-    for sentence in sentences:
+    for sentence in split_sentences(text):
         if not re.search(r"\w", sentence) or _AUDIO_NAME.search(sentence):
             continue
+        sentence = re.sub(r"\w*_\w+", lambda name: _WORD_BREAK.sub(" ", name[0]).lower(), sentence)
         words = sentence.split()
         room = max_words - sum(len(s.split()) for s in kept)
         if len(words) > room:
@@ -160,6 +179,11 @@ def clean_caption(text: str, max_words: int) -> str | None:
     whole = " ".join(kept)
     whole = whole[0].upper() + whole[1:]
     return whole if whole[-1] in ".!?\"')" else whole.rstrip(",;:-") + "."
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences of a text."""
+    return re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
 
 
 def unique(values: Any) -> list[str]:

@@ -12,8 +12,10 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
 _CONSONANT_SOUND = re.compile(r"(?:eu|ew|one\b|once|uni|use|usu|ute|ukulele|u\b)", re.IGNORECASE)
 _VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|heir|[fhlmnrsx]m\b)", re.IGNORECASE)
@@ -32,34 +34,42 @@ class Sentence:
     text: str
     form: str
 
+    @property
+    def num_subjects(self) -> int:
+        """How many things it says."""
+        return len(_SLOT.findall(self.form))
 
-@dataclass(frozen=True)
+
 class Grammar:
     """Rules by name; each a sequence of alternatives."""
 
-    rules: Mapping[str, Sequence[str]]
+    def __init__(self, rules: Mapping[str, Sequence[str]]) -> None:
+        self._rules = rules
+        # Few sets of slots occur, and each is asked for very often.
+        self._usable_with = lru_cache(4096)(self._find_usable)
 
     def write(self, start: str, slots: Slots, rng: random.Random) -> Sentence | None:
         """One random text from a rule, terse or detailed; None if the slots do not suffice."""
-        usable = self._usable(slots)
+        present = frozenset(name for name, phrases in slots.items() if phrases)
+        usable = self._usable_with(present)
         if not usable[start]:
             return None
         for _ in range(_MAX_TRIES):
             detail = _DETAIL[int(rng.random() * len(_DETAIL))]
-            form = self._expand(f"<{start}>", usable, slots, rng, detail)
-            subjects = [name.split("_")[0] for name in re.findall(r"\{(\w+)\}", form)]
+            form = self._expand(f"<{start}>", usable, present, rng, detail)
+            subjects = [name.split("_")[0] for name in _SLOT.findall(form)]
             if len(set(subjects)) == len(subjects):
-                text = re.sub(r"\{(\w+)\}", lambda match: pick(slots[match[1]], rng), form)
+                text = _SLOT.sub(lambda match: pick(slots[match[1]], rng), form)
                 return Sentence(finish(text), " ".join(form.split()))
         return None
 
-    def _usable(self, slots: Slots) -> dict[str, list[str]]:
+    def _find_usable(self, slots: frozenset[str]) -> dict[str, list[str]]:
         """Alternatives of each rule that need no missing slot, by growing the set."""
-        usable: dict[str, list[str]] = {name: [] for name in self.rules}
+        usable: dict[str, list[str]] = {name: [] for name in self._rules}
         has_grown = True
         while has_grown:
             has_grown = False
-            for name, alternatives in self.rules.items():
+            for name, alternatives in self._rules.items():
                 kept = [text for text in alternatives if _is_filled(text, usable, slots)]
                 has_grown = has_grown or len(kept) > len(usable[name])
                 usable[name] = kept
@@ -69,7 +79,7 @@ class Grammar:
         self,
         text: str,
         usable: Mapping[str, Sequence[str]],
-        slots: Slots,
+        slots: frozenset[str],
         rng: random.Random,
         detail: float,
     ) -> str:
@@ -86,9 +96,9 @@ class Grammar:
         return _PIECE.sub(replace, text)
 
 
-def _is_filled(text: str, usable: Mapping[str, Sequence[str]], slots: Slots) -> bool:
+def _is_filled(text: str, usable: Mapping[str, Sequence[str]], slots: frozenset[str]) -> bool:
     return all(
-        (usable[rule] if rule else slots.get(slot)) if (rule or slot) else True
+        (bool(usable[rule]) if rule else slot in slots) if (rule or slot) else True
         for rule, slot, _optional in _PIECE.findall(text)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 
-from pipeline.data.descriptions.facts import Facts
+from pipeline.data.descriptions.facts import Facts, split_sentences
 from pipeline.data.descriptions.grammar import Grammar, Sentence, pick
 
 GRAMMAR_VERSION = 1
@@ -27,7 +27,7 @@ _SHARED = {
         "the sound is {recording}",
         "the volume is {level}",
     ),
-    "length_note": ("lasting {length}", "{length} long", "for {length}"),
+    "length_note": ("lasting {length}", "{length} long"),
     "order": ("generate", "make", "create", "produce", "give me", "I want", "synthesize"),
 }
 
@@ -35,7 +35,7 @@ _SPEECH = {
     "speech": (
         "<who> <speaks>[ <in_language>][ <manner>].[ <speech_after>.]",
         "<who> <speaks>[ <in_language>] <manner>[, <aside>].",
-        "[in a(n) {pitch} voice, ]<who> <speaks>[ <in_language>][ {pace}].",
+        "in a(n) {pitch} voice, {person_human} <speaks>[ <in_language>][ {pace}].",
         "<manner_first>, <who> <speaks>[ <in_language>].",
         "{language} speech by <who_plain>[, <aside>].",
         "{language} speech[, spoken {pace}][ <tone_with>].",
@@ -48,12 +48,12 @@ _SPEECH = {
         "{person_voice}: <keywords_rest>.",
         "<order> a(n) <adjectives> {person_voice}[ <speaking> <in_language>][, <manner>].",
         "<read_order> <in_voice>[, {pace}][, {tone}].",
-        "a recording of <who_plain>[ <speaking> <in_language>][ <manner>].",
+        "a recording of <who_plain> <speaking>[ <in_language>][ <manner>].",
         "<who> can be heard <speaking>[ <in_language>][ <manner>].",
         "we hear <who_plain> <speaking>[ <in_language>][ {pace}].[ <speech_after>.]",
         "<recording_sentence>: <who> <speaks>[ <in_language>][ <manner>].",
-        "<who> with a(n) <adjectives> voice <speaks>[ <in_language>][ <manner>].",
-        "<who> <speaks>[ <in_language>] in a(n) <adjectives> voice[, <aside>].",
+        "{person_human} with a(n) <adjectives> voice <speaks>[ <in_language>][ <manner>].",
+        "{person_human} <speaks>[ <in_language>] in a(n) <adjectives> voice[, <aside>].",
         "the voice is <adjectives>[ and the delivery {pace_adjective}].[ <speech_after>.]",
     ),
     "who": (
@@ -84,7 +84,6 @@ _SPEECH = {
         "says something",
         "is speaking",
         "is talking",
-        "says a few words",
     ),
     "speaking": ("speaking", "talking"),
     "in_language": ("in {language}",),
@@ -110,6 +109,7 @@ _SPEECH = {
         "the words come {pace}",
         "the language is {language}",
         "it lasts {length}",
+        "keywords: {tags}",
     ),
     "speech_after_last": (
         "<recording_sentence>",
@@ -133,7 +133,6 @@ _SPEECH = {
         "in a(n) {pitch} {person_sex} voice",
         "in a(n) <adjectives> voice",
         "in {language}",
-        "as a(n) {person_noun}",
     ),
 }
 
@@ -160,7 +159,7 @@ _SINGING = {
     "backing": ("a {tempo} accompaniment", "music {bpm}", "a {colour} backing"),
     "song_note": ("{bpm}", "{tags}", "<recording_note>", "{dynamics}", "{stereo}", "{trend}"),
     "song_after": (
-        "the tempo is {tempo}",
+        "the tempo is {tempo_word}",
         "the mix is {colour}",
         "the mix is {level}",
         "the words are in {language}",
@@ -196,7 +195,6 @@ _SOUND = {
         "<order> a(n) <adjectives> <noise>[, <sound_note>].",
         "we hear a(n) <adjectives> <noise>[, <sound_note>].",
         "some <adjectives> <noise>[, <sound_note>].",
-        "<adjectives>[, <sound_note>].",
         "a(n) <noise> called {title}[, <adjectives>].",
         "{title}: a(n) <adjectives> <noise>.",
     ),
@@ -272,7 +270,7 @@ _MUSIC = {
         "<order> <work_plural> <with> {tags}[, {bpm}].",
         "<order> something {tempo} and {colour}[, <music_note>].",
         "{tempo} music[, {bpm}][, {colour} in tone][, {level}].",
-        "<work_plural> that sound {colour}[ and {tempo}][, <music_note>].",
+        "music that sounds {colour}[ and {tempo}][, <music_note>].",
         "the music is <adjectives>[, <music_note>].[ <music_after>.]",
         "the music is {tempo}[, {bpm}][ and sounds {colour}].",
         "this is <piece>[, <music_note>].[ <music_after>.]",
@@ -317,8 +315,8 @@ _MUSIC = {
         "{level}",
     ),
     "music_after": (
-        "the tempo is {tempo}",
-        "the tempo is {tempo}, {bpm}",
+        "the tempo is {tempo_word}",
+        "the tempo is {tempo_word}, {bpm}",
         "the sound is {colour}",
         "the sound is {colour} and {level}",
         "the mix is {level}",
@@ -327,7 +325,7 @@ _MUSIC = {
         "keywords: {tags}",
         "the recording is {recording}",
     ),
-    "music_after_last": ("it lasts {length}", "the mix is {level}", "the tempo is {tempo}"),
+    "music_after_last": ("it lasts {length}", "the mix is {level}", "the tempo is {tempo_word}"),
 }
 
 GRAMMARS = {
@@ -345,6 +343,8 @@ _AFTER_CAPTION = {
     "sound": "sound_after",
     "music": "music_after",
 }
+_WANTED_SUBJECTS = (1, 2, 2, 3, 3, 4)
+"""How much a text should say, drawn anew for each: most say several things."""
 
 
 def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tuple[list[str], str]:
@@ -381,21 +381,27 @@ def compose(facts: Facts, rng: random.Random) -> Sentence | None:
     if "tags" in slots:
         slots.pop("title", None)
     is_unlabelled = facts.modality == "sound" and "source" not in slots
-    return GRAMMARS[facts.modality].write(
-        "unlabelled" if is_unlabelled else facts.modality, slots, rng
-    )
+    start = "unlabelled" if is_unlabelled else facts.modality
+    wanted = _WANTED_SUBJECTS[int(rng.random() * len(_WANTED_SUBJECTS))]
+    best: Sentence | None = None
+    for _ in range(_MAX_DRAWS):
+        sentence = GRAMMARS[facts.modality].write(start, slots, rng)
+        if sentence and (best is None or sentence.num_subjects > best.num_subjects):
+            best = sentence
+        if best and best.num_subjects >= wanted:
+            break
+    return best
 
 
 def _draw(facts: Facts, rng: random.Random) -> str | None:
     kind = rng.random()
-    if not facts.captions or kind < 0.35:
+    if not facts.captions or kind < 0.4:
         sentence = compose(facts, rng)
         return sentence.text if sentence else None
-    caption = pick(facts.captions, rng)
+    sentences = split_sentences(pick(facts.captions, rng))
+    base = " ".join(sentences[: 1 + int(rng.random() * len(sentences))])
     if kind < 0.5:
-        return caption
+        return base
     rule = _AFTER_CAPTION[facts.modality]
     after = GRAMMARS[facts.modality].write(rule, facts.slots, rng)
-    if after is None:
-        return caption
-    return f"{caption} {after.text}."
+    return base if after is None else f"{base} {after.text}."

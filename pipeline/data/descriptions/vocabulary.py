@@ -112,9 +112,16 @@ SCALES = (
     Scale("tempo", "tempo_bpm", (
         (70, ("very slow",)),
         (92, ("slow", "laid-back", "unhurried")),
-        (118, ("mid-tempo", "moderate")),
+        (118, ("mid-tempo", "medium-paced")),
         (145, ("fast", "upbeat", "lively")),
-        (_REST, ("very fast", "driving", "racing")),
+        (_REST, ("very fast", "driving")),
+    ), ("music",)),
+    Scale("tempo_word", "tempo_bpm", (
+        (70, ("very slow",)),
+        (92, ("slow",)),
+        (118, ("moderate", "medium")),
+        (145, ("fast", "quick")),
+        (_REST, ("very fast",)),
     ), ("music",)),
     Scale("dynamics", "dynamic_range_db", (
         (2.5, ("at a constant level", "keeping an even volume")),
