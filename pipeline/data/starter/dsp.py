@@ -230,7 +230,8 @@ def to_level(wave: Wave, level_dbfs: float, peak_dbfs: float = -1.0) -> Wave:
 
     Args:
         wave: `samples` or `channels samples`.
-        level_dbfs: Wanted level where the wave is active (the loudest half of 50 ms pieces).
+        level_dbfs: Wanted level where the wave is active: in the pieces of 1,024 samples that are
+            at most 20 dB below the loudest.
         peak_dbfs: Limit of the peak.
     """
     loudest = np.abs(wave).max()
@@ -240,21 +241,22 @@ def to_level(wave: Wave, level_dbfs: float, peak_dbfs: float = -1.0) -> Wave:
     pieces = power[: len(power) // 1024 * 1024].reshape(-1, 1024).mean(axis=1)
     if not len(pieces):
         pieces = power
-    active = np.sqrt(np.sort(pieces)[len(pieces) // 2 :].mean())
+    active = np.sqrt(pieces[pieces >= 0.01 * pieces.max()].mean())
     gain = 10 ** (level_dbfs / 20) / (active + 1e-12)
     return wave * min(gain, 10 ** (peak_dbfs / 20) / loudest)
 
 
 def spread_stereo(wave: Wave, rng: Generator) -> Wave:
-    """Two channels of a diffuse sound: the same spectrum, phases loosened within 12 ms."""
+    """Two channels of a diffuse sound; their mean is the wave itself.
+
+    The difference of the channels has the wave's spectrum with phases loosened within 12 ms.
+    """
     length = samples(0.012)
-    sides = []
-    for _ in range(2):
-        kernel = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
-        spectrum = np.fft.rfft(kernel, 4 * length)
-        flat = np.fft.irfft(spectrum / (np.abs(spectrum) + 1e-9))
-        sides.append(signal.oaconvolve(wave, flat)[: len(wave)])
-    return np.stack(sides)
+    kernel = rng.standard_normal(length) * np.exp(-5 * np.arange(length) / length)
+    spectrum = np.fft.rfft(kernel, 4 * length)
+    loosen = np.fft.irfft(spectrum / (np.abs(spectrum) + 1e-9))
+    side = 0.7 * signal.oaconvolve(wave, loosen)[: len(wave)]
+    return np.stack([wave + side, wave - side])
 
 
 def pan(wave: Wave, position: float) -> Wave:

@@ -19,6 +19,7 @@ ENGLISH_SHARE = {"digit": 0.7, "letter": 0.6}
 _OTHER_ENGLISH_SHARE = 0.4
 _LETTER_SHARE = 0.04
 _SMALLEST_REST_S = 0.35
+_FLOOR_DBFS = (-60.0, -54.0)  # of a quiet room; digital silence is not how recordings sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def _speak(
         pitch=int(np.clip(speaker.pitch + rng.integers(-4, 5), 0, 100)),
         pitch_range=int(np.clip(speaker.pitch_range * (1.5 if manner == "lively" else 1), 0, 100)),
     )
-    wave, place = _in_place(wave, rng, engine.sample_rate)
+    wave, place = _in_place(wave, rng, engine.sample_rate, 0.1 if single else 0.25)
     return Utterance(
         name=f"{speaker.language}_{speaker.name}_{index:05d}",
         wave=wave,
@@ -130,7 +131,7 @@ def _manner(rng: np.random.Generator, single: bool) -> tuple[str, float]:
     """How it is said, and the rate it means; single words are not labelled fast or slow."""
     draw = rng.random()
     if single:
-        return ("neutral", float(rng.uniform(0.82, 1.0)))
+        return ("neutral", float(rng.uniform(0.92, 1.15)))
     if draw < 0.15:
         return ("slow", float(rng.uniform(0.72, 0.8)))
     if draw < 0.3:
@@ -140,13 +141,15 @@ def _manner(rng: np.random.Generator, single: bool) -> tuple[str, float]:
     return ("neutral", float(rng.uniform(0.93, 1.07)))
 
 
-def _in_place(wave: dsp.Wave, rng: np.random.Generator, rate: int) -> tuple[dsp.Wave, str]:
+def _in_place(
+    wave: dsp.Wave, rng: np.random.Generator, rate: int, room_share: float
+) -> tuple[dsp.Wave, str]:
     """Silence around the words, a room for a share of the clips, a faint floor, a level."""
     active = np.flatnonzero(np.abs(wave) > 0.004)
     wave = wave[active[0] : active[-1] + 1] if len(active) else wave
     head, tail = rng.uniform(0.06, 0.16), rng.uniform(0.12, 0.3)
     place = ""
-    if rng.random() < 0.25:
+    if rng.random() < room_share:
         place, tail = "small room", tail + 0.2
     wave = np.pad(wave, (dsp.samples(head, rate), dsp.samples(tail, rate)))
     if place:
@@ -154,5 +157,5 @@ def _in_place(wave: dsp.Wave, rng: np.random.Generator, rate: int) -> tuple[dsp.
             wave, rng, float(rng.uniform(0.25, 0.5)), float(rng.uniform(0.3, 0.5)), rate
         )
     wave = dsp.to_level(wave, float(rng.uniform(-24, -18)))
-    wave += 10 ** (-72 / 20) * rng.standard_normal(len(wave))
+    wave += 10 ** (float(rng.uniform(*_FLOOR_DBFS)) / 20) * rng.standard_normal(len(wave))
     return dsp.fade(wave, 0.005, 0.02, rate), place

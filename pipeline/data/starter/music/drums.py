@@ -57,9 +57,9 @@ _HITS: dict[str, Callable[[], Wave]] = {
     "snare": lambda: _joined(
         0.6 * _thump(260, 180, 0.02, 0.15), 0.8 * _burst(1200.0, 9000.0, 0.24)
     ),
-    "hi-hat": lambda: 0.5 * _metal(0.07, 7000.0),
-    "open hi-hat": lambda: 0.45 * _metal(0.3, 6500.0),
-    "ride cymbal": lambda: 0.35 * _metal(0.9, 4500.0),
+    "hi-hat": lambda: 0.9 * _metal(0.07, 7000.0),
+    "open hi-hat": lambda: 0.7 * _metal(0.3, 6500.0),
+    "ride cymbal": lambda: 0.6 * _metal(0.9, 4500.0),
     "cymbal": lambda: 0.6 * _metal(1.4, 3000.0),
     "clap": _clap,
     "side stick": lambda: _joined(
@@ -72,7 +72,7 @@ _HITS: dict[str, Callable[[], Wave]] = {
     ),
     "noise kick": lambda: _thump(320, 45, 0.025, 0.14),
     "noise snare": lambda: 0.6 * _burst(500.0, 12000.0, 0.14),
-    "noise hat": lambda: 0.3 * _burst(6000.0, 16000.0, 0.04),
+    "noise hat": lambda: 0.5 * _burst(6000.0, 16000.0, 0.04),
 }
 
 

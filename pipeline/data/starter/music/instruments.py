@@ -165,7 +165,9 @@ def synth(width: float | None, top_hz: float, fall_s: float, sustain: float) -> 
     def play(frequency: float, held_s: float) -> Wave:
         count = dsp.samples(held_s + 0.05)
         pitch = _flat(frequency, held_s + 0.05)
-        tone = saw(pitch) + saw(pitch * 1.006, 0.4) if width is None else pulse(pitch, width)
+        tone = (
+            saw(pitch * 0.997) + saw(pitch * 1.003, 0.4) if width is None else pulse(pitch, width)
+        )
         fall = np.exp(-dsp.times(count) / fall_s)
         cutoff = np.maximum(1.5 * frequency, 200) + top_hz * (sustain + (1 - sustain) * fall)
         return 0.5 * sweep(tone, cutoff) * adsr(count, 0.004, fall_s, 0.6, 0.05)

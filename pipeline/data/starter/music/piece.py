@@ -20,6 +20,7 @@ from pipeline.data.starter.settings import StarterSettings, clip_durations, gene
 
 LEVELS = {"melody": 0.75, "chords": 0.34, "bass": 0.62, "drums": 0.7}
 """Gain of each role in the mix."""
+_REFERENCE_PITCH = {"melody": 70, "chords": 60, "bass": 40}
 _PANS = {"melody": 0.15, "chords": -0.25, "bass": 0.0, "drums": 0.05}
 _PAN_BY_DRUM = {"hi-hat": 0.35, "open hi-hat": 0.35, "ride cymbal": -0.4, "cymbal": -0.3}
 
@@ -87,8 +88,16 @@ def play(score: Score, duration_s: float, rng: Generator) -> Wave:
 def _sound(score: Score, note: Note, beat_s: float) -> Wave:
     if note.drum:
         return hit(note.drum)
+    instrument = score.instruments[note.role]
     held = round(note.length_beats * beat_s, 4)
-    return _tone(score.instruments[note.role], note.pitch, held)
+    return _gain(instrument, _REFERENCE_PITCH[note.role]) * _tone(instrument, note.pitch, held)
+
+
+@lru_cache(maxsize=128)
+def _gain(instrument: str, pitch: int) -> float:
+    """Brings instruments to one loudness; short ones are held back by their peak."""
+    tone = INSTRUMENTS[instrument](theory.frequency(pitch), 0.5)
+    return min(0.3 / dsp.rms(tone), 1.6 / float(np.abs(tone).max()))
 
 
 @lru_cache(maxsize=256)
@@ -156,7 +165,7 @@ def title(rng: Generator) -> str:
 
 
 def _caption(score: Score, instruments: Sequence[str], rng: Generator) -> str:
-    pace = "slow" if score.tempo_bpm < 80 else "fast" if score.tempo_bpm > 130 else "mid-tempo"
+    pace = "slow" if score.tempo_bpm < 80 else "fast" if score.tempo_bpm >= 120 else "mid-tempo"
     band = f"{', '.join(instruments[:-1])} and {instruments[-1]}"
     style, mood, key = score.style.name, score.mood, score.key
     texts = (

@@ -67,7 +67,7 @@ def pluck(frequency: float, duration_s: float, brightness: float, decay_s: float
     burst = np.zeros(count)
     length = min(count, whole)
     burst[:length] = rng.uniform(-1, 1, length)
-    burst = dsp.band(burst, None, 1500.0 + 9000.0 * brightness, 1)
+    burst = dsp.band(burst, None, 400.0 + 9000.0 * brightness**1.5, 1)
     feedback = np.zeros(whole + 3)
     feedback[0] = 1
     feedback[whole : whole + 3] = -loop

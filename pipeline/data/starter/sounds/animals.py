@@ -24,7 +24,7 @@ def _bark(rng: Generator, size: float) -> Wave:
     count = dsp.samples(float(rng.uniform(0.16, 0.24)))
     pitch = dsp.curve(count, [(0, 0.75), (0.2, 1.25), (0.5, 1.1), (1, 0.6)]) * 380 / size
     pitch *= 1 + 0.02 * dsp.wander(rng, count, 60.0)
-    breath = dsp.noise(rng, count) * 0.5
+    breath = dsp.noise(rng, count) * 0.25
     source = dsp.oscillate(pitch, _SAW) * (1 + 0.5 * dsp.wander(rng, count, 90.0)) + breath
     formants = np.array([750, 1350, 2700, 4200]) / size**0.6
     voiced = dsp.resonate(source, formants, [220, 280, 500, 800]) + 0.15 * source

@@ -76,9 +76,10 @@ def footsteps(rng: Generator, duration_s: float) -> Take:
                 )
                 dsp.add(out, _tap(rng, 900.0, 6000.0, 0.02), at, 0.7 * size)
         start += pace * float(rng.uniform(0.96, 1.04))
-    who, where = "someone runs" if runs else "someone walks", "gravel" if gravel else "a hard floor"
+    how = "quick footsteps run" if runs else "steady footsteps walk"
+    where = "on gravel" if gravel else "across a hard floor"
     out = dsp.room(out, rng, 0.3, 0.05 if gravel else 0.2)
-    return Take(out, f"{who} with audible footsteps on {where}")
+    return Take(out, f"{how} {where}")
 
 
 def bell(rng: Generator, duration_s: float) -> Take:
@@ -143,7 +144,7 @@ def typing(rng: Generator, duration_s: float) -> Take:
 def applause(rng: Generator, duration_s: float) -> Take:
     """Many hands, each pair with its own pitch and pace."""
     count = dsp.samples(duration_s)
-    people, clause = ((10, "a few people clap"), (60, "a crowd applauds"))[int(rng.integers(2))]
+    people, clause = ((10, "a few people applaud"), (60, "a crowd applauds"))[int(rng.integers(2))]
     out = np.zeros(count)
     for _ in range(people):
         palm = float(np.exp(rng.uniform(np.log(700), np.log(2200))))
@@ -154,7 +155,7 @@ def applause(rng: Generator, duration_s: float) -> Take:
         while start < duration_s:
             dsp.add(out, clap, start, size * float(rng.uniform(0.7, 1)))
             start += pace * float(rng.uniform(0.85, 1.15))
-    return Take(dsp.room(out, rng, 0.9, 0.35), f"{clause} in applause")
+    return Take(dsp.room(out, rng, 0.9, 0.35), clause)
 
 
 def heartbeat(rng: Generator, duration_s: float) -> Take:
@@ -181,7 +182,7 @@ CLASSES = (
     SoundClass("bell", "bell", EVENT, bell, 1.5, can_be_far=True),
     SoundClass("glass_break", "glass", EVENT, glass_break, 1.0),
     SoundClass("typing", "keyboard", TEXTURE, typing, 1.5),
-    SoundClass("applause", "applause", TEXTURE, applause, 1.5),
+    SoundClass("applause", "applaud", TEXTURE, applause, 1.5),
     SoundClass("heartbeat", "heart", TEXTURE, heartbeat, 2.0),
 )
 """Things and people."""

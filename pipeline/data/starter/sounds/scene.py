@@ -19,6 +19,7 @@ CLASSES: dict[str, SoundClass] = {
 
 BACKGROUNDS = ("rain", "wind", "sea_waves", "fire", "stream", "crickets", "applause", "engine")
 """Textures that other sounds may happen over."""
+_FLOOR_DBFS = (-70.0, -62.0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def one_after_another(rng: Generator, names: tuple[str, ...], duration_s: float)
         clauses.append(take.clause)
         starts.append(clock)
         clock += float(length)
-    caption = ", then ".join(clauses)
+    caption = _in_order(rng, clauses)
     return _finish(rng, out, names, tuple(starts), caption, duration_s)
 
 
@@ -82,8 +83,20 @@ def one_over_another(rng: Generator, over: str, background: str, duration_s: flo
     sides = dsp.pan(part, float(rng.uniform(-0.5, 0.5))) if len(bed) == 2 else part[None]
     for channel, side in zip(front, sides, strict=True):
         dsp.add(channel, side, begin)
-    caption = f"{under.clause} while {take.clause}"
+    caption = (
+        f"{under.clause} while {take.clause}"
+        if rng.random() < 0.6
+        else f"{take.clause} as {under.clause}"
+    )
     return _finish(rng, bed + front, (background, over), (0.0, begin), caption, duration_s)
+
+
+def _in_order(rng: Generator, clauses: list[str]) -> str:
+    """Clauses in the order of their onsets, as one sentence."""
+    if len(clauses) > 2:
+        return f"{', then '.join(clauses[:-1])}, and finally {clauses[-1]}"
+    opening = ("", "first ")[int(rng.integers(2))]
+    return opening + ", then ".join(clauses)
 
 
 def _take(rng: Generator, name: str, duration_s: float, *, may_be_far: bool = True) -> Take:
@@ -116,9 +129,11 @@ def _finish(
     count = dsp.samples(duration_s)
     padded = np.zeros((len(wave), count))
     padded[:, : wave.shape[1]] = wave[:, :count]
-    padded = np.stack([dsp.fade(channel, 0.01, 0.05) for channel in padded])
+    padded = dsp.to_level(np.stack([dsp.fade(side, 0.01, 0.05) for side in padded]), level)
+    air = dsp.noise(rng, count, -3.0)  # no place is digitally silent between two sounds
+    padded += 10 ** (float(rng.uniform(*_FLOOR_DBFS)) / 20) * air
     text = f"{caption[0].upper()}{caption[1:]}."
-    return Scene(dsp.to_level(padded, level), names, text, starts_s)
+    return Scene(padded, names, text, starts_s)
 
 
 __all__ = [

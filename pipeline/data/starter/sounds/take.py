@@ -59,9 +59,10 @@ def times_word(count: int) -> str:
 def pick_count(
     rng: Generator, duration_s: float, event_s: float, gap_s: float, most: int = 5
 ) -> int:
-    """A number of events that fits into a duration, at least one."""
-    fits = int((duration_s + gap_s) / (event_s + gap_s))
-    return int(rng.integers(1, max(1, min(most, fits)) + 1))
+    """A number of events that fits into a duration: at least one, two where there is much room."""
+    fits = max(1, min(most, int((duration_s + gap_s) / (event_s + gap_s))))
+    least = 2 if fits >= 4 else 1
+    return int(rng.integers(least, fits + 1))
 
 
 def onsets(

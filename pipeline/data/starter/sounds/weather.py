@@ -25,10 +25,11 @@ def rain(rng: Generator, duration_s: float) -> Take:
         ("steady rain falls", 350.0, 0.5),
         ("heavy rain pours down", 900.0, 1.4),
     )[int(rng.integers(3))]
-    kernels = [
-        dsp.modes(0.02, [centre, 1.7 * centre], [0.012, 0.006], [1.0, 0.5])
-        for centre in rng.uniform(1500, 7000, 8)
-    ]
+    kernels = []
+    for centre in np.geomspace(900, 9000, 12):
+        length = dsp.samples(float(rng.uniform(0.003, 0.012)))
+        splash = dsp.noise(rng, length) * np.exp(-7 * np.arange(length) / length)
+        kernels.append(dsp.band(splash, centre / 1.5, centre * 1.5, 1))
     near = dsp.scatter(rng, count, drops, kernels, 0.9)
     far = dsp.band(dsp.noise(rng, count, -2.0), 500.0, 12000.0, 1)
     swell = 1 + 0.15 * dsp.wander(rng, count, 0.7)
