@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
+import torch
 from torch import Tensor
 
 from pipeline.evaluation import signal
@@ -52,12 +53,12 @@ def write_wav(path: Path, waveform: Tensor, sample_rate: int) -> None:
     Folder.at(path.parent).write_bytes(path.name, sink.getvalue())
 
 
-def make_sample(title: str, text: str, wav: Path, waveform: Tensor, sample_rate: int) -> Sample:
-    """A card for the report; writes the WAV and its spectrogram beside it."""
-    write_wav(wav, waveform, sample_rate)
+def sample_card(title: str, text: str, wav: Path) -> Sample:
+    """A card for the report over a WAV file; its spectrogram is written beside it."""
+    frames, sample_rate = soundfile.read(wav, dtype="float32", always_2d=True)
     picture = wav.with_suffix(".png")
-    save_spectrogram(picture, waveform.numpy(), sample_rate)
-    facts = signal.examine(waveform, sample_rate)
+    save_spectrogram(picture, frames.T, sample_rate)
+    facts = signal.examine(torch.from_numpy(frames.T.copy()), sample_rate)
     shown = {"duration": f"{facts.duration_s:.2f} s", "level": f"{facts.level_dbfs:.1f} dBFS"}
     return Sample(title, text, wav, picture, shown)
 
@@ -108,5 +109,6 @@ def _write_forms(item: Listening, sample_rate: int, folder: Path) -> list[Sample
             continue
         title = f"{item.clip.modality}, {form}"
         wav = folder / f"{item.clip.modality}-{stem}-{form}.wav"
-        samples.append(make_sample(title, text, wav, waveform, sample_rate))
+        write_wav(wav, waveform, sample_rate)
+        samples.append(sample_card(title, text, wav))
     return samples

@@ -1,0 +1,167 @@
+"""What a whole run came to: counts, hours, losses and artefacts of one folder, and its report.
+
+Reads only what the stages left on disk, so it can be made again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation.report import Figure, Report, Sample, Table, write_report
+from pipeline.evaluation.results import result_tables, sample_card
+from pipeline.figures import save_curves
+from pipeline.storage import Folder
+
+STAGES = ("clips", "latents", "descriptions", "train-shards")
+LEAD = (
+    "Everything on this page was made by one command on the machine it ran on: the corpus, the "
+    "codec, the model and the samples. Codec and model were trained from nothing within minutes, "
+    "on minutes of audio. Expect texture and rhythm of the right kind, not words or melodies: what "
+    "this run shows is that every part of the road is there and that the losses fall."
+)
+_CODEC_TERMS = ("total", "mel", "log_magnitude")
+
+
+def write_summary(
+    run: Path, seconds: Mapping[str, float], samples: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Write `summary.json`, the curves and `report.html` of a run's folder.
+
+    Args:
+        run: Folder with `data/`, `codec-training/`, `training/`, `bundle/` and `evaluation/`.
+        seconds: Wall seconds by step.
+        samples: Generated WAV files by name.
+
+    Returns:
+        The summary, as in the file.
+
+    Raises:
+        IncompleteError: If a stage is not complete.
+        OSError: If a training or the evaluation left no results.
+    """
+    summary = {
+        "stages": {stage: _stage(run / "data" / stage) for stage in STAGES},
+        "hours": Folder.at(run / "data" / "clips").card()["hours"],
+        "codec": _codec_losses(run),
+        "model": _model_losses(run),
+        "seconds": dict(seconds),
+        "evaluation": json.loads((run / "evaluation" / "results.json").read_text("utf-8")),
+    }
+    figures = [_codec_curve(run), _model_curve(run)]
+    cards = [
+        sample_card(f"generated: {name}", "by `audiocalm generate`", wav)
+        for name, wav in samples.items()
+    ]
+    cards += _reconstructions(run)
+    write_report(
+        Report("AudioCALM: demo", LEAD, cards, figures, _tables(summary)), run / "report.html"
+    )
+    summary["artefacts"] = _artefacts(run)
+    Folder.at(run).write_json("summary.json", summary)
+    return summary
+
+
+def _stage(path: Path) -> dict[str, Any]:
+    card = Folder.at(path).card()
+    kept = ("read", "written", "rejected", "rejected_by_reason")
+    return {name: card[name] for name in kept}
+
+
+def _codec_losses(run: Path) -> dict[str, Any]:
+    metrics = json.loads((run / "codec-training" / "metrics.json").read_text("utf-8"))
+    return {
+        "steps": metrics["curve"][-1]["step"],
+        "loss_first": metrics["loss_first"],
+        "loss_last": metrics["loss_last"],
+        "validation": metrics["validation"],
+    }
+
+
+def _model_losses(run: Path) -> dict[str, Any]:
+    entries = _model_entries(run)
+    flows = [name for name in entries[0] if name.startswith("loss/")]
+    return {
+        "steps": entries[-1]["step"],
+        "first": {name: entries[0][name] for name in flows},
+        "last": {name: entries[-1].get(name) for name in flows},
+    }
+
+
+def _model_entries(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "training" / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _codec_curve(run: Path) -> Figure:
+    curve = json.loads((run / "codec-training" / "metrics.json").read_text("utf-8"))["curve"]
+    image = run / "figures" / "codec-loss.png"
+    lines = {name: [(point["step"], point[name]) for point in curve] for name in _CODEC_TERMS}
+    save_curves(image, lines, "codec training", is_log=True)
+    return Figure("Codec training", image)
+
+
+def _model_curve(run: Path) -> Figure:
+    entries = _model_entries(run)
+    names = sorted(n for n in entries[-1] if n.startswith("loss/") and "time_" not in n)
+    lines = {
+        name.removeprefix("loss/"): [(e["step"], e[name]) for e in entries if name in e]
+        for name in names
+    }
+    image = run / "figures" / "model-loss.png"
+    save_curves(image, lines, "model training", is_log=True)
+    return Figure("Model training", image)
+
+
+def _reconstructions(run: Path) -> list[Sample]:
+    folder = run / "evaluation" / "samples"
+    chosen: dict[str, Path] = {}
+    for wav in sorted(folder.glob("*-reconstructed.wav")):
+        chosen.setdefault(wav.name.split("-", 1)[0], wav)
+    cards = []
+    for modality, wav in chosen.items():
+        for form in ("real", "reconstructed"):
+            audio = wav.with_name(wav.name.replace("-reconstructed.wav", f"-{form}.wav"))
+            title = f"codec, {modality}: {form}"
+            cards.append(Sample(title, "held-out clip", audio, audio.with_suffix(".png")))
+    return cards
+
+
+def _tables(summary: dict[str, Any]) -> list[Table]:
+    stages = [
+        (name, values["read"], values["written"], values["rejected"])
+        for name, values in summary["stages"].items()
+    ]
+    hours = summary["hours"]
+    spread = [
+        (kind.removeprefix("by_"), name, value * 60)
+        for kind, values in hours.items()
+        for name, value in values.items()
+    ]
+    losses = [
+        ("codec", summary["codec"]["steps"], summary["codec"]["loss_first"],
+         summary["codec"]["loss_last"]),
+        *(
+            (f"model, {name.removeprefix('loss/')}", summary["model"]["steps"], first,
+             summary["model"]["last"][name])
+            for name, first in summary["model"]["first"].items()
+            if "time_" not in name
+        ),
+    ]  # fmt: skip
+    return [
+        Table("Stages", ("directory", "read", "written", "rejected"), stages,
+              "read = written + rejected, in every stage."),
+        Table("Minutes of audio", ("by", "", "minutes"), spread),
+        Table("Losses", ("of", "steps", "first", "last"), losses),
+        *result_tables(summary["evaluation"]),
+        Table("Seconds by step", ("step", "seconds"), list(summary["seconds"].items())),
+    ]  # fmt: skip
+
+
+def _artefacts(run: Path) -> list[str]:
+    """Files a person may want to open; shards and checkpoints are named by their directory."""
+    patterns = ("*.html", "samples/*", "figures/*", "evaluation/*.*", "bundle/*", "data/*")
+    found = {str(path.relative_to(run)) for pattern in patterns for path in run.glob(pattern)}
+    return sorted(found | {"summary.json"})
