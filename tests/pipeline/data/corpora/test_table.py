@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.factories.corpora import read_corpus, reasons, search, write_corpus
+
+
+def test_a_table_of_speech_with_a_header(tmp_path):
+    table = (
+        "file,transcript,language,speaker,sex,style,duration\n"
+        'audio/a.wav,"Hello, you",en_US,ada,F,calm,0.4\n'
+        "audio/b.wav,Guten Tag,German,bob,M,,x\n"
+    )
+    write_corpus(
+        tmp_path / "speech", {"audio/a.wav": None, "audio/b.wav": None, "metadata.csv": table}
+    )
+    clips, rejects = read_corpus(tmp_path, "table")
+    first, second = clips["audio/a"], clips["audio/b"]
+    assert (first.transcript, first.language, first.tags) == ("Hello, you", "en-us", ("calm",))
+    assert (first.speaker, first.speaker_sex) == ("speech/ada", "female")
+    assert (first.modality, first.declared_duration_s) == ("speech", 0.4)
+    assert (second.language, second.declared_duration_s) == (None, None)
+    assert len(second.notes) == 2
+    assert rejects == []
+
+
+def test_spans_ids_modality_and_split_of_a_row(tmp_path):
+    table = (
+        "clip_id\tpath\tstart_s\tend_s\tmodality\tsplit\tlyrics\n"
+        "one\tlong.wav\t0.5\t1.5\tmusic\tdev\tla la\n"
+        "two\tlong.wav\t1.5\t0.5\tmusic\ttrain\tla\n"
+        "three\tlong.wav\t\t\tnoise\ttrain\tla\n"
+    )
+    write_corpus(tmp_path, {"long.wav": None, "songs.tsv": table})
+    clips, rejects = read_corpus(tmp_path, "table")
+    (row,) = clips.values()
+    assert (row.clip_id, row.start_s, row.end_s) == (f"{tmp_path.name}/one", 0.5, 1.5)
+    assert (row.split, row.transcript, row.is_singing) == ("validation", "la la", True)
+    assert reasons(rejects) == [("bad_span", 3, "start_s, end_s"), ("malformed", 4, "modality")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("../a.wav", "outside_corpus"),
+        ("/etc/passwd", "outside_corpus"),
+        ("s3://bucket/a.wav", "outside_corpus"),
+        ("A.WAV", "missing_audio"),
+        ("", "missing_value"),
+    ],
+)
+def test_audio_that_cannot_be_found_is_a_reject(tmp_path, cell, reason):
+    write_corpus(tmp_path / "in", {"a.wav": None, "t.csv": f"file,caption\na.wav,x\n{cell},y\n"})
+    clips, rejects = read_corpus(tmp_path / "in", "table", default_modality="sound")
+    assert list(clips) == ["a"]
+    assert reasons(rejects) == [(reason, 3, "file")]
+
+
+def test_an_absolute_path_into_the_corpus_is_followed(tmp_path):
+    write_corpus(tmp_path, {"a.wav": None, "t.csv": f"file,caption\n{tmp_path}/a.wav,x\n"})
+    clips, rejects = read_corpus(tmp_path, "table", default_modality="sound")
+    assert list(clips) == ["a"]
+    assert rejects == []
+
+
+def test_a_name_in_two_folders_is_ambiguous(tmp_path):
+    files = {"x/a.wav": None, "y/a.wav": None, "t.csv": "file,caption\na.wav,x\nx/a.wav,y\n"}
+    clips, rejects = read_corpus(write_corpus(tmp_path, files), "table", default_modality="sound")
+    assert list(clips) == ["x/a"]
+    assert sorted(row.reason for row in rejects) == ["ambiguous_audio", "unreferenced"]
+
+
+def test_a_table_about_files_without_labels_is_no_manifest(tmp_path):
+    files = {"a.wav": None, "expected.csv": "path,group,defect\na.wav,x,y\n"}
+    discovery = search(write_corpus(tmp_path, files), default_modality="sound")
+    (corpus,) = discovery.corpora
+    assert corpus.layout == "folder"
+    assert [row.reason for row in corpus.rejects] == ["unclaimed"]
+    assert "['path', 'group', 'defect']" in corpus.rejects[0].detail
