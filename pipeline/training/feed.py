@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -121,7 +121,7 @@ class Feed:
             num_positions=sum(plan.length for plan in plans),
         )
 
-    def batches(self, start: int, stop: int) -> Iterator[StepBatch]:
+    def batches(self, start: int, stop: int) -> Generator[StepBatch, None, None]:
         """The parts of steps `start` to `stop`, prepared ahead in a background thread.
 
         Close the iterator to end the thread early. What the thread raises is raised here.

@@ -1,0 +1,38 @@
+"""Train the model on train-shards; the same command again goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.options import configure_log, main_of, parser, run, settings_from
+from pipeline.training.settings import TrainSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm train`."""
+    built = parser("train", __doc__ or "")
+    built.add_argument("--shards", required=True, metavar="DIR", help="complete train-shards")
+    built.add_argument("--output", required=True, metavar="RUN", help="run directory")
+    built.add_argument("--codec", metavar="DIR", help="codec folder; samples need it")
+    options = built.parse_args(argv)
+
+    def body() -> None:
+        settings = settings_from(TrainSettings, options)
+        from pipeline.cluster import ray_cluster
+        from pipeline.training.run import train_run
+
+        with ray_cluster():
+            summary = train_run(
+                settings, options.shards, options.output, options.codec, configure_log
+            )
+        last = summary["last"].get("loss/total", float("nan"))
+        print(f"{summary['state']} at step {summary['step']} of {summary['num_steps']}, ", end="")
+        print(f"loss {last:.4f}, {summary['seconds']:.0f} s: {options.output}")
+        if summary["state"] == "stopped":
+            print("run the same command again to go on")
+
+    return run(body, options)
+
+
+if __name__ == "__main__":
+    main_of(main)

@@ -1,0 +1,188 @@
+"""The DeepSpeed engine, derived from our settings: no second place says what a run is.
+
+One step is any number of `backward` calls and one `step`: the number of micro-batches varies with
+how the documents pack, so accumulation is ours and DeepSpeed only shards and reduces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import types
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
+from pipeline.errors import NonFiniteError
+from pipeline.training.partitions import Partitions
+from pipeline.training.settings import TrainSettings
+
+_LARGEST_BUCKET = 204_800_000
+"""Elements of a reduction bucket; smaller models take their own size, since it is allocated."""
+_BUCKET_ALIGNMENT = 1024
+"""DeepSpeed asks for a multiple of its own alignment, which grows with the world size."""
+
+
+def precision_of(settings: TrainSettings) -> str:
+    """fp32 or bf16: what `auto` means on the device of the run."""
+    chosen = settings.engine.precision
+    if chosen == "auto":
+        return "bf16" if settings.engine.use_gpu else "fp32"
+    return chosen
+
+
+def engine_config(settings: TrainSettings, num_parameters: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration.
+
+    Args:
+        settings: Of the run.
+        num_parameters: Of the model; bounds the communication buckets.
+    """
+    aligned = -(-num_parameters // _BUCKET_ALIGNMENT) * _BUCKET_ALIGNMENT
+    bucket = min(aligned, _LARGEST_BUCKET)
+    return {
+        "train_micro_batch_size_per_gpu": settings.feed.rows_per_micro_batch,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": settings.optim.clip_norm,
+        # Non-finite gradients leave weights and moments untouched on every rank.
+        "bf16": {"enabled": precision_of(settings) == "bf16", "check_grad_overflow": True},
+        "zero_optimization": {
+            "stage": settings.engine.zero_stage,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
+        "steps_per_print": 10**12,
+        "wall_clock_breakdown": False,
+    }
+
+
+class TrainEngine:
+    """Model, optimiser and weight average of one worker.
+
+    Needs an initialised `torch.distributed` process group.
+
+    Args:
+        model: With the same weights on every worker.
+        settings: Of the run.
+        device: Of this worker.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+        os.environ.setdefault("DS_ACCELERATOR", device.type)
+        deepspeed = quiet_deepspeed()
+        self._optim = settings.optim
+        self.module = model.to(device)
+        self.module.train()
+        optimiser = adamw(parameter_groups(self.module, settings.optim), settings.optim)
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._engine: Any = deepspeed.initialize(
+                model=self.module,
+                optimizer=optimiser,
+                config=engine_config(settings, num_parameters),
+                dist_init_required=False,
+            )[0]
+        self.world_size = torch.distributed.get_world_size()
+        self.partitions = Partitions(self._engine, self.module)
+        self.average = [weights.clone() for weights in self.partitions.weights]
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The forward pass."""
+        return self._engine(*inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradients of one micro-batch.
+
+        Args:
+            loss: Share of this micro-batch in the loss of the whole step. Shares are summed over
+                micro-batches and workers; DeepSpeed's mean over workers is undone here.
+        """
+        with _torch_warnings_ignored():
+            self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
+
+    def step(self, step: int) -> float:
+        """Update weights and average with the accumulated gradients; returns their norm.
+
+        Args:
+            step: Steps already taken: fixes learning rate and decay.
+
+        Raises:
+            NonFiniteError: On every worker, and before any weight changed, if a gradient of any
+                worker is not finite.
+        """
+        set_rates(self._engine.optimizer.param_groups, step, self._optim)
+        with _torch_warnings_ignored():
+            self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        if self._engine.optimizer.overflow or not math.isfinite(norm):
+            raise NonFiniteError(
+                f"a gradient is not finite at step {step}; the weights are those before it. "
+                "Lower optim.learning_rate or optim.clip_norm, or look at the clips of that step, "
+                "then go on from the last checkpoint"
+            )
+        decay = average_decay(step, self._optim)
+        update_average(self.average, self.partitions.weights, decay)
+        return norm
+
+    def restore(self, step: int) -> None:
+        """Go on from weights, moments and average that were just filled in.
+
+        Args:
+            step: Updates they have seen.
+        """
+        self.partitions.set_step(step)
+        with _torch_warnings_ignored():
+            self.partitions.publish()
+
+    def gathered(self, parameters: list[nn.Parameter]) -> contextlib.AbstractContextManager[Any]:
+        """Parameters whole for the duration of a block; every worker takes part."""
+        is_sharded = any(hasattr(parameter, "ds_id") for parameter in parameters)
+        if not is_sharded:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[Any] = quiet_deepspeed().zero.GatheredParameters(
+            parameters
+        )
+        return context
+
+
+def quiet_deepspeed() -> types.ModuleType:
+    """DeepSpeed, imported without its noise and without compiling anything.
+
+    On a CPU it would build a shared-memory collective at first use: about a minute, and a C++
+    compiler needed. It builds only what its table of compatible operators holds and does without
+    the others, so the table is left empty; nothing else reads it (deepspeed 0.19.8).
+    """
+    with warnings.catch_warnings():
+        # Raised by torch.jit at DeepSpeed's import; nothing its user can change.
+        warnings.simplefilter("ignore")
+        import deepspeed
+        import deepspeed.ops
+    deepspeed.ops.__dict__.setdefault("__compatible_ops__", {})
+    log = logging.getLogger("DeepSpeed")
+    log.setLevel(logging.WARNING)
+    log.addFilter(_is_news)
+    module: types.ModuleType = deepspeed
+    return module
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of DeepSpeed's log concerns its user.
+
+    ZeRO-3 warns of dataclasses at module borders, whose tensors it cannot hook. Only the
+    outermost module has them; what it owns directly is small and stays gathered, and every layer
+    below takes and gives tensors (tests compare ZeRO-3 with plain torch).
+    """
+    return "unknown inputs or outputs type" not in record.getMessage()
+
+
+def _torch_warnings_ignored() -> warnings.catch_warnings[None]:
+    """Deprecations of torch that DeepSpeed 0.19.8 calls every step."""
+    return warnings.catch_warnings(action="ignore", category=FutureWarning)

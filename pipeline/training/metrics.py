@@ -1,0 +1,175 @@
+"""What a run says of itself: losses, speed, use of rows and of the device."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.objective import VECTOR_LENGTH, LossSums
+from pipeline.storage import Folder
+from pipeline.training.feed import StepBatch
+
+METRICS = "metrics.jsonl"
+"""One JSON object a logged step, in the run directory."""
+
+_PEAK_FLOPS = {
+    "A100": 312e12,
+    "A800": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "H800": 989e12,
+    "B200": 2250e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+"""Dense bf16 operations a second of one device, by a part of its name, as vendors state them."""
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """What a step holds, summed over workers; the denominators of its losses among them."""
+
+    flow_count: float
+    stop_count: float
+    documents: float
+    cropped: float
+    positions: float
+    expert_positions: float
+    row_positions: float
+    stop_requests: float
+
+    @classmethod
+    def of(cls, batch: StepBatch, *, wants_stop: bool) -> StepCounts:
+        """Of one worker's part."""
+        micro = batch.micro_batches
+        return cls(
+            flow_count=sum(float(part.flow_mask.sum()) for part in micro),
+            stop_count=sum(float(part.stop_mask.sum()) for part in micro),
+            documents=batch.num_documents,
+            cropped=batch.num_cropped,
+            positions=batch.num_positions,
+            expert_positions=sum(float(part.expert_mask.sum()) for part in micro),
+            row_positions=sum(part.document.numel() for part in micro),
+            stop_requests=float(wants_stop),
+        )
+
+    def to_vector(self) -> Tensor:
+        """For a sum over workers."""
+        return torch.tensor(
+            [float(getattr(self, item.name)) for item in fields(self)], dtype=torch.float64
+        )
+
+    @classmethod
+    def from_vector(cls, vector: Tensor) -> StepCounts:
+        """Inverse of `to_vector`."""
+        return cls(*vector.tolist())
+
+
+@dataclass
+class Window:
+    """Sums since the last logged step."""
+
+    sums: Tensor = field(default_factory=lambda: torch.zeros(VECTOR_LENGTH, dtype=torch.float64))
+    counts: Tensor = field(
+        default_factory=lambda: torch.zeros(len(fields(StepCounts)), dtype=torch.float64)
+    )
+    grad_norms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, sums: Tensor, counts: StepCounts, grad_norm: float, seconds: float) -> None:
+        """Take in one step."""
+        self.sums += sums
+        self.counts += counts.to_vector()
+        self.grad_norms.append(grad_norm)
+        self.seconds += seconds
+
+    def metrics(self, costs: Costs, stop_weight: float) -> dict[str, float]:
+        """Averages over the window, named `loss/...`, `rate/...` and `data/...`."""
+        counts = StepCounts.from_vector(self.counts)
+        means = LossSums.from_vector(self.sums).means()
+        steps = max(1, len(self.grad_norms))
+        total = means.get("flow", 0.0) + stop_weight * means.get("stop", 0.0)
+        metrics = {f"loss/{name}": value for name, value in means.items()}
+        metrics |= {
+            "loss/total": total,
+            "grad_norm": sum(self.grad_norms) / steps,
+            "rate/seconds": self.seconds,
+            "rate/seconds_per_step": self.seconds / steps,
+            "rate/positions_per_s": counts.positions / max(self.seconds, 1e-9),
+            "data/useful_share": counts.positions / max(1.0, counts.row_positions),
+            "data/documents": counts.documents,
+            "data/cropped": counts.cropped,
+        }
+        utilisation = costs.utilisation(counts, self.seconds)
+        if utilisation is not None:
+            metrics["rate/mfu"] = utilisation
+        return metrics
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Floating-point operations of training, and what the devices could do.
+
+    Attributes:
+        per_position: Of one packed position: 6 per weight it passes through.
+        per_expert_position: More of it where the expert is called.
+        peak: All devices together; None where their speed is not known.
+    """
+
+    per_position: float
+    per_expert_position: float
+    peak: float | None
+
+    @classmethod
+    def of(cls, model: AudioCALM, device: torch.device, world_size: int) -> Costs:
+        """Counted from the parameters; embedding look-ups and attention scores are left out."""
+        sizes: dict[bool, int] = {True: 0, False: 0}
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and "embed_tokens" not in name:
+                size = getattr(parameter, "ds_numel", parameter.numel())
+                sizes["expert" in name] += size
+        peak = None
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            found = [speed for part, speed in _PEAK_FLOPS.items() if part in name]
+            peak = found[0] * world_size if found else None
+        return cls(6.0 * sizes[False], 6.0 * sizes[True], peak)
+
+    def utilisation(self, counts: StepCounts, seconds: float) -> float | None:
+        """Share of the devices' peak spent on positions that hold a document."""
+        if self.peak is None or seconds <= 0:
+            return None
+        done = counts.positions * self.per_position
+        done += counts.expert_positions * self.per_expert_position
+        return done / (seconds * self.peak)
+
+
+class MetricsLog:
+    """The logged steps of a run, kept across restarts.
+
+    Args:
+        folder: Run directory.
+        step: Steps already taken; later lines are of a lost attempt and are dropped.
+    """
+
+    def __init__(self, folder: Folder, step: int) -> None:
+        self._folder = folder
+        stored = folder.read_bytes(METRICS).decode() if folder.exists(METRICS) else ""
+        entries = [json.loads(line) for line in stored.splitlines()]
+        self.entries: list[dict[str, Any]] = [e for e in entries if e["step"] <= step]
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        """Note one logged step."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self.entries.append({"step": step, **finite})
+
+    def write(self) -> None:
+        """Put all of it on disk."""
+        text = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in self.entries)
+        self._folder.write_bytes(METRICS, text.encode())

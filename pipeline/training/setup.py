@@ -1,0 +1,97 @@
+"""The model of a run: preset, shards and tokenizer agree on one configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.audiocalm import AudioCALM
+from model.config import ModelConfig, model_config_from_dict, preset, to_dict
+from model.text import Tokenizer, load_tokenizer
+from model.weights import load_qwen3
+from pipeline.errors import SettingsError
+from pipeline.training.settings import ModelSettings, TrainSettings
+from pipeline.training.shards import TrainShards
+
+logger = logging.getLogger(__name__)
+
+_DERIVED = ("latent_dim", "speaker_dim", "speaker_id")
+_WASTEFUL_VOCABULARY = 8
+
+
+def open_tokenizer(settings: ModelSettings) -> Tokenizer:
+    """The tokenizer of the prompts.
+
+    Raises:
+        ValueError: If the folder holds none.
+    """
+    return load_tokenizer(None if settings.tokenizer is None else Path(settings.tokenizer))
+
+
+def model_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokenizer) -> ModelConfig:
+    """The preset with its overrides, fitted to latents, voices and tokenizer.
+
+    Raises:
+        SettingsError: If an override is derived, unknown or out of range, or the tokenizer needs
+            more rows than the embedding has.
+    """
+    for name in _DERIVED:
+        if name in settings.overrides:
+            raise SettingsError(
+                f"model.overrides.{name} cannot be set: it follows from shards and tokenizer"
+            )
+    try:
+        values = _merged(to_dict(preset(settings.preset)), settings.overrides)
+        config = model_config_from_dict(values)
+    except ValueError as error:
+        raise SettingsError(f"model settings: {error}") from error
+    rows = config.backbone.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise SettingsError(
+            f"the tokenizer {tokenizer.name} has {tokenizer.vocab_size} ids and the preset "
+            f"{settings.preset} {rows} rows; set model.overrides.backbone.vocab_size to "
+            f"{tokenizer.vocab_size} or choose the preset of that tokenizer"
+        )
+    if rows > _WASTEFUL_VOCABULARY * tokenizer.vocab_size and settings.pretrained is None:
+        logger.warning(
+            "the embedding has %d rows and the tokenizer %s uses %d; "
+            "set model.tokenizer, or model.overrides.backbone.vocab_size",
+            rows,
+            tokenizer.name,
+            tokenizer.vocab_size,
+        )
+    changes: dict[str, Any] = {"latent_dim": shards.latent_dim}
+    if (speaker_dim := shards.speaker_dim) is not None:
+        changes |= {"speaker_dim": speaker_dim, "speaker_id": tokenizer.speaker_id}
+    return dataclasses.replace(config, **changes)
+
+
+def build_model(settings: TrainSettings, config: ModelConfig, shards: TrainShards) -> AudioCALM:
+    """The model before its first step: seeded, with latent statistics and pretrained weights.
+
+    Raises:
+        ValueError: If pretrained weights do not fit.
+    """
+    torch.manual_seed(settings.seed)
+    model = AudioCALM(config)
+    model.set_latent_stats(
+        torch.from_numpy(shards.latent_mean), torch.from_numpy(shards.latent_std)
+    )
+    if settings.model.pretrained is not None:
+        load_qwen3(model, Path(settings.model.pretrained))
+    if settings.optim.embedding_multiplier == 0:
+        model.backbone.embed_tokens.weight.requires_grad_(False)
+    return model
+
+
+def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for name, value in overrides.items():
+        inner = merged.get(name)
+        is_nested = isinstance(inner, dict) and isinstance(value, dict)
+        merged[name] = _merged(inner, value) if is_nested else value  # type: ignore[arg-type]
+    return merged

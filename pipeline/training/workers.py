@@ -1,0 +1,137 @@
+"""A group of Ray Train workers: started, restarted when one is lost, and its failure in words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from pipeline.errors import PipelineError, SettingsError
+from pipeline.storage import Folder
+
+_SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+
+def run_group(
+    worker: Callable[[dict[str, Any]], None],
+    config: dict[str, Any],
+    *,
+    folder: Folder,
+    num_workers: int,
+    resources: Mapping[str, float],
+    max_failures: int,
+) -> None:
+    """Run a function in every worker of a `torch.distributed` group until all return.
+
+    Where a run goes on from is the function's own business, decided by markers on disk. Ray Train
+    is told of checkpoints, but its snapshot of an earlier start is dropped: it is written after
+    the checkpoint it names, refuses another Ray version, and fails where one was removed.
+
+    Args:
+        worker: Called with `config` in every worker.
+        config: What the workers are told.
+        folder: Holds what workers report as checkpoints; reachable by all of them.
+        num_workers: Size of the group.
+        resources: Of one worker; with a `GPU` the group speaks NCCL, else gloo.
+        max_failures: Restarts of the group; -1 has no limit.
+
+    Raises:
+        SettingsError: If a local Ray can never hold the group.
+        PipelineError: If the group failed for good, with the words of the worker that did.
+    """
+    is_local = not os.environ.get("RAY_ADDRESS")
+    if is_local:
+        _require(num_workers, resources)
+    folder.delete(_SNAPSHOT)
+    use_gpu = resources.get("GPU", 0) > 0
+    name = os.path.basename(folder.path)
+    trainer = (_LocalTrainer if is_local else TorchTrainer)(
+        worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=dict(resources)
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=os.path.dirname(folder.path),
+            storage_filesystem=folder.filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=max_failures),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        with _preemption_watched(not is_local):
+            trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise PipelineError(f"training failed: {_cause(error)}") from error
+
+
+def report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:
+    """Tell Ray Train of a checkpoint that already lies where `run_group` was told."""
+    ray.train.report(
+        metrics,
+        checkpoint=ray.train.Checkpoint(folder.path, folder.filesystem),
+        checkpoint_dir_name=os.path.basename(folder.path),
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+    )
+
+
+def quiet_reports() -> None:
+    """Keep Ray Train's line for every report and rank out of a worker's log."""
+    from ray.train.v2._internal.execution import context
+
+    context.logger.setLevel(logging.WARNING)
+
+
+class _LocalTrainer(TorchTrainer):
+    """A trainer for a Ray that ends with its driver.
+
+    Ray Train starts a detached actor that frees placement groups when a controller dies. It asks
+    the dashboard every second, which a local Ray has not, and complains into the log.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [one for one in made if type(one).__name__ != "PlacementGroupCleanerCallback"]
+
+
+@contextmanager
+def _preemption_watched(is_watched: bool) -> Iterator[None]:
+    """Whether Ray Train asks the cluster for announced evictions; a laptop announces none."""
+    name = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+    before = os.environ.get(name)
+    os.environ[name] = before or str(int(is_watched))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
+def _require(num_workers: int, resources: Mapping[str, float]) -> None:
+    """Refuse what a local Ray can never schedule; a cluster may still grow."""
+    present = ray.cluster_resources()
+    for name, each in resources.items():
+        needed = num_workers * each
+        if needed > present.get(name, 0):
+            raise SettingsError(
+                f"{num_workers} workers need {needed:g} {name}s and this machine's Ray has "
+                f"{present.get(name, 0):g}; lower engine.num_workers or engine.cpus_per_worker"
+            )
+
+
+def _cause(error: ray.train.TrainingFailedError) -> str:
+    """The last line of the first worker's failure."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for _, failure in sorted(failures.items()):
+        lines = str(failure).strip().splitlines() or [type(failure).__name__]
+        logging.getLogger(__name__).debug("worker failure: %s", failure)
+        return lines[-1]
+    return str(error)

@@ -1,0 +1,141 @@
+"""Small training runs, without Ray: process groups, workers and a plain-torch reference."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch import Tensor
+
+from model.objective import loss_from, losses
+from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
+from pipeline.storage import Folder
+from pipeline.training.feed import Feed
+from pipeline.training.loop import Place, Training, WorkerPlan
+from pipeline.training.settings import TrainSettings
+from pipeline.training.setup import build_model, model_config, open_tokenizer
+from pipeline.training.shards import TrainShards
+
+SMALL_MODEL = {
+    "frames_per_block": 4,
+    "backbone": {
+        "hidden_dim": 16, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8,
+        "ffn_dim": 24,
+    },
+    "head": {"hidden_dim": 16, "num_layers": 1, "time_embedding_dim": 8},
+}  # fmt: skip
+
+
+def small_settings(**changes: Any) -> TrainSettings:
+    """A run of six steps over a model of a few thousand weights; nested changes are merged."""
+    values: dict[str, Any] = {
+        "model": {"overrides": SMALL_MODEL},
+        "feed": {"documents_per_step": 4, "pack_length": 128},
+        "optim": {"num_steps": 6, "warmup_steps": 2, "learning_rate": 1e-2, "ema_decay": 0.9},
+        "checkpoint": {"every": 2, "num_to_keep": 2},
+        "log_every": 1,
+        "tracking": {"is_enabled": False},
+    }
+    for name, change in changes.items():
+        merges = isinstance(change, dict) and isinstance(values.get(name), dict)
+        values[name] = values[name] | change if merges else change
+    return TrainSettings.model_validate(values)
+
+
+@contextlib.contextmanager
+def process_group(path: Path, rank: int = 0, world_size: int = 1) -> Iterator[None]:
+    """A gloo group through a file; for one process, or inside a spawned one."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=world_size
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def training(settings: TrainSettings, run: Path, shards: Path, rank: int = 0) -> Training:
+    """A worker on the CPU; the process group must exist."""
+    place = Place(rank, torch.distributed.get_world_size(), torch.device("cpu"))
+    return Training(WorkerPlan(settings, str(run), str(shards)), place)
+
+
+def weights_of(worker: Training, kind: str = "weights") -> dict[str, Tensor]:
+    """Whole parameters, put together from what all workers hold."""
+    engine = worker.engine
+    flats = engine.average if kind == "average" else engine.partitions.weights
+    own = [(s.name, s.start, s.of(flats).clone()) for s in engine.partitions.stretches]
+    everyone: list[Any] = [None] * engine.world_size
+    torch.distributed.all_gather_object(everyone, own)
+    pieces = sorted((piece for part in everyone for piece in part), key=lambda p: p[:2])
+    found: dict[str, list[Tensor]] = {}
+    for name, _, values in pieces:
+        found.setdefault(name, []).append(values)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def run_workers(work: Callable[..., Any], world_size: int, folder: Path, *arguments: Any) -> Any:
+    """Run `work(rank, world_size, *arguments)` in as many processes; returns rank 0's result.
+
+    The function must be importable; what it raises is raised here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.multiprocessing.spawn(_spawned, (work, world_size, folder, arguments), nprocs=world_size)
+    return torch.load(folder / "result.pt", weights_only=True)
+
+
+def _spawned(
+    rank: int, work: Callable[..., Any], world_size: int, folder: Path, arguments: tuple[Any, ...]
+) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    try:
+        with process_group(folder / "group", rank, world_size):
+            result = work(rank, world_size, *arguments)
+    except BaseException:
+        traceback.print_exc()
+        raise
+    if rank == 0:
+        torch.save(result, folder / "result.pt")
+
+
+def reference(
+    settings: TrainSettings, shards_path: Path, num_steps: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
+    """The same run in plain torch: weights, their average and the loss of every step."""
+    shards = TrainShards(Folder.at(shards_path))
+    tokenizer = open_tokenizer(settings.model)
+    config = model_config(settings.model, shards, tokenizer)
+    model = build_model(settings, config, shards).train()
+    feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
+    optimiser = adamw(parameter_groups(model, settings.optim), settings.optim)
+    parameters = dict(model.named_parameters())
+    average = [parameter.detach().clone() for parameter in parameters.values()]
+    history = []
+    for step in range(num_steps):
+        micro = feed.batch(step).micro_batches
+        flow = sum(float(part.flow_mask.sum()) for part in micro)
+        stop = sum(float(part.stop_mask.sum()) for part in micro)
+        optimiser.zero_grad()
+        shares = [
+            loss_from(losses(model(part), part), flow, stop, settings.stop_weight) for part in micro
+        ]
+        loss = torch.stack(shares).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), settings.optim.clip_norm)
+        set_rates(optimiser.param_groups, step, settings.optim)
+        optimiser.step()
+        now = [parameter.detach() for parameter in parameters.values()]
+        update_average(average, now, average_decay(step, settings.optim))
+        history.append(loss.item())
+    flat = {name: parameter.detach().flatten() for name, parameter in parameters.items()}
+    averaged = {n: a.flatten() for n, a in zip(parameters, average, strict=True)}
+    return flat, averaged, history
