@@ -8,6 +8,7 @@ removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -106,7 +107,7 @@ def run_stage(
     Raises:
         ValueError: On a directory of something else, or a plan with bad or repeated names.
         TooManyRejectsError: With the reasons and their counts; the directory stays incomplete.
-        PipelineError: If a unit killed its worker too often, with the unit's name.
+        PipelineError: If a unit failed, or killed its worker too often; with the unit's name.
     """
     _check_plan(units)
     _claim(folder, stage)
@@ -181,16 +182,30 @@ class UnitRunner:
         self._worker: UnitWorker = worker(**worker_kwargs)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one unit, given and answered as a small row."""
+        """Do one unit, given and answered as a small row.
+
+        Failures a caller may handle come back in the row: an exception would lose its type on the
+        way out of a worker process.
+        """
         attempt = self._attempts.begin(row["name"])
-        result = {"name": row["name"], "read": 0, "rejected": 0, "error": attempt.verdict}
+        result = {
+            "name": row["name"],
+            "read": 0,
+            "rejected": 0,
+            "deadly": attempt.verdict,
+            "failure": "",
+        }
         if attempt.verdict:
             return result
         unit = Unit(
             row["name"], row["digest"], json.loads(row["payload"]), attempt.number, attempt.enter
         )
-        output = self._worker.process(unit)
-        self._commits.write(unit, self._stage, output)
+        try:
+            output = self._worker.process(unit)
+            self._commits.write(unit, self._stage, output)
+        except (PipelineError, OSError, ValueError) as error:
+            logger.exception("%s: unit %s failed", self._stage, unit.name)
+            return result | {"failure": f"{type(error).__name__}: {error}"}
         self._attempts.end(unit.name)
         return result | {"read": output.read, "rejected": len(output.rejects)}
 
@@ -202,14 +217,16 @@ def _work(
         {"name": unit.name, "digest": unit.digest, "payload": json.dumps(unit.payload)}
         for unit in pending
     ]
-    failed = []
+    deadly = []
     with Progress(stage, len(rows)) as progress:
         for result in _results(stage, rows, runner, resources):
+            if result["failure"]:
+                raise PipelineError(f"{stage}: unit {result['name']}: {result['failure']}")
+            if result["deadly"]:
+                deadly.append(f"{result['name']} ({result['deadly']})")
             progress.advance(result["read"], result["rejected"])
-            if result["error"]:
-                failed.append(f"{result['name']} ({result['error']})")
-    if failed:
-        raise PipelineError(f"{stage}: units that kept killing their worker: {'; '.join(failed)}")
+    if deadly:
+        raise PipelineError(f"{stage}: units that kept killing their worker: {'; '.join(deadly)}")
 
 
 def _results(
@@ -236,7 +253,20 @@ def _results(
                 memory=resources.memory_bytes,
             )
             done.set_name(stage)
-            yield from done.iter_rows()
+            with _without_chatter():
+                yield from done.iter_rows()
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Ray Data's own progress lines left out for the duration."""
+    chatter = logging.getLogger("ray.data")
+    level = chatter.level
+    chatter.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        chatter.setLevel(level)
 
 
 def _check_plan(units: Sequence[Unit]) -> None:

@@ -59,7 +59,7 @@ def test_second_run_does_nothing(tmp_path, log, caplog):
 @pytest.mark.parametrize("fail_at", ["00000", "00002", "00004"])
 def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log, fail_at):
     run_numbers(tmp_path / "whole", number_units(5))
-    with pytest.raises(OSError, match="injected"):
+    with pytest.raises(PipelineError, match=r"unit \d+: OSError: injected"):
         run_numbers(tmp_path / "broken", number_units(5), fail_at=fail_at)
     with pytest.raises(IncompleteError, match="not complete"):
         Folder.at(tmp_path / "broken").card()
@@ -191,8 +191,12 @@ def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
 
 
 @pytest.mark.ray
-def test_ray_gives_the_same_bytes_as_in_process(tmp_path, ray_session):
+def test_ray_after_a_failure_gives_the_same_bytes_as_in_process(tmp_path, ray_session):
     run_numbers(tmp_path / "here", number_units(6))
+    with pytest.raises(PipelineError, match="unit 00003: OSError: injected"):
+        run_numbers(
+            tmp_path / "ray", number_units(6), fail_at="00003", resources=Resources(workers=2)
+        )
     run_numbers(tmp_path / "ray", number_units(6), resources=Resources(workers=2))
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "here")
 
