@@ -37,6 +37,7 @@ def _add_options(options: ArgumentParser) -> None:
 
 def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
+    from jobs.recordings import recorded_voice
     from model.request import SynthesisRequest, with_sampling
     from pipeline.serving.offline import make_file, open_synthesizer, voice_of
 
@@ -47,7 +48,7 @@ def generate(given: Namespace) -> None:
         language=given.language,
         modality=given.modality,
         duration_s=given.seconds,
-        voice=voice_of(synthesizer.bundle, given.voice, _embed) if given.voice else None,
+        voice=voice_of(synthesizer.bundle, given.voice, recorded_voice) if given.voice else None,
         seed=given.seed,
         is_singing=given.singing,
     )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.options import main_of, parser, run, settings_from
+from jobs.recordings import recorded_voices
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SettingsError
 from pipeline.serving.settings import ServeSettings
@@ -26,21 +27,22 @@ def build_app(args: dict[str, Any]) -> Any:
     """The application of a Serve config file; `args` are `ServeSettings`."""
     from pipeline.serving.replica import build
 
-    return build(ServeSettings.model_validate(args))
+    settings = ServeSettings.model_validate(args)
+    return build(settings, recorded_voices(settings.voices))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted."""
     options = parser("serve", __doc__ or "")
     options.add_argument("--bundle", metavar="DIR", help="bundle to serve")
+    options.add_argument("--voices", metavar="DIR", help="recordings, one a voice, by file name")
     options.add_argument("--host", help="address to listen on; 0.0.0.0 for every interface")
     options.add_argument("--port", type=int, help="port to listen on")
     given = options.parse_args(argv)
 
     def body() -> None:
-        settings = settings_from(
-            ServeSettings, given, bundle=given.bundle, host=given.host, port=given.port
-        )
+        flags = {name: getattr(given, name) for name in ("bundle", "voices", "host", "port")}
+        settings = settings_from(ServeSettings, given, **flags)
         if not settings.bundle:
             raise SettingsError(f"no bundle to serve; {_ADVICE}")
         serve_until_stopped(settings)
@@ -52,9 +54,10 @@ def serve_until_stopped(settings: ServeSettings) -> None:
     """Deploy, say where, wait for SIGINT or SIGTERM, and take it all down again."""
     from pipeline.serving.local import deployed
 
+    voices = recorded_voices(settings.voices)
     with ray_cluster():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with deployed(settings, APP_NAME) as url:
+        with deployed(settings, APP_NAME, voices) as url:
             print(f"serving {settings.bundle} at {url}  (Ctrl-C stops)\n{curl_example(url)}")
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):

@@ -98,7 +98,7 @@ def save_bundle(
     folder, codec_folder = Path(folder), Path(codec_folder)
     _check_codec(model, load_codec(codec_folder), str(codec_folder))
     _check_tokenizer(model, tokenizer, "the tokenizer")
-    _check_voices(model, voices or {})
+    check_voices(model, voices or {})
     with _written_aside(folder) as aside:
         save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
         shutil.copytree(codec_folder, aside / CODEC_FOLDER)
@@ -241,7 +241,12 @@ def _check_tokenizer(model: AudioCALM, tokenizer: Tokenizer, where: str) -> None
         )
 
 
-def _check_voices(model: AudioCALM, voices: Mapping[str, Tensor]) -> None:
+def check_voices(model: AudioCALM, voices: Mapping[str, Tensor]) -> None:
+    """Refuse speaker embeddings that a model cannot take.
+
+    Raises:
+        BundleError: With the voice, its shape and the one expected.
+    """
     for name, value in voices.items():
         if value.shape != (model.config.speaker_dim,):
             raise BundleError(

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.config import MODALITIES
+from model.limits import Limits
 from model.sampling import SamplingOptions
 
 DEFAULT_OPTIONS: dict[str, SamplingOptions] = {
@@ -46,27 +47,6 @@ class RequestError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.message}"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may ask for.
-
-    Attributes:
-        max_description_chars: Characters of a description.
-        max_transcript_chars: Characters of a transcript.
-        min_duration_s: Shortest audio, seconds.
-        max_duration_s: Longest audio, seconds; also caps speech that does not stop by itself.
-        max_flow_steps: Solver steps for each block.
-        max_guidance_scale: Guidance.
-    """
-
-    max_description_chars: int = 2000
-    max_transcript_chars: int = 4096
-    min_duration_s: float = 0.1
-    max_duration_s: float = 120.0
-    max_flow_steps: int = 256
-    max_guidance_scale: float = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,9 +18,9 @@ from torch import Tensor
 from model.bundle import Bundle
 from model.config import ModelConfig
 from model.generation import BlockOutput, GenerationRequest, GenerationState, Sampler
+from model.limits import Limits
 from model.request import (
     DEFAULT_DURATION_S,
-    Limits,
     RequestError,
     SynthesisRequest,
     check_request,
@@ -107,7 +107,7 @@ class Synthesizer:
         speaker = _speaker(request, config)
         duration_s = request.duration_s
         if duration_s is None and modality != "speech" and request.transcript is None:
-            duration_s = DEFAULT_DURATION_S
+            duration_s = min(DEFAULT_DURATION_S, self.limits.max_duration_s)
         prompt = Prompt(
             description=request.description,
             transcript=request.transcript,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Iterator
 
@@ -17,12 +16,15 @@ from pipeline.storage import Folder
 
 
 @contextlib.contextmanager
-def deployed(settings: ServeSettings, name: str) -> Iterator[str]:
+def deployed(
+    settings: ServeSettings, name: str, voices: dict[str, list[float]] | None = None
+) -> Iterator[str]:
     """Deploy an application and wait until it serves.
 
     Args:
         settings: The endpoint; a relative bundle path is made absolute for the replicas.
         name: Name of the Serve application.
+        voices: Speaker embeddings by voice name, beyond those of the bundle.
 
     Yields:
         Its URL.
@@ -35,17 +37,10 @@ def deployed(settings: ServeSettings, name: str) -> Iterator[str]:
     if not bundle.exists("bundle.json"):
         raise BundleError(f"{bundle.uri} is no bundle: it has no bundle.json")
     _check_port(settings.host, settings.port)
-    voices = settings.voices
-    absolute = settings.model_copy(
-        update={
-            "bundle": bundle.uri,
-            "voices": None if voices is None else os.path.abspath(voices),
-        }
-    )
-    # Serve keeps starting up quiet; replicas and the controller log to Ray's session folder.
+    absolute = settings.model_copy(update={"bundle": bundle.uri})
     serve.start(http_options={"host": settings.host, "port": settings.port})
     try:
-        serve.run(build(absolute), name=name, route_prefix="/")
+        serve.run(build(absolute, voices or {}), name=name, route_prefix="/")
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         yield f"http://{shown}:{settings.port}"
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def open_synthesizer(folder: str | Path, device: str = "auto") -> Synthesizer:
 
 
 def voice_of(
-    bundle: Bundle, voice: str, embed: Callable[[str], Float[Tensor, " speaker_dim"]]
+    bundle: Bundle, voice: str, embed: Callable[[str], Sequence[float]]
 ) -> Float[Tensor, " speaker_dim"]:
     """Speaker embedding of a named voice, or of a recording.
 
@@ -76,7 +76,7 @@ def voice_of(
         raise RequestError(
             "voice", f"{voice!r} is no file and no voice of the bundle, which has {known}"
         )
-    return embed(voice)
+    return torch.tensor(embed(voice), dtype=torch.float32)
 
 
 def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -> MadeFile:

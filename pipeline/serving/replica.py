@@ -26,7 +26,6 @@ from pipeline.serving.engine import BatchEngine, Opening, Refusal
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import NotReadyError, Service
-from pipeline.serving.worker import load_worker
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +42,15 @@ class Sampler:
 
     Args:
         settings: `ServeSettings` as plain values.
+        voices: Speaker embeddings by voice name, beyond those of the bundle.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], voices: dict[str, list[float]]) -> None:
+        # Here, so that the ingress starts without torch.
+        from pipeline.serving.worker import load_worker
+
         resolved = ServeSettings.model_validate(settings)
-        self._worker = load_worker(resolved, has_gpu=bool(ray.get_gpu_ids()))
+        self._worker = load_worker(resolved, voices, has_gpu=bool(ray.get_gpu_ids()))
         self._engine = BatchEngine(self._worker, resolved.batch)
         logger.info("bundle %s is ready", self._worker.service().digest[:12])
 
@@ -131,8 +134,13 @@ class Ingress:
         return create_app(HandleEngine(self._sampler), self._settings)
 
 
-def build(settings: ServeSettings) -> serve.Application:
-    """The application that Ray Serve runs."""
+def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Application:
+    """The application that Ray Serve runs.
+
+    Args:
+        settings: The endpoint.
+        voices: Speaker embeddings by voice name, beyond those of the bundle.
+    """
     values = settings.model_dump(mode="json")
     batch, scale = settings.batch, settings.autoscale
     slots = batch.max_batch + batch.max_waiting
@@ -169,4 +177,4 @@ def build(settings: ServeSettings) -> serve.Application:
         ),
         graceful_shutdown_timeout_s=longest_s + _DRAIN_SLACK_S,
     )
-    return ingress.bind(sampler.bind(values), values)
+    return ingress.bind(sampler.bind(values, voices), values)

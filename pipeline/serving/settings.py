@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from model.request import Limits
+from model.limits import Limits
 from pipeline.settings import Settings
 
 
@@ -77,7 +77,7 @@ class ServeSettings(Settings):
     bundle: str = ""
     """Bundle folder or URI, readable from every node."""
     voices: str | None = None
-    """Safetensors file of further speaker embeddings by voice name; None has the bundle's."""
+    """Folder of recordings, one voice each, named by file; None has the voices of the bundle."""
     model_name: str = "audiocalm"
     """Name in /v1/models and in the `model` field of requests."""
     model_aliases: tuple[str, ...] = ("tts-1", "gpt-4o-mini-tts")

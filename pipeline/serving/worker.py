@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from model.bundle import BundleError, load_bundle
+from model.bundle import check_voices, load_bundle
 from model.request import RequestError, SynthesisRequest, with_sampling
 from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from pipeline.serving.engine import RefusedError, Step
@@ -58,10 +56,11 @@ class BundleWorker:
         return [_step(piece) for piece in self._synthesizer.step(handles)]
 
     def warm_up(self) -> None:
-        """Generate two blocks, so that lazy set-up costs no client anything."""
+        """Generate up to two blocks, so that lazy set-up costs no client anything."""
         handle = self.open(AudioJob(description="warm up", modality="sound"))
         for _ in range(2):
-            self.step([handle])
+            if self.step([handle])[0].is_last:
+                return
 
     def _request(self, job: AudioJob) -> SynthesisRequest:
         request = SynthesisRequest(
@@ -87,15 +86,18 @@ class BundleWorker:
         return self._voices[job.voice]
 
 
-def load_worker(settings: ServeSettings, *, has_gpu: bool) -> BundleWorker:
+def load_worker(
+    settings: ServeSettings, voices: Mapping[str, Sequence[float]], *, has_gpu: bool
+) -> BundleWorker:
     """The worker of a replica, warm.
 
     Args:
-        settings: Names the bundle, the voices and the device.
+        settings: Names the bundle and the device.
+        voices: Speaker embeddings by voice name, beyond those of the bundle.
         has_gpu: Whether the replica was given a GPU.
 
     Raises:
-        BundleError: If the bundle or the voices cannot be read.
+        BundleError: If the bundle cannot be read, or a voice does not suit its model.
     """
     device = settings.device
     if device == "auto":
@@ -104,10 +106,9 @@ def load_worker(settings: ServeSettings, *, has_gpu: bool) -> BundleWorker:
         torch.set_num_threads(max(1, int(settings.cpus_per_replica)))
     with tempfile.TemporaryDirectory(prefix="audiocalm-bundle-") as scratch:
         bundle = load_bundle(local_copy(settings.bundle, Path(scratch)), device)
-    synthesizer = Synthesizer(bundle, settings.limits.limits())
-    worker = BundleWorker(
-        synthesizer, _read_voices(settings.voices, bundle.model.config.speaker_dim)
-    )
+    embeddings = {name: torch.tensor(values) for name, values in voices.items()}
+    check_voices(bundle.model, embeddings)
+    worker = BundleWorker(Synthesizer(bundle, settings.limits.limits()), embeddings)
     worker.warm_up()
     return worker
 
@@ -124,22 +125,6 @@ def local_copy(uri: str, scratch: Path) -> Path:
             while block := source.read(1 << 24):
                 copy.write(block)
     return scratch
-
-
-def _read_voices(path: str | None, speaker_dim: int) -> dict[str, Tensor]:
-    if path is None:
-        return {}
-    try:
-        voices = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"cannot read the voices in {path}: {error}") from error
-    for name, value in voices.items():
-        if value.shape != (speaker_dim,):
-            raise BundleError(
-                f"voice {name!r} in {path} has shape {tuple(value.shape)}; "
-                f"the model takes ({speaker_dim},)"
-            )
-    return {name: value.float() for name, value in voices.items()}
 
 
 def _step(piece: Piece | SynthesisError) -> Step:

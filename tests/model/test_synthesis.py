@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model.generation import Sampler
+from model.limits import Limits
 from model.request import (
     DEFAULT_DURATION_S,
-    Limits,
     RequestError,
     SynthesisRequest,
     modality_of,

@@ -1,0 +1,50 @@
+"""Voices from recordings, for `generate --voice` and the voice folder of `serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.audio_io import read_audio
+from pipeline.data.speaker import embed_speaker
+from pipeline.errors import PipelineError
+
+_MAX_DURATION_S = 120.0
+
+
+class VoiceError(PipelineError):
+    """A recording holds no voice, or a folder no recording."""
+
+
+def recorded_voice(path: str | Path) -> list[float]:
+    """Speaker embedding of one recording, by the encoder that training data is embedded with.
+
+    Raises:
+        AudioError: If the file is not audio, or longer than two minutes.
+        VoiceError: If nothing in it is loud enough to tell a voice.
+    """
+    audio = read_audio(str(path), max_duration_s=_MAX_DURATION_S)
+    embedding = embed_speaker(audio.waveform, audio.sample_rate)
+    if not np.any(embedding):
+        raise VoiceError(f"{path} holds no voice that can be heard; record one closer")
+    return [float(value) for value in embedding]
+
+
+def recorded_voices(folder: str | None) -> dict[str, list[float]]:
+    """Speaker embedding of every recording in a folder, by file name without ending.
+
+    Raises:
+        AudioError: If a file is not audio.
+        VoiceError: If the folder has no recording, one holds no voice, or two share a name.
+    """
+    if folder is None:
+        return {}
+    paths = sorted(path for path in Path(folder).glob("[!.]*") if path.is_file())
+    if not paths:
+        raise VoiceError(f"{folder} holds no recordings; put one file a voice there")
+    names = [path.stem for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise VoiceError(f"{folder} holds several recordings of {', '.join(twice)}; keep one each")
+    return {path.stem: recorded_voice(path) for path in paths}

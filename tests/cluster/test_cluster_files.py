@@ -1,0 +1,176 @@
+"""Cluster files agree with the schemas that read them, with the jobs, and with each other."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from pipeline.cluster import WORKER_ENVIRONMENT
+from pipeline.serving.settings import ServeSettings
+from pipeline.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+JOBS = ("ingest", "encode", "describe", "shard", "train-codec", "train", "evaluate")
+RAY = importlib.metadata.version("ray")
+
+
+def load(name: str) -> Any:
+    return yaml.safe_load((CLUSTER / name).read_text(encoding="utf-8"))
+
+
+def find(value: Any, key: str) -> list[Any]:
+    """Every value under a key, at any depth."""
+    if isinstance(value, list):
+        return [hit for item in value for hit in find(item, key)]
+    if not isinstance(value, dict):
+        return []
+    here = [value[key]] if key in value else []
+    return here + [hit for item in value.values() for hit in find(item, key)]
+
+
+@pytest.mark.parametrize("name", ["local.yaml", "ray-cluster.yaml"])
+def test_launcher_files_follow_rays_own_schema(name: str) -> None:
+    import ray.autoscaler
+
+    schema = json.loads((Path(ray.autoscaler.__path__[0]) / "ray-schema.json").read_text())
+    config = load(name)
+    jsonschema.validate(config, schema)
+    if "head_node_type" in config:
+        types = config["available_node_types"]
+        assert config["head_node_type"] in types
+        assert any(node["resources"].get("GPU") for node in types.values())
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "jobs/configs"])
+def test_serve_settings_resolve(name: str) -> None:
+    if name == "serve.yaml":
+        (application,) = load(name)["applications"]
+        settings = [ServeSettings.model_validate(application["args"])]
+    else:
+        recipes = sorted((ROOT / name).glob("serve_*.yaml"))
+        assert recipes
+        settings = [load_settings(ServeSettings, recipe) for recipe in recipes]
+    assert all(one.batch.max_batch > 1 for one in settings)
+
+
+def test_serve_file_follows_rays_own_schema() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    deploy = ServeDeploySchema.model_validate(load("serve.yaml"))
+    (application,) = deploy.applications
+    module, name = application.import_path.split(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_kubernetes_service_serves_the_same() -> None:
+    service = load("rayservice.yaml")
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    assert yaml.safe_load(service["spec"]["serveConfigV2"]) == load("serve.yaml")
+    (application,) = load("serve.yaml")["applications"]
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["maxReplicas"] == application["args"]["autoscale"]["max_replicas"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert float(limits["nvidia.com/gpu"]) >= application["args"]["gpus_per_replica"]
+    assert float(limits["cpu"]) >= application["args"]["cpus_per_replica"]
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayservice.yaml"])
+def test_kubernetes_clusters_are_whole(name: str) -> None:
+    spec = load(name)["spec"]
+    spec = spec.get("rayClusterConfig", spec)
+    assert spec["rayVersion"] == RAY
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert container["resources"]["limits"] == container["resources"]["requests"]
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    for group in spec["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_a_file_that_its_own_parser_takes(
+    job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = load(f"rayjob-{job}.yaml")
+    assert (file["apiVersion"], file["kind"]) == ("ray.io/v1", "RayJob")
+    spec = file["spec"]
+    assert spec["clusterSelector"] == {
+        "ray.io/cluster": load("raycluster.yaml")["metadata"]["name"]
+    }
+    # KubeRay refuses these next to a selected cluster.
+    assert not spec.keys() & {"rayClusterSpec", "suspend", "ttlSecondsAfterFinished"}
+    assert spec["submissionMode"] in ("K8sJobMode", "HTTPMode")
+    words = shlex.split(spec["entrypoint"])
+    assert words[:3] == ["python", "-m", f"jobs.{job.replace('-', '_')}"]
+    module = importlib.import_module(words[2])
+    with pytest.raises(SystemExit) as caught:
+        module.main(["--help"])
+    assert caught.value.code == 0
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert {word for word in words if word.startswith("--")} <= known
+    for at, word in enumerate(words):
+        if word == "--config":
+            assert (ROOT / words[at + 1]).is_file()
+
+
+def test_no_job_file_is_left_out() -> None:
+    assert {path.stem for path in CLUSTER.glob("rayjob-*.yaml")} == {f"rayjob-{j}" for j in JOBS}
+
+
+def test_the_environment_of_workers_is_the_same_everywhere() -> None:
+    submitted = load("runtime-env.yaml")["env_vars"]
+    assert submitted == WORKER_ENVIRONMENT
+    for job in JOBS:
+        spec = load(f"rayjob-{job}.yaml")["spec"]
+        assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"] == submitted
+
+
+def test_the_runtime_environment_is_one_that_ray_takes() -> None:
+    from ray.runtime_env import RuntimeEnv
+
+    values = load("runtime-env.yaml")
+    assert RuntimeEnv(**values).to_dict().keys() >= values.keys()
+
+
+def test_one_image_and_one_ray_version() -> None:
+    files = [load(path.name) for path in CLUSTER.glob("*.yaml")]
+    images = {image for file in files for image in find(file, "image")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert images == {f"{project['name']}:{project['version']}-ray{RAY}"}
+    assert set(find(files, "rayVersion")) == {RAY}
+    assert f"ray=={RAY}\n" in (ROOT / "requirements.lock").read_text()
+    assert any(re.match(r"ray\[.*\]", name) for name in project["dependencies"])
+    assert next(iter(images)) in (CLUSTER / "Containerfile").read_text()
+
+
+def test_the_image_is_locked_and_not_root() -> None:
+    lines = (CLUSTER / "Containerfile").read_text().splitlines()
+    assert any(re.fullmatch(r"FROM \S*python:3\.11-slim", line) for line in lines)
+    assert any("--requirement requirements.lock" in line for line in lines)
+    users = [line for line in lines if line.startswith("USER ")]
+    assert users
+    assert users[-1] not in ("USER 0", "USER root")
+    copied = [word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]]
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"model", "pipeline", "jobs"} <= set(copied)
+
+
+def test_nothing_names_a_registry_or_a_secret() -> None:
+    for path in CLUSTER.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(token|password|secret)\s*[:=]\s*\S{8,}", text, re.IGNORECASE)
+        assert not re.search(r"https?://(?!127\.0\.0\.1|HEAD)", text), path.name

@@ -1,0 +1,136 @@
+"""`audiocalm generate`: a file or a one-line error, and never any Ray."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from jobs.generate import main
+from model.bundle import load_bundle
+from model.request import SynthesisRequest, with_sampling
+from model.synthesis import Synthesizer
+from tests.factories.bundle import write_bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def command(bundle: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--bundle", str(bundle), "--description", "rain", "--flow-steps", "2"),
+        *("--out", str(out), *more),
+    ]
+
+
+def test_a_file_of_the_exact_duration_and_its_facts(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "rain.wav"
+    assert main(command(bundle, out, "--seconds", "0.75", "--seed", "3")) == 0
+    samples, rate = soundfile.read(out, dtype="float32")
+    synthesizer = Synthesizer(load_bundle(bundle))
+    assert rate == synthesizer.timebase.sample_rate
+    request = SynthesisRequest(description="rain", duration_s=0.75, seed=3)
+    chunks = list(synthesizer.stream(with_sampling(request, num_flow_steps=2)))
+    expected = np.concatenate([chunk.numpy() for chunk in chunks], axis=-1)[0]
+    # Half a step of 16 bits, and one more for the scale of the reader.
+    np.testing.assert_allclose(samples, expected, atol=2 / 32768)
+    printed = capsys.readouterr().out
+    assert str(out) in printed
+    assert "0.75 s of audio" in printed
+    assert "real-time factor" in printed
+    assert [path.name for path in out.parent.iterdir()] == ["rain.wav"]
+
+
+def test_speech_with_a_voice_of_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    plain, voiced = tmp_path / "plain.wav", tmp_path / "voiced.wav"
+    words = ("--transcript", "one", "--language", "en", "--seconds", "0.5")
+    assert main(command(bundle, plain, *words)) == 0
+    assert main(command(bundle, voiced, *words, "--voice", "ada")) == 0
+    assert plain.read_bytes() != voiced.read_bytes()
+
+
+def test_a_recording_is_embedded_and_must_suit_the_model(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / "voice.wav"
+    time_s = np.arange(16_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * 120 * k * time_s) / k for k in range(1, 20))
+    soundfile.write(recording, 0.2 * tone, 16_000)
+    out = tmp_path / "x.wav"
+    # The encoder gives 192 values, this bundle's model takes 5: what the check is for.
+    assert main(command(bundle, out, "--voice", str(recording))) == 1
+    assert "an embedding of 192 values; the model takes 5" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("--seconds", "0"), "duration_s: is 0.0; it must be in [0.1, 120.0]"),
+        (("--modality", "speech"), "transcript: speech needs a transcript"),
+        (("--voice", "eve"), "voice: 'eve' is no file and no voice of the bundle, which has ada"),
+        (("--flow-steps", "0"), "num_flow_steps"),
+        (("--guidance", "-1"), "guidance_scale"),
+        (("--seed", "-5"), "seed: -5 is outside"),
+        (("--description", " "), "description: is empty"),
+        (("--bundle", "nowhere"), "nowhere is no bundle"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_and_code_1(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: tuple[str, str],
+    message: str,
+) -> None:
+    out = tmp_path / "x.wav"
+    assert main(command(bundle, out, *changes)) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_altered_bundle_is_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    with (copy / "model.safetensors").open("ab") as stream:
+        stream.write(b"\0")
+    assert main(command(copy, tmp_path / "x.wav")) == 1
+    assert "model.safetensors was altered" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_is_never_imported(bundle: Path, tmp_path: Path) -> None:
+    """Neither for a recording, which reaches into the data room, nor for the audio."""
+    recording, out = tmp_path / "voice.wav", tmp_path / "x.wav"
+    soundfile.write(recording, np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
+    code = f"""
+import sys
+from jobs.generate import main
+words = {command(bundle, out, "--seconds", "0.2")!r}
+assert main([*words, "--voice", {str(recording)!r}]) == 1
+assert main(words) == 0
+found = [name for name in ("ray", "deepspeed", "mlflow", "fastapi") if name in sys.modules]
+sys.exit(f"imported {{found}}" if found else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "an embedding of 192 values" in done.stderr
+    assert out.exists()

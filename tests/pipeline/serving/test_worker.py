@@ -1,0 +1,104 @@
+"""A bundle behind the worker interface: voices, refusals, and bundles on an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+
+from model.bundle import BundleError, load_bundle
+from model.request import SynthesisRequest, with_sampling
+from model.synthesis import Synthesizer
+from pipeline.serving.engine import RefusedError
+from pipeline.serving.formats import AudioLayout, pcm_bytes
+from pipeline.serving.schemas import AudioJob
+from pipeline.serving.settings import LimitSettings, ServeSettings
+from pipeline.serving.worker import BundleWorker, load_worker, local_copy
+from tests.factories.bundle import write_bundle
+
+FAST = {"num_flow_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def worker(bundle: Path) -> BundleWorker:
+    settings = ServeSettings(bundle=str(bundle), limits=LimitSettings(max_duration_s=2.0))
+    return load_worker(settings, {"eve": [0.5] * 5}, has_gpu=False)
+
+
+def pcm(worker: BundleWorker, job: AudioJob) -> bytes:
+    handle, samples, is_last = worker.open(job), b"", False
+    while not is_last:
+        (step,) = worker.step([handle])
+        assert step.failure is None
+        samples, is_last = samples + step.samples, step.is_last
+    return samples
+
+
+def test_a_job_is_what_the_synthesizer_makes(worker: BundleWorker, bundle: Path) -> None:
+    job = AudioJob(description="rain", duration_s=0.5, seed=2, sampling=FAST)
+    request = with_sampling(SynthesisRequest(description="rain", duration_s=0.5, seed=2), **FAST)
+    chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
+    assert pcm(worker, job) == pcm_bytes(torch.cat(chunks, dim=-1).numpy())
+
+
+def test_voices_of_bundle_and_folder_and_body(worker: BundleWorker) -> None:
+    service = worker.service()
+    assert service.voices == ("ada", "eve")
+    assert service.layout == worker.layout == AudioLayout(16_000, 1)
+    fields = {"description": "x", "transcript": "hi", "duration_s": 0.3, "sampling": FAST}
+    named = pcm(worker, AudioJob(**fields, voice="eve"))
+    assert named == pcm(worker, AudioJob(**fields, voice_embedding=(0.5,) * 5))
+    assert named != pcm(worker, AudioJob(**fields, voice="ada"))
+    assert named != pcm(worker, AudioJob(**fields))
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"voice": "zoe"}, "voice"),
+        ({"voice_embedding": (1.0, 2.0)}, "voice"),
+        ({"duration_s": 3.0}, "duration_s"),
+        ({"sampling": {"num_flow_steps": 65}}, "num_flow_steps"),
+        ({"sampling": {"guidance_scale": -1.0}}, "guidance_scale"),
+        ({"modality": "speech"}, "transcript"),
+        ({"description": "\ud800"}, "description"),
+    ],
+)
+def test_a_refusal_names_the_field(worker: BundleWorker, changes: dict, param: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        worker.open(AudioJob(**{"description": "rain", **changes}))
+    assert caught.value.param == param
+
+
+def test_a_default_duration_stays_within_the_limit(worker: BundleWorker) -> None:
+    samples = pcm(worker, AudioJob(description="rain", sampling=FAST))
+    assert len(samples) == 2 * 16_000 * 2
+
+
+def test_audio_that_is_not_finite_is_a_failure(worker: BundleWorker) -> None:
+    job = AudioJob(description="x", voice_embedding=(3e38,) * 5, sampling=FAST)
+    (step,) = worker.step([worker.open(job)])
+    assert step.failure is not None
+    assert "not finite" in step.failure
+    assert step.samples == b""
+
+
+def test_a_voice_of_another_width_is_refused(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="voice 'eve' has shape"):
+        load_worker(ServeSettings(bundle=str(bundle)), {"eve": [1.0]}, has_gpu=False)
+
+
+def test_a_bundle_on_an_object_store_is_copied(bundle: Path, tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    store.put(str(bundle), "/models/x", recursive=True)
+    copy = local_copy("memory://models/x", tmp_path)
+    assert copy == tmp_path
+    assert load_bundle(copy).digest == load_bundle(bundle).digest
+    assert local_copy(str(bundle), tmp_path / "unused") == bundle
