@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
 import numpy as np
 import soxr
@@ -279,8 +280,8 @@ def _open_binary(uri: str) -> Iterator[BinaryIO]:
         elif member:
             yield io.BytesIO(_read_member(member["tar"], member["member"]))
         else:
-            parent, _, name = uri.rpartition("/")
-            yield io.BytesIO(Folder.at(parent).read_bytes(name))
+            folder, name = _parent(uri)
+            yield io.BytesIO(folder.read_bytes(name))
     except FileNotFoundError as error:
         raise AudioError(AudioFault.MISSING_AUDIO, "there is no such file") from error
     except OSError as error:
@@ -288,16 +289,35 @@ def _open_binary(uri: str) -> Iterator[BinaryIO]:
         raise AudioError(AudioFault.UNREADABLE, f"cannot be opened: {text}") from error
 
 
+def _parent(uri: str) -> tuple[Folder, str]:
+    """Directory and name of a file; a URI with a scheme is percent-encoded."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        return Folder.at(posixpath.dirname(uri)), posixpath.basename(uri)
+    authority, _, path = rest.partition("/")
+    parent, _, name = unquote(path).rpartition("/")
+    return _authority(f"{scheme}://{authority}").child(parent), name
+
+
+@lru_cache(maxsize=16)
+def _authority(uri: str) -> Folder:
+    """A bucket or host, connected once a process."""
+    return Folder.at(uri if not uri.startswith("file://") else "/")
+
+
 def _read_member(tar: str, member: str) -> bytes:
-    folder, name = Folder.at(posixpath.dirname(tar)), posixpath.basename(tar)
-    span = _members(folder, name).get(member)
+    folder, name = _parent(tar)
+    info = folder.filesystem.get_file_info(folder.join(name))
+    span = _members(tar, info.size, info.mtime_ns).get(member)
     if span is None:
         raise FileNotFoundError(f"{tar} has no member {member}")
     return folder.read_range(name, *span)
 
 
 @lru_cache(maxsize=4)
-def _members(folder: Folder, name: str) -> dict[str, tuple[int, int]]:
+def _members(tar: str, _size: int | None, _mtime_ns: int | None) -> dict[str, tuple[int, int]]:
+    """Offset and size of every member; size and time of the tar keep the cache honest."""
+    folder, name = _parent(tar)
     with folder.open(name) as stream, tarfile.open(fileobj=stream) as archive:
         return {item.name: (item.offset_data, item.size) for item in archive if item.isfile()}
 

@@ -36,7 +36,7 @@ def write_corpus(folder: Path, files: Mapping[str, str | bytes | None]) -> Path:
     return folder
 
 
-def search(*folders: Path, layout: str | None = None, **facts: Any) -> Discovery:
+def search(*folders: Path | str, layout: str | None = None, **facts: Any) -> Discovery:
     """Everything found in the folders."""
     rule = SplitRule(validation_share=0.1, test_share=0.1, min_speakers=3, is_declared_kept=True)
     sources = [

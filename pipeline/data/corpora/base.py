@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from pipeline.data.corpora.listing import Listing, is_audio_name, suffix_of
 from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
@@ -131,8 +132,8 @@ class CorpusFolder:
         ]
 
     def uri(self, name: str = "") -> str:
-        """URI of a file of the corpus, or of its directory."""
-        return self.listing.folder.child(self.root, name).uri.rstrip("/")
+        """Path, or percent-encoded URI, of a file of the corpus or of its directory."""
+        return uri_of(self.listing, posixpath.join(self.root, name))
 
     def read_bytes(self, name: str) -> bytes:
         """A file's contents.
@@ -289,6 +290,13 @@ class CorpusFolder:
     @cached_property
     def _index(self) -> AudioIndex:
         return AudioIndex(self.names, self.uri())
+
+
+def uri_of(listing: Listing, name: str) -> str:
+    """Where a listed file lies: a local path as it is, anything else percent-encoded."""
+    uri = listing.folder.uri
+    quoted = quote(name) if "://" in uri else name
+    return posixpath.join(uri, quoted).rstrip("/")
 
 
 def licences_in(text: str) -> set[str]:

@@ -8,8 +8,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
-from pipeline.data.corpora.base import Corpus, CorpusFacts, CorpusFolder
+from pipeline.data.corpora.base import Corpus, CorpusFacts, CorpusFolder, uri_of
 from pipeline.data.corpora.listing import (
     MANIFEST_SUFFIXES,
     FileFact,
@@ -199,8 +200,9 @@ class _Search:
             if isinstance(item, Reject):
                 found.rejects.append(item)
             else:
-                fact = self._listing.files[item.uri.removeprefix(top)]
-                found.clips.append((item, fact))
+                name = item.uri.removeprefix(top)
+                name = unquote(name) if "://" in top else name
+                found.clips.append((item, self._listing.files[name]))
 
     def _read_plain(self, folders: list[str]) -> None:
         """Audio outside all corpora: the outermost directories that hold some directly."""
@@ -244,7 +246,7 @@ class _Search:
         if home is None:
             home = FoundCorpus(self._name(""), "none", self._listing.folder.uri)
             self._found[""] = home
-        uri = self._listing.folder.child(name).uri
+        uri = uri_of(self._listing, name)
         home.rejects.append(reject(reason, detail, corpus=home.name, uri=uri))
 
     def _why_unclaimed(self, name: str) -> tuple[Reason, str]:

@@ -130,5 +130,5 @@ def _is_text(name: str) -> bool:
 
 
 def _fault(listing: Listing, name: str, reason: Reason, detail: str) -> None:
-    printable = name.encode(errors="backslashreplace").decode()
+    printable = os.fsencode(name).decode(errors="backslashreplace")
     listing.faults.append((printable, reason, detail))

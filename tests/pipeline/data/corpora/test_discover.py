@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.audio_io import read_audio
+from pipeline.errors import SettingsError
+from tests.factories.corpora import search, write_corpus, write_tone
+
+LJ = {"wavs/a.wav": None, "metadata.csv": "a|hello\n"}
+ESC = {"audio/b.wav": None, "meta/esc50.csv": "filename,category\nb.wav,dog\n"}
+
+
+def under(prefix, files):
+    return {f"{prefix}/{name}": contents for name, contents in files.items()}
+
+
+def test_every_corpus_below_an_input_is_found_by_its_layout(tmp_path):
+    files = under("speech/lj", LJ) | under("sound/esc", ESC) | {"sound/x/loose.wav": None}
+    discovery = search(write_corpus(tmp_path, files))
+    assert {corpus.name: corpus.layout for corpus in discovery.corpora} == {
+        "sound-esc": "esc50",
+        "sound-x": "folder",
+        "speech-lj": "ljspeech",
+    }
+    assert sum(len(corpus.clips) for corpus in discovery.corpora) == 3
+
+
+def test_every_file_is_accounted_for(tmp_path):
+    files = under("speech/lj", LJ) | {
+        "speech/lj/wavs/extra.wav": None,
+        "speech/lj/README": "words",
+        "notes.txt": "words",
+        "stray.csv": "a,b\n",
+        "broken.json": "{",
+        "loose/c.wav": None,
+    }
+    discovery = search(write_corpus(tmp_path, files), default_modality="sound")
+    clips = [row.uri for corpus in discovery.corpora for row, _ in corpus.clips]
+    rejects = {
+        Path(row.uri).name: row.reason for corpus in discovery.corpora for row in corpus.rejects
+    }
+    assert len(clips) == 2
+    assert rejects == {
+        "extra.wav": "unreferenced",
+        "stray.csv": "unclaimed",
+        "broken.json": "malformed",
+    }
+    assert discovery.ignored == {"(none)": 1, ".txt": 1}
+
+
+def test_the_deepest_corpus_wins_over_one_around_it(tmp_path):
+    table = "file,caption,modality\nspeech/lj/wavs/a.wav,A voice.,speech\ntop.wav,Rain.,sound\n"
+    files = under("speech/lj", LJ) | {"all.csv": table, "top.wav": None}
+    discovery = search(write_corpus(tmp_path, files))
+    corpora = {corpus.layout: corpus for corpus in discovery.corpora}
+    assert [row.transcript for row, _ in corpora["ljspeech"].clips] == ["hello"]
+    assert [row.captions for row, _ in corpora["table"].clips] == [("Rain.",)]
+    assert [row.reason for row in corpora["table"].rejects] == ["missing_audio"]
+
+
+def test_two_corpora_of_one_name_are_refused_with_the_remedy(tmp_path):
+    write_corpus(tmp_path, under("one/lj", LJ) | under("two/lj", LJ))
+    with pytest.raises(SettingsError, match=r"two corpora are called 'lj'.*`corpora`"):
+        search(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_input_inside_another_is_read_once(tmp_path):
+    write_corpus(tmp_path, under("in/lj", LJ) | under("in/esc", ESC))
+    discovery = search(tmp_path / "in", tmp_path / "in" / "lj")
+    assert sorted(corpus.name for corpus in discovery.corpora) == ["esc", "lj"]
+
+
+def test_a_missing_input_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="does not exist"):
+        search(tmp_path / "nowhere")
+    write_corpus(tmp_path, {"file": "x"})
+    with pytest.raises(SettingsError, match="is not a directory"):
+        search(tmp_path / "file")
+
+
+def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"no corpus layout 'lj'; known are .*ljspeech"):
+        search(write_corpus(tmp_path, LJ), layout="lj")
+
+
+def test_facts_of_settings_override_the_corpus(tmp_path):
+    write_corpus(tmp_path, LJ)
+    (corpus,) = search(tmp_path, modality="music", language="fr", licence="MIT").corpora
+    ((row, _),) = corpus.clips
+    assert (row.modality, row.language, row.licence) == ("music", "fr", "MIT")
+
+
+def test_links_sockets_and_names_that_are_not_unicode(tmp_path):
+    folder = write_corpus(tmp_path / "sound", {"real.wav": None})
+    (folder / "link.wav").symlink_to(folder / "real.wav")
+    (folder / "dangling.wav").symlink_to(folder / "none.wav")
+    (folder / "loop").symlink_to(folder)
+    os.mkfifo(folder / "pipe.wav")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav")).write_bytes(b"x")
+    discovery = search(folder)
+    names = [Path(row.uri).name for corpus in discovery.corpora for row, _ in corpus.clips]
+    rejects = {
+        Path(row.uri).name: row.reason for corpus in discovery.corpora for row in corpus.rejects
+    }
+    assert names == ["link.wav", "real.wav"]
+    assert rejects == {
+        "dangling.wav": "not_a_file",
+        "loop": "not_a_file",
+        "pipe.wav": "not_a_file",
+        "caf\\xe9.wav": "bad_name",
+    }
+
+
+def test_few_speakers_are_split_by_clip_and_many_by_speaker(tmp_path):
+    names = [f"{n % 10}_{who}_{n}.wav" for n in range(60) for who in ("ann", "bob")]
+    few = search(write_corpus(tmp_path / "few", dict.fromkeys(names, b"x")))
+    assert len({row.split for row, _ in few.corpora[0].clips}) == 3
+    speakers = ["ann", "bob", "cid", "dan", "eve", "fay", "gus", "hal", "ida", "jon"]
+    names = [f"{n}_{who}_{n}.wav" for n in range(8) for who in speakers]
+    many = search(write_corpus(tmp_path / "many", dict.fromkeys(names, b"x")))
+    splits = {}
+    for row, _ in many.corpora[0].clips:
+        splits.setdefault(row.speaker, set()).add(row.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert len(splits) == 10
+
+
+def test_files_on_another_file_system_get_percent_encoded_uris(tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    payload = write_tone(tmp_path / "x.wav").read_bytes()
+    memory.pipe(
+        {
+            "/bucket/speech/a b/wavs/é.wav": payload,
+            "/bucket/speech/a b/metadata.csv": b"\xc3\xa9|hi\n",
+        }
+    )
+    (corpus,) = search("memory://bucket").corpora
+    ((row, fact),) = corpus.clips
+    assert (corpus.layout, row.transcript) == ("ljspeech", "hi")
+    assert row.uri == "memory://bucket/speech/a%20b/wavs/%C3%A9.wav"
+    assert fact.size_bytes == len(payload)
+    assert read_audio(row.uri).waveform.shape == (1, 3_200)

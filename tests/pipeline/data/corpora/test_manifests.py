@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data.corpora.manifests import (
+    BadLine,
+    JsonObject,
+    Line,
+    ManifestError,
+    clean_text,
+    read_json,
+    read_lines,
+    read_list,
+    read_table,
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_other_unicode_forms_are_named(encoding):
+    with pytest.raises(ManifestError, match=encoding.upper()):
+        list(read_lines("a|b\n".encode(encoding)))
+
+
+def test_line_numbers_survive_bad_lines_and_any_line_ending():
+    lines = list(read_lines(b"one\r\n\xff\r\nthree"))
+    assert [type(line) for line in lines] == [Line, BadLine, Line]
+    assert [line.number for line in lines] == [1, 2, 3]
+    assert [line.text for line in read_lines(b"one\rtwo")] == ["one", "two"]
+
+
+def test_a_quoted_cell_may_hold_lines_and_rows_keep_their_first_line():
+    rows = list(read_table(b'a,b\n"x\ny",1\n\nz,2\n', ","))
+    assert [(row.number, row.cells) for row in rows] == [
+        (1, ("a", "b")),
+        (2, ("x\ny", "1")),
+        (5, ("z", "2")),
+    ]
+
+
+def test_many_open_quotes_lose_no_other_row():
+    body = b"".join(b'%d,"open\n' % n if n % 2 else b"%d,fine\n" % n for n in range(1, 400))
+    rows = list(read_table(b"a,b\n" + body.replace(b'"open\n', b'"o"pen\n'), ","))
+    assert sum(isinstance(row, Line) for row in rows) == 200
+    assert sum(isinstance(row, BadLine) for row in rows) == 200
+
+
+def test_a_cell_beyond_the_limit_is_a_bad_row():
+    rows = list(read_table(b"a,b\n1," + b"x" * 200_000 + b"\n2,y\n", ","))
+    assert [type(row) for row in rows] == [Line, BadLine, Line]
+    assert rows[2].cells == ("2", "y")
+
+
+def test_repeated_keys_are_kept_apart_and_the_first_value_stays():
+    value = read_json(b'{"a": 1, "b": {"c": 1, "c": 2}, "a": 3}')
+    assert isinstance(value, JsonObject)
+    assert value == {"a": 1, "b": {"c": 1}}
+    assert value.repeated == ("a",)
+    assert value["b"].repeated == ("c",)
+
+
+def test_brackets_inside_strings_are_no_depth():
+    assert read_json(b'{"a": "' + b"[" * 500 + b'\\"{"}')["a"].startswith("[[[")
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned", "note"),
+    [
+        ("  a \n b\tc ", "a b c", None),
+        ("cafe\u0301", "caf\u00e9", None),
+        ("a\u200db\u200cc", "a\u200db\u200cc", None),
+        ("\ufeffa\x00b\u202e", "ab", "cleaned: removed U+0000, U+202E, U+FEFF"),
+    ],
+)
+def test_text_is_cleaned_and_what_was_removed_is_named(text, cleaned, note):
+    assert clean_text(text) == (cleaned, note)
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("['piano', \"it's\"]", ("piano", "it's")),
+        ('["a \\"b\\""]', ('a "b"',)),
+        ("[]", ()),
+        ("['open", None),
+        ("['a' 'b']", None),
+        ("__import__('os')", None),
+        ("[1, 2]", None),
+        ("['a', *b]", None),
+    ],
+)
+def test_lists_of_strings_are_read_without_evaluating(text, items):
+    assert read_list(text) == items
