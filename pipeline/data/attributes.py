@@ -183,15 +183,22 @@ def _analyse(mono: NDArray[np.float32], sample_rate: int) -> _Spectrum:
     size = 2 ** max(5, round(math.log2(_WINDOW_S * sample_rate)))
     frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
     bands = mel_bands(frequencies, _NUM_BANDS)
+    hop = max(1, round(sample_rate * _HOP_S))
     total = np.zeros(len(frequencies))
-    onset, last = [], None
-    for power in _power_frames(mono, size, max(1, round(sample_rate * _HOP_S))):
-        total += power.sum(axis=0, dtype=np.float64)
+    onset, last, first = [], None, 0
+    # Frames that reach over an edge hold a step, which is no part of the sound's spectrum.
+    inner = range(math.ceil(size / 2 / hop), (len(mono) - size // 2) // hop + 1)
+    for power in _power_frames(mono, size, hop):
+        begin, end = max(inner.start - first, 0), max(inner.stop - first, 0)
+        total += power[begin:end].sum(axis=0, dtype=np.float64)
+        first += len(power)
         loudness = np.log(power @ bands + 1e-8)
         before = loudness[:1] if last is None else last
         rise = np.diff(np.concatenate([before, loudness]), axis=0)
         onset.append(np.maximum(rise, 0.0).mean(axis=1))
         last = loudness[-1:]
+    if not inner:
+        total = next(_power_frames(mono, size, hop)).sum(axis=0, dtype=np.float64)
     return _Spectrum(
         frequencies, total, np.concatenate(onset).astype(np.float64), len(mono) / sample_rate
     )
