@@ -150,7 +150,7 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
         name=SAMPLER,
         ray_actor_options={
             "num_cpus": settings.cpus_per_replica,
-            "num_gpus": settings.gpus_per_replica,
+            "num_gpus": _gpus(settings),
         },
         max_ongoing_requests=slots,
         max_queued_requests=settings.max_queued_requests,
@@ -178,3 +178,11 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
         graceful_shutdown_timeout_s=longest_s + _DRAIN_SLACK_S,
     )
     return ingress.bind(sampler.bind(values, voices), values)
+
+
+def _gpus(settings: ServeSettings) -> float:
+    if settings.gpus_per_replica is not None:
+        return settings.gpus_per_replica
+    if settings.device == "cpu" or not ray.is_initialized():
+        return 0.0
+    return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0

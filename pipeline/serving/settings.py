@@ -92,8 +92,8 @@ class ServeSettings(Settings):
     """Port to listen on."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a GPU where the replica was given one."""
-    gpus_per_replica: float = Field(default=0.0, ge=0)
-    """GPUs of one replica; a fraction shares one."""
+    gpus_per_replica: float | None = Field(default=None, ge=0)
+    """GPUs of one replica; a fraction shares one. Null is one where the cluster has any now."""
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs of one replica, and torch threads on a CPU."""
     num_ingress: int = Field(default=1, ge=1)
