@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import Attend
 from model.config import BackboneConfig, ExpertConfig
@@ -154,7 +155,12 @@ class DecoderLayer(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Token embedding, layers and final norm; there is no language-model output."""
+    """Token embedding, layers and final norm; there is no language-model output.
+
+    Attributes:
+        recomputes_layers: Keep only the layer inputs in training and compute each layer again in
+            the backward pass: memory for time, the same gradients.
+    """
 
     def __init__(self, config: BackboneConfig, expert: ExpertConfig) -> None:
         super().__init__()
@@ -164,6 +170,7 @@ class Backbone(nn.Module):
             DecoderLayer(config, expert, layer) for layer in range(config.num_layers)
         )
         self.norm = RMSNorm(config.hidden_dim, config.norm_eps)
+        self.recomputes_layers = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -193,6 +200,10 @@ class Backbone(nn.Module):
         cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
         rotary = (cosine.to(embeddings.dtype), sine.to(embeddings.dtype))
         hidden = embeddings
+        recomputes = self.recomputes_layers and torch.is_grad_enabled()
         for layer in self.layers:
-            hidden = layer(hidden, rotary, attend, route)
+            if recomputes:
+                hidden = checkpoint(layer, hidden, rotary, attend, route, use_reentrant=False)
+            else:
+                hidden = layer(hidden, rotary, attend, route)
         return self.norm(hidden)

@@ -182,3 +182,30 @@ def test_padding_positions_are_finite() -> None:
     assert (batch.document == PADDING).any()
     assert (batch.segment == PREFIX).any()
     assert output.velocity.isfinite().all()
+
+
+def test_recomputing_the_layers_gives_the_same_gradients() -> None:
+    model, batch = random_model().train(), two_documents()
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(batch).velocity.square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    plain = gradients()
+    calls: list[int] = []
+    model.backbone.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    model.backbone.recomputes_layers = True
+    for given, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(given, expected)
+    assert len(calls) == 2
+
+
+def test_a_bfloat16_model_trains_with_float32_outputs() -> None:
+    model, batch = random_model().to(torch.bfloat16).train(), two_documents()
+    output = model(batch)
+    assert output.velocity.dtype == output.stop_logit.dtype == torch.float32
+    (output.velocity.square().sum() + output.stop_logit.sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
