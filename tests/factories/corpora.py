@@ -17,10 +17,11 @@ RATE = 8_000
 
 
 def write_tone(path: Path, duration_s: float = 0.4, seed: int = 0, **how: Any) -> Path:
-    """A quiet tone whose pitch tells the seed, in the container that the ending names."""
+    """A tone whose pitch tells the seed, in the container of the ending; 16 bits are exact."""
     time = np.arange(round(duration_s * RATE)) / RATE
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * (200 + 7 * seed) * time), RATE, **how)
+    wave = np.round(10_000 * np.sin(2 * np.pi * (200 + 7 * seed) * time)).astype(np.int16)
+    soundfile.write(path, wave, RATE, **how)
     return path
 
 

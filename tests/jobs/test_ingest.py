@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import json
+
+from jobs import ingest
+from tests.factories.corpora import write_corpus
+
+
+def test_ingest_prints_what_was_read(tmp_path, capsys):
+    write_corpus(tmp_path / "in" / "sound", {"a.wav": None, "bad.wav": b"no audio"})
+    words = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "clips")]
+    assert ingest.main([*words, "--set", "resources.workers=0"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["read"], shown["written"], shown["rejected"]) == (2, 1, 1)
+    assert shown["rejected_by_reason"] == {"unreadable": 1}
+
+
+def test_too_many_rejects_end_with_an_error_in_one_line(tmp_path, capsys):
+    write_corpus(tmp_path / "in" / "sound", {"bad.wav": b"no audio"})
+    words = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "clips")]
+    assert ingest.main([*words, "--set", "resources.workers=0"]) == 1
+    assert "1 of 1 items rejected" in capsys.readouterr().err

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data.checks import CheckSettings
+from pipeline.data.ingest import CorpusSettings, IngestSettings, ScanWorker, ingest
+from pipeline.data.schema import CLIPS, REJECTS, clip_from_columns
+from pipeline.data.stage import Resources, Unit
+from pipeline.errors import SettingsError, TooManyRejectsError
+from pipeline.storage import Folder, sha256
+from tests.factories.corpora import write_corpus, write_tone
+
+HERE = Resources(workers=0)
+
+
+def run(inputs: Path, output: Path, **settings: Any) -> dict[str, Any]:
+    given = {"inputs": (str(inputs),), "resources": HERE, "max_reject_share": 1.0} | settings
+    return ingest(IngestSettings(**given), Folder.at(output))
+
+
+def rows(output: Path, kind: str = "parts") -> list[dict[str, Any]]:
+    return [
+        row for path in sorted((output / kind).iterdir()) for row in pq.read_table(path).to_pylist()
+    ]
+
+
+def contents(output: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(output)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Path:
+    """Two corpora with four good clips, a silent one, a missing one and a stray table."""
+    folder = tmp_path / "in"
+    write_corpus(
+        folder,
+        {
+            "speech/lj/metadata.csv": "a|hello\nb|you\nnone|lost\n",
+            "speech/lj/wavs/a.wav": None,
+            "speech/lj/wavs/b.wav": None,
+            "sound/esc/esc.csv": "filename,category\nx.wav,dog\ny.wav,rain\nsilent.wav,night\n",
+            "sound/esc/x.wav": None,
+            "sound/esc/y.wav": None,
+            "sound/esc/silent.wav": (write_tone(tmp_path / "s.wav", 0.0).read_bytes()),
+            "stray.csv": "nothing\n",
+        },
+    )
+    return folder
+
+
+def test_what_is_read_is_written_or_rejected(corpora, tmp_path):
+    card = run(corpora, tmp_path / "clips", unit_clips=3)
+    assert (card["read"], card["written"], card["rejected"]) == (7, 4, 3)
+    assert card["rejected_by_reason"] == {"empty_audio": 1, "missing_audio": 1, "unclaimed": 1}
+    assert {row["clip_id"] for row in rows(tmp_path / "clips")} == {
+        "speech-lj/a",
+        "speech-lj/b",
+        "sound-esc/x",
+        "sound-esc/y",
+    }
+    assert len(rows(tmp_path / "clips", "rejects")) == 3
+    assert {row["stage"] for row in rows(tmp_path / "clips", "rejects")} == {"ingest"}
+    assert card["corpora"]["speech-lj"]["layout"] == "ljspeech"
+    assert card["totals"]["clips/sound-esc"] == 2
+    assert card["hours"]["by_modality"] == {
+        "sound": pytest.approx(0.8 / 3600, abs=1e-6),
+        "speech": pytest.approx(0.8 / 3600, abs=1e-6),
+    }
+
+
+def test_parts_have_the_schema_and_say_what_decoding_showed(corpora, tmp_path):
+    run(corpora, tmp_path / "clips")
+    clips = tmp_path / "clips"
+    assert pq.read_schema(clips / "parts/part-00000.parquet").equals(CLIPS)
+    assert pq.read_schema(clips / "rejects/part-00000.parquet").equals(REJECTS)
+    row = next(row for row in rows(clips) if row["clip_id"] == "sound-esc/x")
+    assert (row["sample_rate"], row["num_channels"], row["num_samples"]) == (8_000, 1, 3_200)
+    assert row["duration_s"] == 0.4
+    assert row["split"] in ("train", "validation", "test")
+    assert row["content_sha256"] == sha256((corpora / "sound/esc/x.wav").read_bytes())
+    assert clip_from_columns(row).tags == ("dog",)
+
+
+def test_running_again_touches_nothing(corpora, tmp_path):
+    card = run(corpora, tmp_path / "clips")
+    before = contents(tmp_path / "clips"), contents(tmp_path / "clips.work")
+    assert run(corpora, tmp_path / "clips") == card
+    assert (contents(tmp_path / "clips"), contents(tmp_path / "clips.work")) == before
+
+
+def test_the_output_does_not_depend_on_the_order_of_work(corpora, tmp_path):
+    run(corpora, tmp_path / "one")
+    run(corpora, tmp_path / "two")
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert {name: value[0] for name, value in one.items()} == {
+        name: value[0] for name, value in two.items()
+    }
+
+
+def test_new_clips_cost_only_new_units(corpora, tmp_path):
+    run(corpora, tmp_path / "clips", unit_clips=2)
+    before = contents(tmp_path / "clips.work")
+    write_tone(corpora / "sound/more/z.wav", seed=50)
+    card = run(corpora, tmp_path / "clips", unit_clips=2)
+    after = contents(tmp_path / "clips.work")
+    assert card["read"] == 8
+    parts = {name for name in before if name.startswith("scan/parts")}
+    assert {name: after[name] for name in parts} == {name: before[name] for name in parts}
+    assert len([name for name in after if name.startswith("scan/parts")]) == len(parts) + 1
+
+
+def test_a_clip_that_vanished_is_gone(corpora, tmp_path):
+    run(corpora, tmp_path / "clips", unit_clips=2)
+    shutil.rmtree(corpora / "sound")
+    card = run(corpora, tmp_path / "clips", unit_clips=2)
+    assert card["written"] == 2
+    assert {row["corpus"] for row in rows(tmp_path / "clips")} == {"speech-lj"}
+
+
+def test_the_smallest_id_of_equal_audio_is_kept_in_any_container(tmp_path):
+    folder = tmp_path / "sound"
+    write_tone(folder / "b.wav", seed=1, subtype="PCM_16")
+    write_tone(folder / "a/x.flac", seed=1)
+    write_tone(folder / "c.wav", seed=1, subtype="PCM_24")
+    write_tone(folder / "other.wav", seed=2)
+    card = run(folder, tmp_path / "clips", unit_clips=1)
+    kept = {row["clip_id"] for row in rows(tmp_path / "clips")}
+    assert kept == {"sound/a/x.flac", "sound/other.wav"}
+    assert card["rejected_by_reason"] == {"duplicate_audio": 2}
+    assert all("sound/a/x.flac" in row["detail"] for row in rows(tmp_path / "clips", "rejects"))
+    assert run(folder, tmp_path / "all", keep_duplicates=True)["written"] == 4
+
+
+def test_a_later_duplicate_takes_the_place_of_an_earlier_one(tmp_path):
+    folder = tmp_path / "sound"
+    write_tone(folder / "b.wav", seed=1)
+    run(folder, tmp_path / "clips")
+    write_tone(folder / "a.wav", seed=1)
+    run(folder, tmp_path / "clips")
+    assert [row["clip_id"] for row in rows(tmp_path / "clips")] == ["sound/a.wav"]
+
+
+def test_spans_of_one_file_are_no_duplicates(tmp_path):
+    write_tone(tmp_path / "in/long.flac", 2.0)
+    table = "file,caption,start_s,end_s\nlong.flac,one,0,0.53\nlong.flac,two,0.53,1.5\n"
+    write_corpus(tmp_path / "in", {"t.csv": table + "long.flac,gone,1.5,9\n"})
+    card = run(tmp_path / "in", tmp_path / "clips", modality="music")
+    assert {row["captions"][0]: row["num_samples"] for row in rows(tmp_path / "clips")} == {
+        "one": 4_240,
+        "two": 7_760,
+    }
+    assert card["rejected_by_reason"] == {"span_outside_audio": 1}
+
+
+def test_a_cut_file_is_kept_without_a_transcript_and_refused_with_one(tmp_path):
+    payload = write_tone(tmp_path / "x.flac", 4.0).read_bytes()
+    files = {
+        "speech/lj/wavs/a.flac": payload[: len(payload) // 2],
+        "speech/lj/metadata.csv": "a|hello\n",
+        "sound/b.flac": payload[: len(payload) // 3],
+    }
+    card = run(write_corpus(tmp_path / "in", files), tmp_path / "clips")
+    (row,) = rows(tmp_path / "clips")
+    assert row["clip_id"] == "sound/b.flac"
+    assert {note.partition(":")[0] for note in row["notes"]} == {"damaged", "truncated"}
+    assert card["rejected_by_reason"] == {"truncated": 1}
+    assert card["totals"]["noted/truncated"] == 1
+
+
+def test_too_many_rejects_fail_and_leave_the_directory_incomplete(corpora, tmp_path):
+    with pytest.raises(TooManyRejectsError, match=r"3 of 7 items rejected .* missing_audio 1"):
+        run(corpora, tmp_path / "clips", max_reject_share=0.2)
+    assert not Folder.at(tmp_path / "clips").is_complete
+    run(corpora, tmp_path / "clips", max_reject_share=0.5)
+    assert Folder.at(tmp_path / "clips").is_complete
+
+
+def test_changed_limits_redo_the_scan_and_changed_resources_do_not(corpora, tmp_path):
+    run(corpora, tmp_path / "clips")
+    card = run(corpora, tmp_path / "clips", checks=CheckSettings(min_duration_s=1.0))
+    assert card["rejected_by_reason"]["too_short"] == 4
+    before = contents(tmp_path / "clips")
+    run(
+        corpora,
+        tmp_path / "clips",
+        checks=CheckSettings(min_duration_s=1.0),
+        resources=Resources(workers=0, cpus=2),
+    )
+    assert contents(tmp_path / "clips") == before
+
+
+def test_a_clip_that_killed_a_worker_is_a_reject(tmp_path):
+    path = write_tone(tmp_path / "a.wav")
+    clip = {"clip_id": "c/a", "corpus": "c", "uri": str(path), "modality": "sound"}
+    unit = Unit("00000", "", {"clips": [clip], "rejects": []}, 2, lambda item: item != "c/a")
+    output = ScanWorker(CheckSettings()).process(unit)
+    assert (output.read, output.written) == (1, 0)
+    assert output.rejects[0].reason == "worker_died"
+
+
+def test_settings_of_one_corpus(corpora, tmp_path):
+    entry = CorpusSettings(path=str(corpora / "speech/lj"), name="ann", language="en-gb")
+    settings = IngestSettings(corpora=(entry,), resources=HERE)
+    card = ingest(settings, Folder.at(tmp_path / "clips"))
+    assert list(card["corpora"]) == ["ann"]
+    assert {(row["clip_id"], row["language"]) for row in rows(tmp_path / "clips")} == {
+        ("ann/a", "en-gb"),
+        ("ann/b", "en-gb"),
+    }
+
+
+def test_nothing_to_read_is_an_error_with_the_remedy(tmp_path):
+    with pytest.raises(SettingsError, match="--input"):
+        ingest(IngestSettings(), Folder.at(tmp_path / "clips"))
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SettingsError, match="no audio and no manifest"):
+        run(tmp_path / "in", tmp_path / "clips")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_write_the_same_bytes(corpora, tmp_path, ray_session):
+    run(corpora, tmp_path / "here", unit_clips=2)
+    run(corpora, tmp_path / "there", unit_clips=2, resources=Resources(workers=2))
+    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
+    assert {name: value[0] for name, value in here.items()} == {
+        name: value[0] for name, value in there.items()
+    }

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.data.plan import PLAN, input_digests, plan_units
+from pipeline.storage import Folder
+from tests.factories.corpora import search, write_corpus
+
+
+def plan(tmp_path, unit_clips=2):
+    discovery = search(tmp_path / "in", default_modality="sound")
+    return plan_units(discovery, Folder.at(tmp_path / "work"), unit_clips), discovery
+
+
+def ids(units):
+    return {
+        unit.name: [clip["clip_id"] for clip in unit.payload["clips"]]
+        + [reject["uri"].rpartition("/")[2] for reject in unit.payload["rejects"]]
+        for unit in units
+    }
+
+
+def test_every_item_is_in_one_unit(tmp_path):
+    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abc"} | {"bad.csv": "x"})
+    units, _ = plan(tmp_path)
+    assert ids(units) == {"00000": ["in/a.wav", "in/b.wav"], "00001": ["in/c.wav", "bad.csv"]}
+
+
+def test_new_clips_make_new_units_and_leave_the_others_alone(tmp_path):
+    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "bcd"})
+    before, _ = plan(tmp_path)
+    write_corpus(tmp_path / "in", {"a.wav": b"x"})
+    after, _ = plan(tmp_path)
+    assert after[: len(before)] == before
+    assert ids(after) == ids(before) | {"00002": ["in/a.wav"]}
+
+
+def test_a_changed_file_changes_only_its_unit_and_a_removed_one_empties_it(tmp_path):
+    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abcd"})
+    before, _ = plan(tmp_path)
+    write_corpus(tmp_path / "in", {"b.wav": b"longer"})
+    (tmp_path / "in" / "c.wav").unlink()
+    (tmp_path / "in" / "d.wav").unlink()
+    after, _ = plan(tmp_path)
+    assert ids(after) == {"00000": ["in/a.wav", "in/b.wav"]}
+    assert after[0].payload == before[0].payload
+    assert after[0].digest != before[0].digest
+
+
+def test_the_plan_is_written_only_when_it_changes(tmp_path):
+    write_corpus(tmp_path / "in", {"a.wav": b"x"})
+    plan(tmp_path)
+    first = (tmp_path / "work" / PLAN).stat().st_mtime_ns
+    plan(tmp_path)
+    assert (tmp_path / "work" / PLAN).stat().st_mtime_ns == first
+
+
+def test_alike_rejects_are_all_planned(tmp_path):
+    write_corpus(tmp_path / "in", {"bad.csv": "x"})
+    _, discovery = plan(tmp_path)
+    corpus = discovery.corpora[0]
+    corpus.rejects = corpus.rejects * 3
+    (unit,) = plan_units(discovery, Folder.at(tmp_path / "other"), 64)
+    assert len(unit.payload["rejects"]) == 3
+
+
+def test_input_digests_see_rows_but_not_times(tmp_path):
+    write_corpus(tmp_path / "in", {"a.wav": b"x"})
+    _, first = plan(tmp_path)
+    (tmp_path / "in" / "a.wav").write_bytes(b"y")
+    _, second = plan(tmp_path)
+    assert input_digests(first) == input_digests(second)
+    row, fact = second.corpora[0].clips[0]
+    second.corpora[0].clips[0] = replace(row, title="T"), fact
+    assert input_digests(first) != input_digests(second)
