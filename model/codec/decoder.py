@@ -88,7 +88,12 @@ class Decoder(nn.Module):
     ) -> tuple[list[Float[Tensor, "channels samples"]], list[DecoderState]]:
         """Next piece of each request, and its new state."""
         past = [torch.stack(parts) for parts in zip(*(s.layers for s in states), strict=True)]
-        frames, past = self._frames(latents, past)
+        if latents.shape[1]:
+            frames, past = self._frames(latents, past)
+        else:
+            # Convolutions refuse inputs without steps; a piece may only flush what is held back.
+            shape = (latents.shape[0], self.config.num_channels, 0, self.config.head_window)
+            frames = latents.new_zeros(shape)
         overlap = torch.stack([state.overlap for state in states])
         summed, tail = self._overlap_add(frames, overlap)
         samples = _normalised(summed)

@@ -102,13 +102,7 @@ def codec_losses(
     config: CodecLossConfig,
     sample_rate: int,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Every term, unweighted, and their weighted sum as `total`; means over the batch.
-
-    Raises:
-        ValueError: If the shapes of output and target differ.
-    """
-    if output.shape != target.shape:
-        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ")
+    """Every term, unweighted, and their weighted sum as `total`; means over the batch."""
     spectral = [
         spectral_distances(mine, theirs, config, sample_rate)
         for mine, theirs in zip(views(output), views(target), strict=True)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from model.timebase import round_half_up
+from pipeline.audio_io import AudioError, read_audio, resample, to_channels
 from pipeline.errors import PipelineError
 from pipeline.storage import Folder, iter_rows, read_tables
 
@@ -125,7 +124,7 @@ class CropSource:
             position = float(random.random())
             try:
                 return self._cut(chosen, position)
-            except (soundfile.SoundFileError, OSError, CropError) as error:
+            except AudioError as error:
                 self._note(chosen, error)
         raise CropError(
             f"{_ATTEMPTS} clips in a row could not be decoded, the last one "
@@ -159,54 +158,16 @@ class CropSource:
         return samples[:, skipped : skipped + self.crop_samples]
 
     def _decode(self, span: ClipSpan, start: int, length: int) -> NDArray[np.float32]:
-        samples = read_samples(span.uri, start, length)
-        if not samples.size or not np.isfinite(samples).all():
-            raise CropError(f"{span.uri} gives no finite samples from {start}")
-        if self.num_channels == 1:
-            samples = samples.mean(axis=1, keepdims=True)
-        elif samples.shape[1] != self.num_channels:
-            samples = np.repeat(samples.mean(axis=1, keepdims=True), self.num_channels, axis=1)
-        if span.sample_rate != self.sample_rate:
-            samples = soxr.resample(samples, span.sample_rate, self.sample_rate)
-        return np.ascontiguousarray(samples.T, dtype=np.float32)
+        rate = span.sample_rate
+        audio = read_audio(span.uri, start / rate, (start + length) / rate)
+        channels = to_channels(audio.waveform, self.num_channels)
+        return resample(channels, audio.sample_rate, self.sample_rate)
 
     def _note(self, chosen: int, error: Exception) -> None:
         with self._lock:
             if chosen not in self._unreadable:
                 self._unreadable.add(chosen)
                 logger.warning("clip %s is left out: %s", self._spans[chosen].uri, error)
-
-
-def read_samples(uri: str, start: int, length: int) -> NDArray[np.float32]:
-    """Part of an audio file, `samples channels`, by path or URI or `archive.tar#member`.
-
-    Raises:
-        OSError: If the file cannot be read.
-        soundfile.SoundFileError: If it cannot be decoded.
-    """
-    archive, _, member = uri.partition("#") if ".tar#" in uri else (uri, "", "")
-    folder, _, name = archive.rpartition("/")
-    with Folder.at(folder or "/").open(name) as stream:
-        if member:
-            stream = _member(stream, member)
-        with soundfile.SoundFile(stream) as audio:
-            audio.seek(min(start, audio.frames))
-            samples: NDArray[np.float32] = audio.read(length, dtype="float32", always_2d=True)
-    return samples
-
-
-def _member(stream: Any, member: str) -> Any:
-    import io
-    import tarfile
-
-    with tarfile.open(fileobj=stream) as archive:
-        try:
-            found = archive.extractfile(member)
-        except KeyError as error:
-            raise OSError(f"no member {member} in the archive") from error
-        if found is None:
-            raise OSError(f"member {member} is not a file")
-        return io.BytesIO(found.read())
 
 
 def _span(row: dict[str, Any]) -> ClipSpan:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import Any
 
-from pipeline.errors import PipelineError, SettingsError
+from pipeline.errors import SettingsError
 from pipeline.settings import digest_of, save_settings
 from pipeline.storage import COMPLETE, Folder
 from pipeline.tracking import RunReference, closing_run, open_run
 from pipeline.training.codec_loop import METRICS, Worker, run_worker
 from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.workers import quiet_reports, run_group
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,6 @@ _OPERATIONAL = {
 """Settings that may change between restarts: they leave the weights as they are."""
 
 
-class TrainingError(PipelineError):
-    """The workers failed more often than the recipe allows."""
-
-
 def train_codec(settings: TrainCodecSettings, clips: Folder, output: Folder) -> dict[str, Any]:
     """Train a codec on Ray Train; the same call again goes on, or says that it is done.
 
@@ -50,7 +46,7 @@ def train_codec(settings: TrainCodecSettings, clips: Folder, output: Folder) -> 
     Raises:
         IncompleteError: If the clips are not complete.
         SettingsError: If the output belongs to a run with other settings or clips.
-        TrainingError: If the workers failed.
+        PipelineError: If the workers failed more often than the recipe allows.
     """
     clips.card()
     identity = {
@@ -93,38 +89,21 @@ def _claim(output: Folder, identity: dict[str, str]) -> None:
 def _fit(
     settings: TrainCodecSettings, clips: Folder, output: Folder, run: RunReference | None
 ) -> None:
-    import ray.train
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
     resources = settings.resources
     storage = output.child(_RAY)
-    trainer = TorchTrainer(
+    run_group(
         _worker_main,
-        train_loop_config={
+        {
             "settings": settings.model_dump(mode="json"),
             "clips": clips.uri,
             "output": output.uri,
             "run": None if run is None else (run.uri, run.run_id),
         },
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_worker}
-            | ({"GPU": 1} if resources.use_gpu else {}),
-        ),
-        run_config=RunConfig(
-            # A name of its own for every attempt: resuming is the loop's affair, not Ray's.
-            name=f"attempt-{uuid.uuid4().hex[:12]}",
-            storage_path=storage.path,
-            storage_filesystem=storage.filesystem,
-            failure_config=FailureConfig(max_failures=resources.max_failures),
-        ),
+        folder=storage,
+        num_workers=resources.workers,
+        resources={"CPU": resources.cpus_per_worker} | ({"GPU": 1} if resources.use_gpu else {}),
+        max_failures=resources.max_failures,
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"codec training failed: {error}") from error
     if storage.exists():
         storage.filesystem.delete_dir(storage.path)
 
@@ -134,6 +113,7 @@ def _worker_main(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
+    quiet_reports()
     context = ray.train.get_context()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,11 @@ from pipeline.training.codec_checkpoint import (
     save_checkpoint,
 )
 from pipeline.training.codec_data import CropSource, read_spans
-from pipeline.training.codec_report import reconstructions, validation_losses
+from pipeline.training.codec_report import (
+    validation_losses,
+    write_curves,
+    write_reconstructions,
+)
 from pipeline.training.codec_settings import TrainCodecSettings
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of checkpoints in the output directory."""
 CODEC = "codec"
 """Folder of the finished codec in the output directory."""
+RECONSTRUCTIONS = "reconstructions"
+"""Folder of validation clips before and after the codec, and of the loss curves."""
 METRICS = "metrics.json"
 """Losses and facts of the finished run; its presence says that the run has finished."""
 _NOISE = 1 << 20
@@ -256,11 +262,7 @@ def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Trac
     measured = validation_losses(
         codec, held_out, settings.validation_crops, settings.seed, settings.loss
     )
-    num_frames = codec.timebase.frames_in(settings.reconstruction_s)
-    longer = crop_source(settings, clips, "validation", codec, num_frames)
-    files = reconstructions(codec, longer, settings.reconstructions, settings.seed)
-    for name, payload in files.items():
-        output.child("reconstructions").write_bytes(name, payload)
+    _write_artefacts(training, clips, output, tracker)
     for name, payload in codec_files(codec).items():
         output.child(CODEC).write_bytes(name, payload)
     tracker.log_metrics({f"codec/validation_{k}": v for k, v in measured.items()}, training.step)
@@ -274,8 +276,6 @@ def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Trac
         "curve": training.curve,
     }
     output.write_json(METRICS, metrics)
-    if tracker.is_active:
-        _log_files(tracker, files)
     logger.info(
         "codec of %d parameters: loss %.4f to %.4f, validation %.4f",
         metrics["parameters"],
@@ -285,12 +285,19 @@ def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Trac
     )
 
 
-def _log_files(tracker: Tracker, files: Mapping[str, bytes]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, payload in files.items():
-            path = Path(folder, name)
-            path.write_bytes(payload)
-            tracker.log_file(path, "reconstructions")
+def _write_artefacts(
+    training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker
+) -> None:
+    settings, codec = training.settings, training.average
+    num_frames = codec.timebase.frames_in(settings.reconstruction_s)
+    source = crop_source(settings, clips, "validation", codec, num_frames)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_reconstructions(folder, codec, source, settings.reconstructions, settings.seed)
+        write_curves(folder / "curves.png", training.curve)
+        for path in sorted(folder.iterdir()):
+            output.child(RECONSTRUCTIONS).write_bytes(path.name, path.read_bytes())
+            tracker.log_file(path, RECONSTRUCTIONS)
 
 
 def _trainable(codec: Any) -> VAECodec:

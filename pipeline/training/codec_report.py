@@ -1,8 +1,9 @@
-"""What a finished codec sounds and looks like: reconstructions beside their originals."""
+"""What a finished codec sounds and looks like: losses held out, reconstructions, curves."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 from model.codec.losses import CodecLossConfig, codec_losses
 from model.codec.vae import VAECodec
+from pipeline.figures import save_curves, save_spectrogram
 from pipeline.training.codec_data import CropSource
 
 _STEP = 0
 _BATCH = 8
-_RANGE_DB = (-100.0, -20.0)
 
 
 def validation_losses(
@@ -34,51 +35,28 @@ def validation_losses(
     return {name: value / count for name, value in sums.items()}
 
 
-def reconstructions(codec: VAECodec, source: CropSource, count: int, seed: int) -> dict[str, bytes]:
-    """Files by name: original and reconstruction as WAV, and both spectrograms as one PNG."""
-    files: dict[str, bytes] = {}
+def write_reconstructions(
+    folder: Path, codec: VAECodec, source: CropSource, count: int, seed: int
+) -> None:
+    """Originals and reconstructions as WAV files, each with its spectrogram as a PNG."""
     rate = codec.timebase.sample_rate
     for index in range(count):
         original = source.crop(seed, _STEP, index)
         latents = codec.encode(torch.from_numpy(original)[None]).mean
         decoded = codec.decode(latents)[0].numpy()
-        files[f"{index:02d}-original.wav"] = wav_bytes(original, rate)
-        files[f"{index:02d}-codec.wav"] = wav_bytes(decoded, rate)
-        files[f"{index:02d}.png"] = spectrogram_png(
-            {"original": original.mean(axis=0), "codec": decoded.mean(axis=0)}, rate
-        )
-    return files
+        for kind, waveform in (("original", original), ("codec", decoded)):
+            name = f"{index:02d}-{kind}"
+            write_wav(folder / f"{name}.wav", waveform, rate)
+            save_spectrogram(folder / f"{name}.png", waveform, rate, kind)
 
 
-def wav_bytes(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
+def write_curves(path: Path, curve: Sequence[dict[str, float]]) -> None:
+    """The terms of the loss over the steps, as a PNG."""
+    names = [name for name in curve[0] if name not in ("step", "gradient_norm")]
+    lines = {name: [(point["step"], point[name]) for point in curve] for name in names}
+    save_curves(path, lines, "codec training", is_log=True)
+
+
+def write_wav(path: Path, waveform: NDArray[np.float32], sample_rate: int) -> None:
     """A 16-bit WAV file of `channels samples`; what exceeds full scale is clipped."""
-    sink = io.BytesIO()
-    soundfile.write(sink, np.clip(waveform, -1, 1).T, sample_rate, format="WAV", subtype="PCM_16")
-    return sink.getvalue()
-
-
-def spectrogram_png(waveforms: dict[str, NDArray[np.float32]], sample_rate: int) -> bytes:
-    """Spectrograms of mono waveforms below each other, time in seconds, levels in dB."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 2.6 * len(waveforms)), layout="constrained")
-    axes = figure.subplots(len(waveforms), squeeze=False)[:, 0]
-    window = torch.hann_window(512)
-    for axis, (title, waveform) in zip(axes, waveforms.items(), strict=True):
-        spectrum = torch.stft(
-            torch.from_numpy(waveform), 512, 128, window=window, return_complex=True,
-            pad_mode="constant",
-        )  # fmt: skip
-        level_db = 20 * (spectrum.abs() / window.sum()).clamp(min=1e-6).log10()
-        axis.imshow(
-            level_db.numpy(),
-            origin="lower",
-            aspect="auto",
-            extent=(0, waveform.shape[0] / sample_rate, 0, sample_rate / 2000),
-            vmin=_RANGE_DB[0],
-            vmax=_RANGE_DB[1],
-        )
-        axis.set(title=title, xlabel="s", ylabel="kHz")
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=90)
-    return sink.getvalue()
+    soundfile.write(path, np.clip(waveform, -1, 1).T, sample_rate, subtype="PCM_16")

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.codec.registry import (
+    build_codec,
+    codec_digest,
+    codec_preset,
+    load_codec,
+    save_codec,
+)
+from tests.factories.codec import small_codec
+
+
+def test_a_saved_codec_gives_the_same_latents_and_audio(tmp_path: Path) -> None:
+    codec = small_codec(seed=3)
+    save_codec(codec, tmp_path)
+    loaded = load_codec(str(tmp_path))
+    waveform = torch.randn(1, 1, 333)
+    latents = codec.encode(waveform).mean
+    assert torch.equal(loaded.encode(waveform).mean, latents)
+    assert torch.equal(loaded.decode(latents), codec.decode(latents))
+    assert loaded.config_dict() == codec.config_dict()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codec.json", "model.safetensors"]
+
+
+def test_the_digest_follows_weights_and_configuration(tmp_path: Path) -> None:
+    variants = {
+        "one": small_codec(),
+        "same": small_codec(),
+        "weights": small_codec(seed=1),
+        "config": small_codec(window=7),
+    }
+    for name, codec in variants.items():
+        save_codec(codec, tmp_path / name)
+    digests = {name: codec_digest(tmp_path / name) for name in variants}
+    assert digests["one"] == digests["same"]
+    assert len(set(digests.values())) == 3
+
+
+def test_tiny_can_be_built_without_training() -> None:
+    codec = build_codec(codec_preset("tiny"))
+    assert (codec.timebase.sample_rate, codec.timebase.hop_length) == (16_000, 640)
+    posterior = codec.encode(torch.zeros(1, 1, 16_001))
+    assert posterior.mean.shape == (1, 26, 32)
+    assert codec.decode(posterior.mean).shape == (1, 1, 26 * 640)
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match="no codec architecture 'mp3'"):
+        build_codec({"name": "mp3"})
+
+
+def test_an_empty_folder_is_not_a_codec(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"codec\.json is missing"):
+        load_codec(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    save_codec(small_codec(), tmp_path)
+    weights = tmp_path / "model.safetensors"
+    payload = bytearray(weights.read_bytes())
+    payload[-1] ^= 1
+    weights.write_bytes(bytes(payload))
+    for read in (load_codec, codec_digest):
+        with pytest.raises(ValueError, match="not of one codec"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 99}'])
+def test_a_card_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None:
+    save_codec(small_codec(), tmp_path)
+    (tmp_path / "codec.json").write_text(text)
+    with pytest.raises(ValueError, match=r"codec\.json"):
+        load_codec(tmp_path)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    save_codec(small_codec(), tmp_path)
+    card = (tmp_path / "codec.json").read_text().replace('"latent_dim": 4', '"latent_dim": 6')
+    (tmp_path / "codec.json").write_text(card)
+    with pytest.raises(ValueError, match="do not fit"):
+        load_codec(tmp_path)
