@@ -180,10 +180,8 @@ class _BlockStep:
         raw = self.model.denormalise(latents)
         outputs = []
         for index, state in enumerate(self.states):
-            decides = stop is not None and self._may_stop(state)
-            valid, is_last = _valid_frames(
-                state, self.frames, stop[index] if stop is not None and decides else None
-            )
+            decision = stop[index] if stop is not None and self._may_stop(state) else None
+            valid, is_last = _valid_frames(state, self.frames, decision)
             state.block_index += 1
             state.num_frames += valid
             state.pending = latents[index] if stop is None and not is_last else None
