@@ -130,6 +130,12 @@ def small_corpus() -> list[tuple[ClipRow, np.ndarray]]:
     return rows
 
 
+def clip_values(**given: Any) -> dict[str, Any]:
+    """A row of `clips/` as plain values; speech of which nothing is known unless said."""
+    row = ClipRow(clip_id="corpus/clip", corpus="corpus", uri="", modality="speech")
+    return clip_columns(row) | given
+
+
 def write_codec(folder: Path) -> str:
     """A folder with the untrained tiny codec."""
     from model.codec.registry import build_codec, codec_preset, save_codec

@@ -78,7 +78,7 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
         value = attributes.get(scale.attribute)
         if value is None or modality not in scale.modalities or scale.slot in slots:
             continue
-        if scale.slot == "activity" and attributes["duration_s"] < _MIN_ACTIVITY_S:
+        if scale.slot == "activity" and attributes.get("duration_s", 0.0) < _MIN_ACTIVITY_S:
             continue
         if (
             scale.attribute == "tempo_bpm"

@@ -17,7 +17,7 @@ from functools import lru_cache
 _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
-_CONSONANT_SOUND = re.compile(r"(?:eu|ew|one\b|once|uni|use|usu|ute|ukulele|u\b)", re.IGNORECASE)
+_CONSONANT_SOUND = re.compile(r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|ute|ukulele|u\b)", re.IGNORECASE)
 _VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|heir|[fhlmnrsx]m\b)", re.IGNORECASE)
 
 _MAX_TRIES = 12
@@ -44,7 +44,7 @@ class Grammar:
     """Rules by name; each a sequence of alternatives."""
 
     def __init__(self, rules: Mapping[str, Sequence[str]]) -> None:
-        self._rules = rules
+        self.rules = rules
         # Few sets of slots occur, and each is asked for very often.
         self._usable_with = lru_cache(4096)(self._find_usable)
 
@@ -65,11 +65,11 @@ class Grammar:
 
     def _find_usable(self, slots: frozenset[str]) -> dict[str, list[str]]:
         """Alternatives of each rule that need no missing slot, by growing the set."""
-        usable: dict[str, list[str]] = {name: [] for name in self._rules}
+        usable: dict[str, list[str]] = {name: [] for name in self.rules}
         has_grown = True
         while has_grown:
             has_grown = False
-            for name, alternatives in self._rules.items():
+            for name, alternatives in self.rules.items():
                 kept = [text for text in alternatives if _is_filled(text, usable, slots)]
                 has_grown = has_grown or len(kept) > len(usable[name])
                 usable[name] = kept

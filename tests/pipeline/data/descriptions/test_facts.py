@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data.descriptions.facts import (
+    clean_caption,
+    clean_label,
+    clean_title,
+    facts_of,
+)
+from pipeline.data.descriptions.vocabulary import about_seconds, language_name, noun_phrase
+from tests.factories.clips import clip_values
+
+
+@pytest.mark.parametrize(
+    ("tag", "label"),
+    [
+        ("church_bells", "church bells"),
+        ("ChurchBells", "church bells"),
+        ("  Rain. ", "rain"),
+        ("robot1", "robot"),
+        ("FM synth", "FM synth"),
+        ("/m/04rlf", None),
+        ("1-172649-B-40.ogg", None),
+        ("take one.wav", None),
+        ("https://example.org/x", None),
+        ("3f2a9c1b77", None),
+        ("123", None),
+        ("", None),
+        ("one two three four five six seven eight nine", None),
+    ],
+)
+def test_labels_are_words_or_nothing(tag, label):
+    assert clean_label(tag) == label
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Clair de Lune", "Clair de Lune"),
+        ('The "Storm"', "The 'Storm'"),
+        ("Bird Whistling, Robin, Single, 13.wav / Somebody", "Bird Whistling, Robin, Single"),
+        ("boss_loop_2", None),
+        ("track01.mp3", None),
+        ("a1b2c3d4e5f6", None),
+        (None, None),
+    ],
+)
+def test_titles_are_titles_or_nothing(title, expected):
+    assert clean_title(title) == expected
+
+
+def test_captions_become_whole_sentences_without_file_names():
+    assert clean_caption(" a dog  barks\n", 20) == "A dog barks."
+    assert clean_caption("Recorded as dog_12.wav. A dog barks!", 20) == "A dog barks!"
+    assert clean_caption("dog.wav", 20) is None
+    assert clean_caption("...", 20) is None
+    assert clean_caption("Loop boss_fight_theme here", 20) == "Loop boss fight theme here."
+
+
+def test_long_captions_are_cut_at_a_sentence():
+    text = "One two three. Four five six. Seven eight nine."
+    assert clean_caption(text, 7) == "One two three. Four five six."
+    assert clean_caption("word " * 50, 5) == "Word word word word word."
+
+
+@pytest.mark.parametrize(
+    ("label", "phrase", "is_plural"),
+    [
+        ("dog", "a dog", False),
+        ("engine", "an engine", False),
+        ("church bells", "church bells", True),
+        ("rain", "rain", False),
+        ("glass breaking", "glass breaking", False),
+        ("crying baby", "a crying baby", False),
+        ("glass", "glass", False),
+        ("a bird", "a bird", False),
+        ("flock of birds", "a flock of birds", False),
+        ("hour glass", "hour glass", False),
+        ("children playing", "children playing", False),
+        ("people", "people", True),
+    ],
+)
+def test_labels_take_the_article_they_need(label, phrase, is_plural):
+    found = noun_phrase(label)
+    assert (found.text, found.is_plural) == (phrase, is_plural)
+
+
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [("de", "German"), ("en-GB", "British English"), ("en-xx", "English"), ("yue", "Cantonese"),
+     ("zh_tw", "Taiwanese Mandarin"), ("qqq", None), (None, None), ("", None)],
+)  # fmt: skip
+def test_languages_have_names(tag, name):
+    assert language_name(tag) == name
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "words"),
+    [(0.3, "less than a second"), (1.2, "about one second"), (5.4, "about five seconds"),
+     (47.0, "about 45 seconds"), (61.0, "about 60 seconds"), (125.0, "about two minutes"),
+     (3000.0, "about 50 minutes")],
+)  # fmt: skip
+def test_durations_are_rounded_as_people_do(duration_s, words):
+    assert about_seconds(duration_s) == words
+
+
+def test_pitch_is_judged_by_the_sex_of_the_voice():
+    deep, high = (
+        facts_of(clip_values(speaker_sex=sex), {"pitch_median_hz": 160.0}, max_words=80)
+        for sex in ("female", "male")
+    )
+    assert "deep" in deep.slots["pitch"]
+    assert "high" in high.slots["pitch"]
+
+
+def test_weak_beat_has_no_tempo_words():
+    clip = clip_values(modality="music")
+    measured = {"tempo_bpm": 128.0, "beat_strength": 0.1}
+    assert not {"tempo", "bpm", "tempo_word"} & facts_of(clip, measured, max_words=80).slots.keys()
+    measured["beat_strength"] = 0.6
+    assert facts_of(clip, measured, max_words=80).slots["bpm"][0] == "around 128 BPM"
+
+
+def test_caption_that_only_repeats_the_title_is_no_caption():
+    clip = clip_values(modality="music", title="Slow Song", captions=["slow  song"])
+    assert facts_of(clip, {}, max_words=80).captions == ()
+
+
+def test_singing_is_its_own_kind_of_text_whatever_the_modality():
+    for modality in ("speech", "music"):
+        clip = clip_values(modality=modality, is_singing=True)
+        assert facts_of(clip, {}, max_words=80).modality == "singing"

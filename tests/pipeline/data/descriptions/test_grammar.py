@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from pipeline.data.descriptions.grammar import Grammar, article, finish, join_words
+
+
+def texts(rules: dict, slots: dict, count: int = 200) -> set[str]:
+    rng, grammar = random.Random(0), Grammar(rules)
+    found = (grammar.write("start", slots, rng) for _ in range(count))
+    return {sentence.text for sentence in found if sentence}
+
+
+def test_alternative_with_a_missing_slot_is_never_chosen():
+    rules = {"start": ("plain", "with {missing}", "<inner>"), "inner": ("{missing}", "also plain")}
+    assert texts(rules, {}) == {"Plain", "Also plain"}
+
+
+def test_slot_without_phrases_counts_as_missing():
+    assert texts({"start": ("a {b}", "c")}, {"b": ()}) == {"C"}
+
+
+def test_nothing_usable_gives_none():
+    assert Grammar({"start": ("{a}",)}).write("start", {}, random.Random(0)) is None
+
+
+def test_optional_part_comes_and_goes_and_never_without_its_slot():
+    rules = {"start": ("rain[, {level}][, <deep>].",), "deep": ("{gone}",)}
+    assert texts(rules, {"level": ("loud",)}) == {"Rain.", "Rain, loud."}
+
+
+def test_nothing_is_said_twice():
+    rules = {"start": ("{tone} and {tone_adjective}", "{tone} only", "{tone} or {tone}")}
+    assert texts(rules, {"tone": ("flat",), "tone_adjective": ("even",)}) == {"Flat only"}
+
+
+def test_form_keeps_the_slots_open():
+    sentence = Grammar({"start": ("a(n) {x} dog",)}).write(
+        "start", {"x": ("old",)}, random.Random(0)
+    )
+    assert sentence.text == "An old dog"
+    assert sentence.form == "a(n) {x} dog"
+    assert sentence.num_subjects == 1
+
+
+def test_same_generator_state_gives_the_same_text():
+    grammar = Grammar({"start": tuple(f"text {i}[ {{x}}]" for i in range(50))})
+    runs = [
+        [grammar.write("start", {"x": ("y", "z")}, rng).text for _ in range(20)]
+        for rng in (random.Random(3), random.Random(3))
+    ]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("apple", "an"), ("dog", "a"), ("hour", "an"), ("house", "a"), ("university", "a"),
+        ("unusual", "an"), ("European", "a"), ("one", "a"), ("8-bit", "an"), ("11", "an"),
+        ("FM", "an"), ("ukulele", "a"), ("umbrella", "an"), ("used", "a"), ("ugly", "an"),
+        ("honest", "an"), ("uplifting", "an"), ("unit", "a"), ("uninteresting", "an"),
+    ],
+)  # fmt: skip
+def test_article_follows_the_sound(word, expected):
+    assert article(word) == expected
+
+
+def test_finish_mends_spaces_articles_and_capitals():
+    assert finish("  a(n)  old  man , a(n) dog . it barks") == "An old man, a dog. It barks"
+    assert finish('"quoted title", a(n) piece') == '"Quoted title", a piece'
+
+
+def test_words_are_joined_as_people_do():
+    assert [join_words(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

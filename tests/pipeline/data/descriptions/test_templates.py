@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import itertools
+import random
+import re
+
+import pytest
+
+from pipeline.data.descriptions.facts import facts_of
+from pipeline.data.descriptions.templates import GRAMMARS, compose, describe_clip
+from tests.factories.clips import clip_values
+
+MEASURED = {
+    "duration_s": 5.0, "level_dbfs": -12.0, "speaking_rate_syllables_per_s": 4.0,
+    "pitch_range_semitones": 8.0, "pause_share": 0.3, "snr_db": 40.0, "bandwidth_hz": 20_000.0,
+    "brightness_hz": 1000.0, "tempo_bpm": 121.6, "beat_strength": 0.6, "dynamic_range_db": 30.0,
+    "level_trend_db": -15.0, "onset_rate_hz": 1.0, "stereo_width": 0.3, "pitch_median_hz": 200.0,
+}  # fmt: skip
+KINDS = {
+    "speech": clip_values(speaker_sex="female", language="en-gb"),
+    "singing": clip_values(modality="music", is_singing=True, speaker_sex="male", language="it"),
+    "sound": clip_values(modality="sound", tags=["church_bells"]),
+    "music": clip_values(modality="music", tags=["piano", "jazz"]),
+}
+
+
+def compose_many(kind: str, count: int, measured: dict[str, float] = MEASURED) -> list:
+    rng = random.Random(0)
+    facts = facts_of(KINDS[kind], measured, max_words=80)
+    return [sentence for _ in range(count) if (sentence := compose(facts, rng))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_clip_has_hundreds_of_forms(kind):
+    sentences = compose_many(kind, 1500)
+    assert len({sentence.form for sentence in sentences}) >= 300
+    assert len({sentence.text for sentence in sentences}) >= 700
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_are_well_formed(kind):
+    flaws = re.compile(
+        r"[{}<>\[\]]|  | ,| \.|,,|\.\.|\(n\)|\ba [aeio]\w|\ban [^aeiouhAEIOUFLMNRSX8\d]"
+    )
+    for sentence in compose_many(kind, 800):
+        assert not flaws.search(sentence.text), sentence.text
+        assert sentence.text[0].isupper() or sentence.text[0] == '"', sentence.text
+        assert sentence.text.endswith("."), sentence.text
+        words = sentence.text.lower().split()
+        assert all(a != b for a, b in itertools.pairwise(words)), sentence.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("missing", range(6))
+def test_any_lack_of_facts_leaves_no_hole(kind, missing):
+    names = random.Random(missing).sample(sorted(MEASURED), missing * 2)
+    few = {name: value for name, value in MEASURED.items() if name not in names}
+    for sentence in compose_many(kind, 60, few):
+        assert not re.search(r"[{}<>\[\]]|\bNone\b|  |,\.|: ?\.", sentence.text), sentence.text
+
+
+def test_every_rule_of_every_grammar_is_there_and_used():
+    starts = {*GRAMMARS, "unlabelled", "recording_note", "recording_sentence", "length_note"}
+    starts |= {"speech_after", "song_after", "sound_after", "music_after"}
+    for kind, grammar in GRAMMARS.items():
+        text = " ".join(" ".join(alternatives) for alternatives in grammar.rules.values())
+        named = set(re.findall(r"<(\w+)>", text))
+        assert named <= grammar.rules.keys(), kind
+        assert grammar.rules.keys() <= named | starts, kind
+
+
+def test_every_slot_of_every_grammar_can_be_filled():
+    known = {
+        name
+        for clip in KINDS.values()
+        for tags in (["rain"], ["church bells"], clip["tags"])
+        for duration_s in (1.0, 5.0)
+        for name in facts_of(
+            {**clip, "tags": tags, "title": "A Title"},
+            MEASURED | {"duration_s": duration_s},
+            max_words=80,
+        ).slots
+    }
+    for grammar in GRAMMARS.values():
+        text = " ".join(" ".join(alternatives) for alternatives in grammar.rules.values())
+        assert set(re.findall(r"\{(\w+)\}", text)) <= known
+
+
+def test_texts_are_a_function_of_the_seed():
+    facts = facts_of(KINDS["speech"], MEASURED, max_words=80)
+    first, again, other = (
+        describe_clip(facts, seed=seed, count=4, max_words=80)[0] for seed in ("a", "a", "b")
+    )
+    assert first == again
+    assert first != other
+    assert len(set(first)) == 4
+
+
+def test_caption_comes_first_to_the_letter():
+    clip = clip_values(modality="sound", tags=["rain"], captions=["Rain falls on a tin roof."])
+    texts, source = describe_clip(
+        facts_of(clip, MEASURED, max_words=80), seed="s", count=4, max_words=80
+    )
+    assert texts[0] == "Rain falls on a tin roof."
+    assert source == "caption"
+    assert len(set(texts)) == 4
+
+
+def test_sound_always_names_its_source():
+    for sentence in compose_many("sound", 300):
+        assert "church bells" in sentence.text.lower(), sentence.text
+
+
+def test_speech_texts_name_language_and_sex_when_they_say_who_speaks():
+    texts = [sentence.text for sentence in compose_many("speech", 600)]
+    assert sum("British English" in text for text in texts) > 150
+    assert not any(re.search(r"\b(?:man|male)\b", text) for text in texts)
+
+
+def test_nothing_known_of_a_sound_gives_no_text():
+    facts = facts_of(clip_values(modality="sound"), {}, max_words=80)
+    assert describe_clip(facts, seed="s", count=4, max_words=80) == ([], "template")
+
+
+def test_no_text_is_longer_than_allowed():
+    clip = clip_values(modality="music", tags=["a b c d e f"] * 6)
+    texts, _ = describe_clip(facts_of(clip, MEASURED, max_words=6), seed="s", count=6, max_words=6)
+    assert texts
+    assert all(len(text.split()) <= 6 for text in texts)
