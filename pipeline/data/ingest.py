@@ -76,11 +76,11 @@ class IngestSettings(Settings):
     """Limits of length, level and agreement."""
     keep_duplicates: bool = False
     """Whether clips with the samples of another clip stay."""
-    validation_share: float = Field(default=0.02, ge=0, lt=1)
+    validation_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for validation."""
-    test_share: float = Field(default=0.02, ge=0, lt=1)
+    test_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for test."""
-    min_speakers: int = Field(default=5, ge=0)
+    min_speakers: int = Field(default=20, ge=0)
     """A corpus with fewer speakers is split by clip, not by speaker."""
     keep_declared_splits: bool = True
     """Whether a corpus's own split wins over the hash."""
