@@ -16,7 +16,7 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,8 @@ def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> N
             for stretch in partitions.stretches:
                 reader.fill(kind, stretch.name, stretch.start, stretch.of(flats))
         engine.restore(step)
-        engine.module.load_state_dict(reader.whole(engine.module.named_buffers()), strict=False)
+        buffers = reader.whole({name for name, _ in engine.module.named_buffers()})
+        engine.module.load_state_dict(buffers, strict=False)
     torch.distributed.barrier()
 
 
@@ -234,16 +235,11 @@ class CheckpointReader:
         self.fill(kind, name, 0, flat)
         return flat.reshape(shape)
 
-    def whole(self, wanted: Iterator[tuple[str, Tensor]]) -> dict[str, Tensor]:
-        """Buffers and frozen parameters among the wanted names."""
+    def whole(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Buffers and frozen parameters among the names."""
         self._check(WHOLE)
-        names = {name for name, _ in wanted}
         stored = load_weights(self._path / WHOLE)
         return {name: tensor for name, tensor in stored.items() if name in names}
-
-    def holds(self, kind: str, name: str) -> bool:
-        """Whether any worker kept a parameter of that name."""
-        return (kind, name) in self._pieces
 
     def _index(self, file: str) -> None:
         # The header alone; tensors are read, and the digest checked, where they are needed.

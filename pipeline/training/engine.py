@@ -96,7 +96,8 @@ class TrainEngine:
 
     def __call__(self, *inputs: Any) -> Any:
         """The forward pass."""
-        return self._engine(*inputs)
+        with _torch_warnings_ignored():
+            return self._engine(*inputs)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of one micro-batch.

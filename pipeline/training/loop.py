@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from model.config import to_dict
 from model.objective import VECTOR_LENGTH, LossSums, loss_from, losses
 from model.optim import rate_share
+from model.text import Tokenizer
 from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
@@ -26,18 +28,14 @@ from pipeline.training.checkpoint import CheckpointStore, load_checkpoint, save_
 from pipeline.training.engine import TrainEngine, precision_of
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import Costs, MetricsLog, StepCounts, Window
+from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
+from pipeline.training.samples import Samples
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import build_model, model_config, open_tokenizer
 from pipeline.training.shards import TrainShards
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-"""Directory of the checkpoints, in the run directory."""
-STOP_REQUEST = "stop_request"
-"""A file of this name in the run directory ends the run after its current step."""
-SUMMARY = "summary.json"
-"""How a run ended, in the run directory."""
 _POLL_SECONDS = 1.0
 
 
@@ -109,6 +107,7 @@ class Training:
             "identity": settings.identity(),
             "shards": shards.digest,
             "codec": shards.codec,
+            "data": {name: shards.card[name] for name in ("hours",) if name in shards.card},
             "model": to_dict(self._config),
             "zero_stage": settings.engine.zero_stage,
             "precision": precision_of(settings),
@@ -117,6 +116,7 @@ class Training:
         self.engine = TrainEngine(model, settings, place.device)
         self._costs = Costs.of(model, place.device, place.world_size)
         self._tracker = Tracker(plan.tracking if place.rank == 0 else None)
+        self._samples = self._open_samples(shards, tokenizer)
         self._window = Window()
         self._polled = 0.0
         self.start = self._resume()
@@ -189,6 +189,12 @@ class Training:
                 logger.info("continuing from step %d", step)
         return step
 
+    def _open_samples(self, shards: TrainShards, tokenizer: Tokenizer) -> Samples | None:
+        settings, codec = self._settings.sample, self._plan.codec
+        if not settings.every or codec is None or self._place.rank != 0:
+            return None
+        return Samples(settings, shards, Path(codec), tokenizer, self._place.device)
+
     def _summed(self, vector: Tensor) -> Tensor:
         vector = vector.to(self._place.device)
         torch.distributed.all_reduce(vector)
@@ -229,6 +235,8 @@ class Training:
             self._log.write()
             self._store.retain(self._settings.checkpoint.num_to_keep)
             logger.info("saved the checkpoint of step %d", step)
+            if self._samples is not None and step % self._settings.sample.every == 0:
+                self._samples.make(self._store, step, self._run, self._tracker)
         self._place.report({"step": step}, self._store.at(step))
 
     def _finish(self, step: int, state: str) -> dict[str, Any]:

@@ -5,38 +5,26 @@ from __future__ import annotations
 import logging
 import signal
 import types
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray.train
-import yaml
 
-from pipeline.errors import IncompleteError, NonFiniteError, SettingsError
-from pipeline.settings import flatten, save_settings
+from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import closing_run, open_run
 from pipeline.training.checkpoint import CheckpointStore
-from pipeline.training.loop import (
-    CHECKPOINTS,
-    STOP_REQUEST,
-    SUMMARY,
-    Place,
-    Training,
-    WorkerPlan,
-)
+from pipeline.training.export import check_codec
+from pipeline.training.loop import Place, Training, WorkerPlan
+from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY, claim_directory
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer
 from pipeline.training.shards import TrainShards
 from pipeline.training.workers import quiet_reports, report_checkpoint, run_group
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = "settings.yaml"
-"""The resolved settings, in the run directory."""
-CLAIM = "run.json"
-"""What a run directory belongs to: identity of settings and shards, and the tracking id."""
 
 
 def train_run(
@@ -59,12 +47,17 @@ def train_run(
         What `summary.json` holds.
 
     Raises:
-        SettingsError: If the directory belongs to a run of other settings or shards.
+        SettingsError: If the directory belongs to a run of other settings or shards, or the codec
+            is not that of the shards.
         NonFiniteError: If the loss diverged.
         PipelineError: If the workers failed for good.
     """
     run, source = Folder.at(output), TrainShards(Folder.at(shards))
     model_config(settings.model, source, open_tokenizer(settings.model))  # fail before Ray starts
+    if codec is not None:
+        check_codec(Path(codec), source.codec)
+    elif settings.sample.every:
+        raise SettingsError("sample.every asks for audio, which needs the codec; give --codec")
     claim = claim_directory(run, settings, source)
     store = CheckpointStore(run.child(CHECKPOINTS))
     newest = (store.steps() or [0])[-1]
@@ -77,7 +70,8 @@ def train_run(
     reference = open_run(settings.tracking, run.uri, claim["run_id"], params, tags)
     for name in (SUMMARY, STOP_REQUEST):
         run.delete(name)
-    plan = WorkerPlan(settings, run.uri, source.folder.uri, reference, codec)
+    folder = None if codec is None else str(Path(codec).resolve())
+    plan = WorkerPlan(settings, run.uri, source.folder.uri, reference, folder)
     with closing_run(reference), _stop_on_sigterm(run):
         engine = settings.engine
         run_group(
@@ -93,59 +87,6 @@ def train_run(
             raise NonFiniteError(summary["error"])
     run.delete(STOP_REQUEST)
     return summary
-
-
-def claim_directory(run: Folder, settings: TrainSettings, shards: TrainShards) -> dict[str, str]:
-    """Make a directory this run's, or check that it is; returns its claim.
-
-    Raises:
-        SettingsError: If it belongs to another run, naming what differs.
-    """
-    wanted = {"identity": settings.identity(), "shards": shards.digest}
-    if run.exists(CLAIM):
-        claim: dict[str, str] = run.read_json(CLAIM)
-        if claim["shards"] != wanted["shards"]:
-            raise SettingsError(
-                f"{run.uri} was trained on other shards than {shards.folder.uri} holds now; give "
-                "--output a new directory, or go on with the shards it began with"
-            )
-        if claim["identity"] != wanted["identity"]:
-            raise SettingsError(
-                f"{run.uri} belongs to a run with other settings ({_differences(run, settings)}); "
-                "give --output a new directory, or take these settings back"
-            )
-    else:
-        if run.child(CHECKPOINTS).exists():
-            raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
-        claim = {**wanted, "run_id": uuid.uuid4().hex}
-        run.write_json(CLAIM, claim)
-    run.write_bytes(SETTINGS, save_settings(settings).encode())
-    return claim
-
-
-def load_run_settings(run: Folder) -> TrainSettings:
-    """The settings a run directory was last started with.
-
-    Raises:
-        IncompleteError: If it holds none.
-    """
-    if not run.exists(SETTINGS):
-        raise IncompleteError(f"{run.uri} is no run directory: it holds no {SETTINGS}")
-    return TrainSettings.model_validate(yaml.safe_load(run.read_bytes(SETTINGS)))
-
-
-def _differences(run: Folder, settings: TrainSettings) -> str:
-    if not run.exists(SETTINGS):
-        return f"its {SETTINGS} is gone"
-    old = flatten(yaml.safe_load(run.read_bytes(SETTINGS)))
-    new = flatten(settings.model_dump(mode="json"))
-    free = ("engine.", "checkpoint.", "sample.", "tracking.", "log_every")
-    changed = [
-        f"{key}: {old.get(key)} there, {new.get(key)} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(free)
-    ]
-    return "; ".join(changed[:5]) or "of another version of this program"
 
 
 def _worker(config: dict[str, Any]) -> None:

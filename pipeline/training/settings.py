@@ -104,7 +104,7 @@ class SampleSettings(Settings):
     """Audio generated from the weight average while training."""
 
     every: Annotated[int, Field(ge=0)] = 0
-    """Steps between samples; 0 generates none. Needs the codec folder."""
+    """Steps between samples, a multiple of `checkpoint.every`; 0 makes none. Needs the codec."""
     descriptions: tuple[str, ...] = ()
     """Descriptions to follow; without any, one of each modality is taken from the shards."""
     max_seconds: Annotated[float, Field(gt=0)] = 8.0
@@ -138,6 +138,15 @@ class TrainSettings(Settings):
     """Steps between logged metrics."""
     tracking: TrackingSettings = TrackingSettings()
     """Experiment tracking."""
+
+    @model_validator(mode="after")
+    def _samples_follow_checkpoints(self) -> Self:
+        if self.sample.every % self.checkpoint.every:
+            raise ValueError(
+                f"sample.every {self.sample.every} is no multiple of checkpoint.every "
+                f"{self.checkpoint.every}; samples are made from checkpoints"
+            )
+        return self
 
     def identity(self) -> str:
         """Digest of what the trained weights depend on.

@@ -163,6 +163,20 @@ class TrainShards:
         value = self.index["speaker_embedding"][number].as_py()
         return np.asarray(value, dtype=np.float32) if value else None
 
+    def voices(self, limit: int) -> dict[str, NDArray[np.float32]]:
+        """Mean embedding of the speakers with most clips, by name; each of unit length."""
+        embeddings, speakers = self.index["speaker_embedding"], self.column("speaker")
+        has_voice = pc.fill_null(pc.list_value_length(embeddings), 0).to_numpy() > 0
+        is_named = np.array([bool(name) for name in speakers], dtype=bool)
+        names, counts = np.unique(speakers[has_voice & is_named].astype(str), return_counts=True)
+        found = {}
+        for name in names[np.argsort(-counts, kind="stable")][:limit]:
+            numbers = np.flatnonzero(has_voice & (speakers == name))
+            mean = np.mean(embeddings.take(pa.array(numbers)).to_pylist(), axis=0)
+            unit = mean / max(float(np.linalg.norm(mean)), 1e-8)
+            found[str(name).replace("/", "-")] = unit.astype(np.float32)
+        return found
+
     def _array(self, row: dict[str, Any], name: str) -> NDArray[np.float32]:
         loaded = np.load(io.BytesIO(self._range(row, name)), allow_pickle=False)
         return np.asarray(loaded, dtype=np.float32)

@@ -52,6 +52,7 @@ def small_settings(**changes: Any) -> TrainSettings:
 @contextlib.contextmanager
 def process_group(path: Path, rank: int = 0, world_size: int = 1) -> Iterator[None]:
     """A gloo group through a file; for one process, or inside a spawned one."""
+    before = dict(os.environ)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{path}", rank=rank, world_size=world_size
@@ -60,6 +61,9 @@ def process_group(path: Path, rank: int = 0, world_size: int = 1) -> Iterator[No
         yield
     finally:
         torch.distributed.destroy_process_group()
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            os.environ.pop(name)
+        os.environ |= {name: before[name] for name in before if name not in os.environ}
 
 
 def training(settings: TrainSettings, run: Path, shards: Path, rank: int = 0) -> Training:

@@ -15,7 +15,7 @@ from pipeline.storage import Folder
 from pipeline.training.feed import Feed, StepBatch, pack_rows
 from pipeline.training.settings import FeedSettings
 from pipeline.training.shards import TrainShards
-from tests.factories.shards import (
+from tests.factories.train_shards import (
     LATENT_DIM,
     SPEAKER_DIM,
     FakeClip,

@@ -1,0 +1,137 @@
+"""Audio to judge a run by ear while it trains: the weight average of a checkpoint, decoded."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from model.bundle import Bundle
+from model.codec.protocol import AudioCodec
+from model.codec.registry import load_codec
+from model.config import MODALITIES
+from model.limits import Limits
+from model.request import RequestError, SynthesisRequest
+from model.sampling import SamplingOptions
+from model.synthesis import SynthesisError, Synthesizer
+from model.text import Tokenizer
+from pipeline.figures import save_spectrogram
+from pipeline.storage import Folder
+from pipeline.tracking import Tracker
+from pipeline.training.checkpoint import CheckpointStore, checkpoint_name
+from pipeline.training.export import averaged_model, check_codec
+from pipeline.training.rundir import SAMPLES
+from pipeline.training.settings import SampleSettings
+from pipeline.training.shards import TrainShards
+
+logger = logging.getLogger(__name__)
+
+
+class Samples:
+    """Makes the same requests from one checkpoint after the other.
+
+    Args:
+        settings: What to ask for.
+        shards: Where requests come from if the settings name none; validation clips if any.
+        codec: Codec folder.
+        tokenizer: Of the prompts.
+        device: Where to generate.
+
+    Raises:
+        SettingsError: If the codec is not that of the shards.
+    """
+
+    def __init__(
+        self,
+        settings: SampleSettings,
+        shards: TrainShards,
+        codec: Path,
+        tokenizer: Tokenizer,
+        device: torch.device,
+    ) -> None:
+        check_codec(codec, shards.codec)
+        self._settings = settings
+        self._codec = load_codec(codec)
+        self._tokenizer = tokenizer
+        self._device = device
+        self._requests = _requests(settings, shards)
+
+    def make(self, store: CheckpointStore, step: int, run: Folder, tracker: Tracker) -> None:
+        """Write audio and spectrograms of one checkpoint to the run and to its artefacts."""
+        model = averaged_model(store, step).to(self._device)
+        codec = cast(AudioCodec, cast(torch.nn.Module, self._codec).to(self._device))
+        bundle = Bundle(model, codec, self._tokenizer, {}, "")
+        synthesizer = Synthesizer(bundle, Limits(max_duration_s=self._settings.max_seconds))
+        rate = self._codec.timebase.sample_rate
+        folder = f"{SAMPLES}/{checkpoint_name(step)}"
+        with TemporaryDirectory() as place:
+            for number, (label, request) in enumerate(self._requests):
+                try:
+                    pieces = [piece.float().cpu() for piece in synthesizer.stream(request)]
+                except (RequestError, SynthesisError) as error:
+                    logger.warning("no %s sample at step %d: %s", label, step, error)
+                    continue
+                waveform = torch.cat(pieces, dim=-1).numpy()
+                name = f"{number:02d}-{label}"
+                sound, picture = Path(place) / f"{name}.wav", Path(place) / f"{name}.png"
+                sound.write_bytes(_wav(waveform, rate))
+                save_spectrogram(picture, waveform, rate, request.description[:80])
+                for path in (sound, picture):
+                    run.write_bytes(f"{folder}/{path.name}", path.read_bytes())
+                    tracker.log_file(path, folder)
+
+
+def _requests(settings: SampleSettings, shards: TrainShards) -> list[tuple[str, SynthesisRequest]]:
+    options = SamplingOptions(
+        num_flow_steps=settings.num_flow_steps, guidance_scale=settings.guidance_scale
+    )
+    if settings.descriptions:
+        return [
+            ("sound", SynthesisRequest(description=text, duration_s=settings.max_seconds,
+                                       options=options))
+            for text in settings.descriptions
+        ]  # fmt: skip
+    held_out = TrainShards(shards.folder, "validation")
+    source = held_out if len(held_out) else shards
+    modality = source.column("modality")
+    found = []
+    for name in MODALITIES:
+        numbers = np.flatnonzero(modality == name)
+        if len(numbers):
+            request = _request_of(source, int(numbers[0]), settings, options)
+            found.append((name, request))
+    return found
+
+
+def _request_of(
+    shards: TrainShards, number: int, settings: SampleSettings, options: SamplingOptions
+) -> SynthesisRequest:
+    """What a clip of the shards would be asked for with."""
+    row = shards.row(number)
+    facts = shards.facts(row)
+    voice = shards.embedding(number)
+    has_words = bool(facts.get("transcript"))
+    return SynthesisRequest(
+        description=(facts.get("descriptions") or [""])[0],
+        transcript=facts.get("transcript"),
+        language=facts.get("language"),
+        modality=row["modality"],
+        duration_s=None if has_words else min(facts["duration_s"], settings.max_seconds),
+        voice=torch.from_numpy(voice) if voice is not None and has_words else None,
+        options=options,
+        is_singing=bool(row["is_singing"]),
+    )
+
+
+def _wav(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
+    sink = io.BytesIO()
+    clipped = np.clip(np.nan_to_num(waveform), -1, 1)
+    soundfile.write(sink, clipped.T, sample_rate, format="WAV", subtype="PCM_16")
+    return sink.getvalue()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.errors import NonFiniteError
+from pipeline.training.engine import engine_config, precision_of, quiet_deepspeed
+from tests.factories.training import reference, small_settings, training, weights_of
+
+
+def test_the_engine_configuration_follows_from_the_settings():
+    settings = small_settings(
+        engine={"zero_stage": 3, "precision": "bf16"},
+        feed={"rows_per_micro_batch": 4},
+        optim={"clip_norm": 0.5},
+    )
+    config = engine_config(settings, num_parameters=5000)
+    assert config["zero_optimization"]["stage"] == 3
+    assert config["zero_optimization"]["reduce_bucket_size"] == 5120
+    assert config["train_micro_batch_size_per_gpu"] == 4
+    assert config["gradient_clipping"] == 0.5
+    assert config["bf16"]["enabled"]
+    large = engine_config(settings, num_parameters=10**10)
+    assert large["zero_optimization"]["reduce_bucket_size"] < 10**9
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [({}, "fp32"), ({"use_gpu": True}, "bf16"), ({"use_gpu": True, "precision": "fp32"}, "fp32")],
+)
+def test_auto_precision_follows_the_device(engine, expected):
+    assert precision_of(small_settings(engine=engine)) == expected
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_for_training(alone):
+    deepspeed = quiet_deepspeed()
+    assert deepspeed.ops.__compatible_ops__ == {}, "what is in the table is built at first use"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_every_zero_stage_trains_like_plain_torch(alone, small_shards, tmp_path, zero_stage):
+    settings = small_settings(engine={"zero_stage": zero_stage})
+    weights, average, losses = reference(settings, small_shards, 6)
+    worker = training(settings, tmp_path, small_shards)
+    summary = worker.run()
+    assert summary["first"]["loss/total"] == pytest.approx(losses[0], abs=1e-5)
+    assert summary["last"]["loss/total"] == pytest.approx(losses[-1], abs=1e-5)
+    for kind, expected in (("weights", weights), ("average", average)):
+        found = weights_of(worker, kind)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            # float32 sums in another order
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+    assert any((average[name] - weights[name]).abs().max() > 1e-3 for name in weights)
+
+
+@pytest.mark.slow
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(
+    alone, small_shards, tmp_path
+):
+    worker = training(small_settings(), tmp_path, small_shards)
+    worker.step(worker._feed.batch(0))
+    before, average = weights_of(worker), weights_of(worker, "average")
+    (parameter, *_) = worker.engine.module.flow_head.parameters()
+    worker.engine.backward((parameter * float("inf")).sum() * 0.0 + parameter.sum())
+    with pytest.raises(NonFiniteError, match="gradient is not finite at step 1"):
+        worker.engine.step(1)
+    after = weights_of(worker)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(average[n], v) for n, v in weights_of(worker, "average").items())
+
+
+@pytest.mark.slow
+def test_bf16_keeps_float32_masters_and_statistics(alone, small_shards, tmp_path):
+    settings = small_settings(engine={"precision": "bf16"}, optim={"num_steps": 2})
+    _, _, losses = reference(settings, small_shards, 2)
+    worker = training(settings, tmp_path, small_shards)
+    summary = worker.run()
+    assert worker.engine.module.latent_proj.weight.dtype == torch.bfloat16
+    assert worker.engine.module.latent_std.dtype == torch.float32
+    assert {flat.dtype for flat in worker.engine.partitions.weights} == {torch.float32}
+    assert summary["last"]["loss/total"] == pytest.approx(losses[-1], rel=0.02)
