@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError
 logger = logging.getLogger(__name__)
 
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
+_DO_NOT_EXIT = 0x8000  # or the library ends the process when its data are missing
 _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _OK = 0
@@ -39,15 +40,16 @@ class Espeak:
     def __init__(self, seed: int = 1) -> None:
         self._library = _load()
         data = espeakng_loader.get_data_path()
+        variants = Path(data, "voices", "!v")
         self.sample_rate: int = self._library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), 0
+            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT
         )
-        if self.sample_rate <= 0:
+        if self.sample_rate <= 0 or not variants.is_dir():
             raise SpeechEngineError(
                 f"eSpeak NG found no voice data at {data}; reinstall espeakng-loader"
             )
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
-        self._variants = {path.name for path in Path(data, "voices", "!v").iterdir()}
+        self._variants = {path.name for path in variants.iterdir()}
         self._pieces: list[np.ndarray] = []
         self._callback = _CALLBACK(self._collect)  # kept: the library holds only a pointer
         self._library.espeak_SetSynthCallback(self._callback)
@@ -92,9 +94,10 @@ class Espeak:
             encoded, len(encoded) + 1, 0, 1, 0, _CHARS_UTF8, None, None
         )
         self._library.espeak_Synchronize()
-        if status != _OK or not self._pieces:
+        wave = np.concatenate([np.zeros(0), *self._pieces]) / 32768.0
+        if status != _OK or not wave.any():
             raise SpeechEngineError(f"eSpeak NG spoke nothing for {text!r} with {voice!r}")
-        return np.concatenate(self._pieces) / 32768.0
+        return wave
 
     def _collect(
         self, pcm: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None

@@ -59,9 +59,8 @@ def electric_piano(frequency: float, held_s: float) -> Wave:
     """A tine over a soft fundamental, with slow tremolo."""
     tone = fm(1.0, 1.2, 1.6, 0.5)(frequency, held_s)
     tine = fm(14.0, 0.6, 0.25, 0.1)(frequency, held_s)
-    count = min(len(tone), len(tine))
-    tremolo = 1 + 0.12 * np.sin(2 * np.pi * 4.5 * dsp.times(count))
-    return 0.85 * (tone[:count] + 0.12 * tine[:count]) * tremolo
+    dsp.add(tone, tine, 0.0, 0.12)
+    return 0.85 * tone * (1 + 0.12 * np.sin(2 * np.pi * 4.5 * dsp.times(len(tone))))
 
 
 def string(brightness: float, decay_s: float, held: float = 1.0) -> Instrument:

@@ -125,7 +125,7 @@ def _finish(
     duration_s: float,
 ) -> Scene:
     is_far = caption.endswith("in the distance") and len(names) == 1
-    level = float(rng.uniform(-34, -28) if is_far else rng.uniform(-25, -17))
+    level = float(rng.uniform(-36, -30) if is_far else rng.uniform(-25, -17))
     count = dsp.samples(duration_s)
     padded = np.zeros((len(wave), count))
     padded[:, : wave.shape[1]] = wave[:, :count]
