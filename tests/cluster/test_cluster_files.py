@@ -131,12 +131,15 @@ def test_no_job_file_is_left_out() -> None:
     assert {path.stem for path in CLUSTER.glob("rayjob-*.yaml")} == {f"rayjob-{j}" for j in JOBS}
 
 
-def test_the_environment_of_workers_is_the_same_everywhere() -> None:
-    submitted = load("runtime-env.yaml")["env_vars"]
-    assert submitted == WORKER_ENVIRONMENT
+def test_no_job_sets_what_it_gives_its_workers() -> None:
+    """Ray refuses a job whose environment and whose `ray.init` set the same variable."""
+    environments = [load("runtime-env.yaml")]
     for job in JOBS:
-        spec = load(f"rayjob-{job}.yaml")["spec"]
-        assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"] == submitted
+        text = load(f"rayjob-{job}.yaml")["spec"].get("runtimeEnvYAML", "")
+        environments.append(yaml.safe_load(text) or {})
+    assert WORKER_ENVIRONMENT
+    for environment in environments:
+        assert not environment.get("env_vars", {}).keys() & WORKER_ENVIRONMENT.keys()
 
 
 def test_the_runtime_environment_is_one_that_ray_takes() -> None:
