@@ -65,7 +65,7 @@ def waves(rng: Generator, duration_s: float) -> Take:
     hiss = dsp.band(dsp.noise(rng, count, -1.0), 900.0, 9000.0, 1)
     out = 0.12 * roar + 0.03 * hiss
     time = dsp.times(count)
-    period = float(rng.uniform(2.8, 4.5))
+    period = float(rng.uniform(2.0, 2.8))
     crash = float(rng.uniform(0.35, 0.6)) * min(period, duration_s)
     while crash < duration_s + 1:
         size = float(rng.uniform(0.7, 1.1))
@@ -111,7 +111,7 @@ def fire(rng: Generator, duration_s: float) -> Take:
         length = dsp.samples(float(rng.uniform(0.002, 0.008)))
         snap = dsp.noise(rng, length) * np.exp(-6 * np.arange(length) / length)
         kernels.append(dsp.band(snap, centre / 1.6, centre * 1.6, 1) * 2)
-    crackle = dsp.scatter(rng, count, 6 + 60 * burst**2, kernels, 1.1)
+    crackle = dsp.scatter(rng, count, 14 + 60 * burst**2, kernels, 1.1)
     pops = dsp.scatter(rng, count, 1.2, [dsp.modes(0.05, [180, 420], [0.05, 0.02], [2, 1])], 0.6)
     is_large = rng.random() < 0.4
     clause = "a large fire roars and crackles" if is_large else "a fire crackles"
@@ -149,7 +149,7 @@ def water_drops(rng: Generator, duration_s: float) -> Take:
 CLASSES = (
     SoundClass("rain", "rain", TEXTURE, rain, 1.5),
     SoundClass("wind", "wind", TEXTURE, wind, 2.0),
-    SoundClass("sea_waves", "waves", TEXTURE, waves, 3.0),
+    SoundClass("sea_waves", "waves", TEXTURE, waves, 4.0),
     SoundClass("thunder", "thunder", EVENT, thunder, 2.0),
     SoundClass("fire", "fire", TEXTURE, fire, 1.5),
     SoundClass("stream", "stream", TEXTURE, stream, 1.5),

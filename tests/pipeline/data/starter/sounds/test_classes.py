@@ -109,3 +109,12 @@ def test_rain_gets_denser_as_it_gets_heavier() -> None:
         envelope = _envelope(take.wave, 1000)
         spread[take.clause.split()[0]] = envelope.std() / envelope.mean()
     assert spread["heavy"] < spread["steady"] < spread["light"]
+
+
+def test_more_than_one_wave_rolls_in() -> None:
+    for seed in range(6):
+        wave = dsp.band(_render("sea_waves", seed, CLASSES["sea_waves"].min_s).wave, 900.0, None)
+        level = np.convolve(_envelope(wave, 10), np.ones(5) / 5, "valid")
+        inner = level[1:-1]
+        crests = (inner > level[:-2]) & (inner >= level[2:]) & (inner > 0.5 * level.max())
+        assert np.count_nonzero(crests) + (level[-1] > level[-2]) >= 2
