@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from model.codec.registry import codec_digest
 from pipeline.cluster import ray_cluster
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeSettings, encode
@@ -58,6 +59,7 @@ def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, 
         PipelineError: If a stage fails; those before it are kept.
         ValueError: If the codec or a corpus cannot be read.
     """
+    codec_digest(codec)  # a wrong codec is found before hours of ingest
     if not settings.uses_ray:
         return _prepare(settings, output, codec)
     with ray_cluster():  # one instance for all four
