@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from model.codec.config import codec_config_from_dict
 from model.codec.losses import CodecLossConfig
 from model.codec.registry import codec_preset
 from model.optim import OptimConfig
@@ -106,4 +107,6 @@ class TrainCodecSettings(Settings):
         Raises:
             ValueError: On an unknown preset or field.
         """
-        return codec_preset(self.preset) | self.codec
+        config = codec_preset(self.preset) | self.codec
+        codec_config_from_dict({name: value for name, value in config.items() if name != "name"})
+        return config
