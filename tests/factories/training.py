@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.objective import loss_from, losses
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
+from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
 from pipeline.training.feed import Feed
 from pipeline.training.loop import Place, Training, WorkerPlan
@@ -66,9 +67,12 @@ def process_group(path: Path, rank: int = 0, world_size: int = 1) -> Iterator[No
         os.environ |= {name: before[name] for name in before if name not in os.environ}
 
 
-def training(settings: TrainSettings, run: Path, shards: Path, rank: int = 0) -> Training:
+def training(
+    settings: TrainSettings, run: Path, shards: Path, rank: int = 0, **place_fields: Any
+) -> Training:
     """A worker on the CPU; the process group must exist."""
-    place = Place(rank, torch.distributed.get_world_size(), torch.device("cpu"))
+    world_size = torch.distributed.get_world_size()
+    place = Place(rank, world_size, torch.device("cpu"), **place_fields)
     return Training(WorkerPlan(settings, str(run), str(shards)), place)
 
 
@@ -143,3 +147,49 @@ def reference(
     flat = {name: parameter.detach().flatten() for name, parameter in parameters.items()}
     averaged = {n: a.flatten() for n, a in zip(parameters, average, strict=True)}
     return flat, averaged, history
+
+
+def train_two_steps(
+    rank: int, world_size: int, values: dict[str, Any], run: Path, shards: Path
+) -> dict[str, Any]:
+    """Run the first two of three steps; what every worker saw, and the weights."""
+    worker = training(TrainSettings.model_validate(values), run, shards, rank)
+    seen = []
+    for step in range(2):
+        batch = worker._feed.batch(step)
+        seen.append(sum(int(part.expert_mask.sum()) for part in batch.micro_batches))
+        worker.step(batch)
+    worker._checkpoint(2)
+    everyone: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(everyone, seen)
+    return {"expert_positions": everyone, "weights": weights_of(worker)}
+
+
+def break_one_rank(
+    rank: int, world_size: int, values: dict[str, Any], run: Path, shards: Path
+) -> dict[str, Any]:
+    """Give rank 1 a target that is not finite; what every worker raised, and the weights."""
+    worker = training(TrainSettings.model_validate(values), run, shards, rank)
+    before = weights_of(worker)
+    batch = worker._feed.batch(0)
+    if rank == 1:
+        batch.micro_batches[0].velocity_target[0, -1] = float("nan")
+        batch.micro_batches[0].flow_mask[0, -1] = True
+    raised = ""
+    try:
+        worker.step(batch)
+    except NonFiniteError as error:
+        raised = str(error)
+    everyone: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(everyone, raised)
+    after = weights_of(worker)
+    unchanged = all(torch.equal(before[name], after[name]) for name in before)
+    return {"raised": everyone, "is_unchanged": unchanged}
+
+
+def both_works(
+    rank: int, world_size: int, values: dict[str, Any], run: Path, shards: Path
+) -> dict[str, Any]:
+    """`train_two_steps` and `break_one_rank` in one pair of processes, for their start costs."""
+    trained = train_two_steps(rank, world_size, values, run, shards)
+    return trained | break_one_rank(rank, world_size, values, run.with_name("broken"), shards)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import NonFiniteError, SettingsError
+from pipeline.storage import Folder
+from pipeline.training.rundir import STOP_REQUEST, claim_directory, load_run_settings, load_voices
+from pipeline.training.shards import TrainShards
+from tests.factories.train_shards import FakeClip, write_shards
+from tests.factories.training import (
+    both_works,
+    reference,
+    run_workers,
+    small_settings,
+    training,
+    weights_of,
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two workers over shards of one speech and one sound clip, one document a row."""
+    folder = tmp_path_factory.mktemp("pair")
+    clips = [
+        FakeClip(name="words", modality="speech", transcript="one two", num_frames=30, speaker="s"),
+        FakeClip(name="noise", num_frames=12),
+    ]
+    write_shards(folder / "shards", clips)
+    settings = small_settings(
+        feed={"documents_per_step": 2, "pack_length": 110, "modality_weights": None},
+        optim={"num_steps": 3},
+        engine={"num_workers": 2},
+    )
+    values = settings.model_dump(mode="json")
+    result = run_workers(both_works, 2, folder / "group", values, folder / "run", folder / "shards")
+    return folder, settings, result
+
+
+@pytest.mark.slow
+def test_two_workers_equal_plain_torch_though_only_one_sees_speech(pair):
+    folder, settings, result = pair
+    expected, _, _ = reference(settings, folder / "shards", 2)
+    counts = result["expert_positions"]
+    assert all((first > 0) != (second > 0) for first, second in zip(*counts, strict=True)), (
+        f"one worker of every step sees speech, the other none: {counts}"
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(result["weights"][name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_one_worker_goes_on_from_the_checkpoint_of_two(pair, alone):
+    folder, settings, result = pair
+    worker = training(settings, folder / "run", folder / "shards")
+    assert worker.start == 2
+    found = weights_of(worker)
+    assert all(torch.equal(found[name], result["weights"][name]) for name in found)
+    worker.run()
+    expected, average, _ = reference(settings, folder / "shards", 3)
+    for name, value in expected.items():
+        torch.testing.assert_close(weights_of(worker)[name], value, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            weights_of(worker, "average")[name], average[name], atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_worker_stops_both_before_the_step(pair):
+    result = pair[2]
+    assert all("loss of step 0 is not finite" in text for text in result["raised"])
+    assert result["is_unchanged"]
+
+
+@pytest.mark.slow
+def test_the_message_of_a_broken_loss_names_where(alone, small_shards, tmp_path):
+    worker = training(small_settings(), tmp_path, small_shards)
+    batch = worker._feed.batch(0)
+    batch.micro_batches[0].velocity_target[:] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"flow.*learning_rate"):
+        worker.step(batch)
+
+
+@pytest.mark.slow
+def test_a_stop_request_saves_and_ends_and_the_next_start_goes_on(alone, small_shards, tmp_path):
+    settings = small_settings(checkpoint={"every": 100})
+    (tmp_path / STOP_REQUEST).write_text("please")
+    stopped = training(settings, tmp_path, small_shards).run()
+    assert stopped["state"] == "stopped"
+    assert stopped["step"] == 1
+    (tmp_path / STOP_REQUEST).unlink()
+    worker = training(settings, tmp_path, small_shards)
+    assert worker.start == 1
+    assert worker.run()["state"] == "finished"
+    assert json.loads((tmp_path / "summary.json").read_text())["step"] == 6
+
+
+@pytest.mark.slow
+def test_an_announced_eviction_saves_a_checkpoint_and_training_goes_on(
+    alone, small_shards, tmp_path
+):
+    reported = []
+    worker = training(
+        small_settings(checkpoint={"every": 100, "num_to_keep": 9}, log_every=3),
+        tmp_path,
+        small_shards,
+        report=lambda metrics, folder: reported.append(metrics["step"]),
+        is_preempted=lambda: True,
+    )
+    assert worker.run()["state"] == "finished"
+    assert reported == [3, 6]
+
+
+def _claim(run: Path, shards: Path, **changes: object) -> dict[str, str]:
+    return claim_directory(
+        Folder.at(run), small_settings(**changes), TrainShards(Folder.at(shards))
+    )
+
+
+def test_a_run_directory_keeps_its_identity_and_settings(tmp_path, small_shards):
+    first = _claim(tmp_path, small_shards)
+    again = _claim(tmp_path, small_shards, engine={"num_workers": 3}, log_every=7)
+    assert again == first
+    assert load_run_settings(Folder.at(tmp_path)).engine.num_workers == 3
+
+
+def test_other_settings_in_a_run_directory_are_named_and_refused(tmp_path, small_shards):
+    _claim(tmp_path, small_shards)
+    with pytest.raises(SettingsError, match=r"optim.learning_rate: 0.01 there, 0.5 now"):
+        _claim(tmp_path, small_shards, optim={"learning_rate": 0.5})
+
+
+def test_other_shards_in_a_run_directory_are_refused(tmp_path, small_shards):
+    _claim(tmp_path / "run", small_shards)
+    write_shards(tmp_path / "other", [FakeClip(name="a")], card={"note": "other"})
+    with pytest.raises(SettingsError, match="trained on other shards"):
+        _claim(tmp_path / "run", tmp_path / "other")
+
+
+def test_the_voices_of_the_shards_are_kept_for_the_bundle(tmp_path, small_shards):
+    _claim(tmp_path, small_shards)
+    voices = load_voices(Folder.at(tmp_path))
+    assert set(voices) == {"corpus-0", "corpus-1"}
+    for voice in voices.values():
+        assert float(voice.norm()) == pytest.approx(1.0, abs=1e-6)
