@@ -35,16 +35,17 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_LOGGING", "1")
-    common = {
-        "runtime_env": {"env_vars": worker_environment()},
-        "logging_level": logging.WARNING,
-    }
+    environment = {"env_vars": worker_environment()}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**common)
+        ray.init(runtime_env=environment, logging_level=logging.WARNING)
     else:
-        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **common)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            runtime_env=environment,
+            logging_level=logging.ERROR,
+        )
     try:
         yield
     finally:
