@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field
 
 from pipeline.data.attributes import speaking_rate
 from pipeline.data.descriptions.facts import facts_of
@@ -31,15 +32,15 @@ STAGE = "describe"
 class DescribeSettings(Settings):
     """How clips are put into words."""
 
-    texts_per_clip: int = 4
-    """Descriptions of a clip, 1 or more; training draws one at a time."""
+    texts_per_clip: int = Field(default=4, ge=1)
+    """Descriptions of a clip; training draws one at a time."""
     seed: int = 0
     """Another seed, other wording."""
-    max_words: int = 80
+    max_words: int = Field(default=80, ge=1)
     """Longest description; captions of the corpus beyond it are cut at a sentence."""
     grammar_version: int = GRAMMAR_VERSION
     """Of the built-in wording; recorded, so that new wording redoes the texts."""
-    max_reject_share: float = 0.5
+    max_reject_share: float = Field(default=0.5, ge=0, le=1)
     """Above this share of rejected clips, those without latents included, it fails."""
     resources: Resources = Resources()
     """Workers."""

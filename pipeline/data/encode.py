@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, load_codec
@@ -21,7 +24,7 @@ from pipeline.data.audio_io import AudioError, AudioFault, read_audio, resample,
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
 from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes
-from pipeline.data.speaker import embed_speaker
+from pipeline.data.speaker import StatisticsEncoder, embed_speaker
 from pipeline.data.stage import (
     Resources,
     Unit,
@@ -50,22 +53,29 @@ COLUMNS = [
 _SILENCE_S = 2.0
 
 
+class EncodeResources(Resources):
+    """What encoding may use; batching changes latents by rounding only, so it redoes nothing."""
+
+    max_batch_s: float = Field(default=60.0, gt=0)
+    """Audio in one codec batch, padding included, seconds."""
+    max_batch_clips: int = Field(default=16, ge=1)
+    """Clips in one codec batch."""
+    window_s: float = Field(default=600.0, gt=0)
+    """Decoded audio held at once, seconds; batches of like length are made inside it."""
+    decode_threads: int = Field(default=1, ge=1)
+    """Clips decoded and measured at once in one worker; several keep a GPU busy."""
+
+
 class EncodeSettings(Settings):
     """How clips become latents."""
 
-    max_batch_s: float = 60.0
-    """Audio in one codec batch, padding included, seconds."""
-    max_batch_clips: int = 16
-    """Clips in one codec batch."""
-    window_s: float = 600.0
-    """Decoded audio held at once, seconds; batches of like length are made inside it."""
     measures_attributes: bool = True
     """Whether level, pitch, tempo and the like are measured."""
     embeds_speakers: bool = True
     """Whether speech gets a speaker embedding."""
-    max_reject_share: float = 0.1
-    """Above this share of rejected clips the stage fails, in [0, 1]."""
-    resources: Resources = Resources()
+    max_reject_share: float = Field(default=0.1, ge=0, le=1)
+    """Above this share of rejected clips the stage fails."""
+    resources: EncodeResources = EncodeResources()
     """Workers; with a GPU each worker keeps the codec there."""
 
 
@@ -122,6 +132,10 @@ def _codec_facts(folder: str, digest: str) -> dict[str, Any]:
             "num_channels": codec.num_channels,
             "latent_dim": codec.latent_dim,
         },
+        "speaker": {
+            "encoder": StatisticsEncoder.name,
+            "speaker_dim": StatisticsEncoder.speaker_dim,
+        },
         "silence": base64.b64encode(silence_frame(codec).tobytes()).decode(),
     }
 
@@ -174,21 +188,40 @@ class EncodeWorker:
     def _windows(
         self, unit: Unit, rows: Sequence[dict[str, Any]], rejects: list[Reject]
     ) -> Iterator[list[_Clip]]:
-        limit = self._settings.window_s * self._codec.timebase.sample_rate
+        limit = self._settings.resources.window_s * self._codec.timebase.sample_rate
         window: list[_Clip] = []
-        for row in rows:
-            if not unit.guard(row["clip_id"]):
-                detail = "the worker died while it worked on this clip; check the file by hand"
-                rejects.append(_reject(row, Reason.WORKER_DIED, detail))
+        for item in self._decoded(unit, rows):
+            if isinstance(item, Reject):
+                rejects.append(item)
                 continue
-            try:
-                window.append(self._decode(row))
-            except AudioError as error:
-                rejects.append(_reject(row, error.reason, error.detail))
+            window.append(item)
             if sum(clip.num_samples for clip in window) >= limit:
                 yield window
                 window = []
         yield window
+
+    def _decoded(self, unit: Unit, rows: Sequence[dict[str, Any]]) -> Iterator[_Clip | Reject]:
+        """Clips in order, some ahead of what is consumed; one at a time after a death."""
+        threads = 1 if unit.attempt > 1 else self._settings.resources.decode_threads
+        if threads == 1:
+            yield from (self._decode_or_reject(unit, row) for row in rows)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            ahead: deque[Future[_Clip | Reject]] = deque()
+            for row in rows:
+                ahead.append(pool.submit(self._decode_or_reject, unit, row))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            yield from (item.result() for item in ahead)
+
+    def _decode_or_reject(self, unit: Unit, row: dict[str, Any]) -> _Clip | Reject:
+        if not unit.guard(row["clip_id"]):
+            detail = "the worker died while it worked on this clip; check the file by hand"
+            return _reject(row, Reason.WORKER_DIED, detail)
+        try:
+            return self._decode(row)
+        except AudioError as error:
+            return _reject(row, error.reason, error.detail)
 
     def _decode(self, row: dict[str, Any]) -> _Clip:
         audio = read_audio(row["uri"], row["start_s"], row["end_s"])
@@ -199,18 +232,21 @@ class EncodeWorker:
             attributes = measure(waveform, rate, row["modality"])
         speaker = None
         if is_speech and self._settings.embeds_speakers:
-            speaker = [float(value) for value in embed_speaker(waveform, rate)]
+            embedding = embed_speaker(waveform, rate)
+            speaker = [float(value) for value in embedding] if embedding.any() else None
         at_rate = resample(
             to_channels(waveform, self._codec.num_channels), rate, self._codec.timebase.sample_rate
         )
         return _Clip(row, at_rate, int(at_rate.shape[1]), attributes, speaker)
 
     def _batches(self, window: list[_Clip], *, alone: bool) -> Iterator[list[_Clip]]:
-        limit = self._settings.max_batch_s * self._codec.timebase.sample_rate
+        limit = self._settings.resources.max_batch_s * self._codec.timebase.sample_rate
         batch: list[_Clip] = []
         for clip in sorted(window, key=lambda clip: (clip.num_samples, clip.row["clip_id"])):
             is_full = (len(batch) + 1) * clip.num_samples > limit
-            if batch and (alone or is_full or len(batch) >= self._settings.max_batch_clips):
+            if batch and (
+                alone or is_full or len(batch) >= self._settings.resources.max_batch_clips
+            ):
                 yield batch
                 batch = []
             batch.append(clip)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+from pydantic import Field
 
 from model.text import Prompt, render
 from pipeline.data.rejects import Reason, reject
@@ -38,11 +39,11 @@ _JSON_BYTES = 1024
 class ShardSettings(Settings):
     """How clips are laid into shards."""
 
-    target_bytes: int = 256 * 2**20
+    target_bytes: int = Field(default=256 * 2**20, ge=1)
     """Size of a shard aimed at, bytes."""
-    parts_per_group: int = 64
+    parts_per_group: int = Field(default=64, ge=1)
     """Clips are mixed within this many input parts: a worker never reads more than two groups."""
-    max_reject_share: float = 0.5
+    max_reject_share: float = Field(default=0.5, ge=0, le=1)
     """Above this share of rejected clips, those of earlier stages included, it fails."""
     resources: Resources = Resources()
     """Workers."""
@@ -108,6 +109,7 @@ def _facts(records: list[dict[str, Any]], source: dict[str, Any]) -> dict[str, A
     train = [r["details"]["sums"] for r in records if r["details"]["split"] == SPLITS[0]]
     return {
         "codec": source["codec"],
+        "speaker": source["speaker"],
         "silence": source["silence"],
         "latent_stats": latent_statistics(train),
         "splits": splits,

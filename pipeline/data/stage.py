@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from pydantic import Field
+
 from pipeline.cluster import ray_cluster
 from pipeline.data.attempts import Attempts
 from pipeline.data.commits import Commits, Unit, UnitOutput, hours_key, rejects_bytes, summarise
@@ -49,15 +51,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Resources(Settings):
     """What a stage may use."""
 
-    workers: int = 2
+    workers: int = Field(default=2, ge=0)
     """Worker processes; 0 works inside the calling process, without Ray."""
-    cpus: float = 1.0
+    cpus: float = Field(default=1.0, ge=0)
     """Logical CPUs of one worker."""
-    gpus: float = 0.0
+    gpus: float = Field(default=0.0, ge=0)
     """GPUs of one worker; a fraction shares one."""
     memory_bytes: int | None = None
     """Memory reserved for one worker; None leaves it unaccounted."""
-    max_attempts: int = 3
+    max_attempts: int = Field(default=3, ge=1)
     """Deaths of a worker at one unit, without a clip to blame, before the job fails."""
     no_progress_timeout_s: float = 7200.0
     """Without any finished unit for this long the job fails."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.data.describe import DescribeSettings, describe
-from pipeline.data.encode import EncodeSettings, encode
+from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import ClipRow
 from pipeline.data.stage import Resources
 from pipeline.errors import PipelineError
@@ -14,7 +14,7 @@ from tests.factories.clips import noise, small_corpus, write_clips, write_codec
 from tests.factories.stage import snapshot
 
 HERE = DescribeSettings(resources=Resources(workers=0))
-ENCODE = EncodeSettings(resources=Resources(workers=0), max_reject_share=1.0)
+ENCODE = EncodeSettings(resources=EncodeResources(workers=0), max_reject_share=1.0)
 
 
 def rows_of(folder: Folder, part: str = "parts") -> dict[str, dict]:

@@ -12,17 +12,23 @@ import torch
 from model.codec.protocol import Posterior
 from model.codec.registry import codec_digest, load_codec
 from pipeline.data import encode as module
-from pipeline.data.encode import EncodeSettings, EncodeWorker, encode, silence_frame
+from pipeline.data.encode import (
+    EncodeResources,
+    EncodeSettings,
+    EncodeWorker,
+    encode,
+    silence_frame,
+)
 from pipeline.data.schema import ClipRow
 from pipeline.data.shards import read_npy
 from pipeline.data.speaker import SPEAKER_DIM
-from pipeline.data.stage import Resources, Unit
+from pipeline.data.stage import Unit
 from pipeline.errors import IncompleteError, TooManyRejectsError
 from pipeline.storage import Folder, read_tables
 from tests.factories.clips import RATE, noise, small_corpus, tone, write_clips, write_codec
 from tests.factories.stage import snapshot
 
-HERE = EncodeSettings(resources=Resources(workers=0))
+HERE = EncodeSettings(resources=EncodeResources(workers=0))
 
 
 def rows_of(folder: Folder, part: str = "parts") -> list[dict]:
@@ -193,12 +199,17 @@ def test_latents_that_overflow_are_rejected(corpus, monkeypatch):
     assert {reject.reason for reject in output.rejects} == {"encoder_failed"}
 
 
-def test_windows_bound_what_is_decoded_at_once(corpus):
-    small = HERE.model_copy(update={"window_s": 1.0, "max_batch_s": 1.0})
-    worker = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), small)
-    whole = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), HERE)
-    unit = Unit("00000", "d", {"part": "parts/part-00000.parquet"})
-    assert worker.process(unit).written == whole.process(unit).written == 4
+@pytest.mark.parametrize("changed", [{"window_s": 1.0, "max_batch_s": 1.0}, {"decode_threads": 3}])
+def test_batching_and_threads_change_nothing_and_redo_nothing(corpus, tmp_path, changed):
+    settings = EncodeSettings(resources=EncodeResources(workers=0, **changed))
+    clips, out = Folder.at(corpus / "clips"), Folder.at(tmp_path / "out")
+    encode(clips, out, settings, str(corpus / "codec"))
+    ours, whole = (
+        {row["clip_id"]: row for row in rows_of(Folder.at(root))}
+        for root in (tmp_path / "out", corpus / "latents")
+    )
+    assert ours == whole
+    assert out.card()["settings"] == Folder.at(corpus / "latents").card()["settings"]
 
 
 def test_incomplete_clips_and_missing_codec_are_named(corpus, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,6 +9,7 @@ import soundfile
 from jobs.prepare import main
 from pipeline.data.ingest import IngestSettings
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare, summary
+from pipeline.settings import load_settings
 from pipeline.storage import Folder
 from tests.factories.clips import RATE, noise, tone, voice, write_codec
 from tests.factories.stage import snapshot
@@ -103,6 +106,13 @@ def test_command_reports_a_missing_codec_in_one_line(corpus, tmp_path, capsys):
     assert code == 1
     assert "holds no codec" in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "found before hours of ingest, not after"
+
+
+def test_recipes_are_valid():
+    recipes = sorted(Path("jobs/configs").glob("prepare_*.yaml"))
+    assert recipes
+    for recipe in recipes:
+        assert load_settings(PrepareSettings, recipe).uses_ray
 
 
 def test_only_stages_with_workers_need_ray():

@@ -8,7 +8,7 @@ import pytest
 
 from model.text import Prompt, render, transcript_of
 from pipeline.data.describe import DescribeSettings, describe
-from pipeline.data.encode import EncodeSettings, encode
+from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import INDEX, ClipRow
 from pipeline.data.shard import ShardSettings, ShardWorker, shard
 from pipeline.data.shards import clip_key, read_npy
@@ -28,7 +28,7 @@ def make_inputs(root, rows, rows_per_part: int = 4) -> tuple[Folder, Folder, Fol
     clips = write_clips(root / "clips", rows, rows_per_part)
     latents, descriptions = Folder.at(root / "latents"), Folder.at(root / "descriptions")
     codec = root / "codec"
-    settings = EncodeSettings(resources=R, max_reject_share=1.0)
+    settings = EncodeSettings(resources=EncodeResources(workers=0), max_reject_share=1.0)
     encode(clips, latents, settings, str(codec) if codec.exists() else write_codec(codec))
     describe(clips, latents, descriptions, DescribeSettings(resources=R))
     return clips, latents, descriptions
@@ -203,7 +203,9 @@ def test_inputs_that_do_not_belong_together_are_refused(corpus, tmp_path):
     with pytest.raises(PipelineError, match="made of other clips"):
         shard(other, latents, descriptions, Folder.at(tmp_path / "out"), HERE)
     encoded = Folder.at(tmp_path / "latents")
-    settings = EncodeSettings(resources=R, max_reject_share=1.0, embeds_speakers=False)
+    settings = EncodeSettings(
+        resources=EncodeResources(workers=0), max_reject_share=1.0, embeds_speakers=False
+    )
     encode(clips, encoded, settings, str(corpus / "codec"))
     with pytest.raises(PipelineError, match="other latents"):
         shard(clips, encoded, descriptions, Folder.at(tmp_path / "out"), HERE)
