@@ -19,7 +19,8 @@ from torch import Tensor
 RECOGNISER_RATE = 16_000
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _GRAMMAR = f"#JSGF V1.0; grammar digit; public <digit> = {' | '.join(DIGITS)};"
-_PADDING_S = 0.25
+_LEVEL = 0.1
+"""RMS amplitude at which the recogniser listens, -20 dBFS."""
 
 
 def is_available() -> bool:
@@ -61,9 +62,7 @@ class Recogniser:
         mono = waveform.float().mean(0).numpy()
         resampled = soxr.resample(mono, sample_rate, RECOGNISER_RATE)
         level = float(np.sqrt(np.mean(resampled**2))) or 1.0
-        pad = np.zeros(round(_PADDING_S * RECOGNISER_RATE), dtype=np.float32)
-        audio = np.concatenate([pad, resampled * (0.1 / level), pad])
-        pcm = (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+        pcm = (np.clip(resampled * (_LEVEL / level), -1, 1) * 32767).astype("<i2").tobytes()
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()
