@@ -14,7 +14,6 @@ from model.request import (
     DEFAULT_DURATION_S,
     RequestError,
     SynthesisRequest,
-    modality_of,
     options_for,
     speech_bounds_s,
     with_sampling,
@@ -78,13 +77,6 @@ def test_speech_is_bounded_by_its_transcript(synthesizer: Synthesizer) -> None:
     assert generation.uses_expert
 
 
-def test_the_cap_grows_with_what_is_read() -> None:
-    assert speech_bounds_s("hello")[1] < speech_bounds_s("hello hello")[1]
-    assert speech_bounds_s("1234")[1] > speech_bounds_s("abcd")[1]
-    assert speech_bounds_s("你好")[1] > speech_bounds_s("ab")[1]
-    assert speech_bounds_s("la la", is_singing=True)[1] > speech_bounds_s("la la")[1]
-
-
 def test_the_cap_never_exceeds_the_limit(synthesizer: Synthesizer) -> None:
     limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=1.0))
     prepared = limited.prepare(SynthesisRequest(description="a man", transcript="a" * 4000))
@@ -138,27 +130,6 @@ def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, "sound"),
-        ({"transcript": "hi"}, "speech"),
-        ({"modality": "music"}, "music"),
-        ({"modality": "music", "transcript": "la", "is_singing": True}, "music"),
-        ({"modality": "speech", "duration_s": 2.0}, "speech"),
-    ],
-)
-def test_modality(given: dict, expected: str) -> None:
-    assert modality_of(SynthesisRequest(description="x", **given)) == expected
-
-
-def test_each_modality_has_its_sampling() -> None:
-    scales = [options_for(modality).guidance_scale for modality in ("speech", "sound", "music")]
-    assert scales == [2.0, 3.0, 4.0]
-    changed = options_for("music", num_flow_steps=5, guidance_scale=None)
-    assert (changed.num_flow_steps, changed.guidance_scale) == (5, 4.0)
-
-
-@pytest.mark.parametrize(
     ("changes", "field", "message"),
     [
         ({"description": "  "}, "description", "is empty"),
@@ -187,13 +158,6 @@ def test_what_cannot_be_made_is_refused_by_field(
     with pytest.raises(RequestError, match=message) as caught:
         synthesizer.prepare(request)
     assert caught.value.field == field
-
-
-def test_sampling_out_of_range_names_the_field() -> None:
-    request = SynthesisRequest(description="rain")
-    with pytest.raises(RequestError, match="guidance_scale") as caught:
-        with_sampling(request, num_flow_steps=4, guidance_scale=-1.0)
-    assert caught.value.field == "guidance_scale"
 
 
 def test_a_model_without_voices_refuses_one(tmp_path: Path) -> None:

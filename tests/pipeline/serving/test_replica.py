@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import torch
 from ray import serve
@@ -23,7 +25,7 @@ from pipeline.serving.replica import SAMPLER
 from pipeline.serving.settings import BatchSettings, LimitSettings, ServeSettings
 from tests.factories.bundle import write_bundle
 
-APP = "audiocalm-test"
+APP = f"audiocalm-test-{os.getpid()}"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -138,6 +140,26 @@ def test_a_client_that_leaves_frees_its_slot(endpoint: str) -> None:
         assert time.monotonic() < deadline, "the slot was not freed"
         time.sleep(0.1)
     assert stats()["cancelled"] == before + 1
+
+
+def test_a_replica_that_dies_aborts_its_stream_and_another_takes_over(endpoint: str) -> None:
+    fields = body(duration_s=600.0, num_flow_steps=64)
+    with httpx.stream("POST", f"{endpoint}/v1/audio/generate", json=fields, timeout=60) as answer:
+        chunks = answer.iter_raw()
+        next(chunks)
+        replica = f"ServeReplica:{APP}:{SAMPLER}"
+        (process,) = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(replica in word for word in process.info["cmdline"] or [])
+        ]
+        process.kill()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(chunks)
+    deadline = time.monotonic() + 120
+    while httpx.get(f"{endpoint}/ready", timeout=30).status_code != 200:
+        assert time.monotonic() < deadline, "no replica came back"
+        time.sleep(0.5)
 
 
 def test_no_bundle_and_a_taken_port_are_found_before_anything_starts(

@@ -1,0 +1,69 @@
+"""What a user may ask for: modality, defaults, bounds of the length, and errors by field."""
+
+from __future__ import annotations
+
+import pytest
+
+from model.limits import Limits
+from model.request import (
+    RequestError,
+    SynthesisRequest,
+    check_request,
+    modality_of,
+    options_for,
+    reading_time_s,
+    speech_bounds_s,
+    with_sampling,
+)
+
+
+def test_the_cap_grows_with_what_is_read() -> None:
+    assert speech_bounds_s("hello")[1] < speech_bounds_s("hello hello")[1]
+    assert speech_bounds_s("1234")[1] > speech_bounds_s("abcd")[1]
+    assert speech_bounds_s("你好")[1] > speech_bounds_s("ab")[1]
+    assert speech_bounds_s("la la", is_singing=True)[1] > speech_bounds_s("la la")[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "sound"),
+        ({"transcript": "hi"}, "speech"),
+        ({"modality": "music"}, "music"),
+        ({"modality": "music", "transcript": "la", "is_singing": True}, "music"),
+        ({"modality": "speech", "duration_s": 2.0}, "speech"),
+    ],
+)
+def test_modality(given: dict, expected: str) -> None:
+    assert modality_of(SynthesisRequest(description="x", **given)) == expected
+
+
+def test_each_modality_has_its_sampling() -> None:
+    scales = [options_for(modality).guidance_scale for modality in ("speech", "sound", "music")]
+    assert scales == [2.0, 3.0, 4.0]
+    changed = options_for("music", num_flow_steps=5, guidance_scale=None)
+    assert (changed.num_flow_steps, changed.guidance_scale) == (5, 4.0)
+
+
+def test_sampling_out_of_range_names_the_field() -> None:
+    request = SynthesisRequest(description="rain")
+    with pytest.raises(RequestError, match="guidance_scale") as caught:
+        with_sampling(request, num_flow_steps=4, guidance_scale=-1.0)
+    assert caught.value.field == "guidance_scale"
+
+
+def test_reading_time_counts_what_is_a_syllable() -> None:
+    assert reading_time_s("") == 0
+    assert reading_time_s("ab") == pytest.approx(0.3)
+    assert reading_time_s("42") == pytest.approx(1.0)
+    shortest_s, longest_s = speech_bounds_s("ab")
+    assert (shortest_s, longest_s) == (pytest.approx(0.3 / 8), pytest.approx(2.3))
+
+
+def test_an_error_says_field_value_and_limit() -> None:
+    request = SynthesisRequest(description="rain", duration_s=7.0)
+    with pytest.raises(RequestError) as caught:
+        check_request(request, Limits(max_duration_s=6.0))
+    assert str(caught.value) == "duration_s: is 7.0; it must be in [0.1, 6.0]"
+    assert caught.value.field == "duration_s"
+    check_request(request, Limits(max_duration_s=7.0))
