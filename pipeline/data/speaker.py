@@ -102,6 +102,26 @@ def voice_statistics(waveform: NDArray[np.float32], sample_rate: int) -> NDArray
     return np.concatenate(parts).astype(np.float64)
 
 
+def centre_and_scale(statistics: NDArray[np.float64]) -> dict[str, list[float]]:
+    """The table that the built-in embedding is scaled by, out of several takes of many speakers.
+
+    The shipped one is of four crops each of 123 recordings of read English by as many speakers
+    (LibriSpeech, CC BY 4.0).
+
+    Args:
+        statistics: `speakers takes 192`.
+
+    Returns:
+        `centre`, the mean; `scale`, the deviation inside one speaker, so that what varies between
+        takes of one voice counts little.
+    """
+    within = np.sqrt(statistics.var(axis=1, ddof=1).mean(axis=0))
+    return {
+        "centre": [float(f"{value:.4g}") for value in statistics.mean(axis=(0, 1))],
+        "scale": [float(f"{value:.4g}") for value in np.maximum(within, 1e-3)],
+    }
+
+
 def _pitch_histogram(mono: NDArray[np.float32]) -> NDArray[np.float64]:
     track = pitch_track(mono[::2], _RATE // 2, _PITCH)
     voiced = track[track > 0]

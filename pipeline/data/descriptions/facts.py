@@ -27,6 +27,18 @@ _IDENTIFIER = re.compile(
     r"https?:|www\.|[\\/]|[0-9a-f]{8,}|\d{4,}|[a-z]\d+[a-z]\d|@|\w+_\w+_\w+", re.IGNORECASE
 )
 _WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|_+")
+_TEMPO = re.compile(r"\b(?:tempo|bpm|fast|slow|upbeat|beats per)\b")
+_STATED = {
+    "tempo": _TEMPO,
+    "bpm": _TEMPO,
+    "colour": re.compile(r"\b(?:dark|bright|warm|mellow|crisp|timbre|tone)\b"),
+    "level": re.compile(r"\b(?:loud|quiet|soft|faint|volume)\b"),
+    "recording": re.compile(r"\b(?:quality|recording|lo-?fi|hi-?fi|nois[ey]|noisy)\b"),
+    "stereo": re.compile(r"\b(?:stereo|mono)\b"),
+    "dynamics": re.compile(r"\b(?:dynamics?|crescendo|volume)\b"),
+    "trend": re.compile(r"\b(?:fad(?:es|ing)|crescendo|build(?:s|ing) up|swell)"),
+}
+"""What people said of a clip stands; measured words on the same subject are left out."""
 _PERSONS = {
     "female": ("a woman", "a female speaker", "a female voice", "a lady", "a woman's voice"),
     "male": ("a man", "a male speaker", "a male voice", "a man's voice"),
@@ -93,13 +105,19 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
     if "duration_s" in attributes:
         slots["length"] = (about_seconds(attributes["duration_s"]),)
     title = " ".join((clip["title"] or "").split()).casefold()
-    captions = (
-        clean_caption(text, max_words)
-        for text in clip["captions"]
-        if " ".join(text.split()).casefold() != title
+    captions = tuple(
+        unique(
+            cleaned
+            for text in clip["captions"]
+            if " ".join(text.split()).casefold() != title
+            and (cleaned := clean_caption(text, max_words))
+        )
     )
-    label = "singing" if clip["is_singing"] else modality
-    return Facts(label, tuple(unique(text for text in captions if text)), slots)
+    stated = " ".join([*captions, *labels]).lower()
+    for subject, mention in _STATED.items():
+        if mention.search(stated):
+            slots = {n: phrases for n, phrases in slots.items() if n.split("_")[0] != subject}
+    return Facts("singing" if clip["is_singing"] else modality, captions, slots)
 
 
 def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
@@ -176,7 +194,7 @@ def clean_caption(text: str, max_words: int) -> str | None:
         kept.append(sentence)
     if not kept:
         return None
-    whole = " ".join(kept)
+    whole = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(kept))
     whole = whole[0].upper() + whole[1:]
     return whole if whole[-1] in ".!?\"')" else whole.rstrip(",;:-") + "."
 

@@ -17,7 +17,9 @@ from functools import lru_cache
 _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
-_CONSONANT_SOUND = re.compile(r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|ute|ukulele|u\b)", re.IGNORECASE)
+_CONSONANT_SOUND = re.compile(
+    r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|ute|ukulele|u\b)", re.IGNORECASE
+)
 _VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|heir|[fhlmnrsx]m\b)", re.IGNORECASE)
 
 _MAX_TRIES = 12

@@ -3,7 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.speaker import SPEAKER_DIM, SpeakerEncoder, StatisticsEncoder, embed_speaker
+from pipeline.data.speaker import (
+    SPEAKER_DIM,
+    SpeakerEncoder,
+    StatisticsEncoder,
+    centre_and_scale,
+    embed_speaker,
+    voice_statistics,
+)
 from tests.factories.clips import RATE, voice
 
 VOICES = [(100.0, 0.92), (125.0, 1.0), (190.0, 1.1), (230.0, 1.2)]
@@ -53,3 +60,16 @@ def test_tiny_clips_are_no_error(num_samples):
 def test_built_in_encoder_fits_the_interface():
     encoder: SpeakerEncoder = StatisticsEncoder()
     assert encoder.embed(voice(1.0, 120.0)[None], RATE).shape == (encoder.speaker_dim,)
+
+
+def test_scale_is_the_deviation_inside_one_speaker():
+    takes = np.zeros((2, 3, SPEAKER_DIM))
+    takes[1] += 10.0  # speakers differ, takes do not
+    takes[:, :, 0] += [-1.0, 0.0, 1.0]
+    table = centre_and_scale(takes)
+    assert table["centre"][1] == 5.0
+    assert table["scale"][:2] == [1.0, 1e-3]
+
+
+def test_statistics_have_the_width_of_the_shipped_table():
+    assert voice_statistics(voice(1.0, 120.0)[None], RATE).shape == (SPEAKER_DIM,)

@@ -55,6 +55,7 @@ def test_captions_become_whole_sentences_without_file_names():
     assert clean_caption("Recorded as dog_12.wav. A dog barks!", 20) == "A dog barks!"
     assert clean_caption("dog.wav", 20) is None
     assert clean_caption("...", 20) is None
+    assert clean_caption("Drums , bass .", 20) == "Drums, bass."
     assert clean_caption("Loop boss_fight_theme here", 20) == "Loop boss fight theme here."
 
 
@@ -131,3 +132,11 @@ def test_singing_is_its_own_kind_of_text_whatever_the_modality():
     for modality in ("speech", "music"):
         clip = clip_values(modality=modality, is_singing=True)
         assert facts_of(clip, {}, max_words=80).modality == "singing"
+
+
+@pytest.mark.parametrize("said", [{"captions": ["A slow tune."]}, {"tags": ["slow tempo"]}])
+def test_what_people_said_is_not_contradicted_by_measurement(said):
+    measured = {"tempo_bpm": 150.0, "beat_strength": 0.9, "level_dbfs": -5.0, "duration_s": 5.0}
+    slots = facts_of(clip_values(modality="music", **said), measured, max_words=80).slots
+    assert not {"tempo", "tempo_word", "bpm"} & slots.keys()
+    assert "level" in slots
