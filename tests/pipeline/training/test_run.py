@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import NonFiniteError
+from pipeline.settings import save_settings
+from pipeline.storage import Folder
+from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.export import averaged_model
+from pipeline.training.settings import TrainSettings
+from tests.factories.training import small_settings, training, weights_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+_MARK = "AUDIOCALM_TEST_MARK"
+
+
+def _tracked(path: Path, **changes: object) -> TrainSettings:
+    tracking = {"is_enabled": True, "uri": f"sqlite:///{path}/mlflow.db"}
+    return small_settings(tracking=tracking, **changes)
+
+
+def _start(settings: TrainSettings, shards: Path, run: Path, mark: str) -> subprocess.Popen[bytes]:
+    """`audiocalm train` in a process group of its own, with a Ray of its own."""
+    recipe = run.with_suffix(".yaml")
+    recipe.write_text(save_settings(settings))
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {_MARK: mark}
+    command = [sys.executable, "-m", "jobs.train", "--config", str(recipe)]
+    command += ["--shards", str(shards), "--output", str(run)]
+    with run.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+
+
+def _wait_until(is_true, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def _is_alive(mark: str) -> bool:
+    """Whether any process of that start is left: its workers notice its death a moment later."""
+    wanted = f"{_MARK}={mark}".encode()
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in entry.read_bytes() and b") Z" not in (entry.parent / "stat").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _client(settings: TrainSettings):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=settings.tracking.uri)
+
+
+def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_shards, tmp_path):
+    from pipeline.training.run import train_run
+
+    changes = {
+        "feed": {"documents_per_step": 24},
+        "optim": {"num_steps": 60, "warmup_steps": 2, "learning_rate": 1e-2, "ema_decay": 0.9},
+        "checkpoint": {"every": 10},
+        "log_every": 5,
+    }
+    settings = _tracked(tmp_path, **changes)
+    run, mark = tmp_path / "killed", uuid.uuid4().hex
+    store = CheckpointStore(Folder.at(run / "checkpoints"))
+    process = _start(settings, small_shards, run, mark)
+    try:
+        _wait_until(
+            lambda: store.steps() or process.poll() is not None, 400, "no checkpoint appeared"
+        )
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL, run.with_suffix(".log").read_text()
+    _wait_until(lambda: not _is_alive(mark), 120, "workers outlive their driver")
+    interrupted_at = store.find()
+    assert interrupted_at < 60, "the kill came too late to show anything"
+
+    summary = train_run(settings, str(small_shards), str(run))
+
+    worker = training(small_settings(**changes), tmp_path / "undisturbed", small_shards)
+    worker.run()
+    resumed = averaged_model(store, 60)
+    expected = weights_of(worker, "average")
+    for name, parameter in resumed.named_parameters():
+        torch.testing.assert_close(parameter.detach().flatten(), expected[name], atol=1e-6, rtol=0)
+    assert summary["state"] == "finished"
+    runs = _client(settings).search_runs(["1"])
+    assert [found.info.run_id for found in runs] == [summary["mlflow_run"]], "one MLflow run"
+    assert runs[0].info.status == "FINISHED"
+    logged = _client(settings).get_metric_history(summary["mlflow_run"], "loss/total")
+    assert {metric.step for metric in logged} == set(range(5, 61, 5))
+    again = train_run(settings, str(small_shards), str(run))
+    assert again == summary, "a finished run is left alone"
+
+
+def test_a_diverging_run_of_two_workers_fails_once_and_keeps_its_checkpoint(
+    ray_session, small_shards, tmp_path
+):
+    from pipeline.training.run import train_run
+
+    settings = _tracked(
+        tmp_path,
+        engine={"num_workers": 2},
+        optim={"num_steps": 6, "learning_rate": 1e30, "warmup_steps": 0},
+        checkpoint={"every": 1},
+    )
+    with pytest.raises(NonFiniteError, match="not finite"):
+        train_run(settings, str(small_shards), str(tmp_path / "run"))
+    (found,) = _client(settings).search_runs(["1"])
+    assert found.info.status == "FAILED"
+    kept = CheckpointStore(Folder.at(tmp_path / "run" / "checkpoints")).steps()
+    assert kept
+    assert kept[-1] < 6
