@@ -35,15 +35,16 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    environment = {"env_vars": worker_environment()}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=environment, logging_level=logging.WARNING)
+        ray.init(
+            runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)}, logging_level=logging.WARNING
+        )
     else:
         ray.init(
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
-            runtime_env=environment,
+            runtime_env={"env_vars": local_environment()},
             logging_level=logging.ERROR,
         )
     try:
@@ -52,8 +53,11 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def worker_environment() -> dict[str, str]:
-    """`WORKER_ENVIRONMENT`, and the CPU accelerator for DeepSpeed where no GPU is visible."""
+def local_environment() -> dict[str, str]:
+    """`WORKER_ENVIRONMENT`, and the CPU accelerator for DeepSpeed where no GPU is visible.
+
+    On a cluster the driver's node says nothing of the workers', and DeepSpeed looks by itself.
+    """
     import torch
 
     accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
