@@ -36,9 +36,7 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(
-            runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)}, logging_level=logging.WARNING
-        )
+        ray.init(runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)}, logging_level=logging.WARNING)
     else:
         ray.init(
             address="local",
