@@ -113,8 +113,8 @@ def run_stage(
     """
     _check_plan(units)
     _claim(folder, stage)
-    kept_settings = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
-    commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept_settings}))
+    kept = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
+    commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept}))
     done, stale = commits.compare(units)
     pending = [unit for unit in units if unit.name not in done]
     if not pending and not stale and folder.is_complete and folder.card()["inputs"] == inputs:
@@ -126,34 +126,17 @@ def run_stage(
     attempts = Attempts(folder, uuid.uuid4().hex, resources.max_attempts)
     if pending:
         logger.info("%s: %d of %d units to do", stage, len(pending), len(units))
-        runner = {
-            "commits": commits,
-            "attempts": attempts,
-            "stage": stage,
-            "worker": worker,
-            "worker_kwargs": worker_kwargs,
-        }
-        _work(stage, pending, runner, resources)
+        runner = {"commits": commits, "attempts": attempts, "stage": stage}
+        _work(pending, runner | {"worker": worker, "worker_kwargs": worker_kwargs}, resources)
     attempts.clear()
     records = commits.read([unit.name for unit in units])
-    base = {
-        "schema_version": SCHEMA_VERSION,
-        "stage": stage,
-        "settings": kept_settings,
-        "settings_digest": commits.settings_digest,
-        "inputs": inputs,
-    }
-    card = base | summarise(records)
+    facts = {"stage": stage, "settings": kept, "settings_digest": commits.settings_digest}
+    card = facts | {"inputs": inputs, "schema_version": SCHEMA_VERSION} | summarise(records)
     _check_rejects(folder, card, max_reject_share)
     extra = card_extra(records) if callable(card_extra) else (card_extra or {})
     folder.finish(extra | card)
-    logger.info(
-        "%s: %d read = %d written + %d rejected",
-        stage,
-        card["read"],
-        card["written"],
-        card["rejected"],
-    )
+    counts = [card[name] for name in ("read", "written", "rejected")]
+    logger.info("%s: %d read = %d written + %d rejected", stage, *counts)
     return folder.card()
 
 
@@ -212,16 +195,15 @@ class UnitRunner:
         return result | {"read": output.read, "rejected": len(output.rejects)}
 
 
-def _work(
-    stage: str, pending: Sequence[Unit], runner: dict[str, Any], resources: Resources
-) -> None:
+def _work(pending: Sequence[Unit], runner: dict[str, Any], resources: Resources) -> None:
+    stage = runner["stage"]
     rows = [
         {"name": unit.name, "digest": unit.digest, "payload": json.dumps(unit.payload)}
         for unit in pending
     ]
     deadly = []
     with Progress(stage, len(rows)) as progress:
-        for result in _results(stage, rows, runner, resources):
+        for result in _results(rows, runner, resources):
             if result["failure"]:
                 raise PipelineError(f"{stage}: unit {result['name']}: {result['failure']}")
             if result["deadly"]:
@@ -232,7 +214,7 @@ def _work(
 
 
 def _results(
-    stage: str, rows: list[dict[str, Any]], runner: dict[str, Any], resources: Resources
+    rows: list[dict[str, Any]], runner: dict[str, Any], resources: Resources
 ) -> Iterator[dict[str, Any]]:
     if resources.workers == 0:
         run = UnitRunner(**runner)
@@ -254,7 +236,7 @@ def _results(
                 num_gpus=resources.gpus or None,
                 memory=resources.memory_bytes,
             )
-            done.set_name(stage)
+            done.set_name(runner["stage"])
             with _without_chatter():
                 yield from done.iter_rows()
 
