@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -44,30 +43,16 @@ def model_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokeni
             raise SettingsError(
                 f"model.overrides.{name} cannot be set: it follows from shards and tokenizer"
             )
+    speaker_dim = shards.speaker_dim
+    derived: dict[str, Any] = {"latent_dim": shards.latent_dim, "speaker_id": None}
+    if speaker_dim is not None:
+        derived |= {"speaker_dim": speaker_dim, "speaker_id": tokenizer.speaker_id}
     try:
         values = _merged(to_dict(preset(settings.preset)), settings.overrides)
-        config = model_config_from_dict(values)
+        _check_vocabulary(settings, values["backbone"]["vocab_size"], tokenizer)
+        return model_config_from_dict(values | derived)
     except ValueError as error:
         raise SettingsError(f"model settings: {error}") from error
-    rows = config.backbone.vocab_size
-    if tokenizer.vocab_size > rows:
-        raise SettingsError(
-            f"the tokenizer {tokenizer.name} has {tokenizer.vocab_size} ids and the preset "
-            f"{settings.preset} {rows} rows; set model.overrides.backbone.vocab_size to "
-            f"{tokenizer.vocab_size} or choose the preset of that tokenizer"
-        )
-    if rows > _WASTEFUL_VOCABULARY * tokenizer.vocab_size and settings.pretrained is None:
-        logger.warning(
-            "the embedding has %d rows and the tokenizer %s uses %d; "
-            "set model.tokenizer, or model.overrides.backbone.vocab_size",
-            rows,
-            tokenizer.name,
-            tokenizer.vocab_size,
-        )
-    changes: dict[str, Any] = {"latent_dim": shards.latent_dim}
-    if (speaker_dim := shards.speaker_dim) is not None:
-        changes |= {"speaker_dim": speaker_dim, "speaker_id": tokenizer.speaker_id}
-    return dataclasses.replace(config, **changes)
 
 
 def build_model(settings: TrainSettings, config: ModelConfig, shards: TrainShards) -> AudioCALM:
@@ -86,6 +71,23 @@ def build_model(settings: TrainSettings, config: ModelConfig, shards: TrainShard
     if settings.optim.embedding_multiplier == 0:
         model.backbone.embed_tokens.weight.requires_grad_(False)
     return model
+
+
+def _check_vocabulary(settings: ModelSettings, rows: int, tokenizer: Tokenizer) -> None:
+    if tokenizer.vocab_size > rows:
+        raise ValueError(
+            f"the tokenizer {tokenizer.name} has {tokenizer.vocab_size} ids and the preset "
+            f"{settings.preset} {rows} rows; set model.overrides.backbone.vocab_size to "
+            f"{tokenizer.vocab_size} or choose the preset of that tokenizer"
+        )
+    if rows > _WASTEFUL_VOCABULARY * tokenizer.vocab_size and settings.pretrained is None:
+        logger.warning(
+            "the embedding has %d rows and the tokenizer %s uses %d; "
+            "set model.tokenizer, or model.overrides.backbone.vocab_size",
+            rows,
+            tokenizer.name,
+            tokenizer.vocab_size,
+        )
 
 
 def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
