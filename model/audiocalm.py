@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import Mask, PackedAttention, arflow_block_mask, arflow_mask
-from model.backbone import Backbone, RMSNorm
+from model.backbone import Backbone
 from model.batch import TrainingBatch
 from model.config import ModelConfig
-from model.experts import INIT_STD, inference_route, training_route
+from model.experts import inference_route, training_route
 from model.flow_head import ThinFlowHead, TimeEmbedding
+from model.layers import INIT_STD, RMSNorm
+from model.local_head import LocalFlowHead
 from model.sequence import CLEAN, PREFIX
 
 _MIN_STD = 1e-3
@@ -27,7 +29,7 @@ class ModelOutput:
     """What the packed forward pass predicts at every position, float32.
 
     Attributes:
-        velocity: Meaningful on noisy positions.
+        velocity: Of noisy positions, 0 elsewhere.
         stop_logit: Meaningful on clean positions.
     """
 
@@ -54,9 +56,8 @@ class SpeakerProjection(nn.Module):
     def __init__(self, speaker_dim: int, hidden_dim: int, eps: float) -> None:
         super().__init__()
         self.proj = nn.Linear(speaker_dim, hidden_dim)
-        self.norm = RMSNorm(hidden_dim, eps)
         # A voice starts as large as a fresh text embedding.
-        nn.init.constant_(self.norm.weight, INIT_STD)
+        self.norm = RMSNorm(hidden_dim, eps, gain=INIT_STD)
 
     def forward(self, speaker: Float[Tensor, "*batch speaker_dim"]) -> Tensor:
         """Token embedding of every voice."""
@@ -67,8 +68,8 @@ class AudioCALM(nn.Module):
     """The model. Buffers `latent_mean` and `latent_std` describe raw codec latents and stay
     float32 when the module is cast.
 
-    Raises:
-        ValueError: For the head kind `local`, which is not built yet.
+    It can be built under `torch.device("meta")` and brought to life by `model.layers.materialise`
+    or by loading weights.
     """
 
     latent_mean: Tensor
@@ -76,32 +77,43 @@ class AudioCALM(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.head.kind != "thin":
-            raise ValueError(f"head kind {config.head.kind!r} is not available; use thin")
         self.config = config
         hidden_dim = config.backbone.hidden_dim
+        is_local = config.head.kind == "local"
         self.backbone = Backbone(config.backbone, config.expert)
         self.latent_proj = nn.Linear(config.latent_dim, hidden_dim)
-        self.clean_type = nn.Parameter(torch.zeros(hidden_dim))
-        self.noisy_type = nn.Parameter(torch.zeros(hidden_dim))
-        self.time_embedding = TimeEmbedding(config.head.time_embedding_dim, hidden_dim)
+        self.time_embedding = (
+            None if is_local else TimeEmbedding(config.head.time_embedding_dim, hidden_dim)
+        )
         self.speaker_proj = (
             None
             if config.speaker_id is None
             else SpeakerProjection(config.speaker_dim, hidden_dim, config.backbone.norm_eps)
         )
-        self.flow_head = ThinFlowHead(hidden_dim, config.latent_dim, config.head)
+        head = LocalFlowHead if is_local else ThinFlowHead
+        self.flow_head: LocalFlowHead | ThinFlowHead = head(
+            hidden_dim, config.latent_dim, config.head
+        )
         self.stop_head = StopHead(hidden_dim)
-        self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
-        self.register_buffer("latent_std", torch.ones(config.latent_dim))
+        self.clean_type = nn.Parameter(torch.empty(hidden_dim))
+        self.noisy_type = None if is_local else nn.Parameter(torch.empty(hidden_dim))
+        self.register_buffer("latent_mean", torch.empty(config.latent_dim))
+        self.register_buffer("latent_std", torch.empty(config.latent_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """First values of what no submodule owns."""
         for parameter in (self.clean_type, self.noisy_type):
-            nn.init.normal_(parameter, std=INIT_STD)
+            if parameter is not None:
+                nn.init.normal_(parameter, std=INIT_STD)
+        nn.init.zeros_(self.latent_mean)
+        nn.init.ones_(self.latent_std)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AudioCALM:
         """Cast and move the module; the latent statistics move and keep float32."""
         exact = (self.latent_mean, self.latent_std)
         super()._apply(fn, recurse)
-        if not self.latent_mean.is_meta:
+        if not exact[0].is_meta and not self.latent_mean.is_meta:
             self.latent_mean, self.latent_std = (
                 value.to(self.latent_mean.device) for value in exact
             )
@@ -139,14 +151,27 @@ class AudioCALM(nn.Module):
     def embed_prefix(
         self,
         token_ids: Int[Tensor, "batch seq"],
-        speaker: Float[Tensor, "batch #seq speaker_dim"] | None,
+        speaker: Float[Tensor, "batch documents speaker_dim"] | None,
+        document: Int[Tensor, "batch seq"] | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Token embeddings; the voice takes the places of the speaker token."""
+        """Token embeddings; the voice takes the places of the speaker token.
+
+        Args:
+            token_ids: Prefix tokens; anything elsewhere.
+            speaker: Voice of every document.
+            document: Which voice a position hears; None is the first.
+        """
         embeddings = self.backbone.embed_tokens(token_ids)
         if self.speaker_proj is None or speaker is None:
             return embeddings
+        voice = self.speaker_proj(speaker)
+        if document is None:
+            voice = voice[:, :1]
+        else:
+            row = torch.arange(len(voice), device=voice.device)[:, None]
+            voice = voice[row, document.clamp_min(0)]
         is_speaker = token_ids.eq(self.config.speaker_id or 0).unsqueeze(-1)
-        return torch.where(is_speaker, self.speaker_proj(speaker), embeddings)
+        return torch.where(is_speaker, voice, embeddings)
 
     def embed_clean(
         self, latents: Float[Tensor, "*batch latent_dim"]
@@ -154,41 +179,75 @@ class AudioCALM(nn.Module):
         """Embedding of finished latents; flow time never enters."""
         return self.latent_proj(latents.to(self.dtype)) + self.clean_type
 
+    def embed_time(self, flow_time: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
+        """What marks a noisy frame and its flow time; only under the thin head."""
+        assert self.time_embedding is not None
+        return self.time_embedding(flow_time) + self.noisy_type
+
     def embed_noisy(
         self,
         noisy_latents: Float[Tensor, "*batch latent_dim"],
-        flow_time: Float[Tensor, "*#batch"],
+        time: Float[Tensor, "*#batch hidden"],
     ) -> Float[Tensor, "*batch hidden"]:
-        """Embedding of latents on their way, with their flow time."""
-        embedded = self.latent_proj(noisy_latents.to(self.dtype))
-        return embedded + self.noisy_type + self.time_embedding(flow_time)
+        """Embedding of latents on their way, given `embed_time` of their flow time."""
+        return self.latent_proj(noisy_latents.to(self.dtype)) + time
 
     def _embed(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
-        row = torch.arange(batch.document.shape[0], device=batch.document.device)[:, None]
-        speaker = None
-        if self.speaker_proj is not None:
-            speaker = batch.speaker[row, batch.document.clamp_min(0)]
-        prefix = self.embed_prefix(batch.token_ids, speaker)
-        clean = self.embed_clean(batch.latent_inputs)
-        noisy = self.embed_noisy(batch.latent_inputs, batch.flow_time)
-        segment = batch.segment.unsqueeze(-1)
-        return torch.where(segment == PREFIX, prefix, torch.where(segment == CLEAN, clean, noisy))
+        seen = slice(batch.backbone_length)
+        prefix = self.embed_prefix(batch.token_ids[:, seen], batch.speaker, batch.document[:, seen])
+        audio = self.latent_proj(batch.latent_inputs[:, seen].to(self.dtype))
+        segment = batch.segment[:, seen].unsqueeze(-1)
+        clean = torch.where(segment == CLEAN, audio + self.clean_type, audio)
+        embeddings = torch.where(segment == PREFIX, prefix, clean)
+        if self.time_embedding is None:
+            return embeddings
+        frames = batch.noisy_frames
+        time = self.embed_time(self._block_time(batch))
+        return (
+            embeddings.flatten(0, 1)
+            .index_add(0, frames.flatten(), time.expand(-1, frames.shape[1], -1).flatten(0, 1))
+            .view_as(embeddings)
+        )
+
+    @staticmethod
+    def _block_time(batch: TrainingBatch) -> Float[Tensor, "noisy_blocks 1"]:
+        """Flow time of every noisy block; its frames share it."""
+        return batch.flow_time.flatten()[batch.noisy_frames[:, :1]]
 
     def _mask(self, batch: TrainingBatch) -> Mask:
         build = arflow_block_mask if batch.document.is_cuda else arflow_mask
-        return build(
-            batch.document, batch.segment, batch.block, batch.copy, self.config.window_blocks
-        )
+        seen = slice(batch.backbone_length)
+        indices = (batch.document, batch.segment, batch.block, batch.copy)
+        return build(*(index[:, seen] for index in indices), self.config.window_blocks)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states of a packed batch."""
+        """Normalised hidden states of the positions that the backbone sees."""
         route = training_route if self.training else inference_route
+        seen = slice(batch.backbone_length)
+        has_expert = self.config.expert.placement != "none"
         return self.backbone(
             self._embed(batch),
-            batch.position,
+            batch.position[:, seen],
             PackedAttention(self._mask(batch)),
-            route(batch.expert_mask) if self.config.expert.placement != "none" else None,
+            route(batch.expert_mask[:, seen]) if has_expert else None,
         )
+
+    def _velocity(
+        self, batch: TrainingBatch, hidden: Float[Tensor, "batch seq hidden"]
+    ) -> Float[Tensor, "noisy_blocks block_frames latent_dim"]:
+        """Velocity of every noisy block."""
+        time = self._block_time(batch)
+        if isinstance(self.flow_head, ThinFlowHead):
+            return self.flow_head(hidden.flatten(0, 1)[batch.noisy_frames], time)
+        seen = slice(batch.backbone_length)
+        context = self.flow_head.context(
+            hidden,
+            batch.latent_inputs[:, seen],
+            batch.segment[:, seen] == CLEAN,
+            batch.context,
+        )
+        noisy_latents = batch.latent_inputs.flatten(0, 1)[batch.noisy_frames]
+        return self.flow_head(noisy_latents, time, context)
 
     def forward(self, batch: TrainingBatch) -> ModelOutput:
         """Velocity and stop logit at every position of a packed batch.
@@ -196,7 +255,13 @@ class AudioCALM(nn.Module):
         The stop head reads detached states: it never bends the backbone.
         """
         hidden = self.hidden_states(batch)
+        blocks = self._velocity(batch, hidden)
+        velocity = blocks.new_zeros(batch.document.numel(), blocks.shape[-1]).index_copy(
+            0, batch.noisy_frames.flatten(), blocks.flatten(0, 1)
+        )
+        stop_logit = self.stop_head(hidden.detach())
+        behind = batch.document.shape[1] - batch.backbone_length
         return ModelOutput(
-            velocity=self.flow_head(hidden, batch.flow_time),
-            stop_logit=self.stop_head(hidden.detach()),
+            velocity=velocity.view(*batch.document.shape, -1),
+            stop_logit=F.pad(stop_logit, (0, behind)),
         )

@@ -14,24 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import Attend
 from model.config import BackboneConfig, ExpertConfig
-from model.experts import INIT_STD, FeedForwardExpert, ProjectionExpert, Route, add_routed
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation: float32 statistics, cast back, then the gain.
-
-    The order matters for parity with published weights in bfloat16.
-    """
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, inputs: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Normalised over the last axis."""
-        normalised = F.rms_norm(inputs.float(), inputs.shape[-1:], eps=self.eps)
-        return self.weight * normalised.to(inputs.dtype)
+from model.experts import FeedForwardExpert, ProjectionExpert, Route, add_routed
+from model.layers import Projection, RMSNorm, TokenEmbedding
 
 
 def rotary_table(
@@ -66,10 +50,10 @@ class Attention(nn.Module):
         inner = config.num_heads * config.head_dim
         inner_kv = config.num_kv_heads * config.head_dim
         self.head_dim = config.head_dim
-        self.q_proj = nn.Linear(config.hidden_dim, inner, bias=False)
-        self.k_proj = nn.Linear(config.hidden_dim, inner_kv, bias=False)
-        self.v_proj = nn.Linear(config.hidden_dim, inner_kv, bias=False)
-        self.o_proj = nn.Linear(inner, config.hidden_dim, bias=False)
+        self.q_proj = Projection(config.hidden_dim, inner)
+        self.k_proj = Projection(config.hidden_dim, inner_kv)
+        self.v_proj = Projection(config.hidden_dim, inner_kv)
+        self.o_proj = Projection(inner, config.hidden_dim)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
         has_expert = expert.placement in ("attn", "both")
@@ -117,9 +101,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden_dim: int, inner_dim: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
-        self.up_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
-        self.down_proj = nn.Linear(inner_dim, hidden_dim, bias=False)
+        self.gate_proj = Projection(hidden_dim, inner_dim)
+        self.up_proj = Projection(hidden_dim, inner_dim)
+        self.down_proj = Projection(inner_dim, hidden_dim)
 
     def forward(self, inputs: Float[Tensor, "batch seq hidden"]) -> Tensor:
         """Feed-forward output, before the residual sum."""
@@ -165,22 +149,12 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, expert: ExpertConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_dim)
+        self.embed_tokens = TokenEmbedding(config.vocab_size, config.hidden_dim)
         self.layers = nn.ModuleList(
             DecoderLayer(config, expert, layer) for layer in range(config.num_layers)
         )
         self.norm = RMSNorm(config.hidden_dim, config.norm_eps)
         self.recomputes_layers = False
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Random matrices; the experts end in zeros."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=INIT_STD)
-        for module in self.modules():
-            if isinstance(module, FeedForwardExpert | ProjectionExpert):
-                module.reset_parameters()
 
     def forward(
         self,

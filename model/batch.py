@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -19,7 +20,10 @@ __all__ = ["Document", "TrainingBatch", "document_length", "pack"]
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Packed rows; every field is per position, except `speaker`, which `document` indexes.
+    """Packed rows. Fields are per position unless said otherwise.
+
+    A row is what the backbone sees, `backbone_length` positions. Under the thin head that is all.
+    Under the local head the noisy copies follow behind it, seen by the head alone.
 
     Attributes:
         document: Document inside its row, -1 on padding.
@@ -36,7 +40,11 @@ class TrainingBatch:
         stop_mask: Positions of the stop loss: clean frames of documents that end.
         expert_mask: Positions that route to the expert.
         modality: Index into `MODALITIES`, -1 on padding.
-        speaker: Voice of every document, 0 without one.
+        speaker: Voice of every document, 0 without one; `document` indexes it.
+        noisy_frames: Where the frames of every noisy block lie in the flattened batch.
+        context: Where in the flattened rows of the backbone the states lie that predict them: the
+            clean block before, or the last prefix position again and again.
+        backbone_length: Positions of a row that the backbone sees.
     """
 
     document: Int[Tensor, "batch seq"]
@@ -54,23 +62,31 @@ class TrainingBatch:
     expert_mask: Bool[Tensor, "batch seq"]
     modality: Int[Tensor, "batch seq"]
     speaker: Float[Tensor, "batch documents speaker_dim"]
+    noisy_frames: Int[Tensor, "noisy_blocks block_frames"]
+    context: Int[Tensor, "noisy_blocks block_frames"]
+    backbone_length: int
+
+    @property
+    def num_positions(self) -> int:
+        """Positions that the backbone sees, padding included."""
+        return self.document.shape[0] * self.backbone_length
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
         """The same batch on a device."""
-        moved = {
-            item.name: getattr(self, item.name).to(device, non_blocking=non_blocking)
-            for item in dataclasses.fields(self)
-        }
-        return TrainingBatch(**moved)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TrainingBatch:
         """The same batch in page-locked memory, from which a copy to a device may overlap."""
-        pinned = {f.name: getattr(self, f.name).pin_memory() for f in dataclasses.fields(self)}
-        return TrainingBatch(**pinned)
+        return self._mapped(lambda tensor: tensor.pin_memory())
 
-
-_PADDING_VALUES: dict[str, float] = {"document": PADDING, "modality": PADDING}
-"""What padding holds where it is not zero."""
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return TrainingBatch(
+            **{
+                name: change(value) if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+        )
 
 
 def pack(
@@ -78,10 +94,13 @@ def pack(
 ) -> TrainingBatch:
     """Documents laid one after the other, each row padded to `pack_length`.
 
+    Under the local head noisy copies take none of it; they follow behind, padded to the longest
+    row of the batch.
+
     Args:
         rows: Documents of every row. Those that use the expert are best kept adjacent.
-        config: Fixes block, latent and speaker sizes and the speaker token.
-        pack_length: Positions of a row.
+        config: Fixes block, latent and speaker sizes, the speaker token and the kind of head.
+        pack_length: Positions of a row that the backbone sees.
 
     Raises:
         ValueError: If there is no row, a row is empty or does not fit, or a document does not
@@ -89,72 +108,115 @@ def pack(
     """
     if not rows or not all(rows):
         raise ValueError("a batch needs at least one row, and every row at least one document")
-    packed = [_pack_row(row, config, pack_length, index) for index, row in enumerate(rows)]
-    most = max(len(row) for row in rows)
-    speaker = torch.zeros(len(rows), most, config.speaker_dim)
+    for row in rows:
+        for document in row:
+            _check_suits(document, config)
+    head = config.head.kind
+    behind = 0
+    if head == "local":
+        behind = max(sum(d.num_copies * len(d.latents) for d in row) for row in rows)
+    width = pack_length + behind
+    fields = _padding(len(rows), width, config)
+    speaker = torch.zeros(len(rows), max(len(row) for row in rows), config.speaker_dim)
+    noisy_frames, context = [], []
     for index, row in enumerate(rows):
+        used = sum(document.length(head) for document in row)
+        if used > pack_length:
+            raise ValueError(
+                f"row {index} takes {used} positions and pack_length is {pack_length}; "
+                "move a document to another row, or crop it on a block edge"
+            )
+        row_fields = {name: value[index] for name, value in fields.items()}
+        start, behind_start = 0, pack_length
         for number, document in enumerate(row):
+            clean_end = start + len(document.token_ids) + len(document.latents)
+            noisy_start = clean_end if head == "thin" else behind_start
+            span = _Span(start, noisy_start, number, config.frames_per_block, head == "thin")
+            _write(row_fields, document, span)
+            noisy_frames.append(index * width + span.noisy_frames(document))
+            context.append(index * pack_length + span.context(document))
+            start += document.length(head)
+            behind_start += document.num_copies * len(document.latents)
             if document.speaker is not None:
                 speaker[index, number] = document.speaker
-    fields = {name: torch.stack([row[name] for row in packed]) for name in packed[0]}
-    return TrainingBatch(**fields, speaker=speaker)
+    return TrainingBatch(
+        **fields,
+        speaker=speaker,
+        noisy_frames=torch.cat(noisy_frames),
+        context=torch.cat(context),
+        backbone_length=pack_length,
+    )
 
 
-def _pack_row(
-    row: Sequence[Document], config: ModelConfig, pack_length: int, index: int
-) -> dict[str, Tensor]:
-    used = sum(document.length for document in row)
-    if used > pack_length:
-        raise ValueError(
-            f"row {index} takes {used} positions and pack_length is {pack_length}; "
-            "move a document to another row, or crop it on a block edge"
-        )
-    parts = [_document_fields(document, number, config) for number, document in enumerate(row)]
-    fields = {}
-    for name, first in parts[0].items():
-        value = _PADDING_VALUES.get(name, 0)
-        tail = first.new_full((pack_length - used, *first.shape[1:]), value)
-        fields[name] = torch.cat([*(part[name] for part in parts), tail])
-    return fields
+@dataclass(frozen=True)
+class _Span:
+    """Where a document lies in its row: prefix and clean frames at `start`, noisy copies apart."""
+
+    start: int
+    noisy_start: int
+    number: int
+    frames_per_block: int
+    routes_noisy: bool
+
+    def noisy_frames(self, document: Document) -> Tensor:
+        frames = document.num_copies * len(document.latents)
+        index = torch.arange(self.noisy_start, self.noisy_start + frames)
+        return rearrange(index, "(n k) -> n k", k=self.frames_per_block)
+
+    def context(self, document: Document) -> Tensor:
+        """Of every copy and block: the block before, or the last prefix position."""
+        num_text, frames = len(document.token_ids), self.frames_per_block
+        before = self.start + num_text - frames + torch.arange(len(document.latents))
+        before[:frames] = self.start + num_text - 1
+        return rearrange(before, "(n k) -> n k", k=frames).repeat(document.num_copies, 1)
 
 
-def _document_fields(document: Document, number: int, config: ModelConfig) -> dict[str, Tensor]:
-    _check_suits(document, config)
-    num_text, (num_frames, latent_dim) = len(document.token_ids), document.latents.shape
+def _padding(num_rows: int, width: int, config: ModelConfig) -> dict[str, Tensor]:
+    """Rows without a document."""
+
+    def full(value: int, dtype: torch.dtype, *shape: int) -> Tensor:
+        return torch.full((num_rows, width, *shape), value, dtype=dtype)
+
+    fields = {name: full(0, torch.int32) for name in ("segment", "block", "copy", "position")}
+    fields |= {name: full(PADDING, torch.int32) for name in ("document", "modality")}
+    fields |= {name: full(0, torch.bool) for name in ("flow_mask", "stop_mask", "expert_mask")}
+    fields |= {name: full(0, torch.float32) for name in ("flow_time", "stop_target")}
+    for name in ("latent_inputs", "velocity_target"):
+        fields[name] = full(0, torch.float32, config.latent_dim)
+    return {**fields, "token_ids": full(0, torch.int64)}
+
+
+def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
+    """Put a document into its row."""
+    num_text, num_frames = len(document.token_ids), len(document.latents)
     copies = document.num_copies
-    layout = document_layout(num_text, num_frames, copies, config.frames_per_block)
-    length = document.length
-    noisy = slice(num_text + num_frames, length)
-    clean = slice(num_text, num_text + num_frames)
+    layout = document_layout(num_text, num_frames, copies, span.frames_per_block)
+    prefix = slice(span.start, span.start + num_text)
+    clean = slice(prefix.stop, prefix.stop + num_frames)
+    noisy = slice(span.noisy_start, span.noisy_start + copies * num_frames)
+    own = slice(prefix.start, clean.stop)
+    for name in ("segment", "block", "copy", "position"):
+        values = getattr(layout, name)
+        fields[name][own] = values[: own.stop - own.start]
+        fields[name][noisy] = values[own.stop - own.start :]
+    for part in (own, noisy):
+        fields["document"][part] = span.number
+        fields["modality"][part] = MODALITIES.index(document.modality)
+    fields["expert_mask"][own] = document.uses_expert
+    if span.routes_noisy:
+        fields["expert_mask"][noisy] = document.uses_expert
 
-    flow_time = document.flow_time.float().repeat_interleave(config.frames_per_block, dim=1)
+    flow_time = document.flow_time.float().repeat_interleave(span.frames_per_block, dim=1)
     latents = document.latents.float().expand(copies, -1, -1)
     noise = document.noise.float()
-    fields = {
-        "document": torch.full((length,), number, dtype=torch.int32),
-        "segment": layout.segment,
-        "block": layout.block,
-        "copy": layout.copy,
-        "position": layout.position,
-        "token_ids": torch.zeros(length, dtype=torch.int64),
-        "latent_inputs": torch.zeros(length, latent_dim),
-        "flow_time": torch.zeros(length),
-        "velocity_target": torch.zeros(length, latent_dim),
-        "flow_mask": torch.zeros(length, dtype=torch.bool),
-        "stop_target": torch.zeros(length),
-        "stop_mask": torch.zeros(length, dtype=torch.bool),
-        "expert_mask": torch.full((length,), document.uses_expert),
-        "modality": torch.full((length,), MODALITIES.index(document.modality), dtype=torch.int32),
-    }
-    fields["token_ids"][:num_text] = document.token_ids
+    fields["token_ids"][prefix] = document.token_ids
     fields["latent_inputs"][clean] = document.history.float()
     fields["latent_inputs"][noisy] = interpolate(latents, noise, flow_time).flatten(0, 1)
     fields["flow_time"][noisy] = flow_time.flatten()
     fields["velocity_target"][noisy] = velocity_target(latents, noise).flatten(0, 1)
     fields["flow_mask"][noisy] = True
-    fields["stop_target"][num_text + document.num_valid_frames - 1 : clean.stop] = 1
+    fields["stop_target"][clean.start + document.num_valid_frames - 1 : clean.stop] = 1
     fields["stop_mask"][clean] = document.has_stop
-    return fields
 
 
 def _check_suits(document: Document, config: ModelConfig) -> None:

@@ -86,15 +86,23 @@ class HeadConfig:
     hidden_dim: int = 1024
     """Width of the head."""
     num_layers: int = 3
-    """Residual layers of the head."""
+    """Residual layers of the thin head, transformer layers of the local one."""
+    head_dim: int = 64
+    """Width of an attention head of the local head; divides `hidden_dim`."""
     time_embedding_dim: int = 256
     """Sinusoids of the flow time."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("thin", "local"):
             raise ValueError(f"head kind {self.kind!r}; use thin or local")
-        if min(self.hidden_dim, self.num_layers, self.time_embedding_dim) <= 0:
+        sizes = (self.hidden_dim, self.num_layers, self.head_dim, self.time_embedding_dim)
+        if min(sizes) <= 0:
             raise ValueError("head widths and depth must be positive")
+        if self.kind == "local" and (self.hidden_dim % self.head_dim or self.head_dim % 2):
+            raise ValueError(
+                f"head_dim {self.head_dim} of the local head must be even and divide its "
+                f"hidden_dim {self.hidden_dim}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-INIT_STD = 0.02
-"""Standard deviation of every matrix before training, as in Qwen3."""
+from model.layers import Projection, ZeroProjection
 
 
 @dataclass(frozen=True)
@@ -96,16 +95,9 @@ class FeedForwardExpert(nn.Module):
 
     def __init__(self, hidden_dim: int, inner_dim: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
-        self.up_proj = nn.Linear(hidden_dim, inner_dim, bias=False)
-        self.down_proj = nn.Linear(inner_dim, hidden_dim, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Random, and zero at the last projection."""
-        nn.init.normal_(self.gate_proj.weight, std=INIT_STD)
-        nn.init.normal_(self.up_proj.weight, std=INIT_STD)
-        nn.init.zeros_(self.down_proj.weight)
+        self.gate_proj = Projection(hidden_dim, inner_dim)
+        self.up_proj = Projection(hidden_dim, inner_dim)
+        self.down_proj = ZeroProjection(inner_dim, hidden_dim, bias=False)
 
     def forward(self, inputs: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """Residual of the feed-forward."""
@@ -117,14 +109,8 @@ class ProjectionExpert(nn.Module):
 
     def __init__(self, input_dim: int, output_dim: int, rank: int) -> None:
         super().__init__()
-        self.down_proj = nn.Linear(input_dim, rank, bias=False)
-        self.up_proj = nn.Linear(rank, output_dim, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Random, and zero at the last projection."""
-        nn.init.normal_(self.down_proj.weight, std=INIT_STD)
-        nn.init.zeros_(self.up_proj.weight)
+        self.down_proj = Projection(input_dim, rank)
+        self.up_proj = ZeroProjection(rank, output_dim, bias=False)
 
     def forward(self, inputs: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch out"]:
         """Residual of the projection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import HeadConfig
+from model.layers import ZeroProjection
 
 _MAX_PERIOD = 10_000.0
 _TIME_SCALE = 1000.0
@@ -40,24 +42,22 @@ class TimeEmbedding(nn.Module):
         return self.output_proj(F.silu(self.input_proj(inputs)))
 
 
-def zero(layer: nn.Linear) -> None:
-    """Zero the weights and the bias of a layer."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-
-
 class _ResidualBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.modulation = nn.Linear(dim, 3 * dim)
+        self.modulation = ZeroProjection(dim, 3 * dim)
         self.input_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
-        zero(self.modulation)
 
-    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
-        shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
-        inputs = F.layer_norm(hidden, hidden.shape[-1:]) * (1 + scale) + shift
-        return hidden + gate * self.output_proj(F.silu(self.input_proj(inputs)))
+    def forward(self, hidden: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale, gate = modulation.chunk(3, dim=-1)
+        inputs = modulated(hidden, shift, scale)
+        return torch.addcmul(hidden, gate, self.output_proj(F.silu(self.input_proj(inputs))))
+
+
+def modulated(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm whose gain 1 + scale and offset depend on flow time."""
+    return torch.addcmul(shift, F.layer_norm(hidden, hidden.shape[-1:]), 1 + scale)
 
 
 class ThinFlowHead(nn.Module):
@@ -78,19 +78,27 @@ class ThinFlowHead(nn.Module):
         self.blocks = nn.ModuleList(
             _ResidualBlock(config.hidden_dim) for _ in range(config.num_layers)
         )
-        self.modulation = nn.Linear(config.hidden_dim, 2 * config.hidden_dim)
-        self.output_proj = nn.Linear(config.hidden_dim, latent_dim)
-        zero(self.output_proj)
-        zero(self.modulation)
+        self.modulation = ZeroProjection(config.hidden_dim, 2 * config.hidden_dim)
+        self.output_proj = ZeroProjection(config.hidden_dim, latent_dim)
+
+    def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Tensor]:
+        """All that the head computes from flow time alone, layer by layer."""
+        condition = F.silu(self.time_embedding(flow_time))
+        of_blocks = [block.modulation(condition) for block in self.blocks]
+        return [*of_blocks, self.modulation(condition)]
+
+    def velocity(
+        self, hidden: Float[Tensor, "*batch hidden"], modulations: Sequence[Tensor]
+    ) -> Float[Tensor, "*batch latent_dim"]:
+        """Velocity in float32, given `modulations` of the flow time."""
+        state = self.input_proj(hidden)
+        for block, modulation in zip(self.blocks, modulations, strict=False):
+            state = block(state, modulation)
+        state = modulated(state, *modulations[-1].chunk(2, dim=-1))
+        return self.output_proj(state).float()
 
     def forward(
         self, hidden: Float[Tensor, "*batch hidden"], flow_time: Float[Tensor, "*#batch"]
     ) -> Float[Tensor, "*batch latent_dim"]:
         """Velocity in float32."""
-        condition = F.silu(self.time_embedding(flow_time))
-        state = self.input_proj(hidden)
-        for block in self.blocks:
-            state = block(state, condition)
-        shift, scale = self.modulation(condition).chunk(2, dim=-1)
-        state = F.layer_norm(state, state.shape[-1:]) * (1 + scale) + shift
-        return self.output_proj(state).float()
+        return self.velocity(hidden, self.modulations(flow_time))

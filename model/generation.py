@@ -211,7 +211,7 @@ class _BlockStep:
     ) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Guided velocity; the first evaluation also writes the pending blocks."""
         time = flow_time[self.rows][:, None]
-        embeddings = self.model.embed_noisy(noisy_latents[self.rows], time)
+        embeddings = self.model.embed_noisy(noisy_latents[self.rows], self.model.embed_time(time))
         if self.is_first_evaluation and any(self.has_pending):
             hidden = self._run_with_pending(embeddings)
         else:

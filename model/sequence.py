@@ -1,7 +1,8 @@
 """The AR-Flow sequence: `[prefix | clean blocks | noisy copies]` of one document, as indices.
 
 A noisy copy shares the rotary positions of its clean twin, so a noisy block stands exactly where
-the block it denoises will stand in the cache at inference.
+the block it denoises will stand in the cache at inference. Under the local head the noisy copies
+do not pass through the backbone and take no place in its rows.
 """
 
 from __future__ import annotations
@@ -75,10 +76,9 @@ class Document:
         """Noisy copies of the clean blocks."""
         return self.noise.shape[0]
 
-    @property
-    def length(self) -> int:
-        """Positions it takes in a pack."""
-        return document_length(len(self.token_ids), len(self.latents), self.num_copies)
+    def length(self, head: str = "thin") -> int:
+        """Positions it takes in a row of the backbone under a kind of head."""
+        return document_length(len(self.token_ids), len(self.latents), self.num_copies, head)
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,16 @@ class Layout:
     position: Int[Tensor, " seq"]
 
 
-def document_length(num_text: int, num_frames: int, num_copies: int) -> int:
-    """Positions that a document takes in a pack."""
-    return num_text + (1 + num_copies) * num_frames
+def document_length(num_text: int, num_frames: int, num_copies: int, head: str = "thin") -> int:
+    """Positions that a document takes in a row of the backbone.
+
+    Args:
+        num_text: Tokens of the prefix.
+        num_frames: Clean frames.
+        num_copies: Noisy copies.
+        head: `HeadConfig.kind`; under `local` the noisy copies take none.
+    """
+    return num_text + (1 + (num_copies if head == "thin" else 0)) * num_frames
 
 
 def document_layout(

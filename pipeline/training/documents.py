@@ -157,8 +157,9 @@ class DocumentSampler:
 
     @property
     def _block_length(self) -> int:
-        """Positions of one block, noisy copies included."""
-        return document_length(0, self._config.frames_per_block, self._settings.num_noisy_copies)
+        """Positions of one block in a row, noisy copies included where they take any."""
+        config, copies = self._config, self._settings.num_noisy_copies
+        return document_length(0, config.frames_per_block, copies, config.head.kind)
 
     def _generator(self, position: int, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(mixed_seed(self._seed, purpose, position))

@@ -55,7 +55,7 @@ class StepCounts:
             cropped=batch.num_cropped,
             positions=batch.num_positions,
             expert_positions=sum(float(part.expert_mask.sum()) for part in micro),
-            row_positions=sum(part.document.numel() for part in micro),
+            row_positions=sum(part.num_positions for part in micro),
             stop_requests=float(wants_stop),
         )
 

@@ -115,7 +115,7 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
         history = torch.cat([prefix, model.embed_clean(clean)[None]], 1)
         grid = time_grid("sway", FLOW_STEPS)
         for start, end in itertools.pairwise(grid):
-            noisy = model.embed_noisy(latents[None], start.expand(1, frames))
+            noisy = model.embed_noisy(latents[None], model.embed_time(start.expand(1, frames)))
             rows_ = repeat(torch.cat([history, noisy], 1), "1 s d -> 2 s d")
             hidden = model.backbone(rows_, position, attention, None)[:, -frames:]
             velocity = model.flow_head(hidden, start.expand(2, frames))

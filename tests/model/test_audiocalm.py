@@ -11,7 +11,6 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch, pack
-from model.config import HeadConfig
 from model.sequence import CLEAN, NOISY, PADDING, PREFIX
 from tests.factories.model import SPEAKER_ID, random_document, random_model, tiny_config
 
@@ -95,7 +94,7 @@ def test_padding_and_neighbours_never_change_a_result() -> None:
     model = random_model()
     document = random_document(CONFIG, 0, num_copies=2)
     other = random_document(CONFIG, 1, num_text=9, modality="speech")
-    alone = pack([[document]], CONFIG, document.length)
+    alone = pack([[document]], CONFIG, document.length())
     with torch.no_grad():
         expected = model(alone).velocity[alone.flow_mask]
         packed = pack([[other, document], [document]], CONFIG, 90)
@@ -168,12 +167,6 @@ def test_latent_statistics_survive_a_cast_of_the_module(
     model.set_latent_stats(mean, mean)
     assert torch.equal(cast(model).latent_mean, mean)
     assert torch.equal(cast(model).state_dict()["latent_std"], mean)
-
-
-def test_the_local_head_is_refused_until_it_exists() -> None:
-    config = dataclasses.replace(CONFIG, head=HeadConfig(kind="local"))
-    with pytest.raises(ValueError, match="head kind 'local' is not available; use thin"):
-        AudioCALM(config)
 
 
 def test_padding_positions_are_finite() -> None:

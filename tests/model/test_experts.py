@@ -13,6 +13,7 @@ from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch, pack
 from model.config import ModelConfig
 from model.experts import FeedForwardExpert, ProjectionExpert, inference_route, route_rows
+from model.layers import materialise
 from model.objective import loss_from, losses
 from tests.factories.model import random_document, random_model, tiny_config
 
@@ -49,7 +50,7 @@ def test_a_fresh_expert_changes_nothing(placement: str, is_training: bool) -> No
     model = random_model(config_with(placement)).train(is_training)
     for module in model.modules():
         if isinstance(module, FeedForwardExpert | ProjectionExpert):
-            module.reset_parameters()
+            materialise(module)
     batch = batch_of(model.config, "speech", "music", "speech")
     assert torch.equal(velocity(model, batch), velocity(twin_without_expert(model), batch))
 

@@ -70,7 +70,7 @@ def cached_states(
                     for d, t in zip(documents, time, strict=True)
                 ]
             )
-            embeddings = model.embed_noisy(noisy, time)
+            embeddings = model.embed_noisy(noisy, model.embed_time(time))
             if has_pending and copy == 0:
                 clean = model.embed_clean(torch.stack([d.history[before] for d in documents]))
                 both = torch.cat([position - frames, position], dim=1)
@@ -119,11 +119,11 @@ def test_cache_states_equal_packed_states(
     config = tiny_config(**changes)
     model = random_model(config)
     documents = ragged_documents(config)[:num_documents]
-    batch = pack([documents], config, sum(document.length for document in documents) + 3)
+    batch = pack([documents], config, sum(document.length() for document in documents) + 3)
     with torch.no_grad():
         packed = model.hidden_states(batch)[0]
         velocities, states = cached_states(model, documents, is_fused)
-        expected = model.flow_head(packed, batch.flow_time[0])
+        expected = model(batch).velocity[0]
     for index in range(num_documents):
         mine = batch.document[0] == index
         noisy = expected[mine & (batch.segment[0] == NOISY)].reshape(2, -1, config.latent_dim)
