@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     built.add_argument("--out", default="runs/demo", metavar="DIR", help="default: runs/demo")
     built.add_argument("--minutes", type=float, default=12.0, help="minutes of starter corpus")
     built.add_argument("--seed", type=int, default=0, help="seed of corpus and samples")
+    built.add_argument("--codec-steps", type=int, metavar="N", help="default: of the recipe")
+    built.add_argument("--train-steps", type=int, metavar="N", help="default: of the recipe")
     parsed = built.parse_args(argv)
     return options.run(lambda: _demo(parsed), parsed)
 
@@ -32,7 +34,7 @@ def _demo(parsed: argparse.Namespace) -> None:
     from pipeline.evaluation.summary import write_summary
 
     out = Path(parsed.out).resolve()
-    steps = plan(out, parsed.minutes, parsed.seed)
+    steps = plan(out, parsed.minutes, parsed.seed, parsed.codec_steps, parsed.train_steps)
     seconds: dict[str, float] = {}
     with ray_cluster():
         for number, step in enumerate(steps, 1):

@@ -43,13 +43,21 @@ class Step:
     sample: Path | None = None
 
 
-def plan(out: Path, minutes: float, seed: int) -> list[Step]:
+def plan(
+    out: Path,
+    minutes: float,
+    seed: int,
+    codec_steps: int | None = None,
+    train_steps: int | None = None,
+) -> list[Step]:
     """Commands of the demo, in order.
 
     Args:
         out: Absolute folder of the demo.
         minutes: Minutes of starter corpus.
         seed: Of corpus and samples.
+        codec_steps: Optimiser steps of the codec; None leaves it to the recipe.
+        train_steps: Optimiser steps of the model, likewise.
     """
     corpus, data, training = str(out / "corpus"), str(out / "data"), str(out / "training")
     clips, shards = str(out / "data" / "clips"), str(out / "data" / "train-shards")
@@ -58,9 +66,25 @@ def plan(out: Path, minutes: float, seed: int) -> list[Step]:
     lines = [
         ["starter-corpus", "--out", corpus, "--minutes", f"{minutes:g}", "--seed", str(seed)],
         ["ingest", "--input", corpus, "--output", clips],
-        ["train-codec", "--clips", clips, "--output", str(codec_run), *_config("codec")],
+        [
+            "train-codec",
+            "--clips",
+            clips,
+            "--output",
+            str(codec_run),
+            *_config("codec", codec_steps),
+        ],
         ["prepare", "--input", corpus, "--codec", codec, "--output", data, *_config("prepare")],
-        ["train", "--shards", shards, "--codec", codec, "--output", training, *_config("train")],
+        [
+            "train",
+            "--shards",
+            shards,
+            "--codec",
+            codec,
+            "--output",
+            training,
+            *_config("train", train_steps),
+        ],
         ["export", "--run", training, "--codec", codec, "--output", bundle],
     ]
     steps = [Step(line[0], line) for line in lines]
@@ -73,8 +97,9 @@ def plan(out: Path, minutes: float, seed: int) -> list[Step]:
     return steps
 
 
-def _config(kind: str) -> list[str]:
-    return ["--config", str(CONFIGS / f"{kind}_tiny_cpu.yaml")]
+def _config(kind: str, num_steps: int | None = None) -> list[str]:
+    recipe = ["--config", str(CONFIGS / f"{kind}_tiny_cpu.yaml")]
+    return recipe if num_steps is None else [*recipe, "--set", f"optim.num_steps={num_steps}"]
 
 
 def next_commands(out: Path) -> list[str]:
@@ -84,5 +109,5 @@ def next_commands(out: Path) -> list[str]:
         f"mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}   # curves and samples",
         f"audiocalm serve --bundle {out / 'bundle'}   # streaming endpoint and playground",
         f"audiocalm train --shards {out / 'data' / 'train-shards'} --config {more}"
-        f" --output {out / 'training-longer'} --set steps=5000   # train more",
+        f" --output {out / 'training-longer'} --set optim.num_steps=5000   # train more",
     ]
