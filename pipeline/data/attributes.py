@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.audio_io import resample
+from pipeline.audio_io import resample
 from pipeline.data.pitch import PitchRange, pitch_track
 
 Array = NDArray[np.floating[Any]]

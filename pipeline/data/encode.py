@@ -19,8 +19,8 @@ from pydantic import Field
 
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, load_codec
+from pipeline.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
 from pipeline.data.attributes import measure
-from pipeline.data.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
 from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes

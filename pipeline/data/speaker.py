@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.audio_io import resample
 from pipeline.data.attributes import mel_bands
-from pipeline.data.audio_io import resample
 from pipeline.data.pitch import PitchRange, pitch_track
 
 SPEAKER_DIM = 192
