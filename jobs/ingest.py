@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from jobs.options import main_of, parser, run, settings_from
 from pipeline.data.ingest import IngestSettings, ingest
+from pipeline.data.prepare import summary
 from pipeline.storage import Folder
 
 DESCRIPTION = """Read corpora in the layouts of their publishers and write clips/.
@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         settings = settings_from(IngestSettings, options, inputs=options.input)
         card = ingest(settings, Folder.at(options.output))
-        shown = ("read", "written", "rejected", "rejected_by_reason", "hours")
-        print(json.dumps({key: card[key] for key in shown}, indent=1))
+        print(summary({"ingest": card}))
 
     return run(body, options)
 
