@@ -6,21 +6,17 @@ import contextlib
 import hashlib
 import io
 import math
-import posixpath
-import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import unquote
 
 import numpy as np
 import soxr
 from jaxtyping import Float
 
 from model.timebase import resampled_length, round_half_up
+from pipeline.audio_containers import parent_of, read_member, split_member
 from pipeline.audio_decoders import (
     AudioError,
     AudioFault,
@@ -29,7 +25,6 @@ from pipeline.audio_decoders import (
     decoder_of,
     is_audio,
 )
-from pipeline.storage import Folder
 
 __all__ = [
     "Audio",
@@ -55,7 +50,6 @@ MAX_OVERSHOOT = 2.0
 """Largest sample magnitude that is still scaled back into [-1, 1]: lossy decoders overshoot."""
 SPAN_TOLERANCE_S = 0.1
 """A span may end this much beyond its file, seconds; it is then cut."""
-_TAR_MEMBER = re.compile(r"^(?P<tar>.+\.tar)#(?P<member>.+)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -122,7 +116,7 @@ def open_audio(
     """Open a file, or a span of it, for decoding block by block.
 
     Args:
-        uri: Path, URI, or `archive.tar#member`.
+        uri: Path, URI, or an address inside a tar or table; see `audio_containers`.
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
 
@@ -179,7 +173,7 @@ def read_audio(
     Slight overshoot, as lossy decoders give, is scaled back into [-1, 1] and noted.
 
     Args:
-        uri: Path, URI, or `archive.tar#member`.
+        uri: Path, URI, or an address inside a tar or table; see `audio_containers`.
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
         max_duration_s: Refuse anything longer before it fills the memory; None takes all.
@@ -272,54 +266,21 @@ def _check_span(start_s: float, end_s: float | None) -> None:
 
 @contextlib.contextmanager
 def _open_binary(uri: str) -> Iterator[BinaryIO]:
-    member = _TAR_MEMBER.match(uri)
+    member = split_member(uri)
     try:
         if "://" not in uri and Path(uri).is_file():
             with open(uri, "rb", buffering=0) as plain:
                 yield cast(BinaryIO, plain)
         elif member:
-            yield io.BytesIO(_read_member(member["tar"], member["member"]))
+            yield io.BytesIO(read_member(*member))
         else:
-            folder, name = _parent(uri)
+            folder, name = parent_of(uri)
             yield io.BytesIO(folder.read_bytes(name))
     except FileNotFoundError as error:
         raise AudioError(AudioFault.MISSING_AUDIO, "there is no such file") from error
     except OSError as error:
         text = error.strerror or str(error)
         raise AudioError(AudioFault.UNREADABLE, f"cannot be opened: {text}") from error
-
-
-def _parent(uri: str) -> tuple[Folder, str]:
-    """Directory and name of a file; a URI with a scheme is percent-encoded."""
-    scheme, mark, rest = uri.partition("://")
-    if not mark:
-        return Folder.at(posixpath.dirname(uri)), posixpath.basename(uri)
-    authority, _, path = rest.partition("/")
-    parent, _, name = unquote(path).rpartition("/")
-    return _authority(f"{scheme}://{authority}").child(parent), name
-
-
-@lru_cache(maxsize=16)
-def _authority(uri: str) -> Folder:
-    """A bucket or host, connected once a process."""
-    return Folder.at(uri if not uri.startswith("file://") else "/")
-
-
-def _read_member(tar: str, member: str) -> bytes:
-    folder, name = _parent(tar)
-    info = folder.filesystem.get_file_info(folder.join(name))
-    span = _members(tar, info.size, info.mtime_ns).get(member)
-    if span is None:
-        raise FileNotFoundError(f"{tar} has no member {member}")
-    return folder.read_range(name, *span)
-
-
-@lru_cache(maxsize=4)
-def _members(tar: str, _size: int | None, _mtime_ns: int | None) -> dict[str, tuple[int, int]]:
-    """Offset and size of every member; size and time of the tar keep the cache honest."""
-    folder, name = _parent(tar)
-    with folder.open(name) as stream, tarfile.open(fileobj=stream) as archive:
-        return {item.name: (item.offset_data, item.size) for item in archive if item.isfile()}
 
 
 def _power(waveform: Float[np.ndarray, "channels samples"]) -> np.ndarray:
