@@ -79,10 +79,11 @@ def _only(batch: StepBatch):
     """The one document of a batch, as its fields."""
     (micro,) = batch.micro_batches
     here = micro.document[0] == 0
+    apart = ("speaker", "noisy_frames", "context", "backbone_length")
     fields = {
         item.name: getattr(micro, item.name)[0][here]
         for item in dataclasses.fields(micro)
-        if item.name != "speaker"
+        if item.name not in apart
     }
     return fields | {"speaker": micro.speaker[0, 0]}
 
