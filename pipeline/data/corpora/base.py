@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from pipeline.audio_containers import split_member
 from pipeline.data.corpora.listing import Listing, is_audio_name, suffix_of
 from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
 from pipeline.data.corpora.manifests import BadLine, ManifestError
@@ -132,8 +133,12 @@ class CorpusFolder:
         ]
 
     def uri(self, name: str = "") -> str:
-        """Path, or percent-encoded URI, of a file of the corpus or of its directory."""
-        return uri_of(self.listing, posixpath.join(self.root, name))
+        """Path, or percent-encoded URI, of a file, of `archive.tar#member`, or of the corpus."""
+        path = posixpath.join(self.root, name)
+        inner = None if path in self.listing.files else split_member(path)
+        if inner is None:
+            return uri_of(self.listing, path)
+        return f"{uri_of(self.listing, inner[0])}#{inner[1]}"
 
     def read_bytes(self, name: str) -> bytes:
         """A file's contents.
@@ -191,7 +196,7 @@ class CorpusFolder:
 
         Args:
             key: Unique inside the corpus, and stable.
-            audio: Name of the audio file.
+            audio: Name of the audio file, or `archive.tar#member`.
             modality: What the layout or row says; settings, folder names and defaults fill in.
             place: Where the clip is described.
             fields: Other fields of `ClipRow`, empty where unknown; `speaker` without the corpus.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
+from pipeline.audio_containers import split_member
 from pipeline.data.corpora.base import Corpus, CorpusFacts, CorpusFolder, uri_of
 from pipeline.data.corpora.listing import (
     MANIFEST_SUFFIXES,
@@ -195,14 +196,21 @@ class _Search:
         view = self._view(root)
         found = FoundCorpus(view.name, layout.layout, view.uri())
         self._found[root] = found
-        top = self._listing.folder.uri.rstrip("/") + "/"
         for item in layout.read(view):
             if isinstance(item, Reject):
                 found.rejects.append(item)
             else:
-                name = item.uri.removeprefix(top)
-                name = unquote(name) if "://" in top else name
-                found.clips.append((item, self._listing.files[name]))
+                found.clips.append((item, self._fact(item.uri)))
+
+    def _fact(self, uri: str) -> FileFact:
+        """Of the audio file, or of the file that the audio lies in."""
+        top = self._listing.folder.uri.rstrip("/") + "/"
+        name = uri.removeprefix(top)
+        if "://" not in top:
+            inner = None if name in self._listing.files else split_member(name)
+            return self._listing.files[inner[0] if inner else name]
+        inner = split_member(name)
+        return self._listing.files[unquote(inner[0] if inner else name)]
 
     def _read_plain(self, folders: list[str]) -> None:
         """Audio outside all corpora: the outermost directories that hold some directly."""

@@ -48,6 +48,7 @@ class RecordReader:
         *,
         near: str = "",
         audio: str | None = None,
+        key: str | None = None,
         **known: Any,
     ) -> ClipRow | Reject:
         """A clip, or why not.
@@ -57,6 +58,7 @@ class RecordReader:
             place: Where the record stands.
             near: Directory that its audio path starts from.
             audio: The audio file, where it is known without the record.
+            key: Key of the clip, where the record has no id; None takes the audio's name.
             known: Fields of `ClipRow` that the layout knows better.
         """
         fields = Fields(record)
@@ -65,7 +67,7 @@ class RecordReader:
                 audio, note = self._find(fields, near)
                 fields.notes.extend([note] if note else [])
             values = self._values(fields) | known
-            key = fields.text("id") or stem_of(audio)
+            key = fields.text("id") or key or stem_of(audio)
             if values["start_s"] is not None and "id" not in fields.roles:
                 key += f"@{values['start_s']:g}"
             modality = _modality(fields) or self.modality or _musical(record)

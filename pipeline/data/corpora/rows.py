@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import json_line_entries
 from pipeline.data.corpora.listing import suffix_of
 from pipeline.data.corpora.manifests import (
-    BadLine,
     JsonObject,
     Line,
     ManifestError,
@@ -71,36 +71,8 @@ def _keys(folder: CorpusFolder, name: str) -> Sequence[str]:
 def _read_json_lines(
     folder: CorpusFolder, reader: RecordReader, name: str
 ) -> Iterator[ClipRow | Reject]:
-    for line in read_lines(folder.read_bytes(name)):
-        if isinstance(line, BadLine):
-            yield folder.reject_line(line, name)
-        elif line.text.strip():
-            yield _json_line(folder, reader, name, line)
-
-
-def _json_line(
-    folder: CorpusFolder, reader: RecordReader, name: str, line: Line
-) -> ClipRow | Reject:
-    try:
-        record = read_json(line.text.encode())
-    except ManifestError as error:
-        return folder.reject(error.reason, error.detail, name, line=line.number)
-    if not isinstance(record, JsonObject):
-        return folder.reject(
-            Reason.MALFORMED,
-            f"a {type(record).__name__} where an object belongs",
-            name,
-            line=line.number,
-        )
-    if record.repeated:
-        return folder.reject(
-            Reason.CONFLICT,
-            "the same key twice in one object",
-            name,
-            line=line.number,
-            field=", ".join(record.repeated),
-        )
-    return reader.read(record, Place(name, line.number))
+    for entry in json_line_entries(folder, name):
+        yield entry if isinstance(entry, Reject) else reader.read(entry.values, entry.place)
 
 
 def _open_parquet(folder: CorpusFolder, name: str) -> pq.ParquetFile:

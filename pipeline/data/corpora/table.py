@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import table_entries
 from pipeline.data.corpora.fields import FieldError, roles_of
 from pipeline.data.corpora.listing import suffix_of
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines, read_table
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.corpora.records import RecordReader, is_manifest_header
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -52,43 +53,23 @@ class Table:
         """Every row of every table in the folder."""
         reader = RecordReader(folder, modality=self.modality, has_spans=self.has_spans)
         for name in tables_of(folder):
-            folder.claim(name)
-            try:
-                yield from self._rows(folder, reader, name)
-            except ManifestError as error:
-                yield folder.reject_manifest(error, name)
-
-    def _rows(
-        self, folder: CorpusFolder, reader: RecordReader, name: str
-    ) -> Iterator[ClipRow | Reject]:
-        columns: list[str] | None = None
-        for line in read_table(folder.read_bytes(name), header_of(folder, name)[1]):
-            if isinstance(line, BadLine):
-                yield folder.reject_line(line, name)
-            elif columns is None:
-                columns = [cell.strip() for cell in line.cells]
-                self._check_header(columns)
-            else:
-                yield self._row(folder, reader, name, columns, line)
+            delimiter = header_of(folder, name)[1]
+            for entry in table_entries(folder, name, delimiter=delimiter, check=self._check_header):
+                if isinstance(entry, Reject):
+                    yield entry
+                else:
+                    yield self._row(folder, reader, entry.place, entry.values)
 
     def _row(
-        self, folder: CorpusFolder, reader: RecordReader, name: str, columns: list[str], line: Line
+        self, folder: CorpusFolder, reader: RecordReader, place: Place, record: dict[str, str]
     ) -> ClipRow | Reject:
-        place = Place(name, line.number)
-        if len(line.cells) != len(columns):
-            return folder.reject(
-                Reason.MALFORMED,
-                f"{len(line.cells)} cells where the header has {len(columns)}",
-                name,
-                line=line.number,
-            )
-        record = dict(zip(columns, line.cells, strict=True))
+        name = place.manifest
         try:
             known = self.known(record)
         except FieldError as error:
             self._claim_audio(folder, record, name)
             return folder.reject(
-                error.reason, error.detail, name, line=line.number, field=error.name
+                error.reason, error.detail, name, line=place.line, field=error.name
             )
         return reader.read(record, place, near=posixpath.dirname(name), **known)
 

@@ -1,0 +1,222 @@
+"""Entries of a manifest with their place, and a reject for each that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.manifests import (
+    BadLine,
+    JsonObject,
+    Line,
+    ManifestError,
+    read_json,
+    read_lines,
+    read_table,
+)
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row or object.
+
+    Attributes:
+        place: Where it stands.
+        values: By column or key.
+    """
+
+    place: Place
+    values: dict[str, Any]
+
+
+def table_entries(
+    folder: CorpusFolder,
+    name: str,
+    required: Sequence[str] = (),
+    *,
+    delimiter: str = ",",
+    is_quoted: bool = True,
+    encoding: str | None = None,
+    check: Callable[[list[str]], None] | None = None,
+) -> Iterator[Entry | Reject]:
+    """Rows of a table with a header; the file is claimed.
+
+    Args:
+        folder: The corpus.
+        name: The table.
+        required: Columns that the header must have.
+        delimiter: Between cells.
+        is_quoted: Whether double quotes enclose cells.
+        encoding: Of the file where it is not UTF-8, as its publisher says; bytes that are UTF-8
+            are read as that.
+        check: Further check of the header, raising `ManifestError`.
+    """
+    folder.claim(name)
+    columns: list[str] | None = None
+    try:
+        for line in _table_lines(folder, name, delimiter, is_quoted, encoding):
+            if isinstance(line, BadLine):
+                yield folder.reject_line(line, name)
+            elif columns is None:
+                columns = [cell.strip() for cell in line.cells]
+                _require(columns, required)
+                if check is not None:
+                    check(columns)
+            elif len(line.cells) != len(columns):
+                yield folder.reject(
+                    Reason.MALFORMED,
+                    f"{len(line.cells)} cells where the header has {len(columns)}",
+                    name,
+                    line=line.number,
+                )
+            else:
+                values = dict(zip(columns, line.cells, strict=True))
+                yield Entry(Place(name, line.number), values)
+    except ManifestError as error:
+        yield folder.reject_manifest(error, name)
+
+
+def cell_lines(folder: CorpusFolder, name: str, delimiter: str) -> Iterator[Line | Reject]:
+    """Lines of a table without quotes, divided into cells; the file is claimed."""
+    folder.claim(name)
+    try:
+        for line in _unquoted(folder.read_bytes(name), delimiter):
+            yield folder.reject_line(line, name) if isinstance(line, BadLine) else line
+    except ManifestError as error:
+        yield folder.reject_manifest(error, name)
+
+
+def json_line_entries(folder: CorpusFolder, name: str) -> Iterator[Entry | Reject]:
+    """Objects of a file of JSON lines; the file is claimed."""
+    folder.claim(name)
+    try:
+        for line in read_lines(folder.read_bytes(name)):
+            if isinstance(line, BadLine):
+                yield folder.reject_line(line, name)
+            elif line.text.strip():
+                yield _json_line(folder, name, line)
+    except ManifestError as error:
+        yield folder.reject_manifest(error, name)
+
+
+def json_objects(
+    folder: CorpusFolder, name: str, key: str | None = None
+) -> Iterator[tuple[str, JsonObject] | Reject]:
+    """Objects in a JSON file by their key, or index in a list; the file is claimed.
+
+    Args:
+        folder: The corpus.
+        name: The file.
+        key: Where in the file's object they are; None is the object itself.
+    """
+    folder.claim(name)
+    try:
+        found = read_json(folder.read_bytes(name))
+        if key is not None:
+            found = found.get(key) if isinstance(found, JsonObject) else None
+        if not isinstance(found, JsonObject | list):
+            raise ManifestError(Reason.MALFORMED, "no list or object of recordings", field=key)
+    except ManifestError as error:
+        yield folder.reject_manifest(error, name)
+        return
+    items = found.items() if isinstance(found, JsonObject) else enumerate(found)
+    for index, item in items:
+        if isinstance(item, JsonObject):
+            yield str(index), item
+        else:
+            yield folder.reject(
+                Reason.MALFORMED,
+                f"a {type(item).__name__} where an object belongs",
+                name,
+                field=str(index),
+            )
+
+
+class CaptionGroups:
+    """Captions of several rows, gathered by the audio that they describe.
+
+    Args:
+        folder: The corpus.
+        modality: What it holds.
+    """
+
+    def __init__(self, folder: CorpusFolder, modality: str) -> None:
+        self._folder = folder
+        self._modality = modality
+        self._groups: dict[str, tuple[str, Place, list[str], dict[str, Any]]] = {}
+
+    def add(self, key: str, audio: str, place: Place, caption: str, **fields: Any) -> None:
+        """Note a caption; key, place and fields of the first one count."""
+        group = self._groups.setdefault(audio, (key, place, [], fields))
+        if caption not in group[2]:
+            group[2].append(caption)
+
+    def clips(self) -> Iterator[ClipRow | Reject]:
+        """A clip for every audio file, in the order of their first rows."""
+        for audio, (key, place, captions, fields) in self._groups.items():
+            yield self._folder.clip(
+                key,
+                audio,
+                modality=self._modality,
+                place=place,
+                captions=tuple(captions),
+                **fields,
+            )
+
+
+def _table_lines(
+    folder: CorpusFolder, name: str, delimiter: str, is_quoted: bool, encoding: str | None
+) -> Iterator[Line | BadLine]:
+    payload = folder.read_bytes(name)
+    if encoding is not None:
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            payload = payload.decode(encoding, errors="replace").encode()
+    return read_table(payload, delimiter) if is_quoted else _unquoted(payload, delimiter)
+
+
+def _unquoted(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
+    for line in read_lines(payload):
+        if isinstance(line, BadLine):
+            yield line
+        elif line.text.strip():
+            yield Line(line.number, line.text, tuple(line.text.split(delimiter)))
+
+
+def _require(columns: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise ManifestError(
+            Reason.MISSING_COLUMN,
+            f"the header {list(columns[:8])} lacks {', '.join(missing)}; no row was read",
+            line=1,
+            field=", ".join(missing),
+        )
+
+
+def _json_line(folder: CorpusFolder, name: str, line: Line) -> Entry | Reject:
+    try:
+        record = read_json(line.text.encode())
+    except ManifestError as error:
+        return folder.reject(error.reason, error.detail, name, line=line.number)
+    if not isinstance(record, JsonObject):
+        return folder.reject(
+            Reason.MALFORMED,
+            f"a {type(record).__name__} where an object belongs",
+            name,
+            line=line.number,
+        )
+    if record.repeated:
+        return folder.reject(
+            Reason.CONFLICT,
+            "the same key twice in one object",
+            name,
+            line=line.number,
+            field=", ".join(record.repeated),
+        )
+    return Entry(Place(name, line.number), record)
