@@ -58,7 +58,9 @@ class Decoder(nn.Module):
             _units(config.head_channels, config.head_units, config.dilations)
         )
         self.norm = ChannelNorm(config.head_channels)
-        self.head = SpectralHead(config.head_channels, config.num_channels, config.head_window)
+        self.head = SpectralHead(
+            config.head_channels, config.num_channels, config.head_window, config.head_hop
+        )
 
     def initial_state(self) -> DecoderState:
         """State of a request before its first piece."""
@@ -89,7 +91,9 @@ class Decoder(nn.Module):
         """Next piece of each request, and its new state."""
         past = [torch.stack(parts) for parts in zip(*(s.layers for s in states), strict=True)]
         if latents.shape[1]:
-            frames, past = self._frames(latents, past)
+            counts = [state.num_spectral_frames for state in states]
+            num_before = torch.tensor(counts, device=latents.device)
+            frames, past = self._frames(latents, past, num_before)
         else:
             # Convolutions refuse inputs without steps; a piece may only flush what is held back.
             shape = (latents.shape[0], self.config.num_channels, 0, self.config.head_window)
@@ -124,7 +128,10 @@ class Decoder(nn.Module):
         return [*self.layers, *self.units, self.smooth, *self.head_units]
 
     def _frames(
-        self, latents: Tensor, states: Sequence[Tensor | None]
+        self,
+        latents: Tensor,
+        states: Sequence[Tensor | None],
+        num_before: Tensor | None = None,
     ) -> tuple[Float[Tensor, "batch channels seq window"], list[Tensor]]:
         past, following = iter(states), []
         steps = rearrange(
@@ -143,7 +150,7 @@ class Decoder(nn.Module):
             features, state = unit(features, next(past))
             following.append(state)
         features = rearrange(self.norm(features), "batch hidden seq -> batch seq hidden")
-        return self.head(features), following
+        return self.head(features, num_before), following
 
     def _overlap_add(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
         envelope = self.head.window.square().expand(frames.shape[0], 1, frames.shape[2], -1)

@@ -15,7 +15,7 @@ from model.codec.mel import mel_frequencies
 
 _KERNEL = 3
 _FLOOR = 1e-3
-_LOG_SCALE = 0.3
+_LOG_SCALE, _LOG_CENTRE = 0.45, 3.0
 _FIRST_LOG_STD = -2.5
 """Posteriors begin narrow: latents that are mostly noise are ignored by the decoder for long."""
 LOG_STD_RANGE = (-8.0, 2.0)
@@ -48,8 +48,9 @@ class Stage(nn.Module):
 class SpectralStem(nn.Module):
     """Log powers of a bank of filters that begins mel-spaced and is then trained.
 
-    Each filter is a pair in quadrature, so that its power does not depend on phase; silence is
-    zero. A departure from the paper's plain convolution, for codecs trained in minutes.
+    Each filter is a pair in quadrature, so that its power does not depend on phase. Log powers are
+    centred: between silence and full scale they run from -3 to about 3. A departure from the
+    paper's plain convolution, for codecs trained in minutes.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -73,7 +74,7 @@ class SpectralStem(nn.Module):
         """Features `batch hidden seq` at the rate of the stem."""
         real, imaginary = self.filters(waveform).chunk(2, dim=1)
         power = real.square() + imaginary.square()
-        return _LOG_SCALE * torch.log1p(power / _FLOOR**2)
+        return _LOG_SCALE * torch.log1p(power / _FLOOR**2) - _LOG_CENTRE
 
 
 class Encoder(nn.Module):
