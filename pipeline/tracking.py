@@ -144,16 +144,15 @@ class Tracker:
             )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log several numbers of one step in one call."""
+        """Log several numbers of one step in one call; an outage is a warning, not a failure."""
         if self._client is None or self.reference is None or not metrics:
             return
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        self._client.log_batch(
-            self.reference.run_id,
-            metrics=[Metric(key, float(value), now_ms, step) for key, value in metrics.items()],
-        )
+        batch = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
+        with _outage_survived(f"the metrics of step {step}"):
+            self._client.log_batch(self.reference.run_id, metrics=batch)
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -163,10 +162,14 @@ class Tracker:
             self._client.set_tag(self.reference.run_id, key, value)
 
     def log_file(self, path: str | os.PathLike[str], folder: str = "") -> None:
-        """Copy a file into the run's artefacts: audio, a figure, a report."""
+        """Copy a file into the run's artefacts: audio, a figure, a report.
+
+        An outage is a warning, not a failure.
+        """
         if self._client is None or self.reference is None:
             return
-        self._client.log_artifact(self.reference.run_id, os.fspath(path), folder or None)
+        with _outage_survived(os.path.basename(os.fspath(path))):
+            self._client.log_artifact(self.reference.run_id, os.fspath(path), folder or None)
 
     def finish(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
@@ -190,9 +193,22 @@ def closing_run(reference: RunReference | None) -> Iterator[Tracker]:
         tracker.finish(status)
 
 
+@contextmanager
+def _outage_survived(what: str) -> Iterator[None]:
+    """Days of training do not end because a tracking server or its database is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        logger.warning("MLflow did not take %s: %s", what, str(error).splitlines()[0])
+
+
 def _client(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
+    # The import sets its own level, and then tells of every table it creates.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)

@@ -14,6 +14,9 @@ from pipeline.tracking import TrackingSettings
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
+_GPU_TILE = 128
+"""FlexAttention's block of positions."""
+
 
 class ModelSettings(Settings):
     """Which model is trained."""
@@ -145,6 +148,15 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"sample.every {self.sample.every} is no multiple of checkpoint.every "
                 f"{self.checkpoint.every}; samples are made from checkpoints"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_suit_the_device(self) -> Self:
+        if self.engine.use_gpu and self.feed.pack_length % _GPU_TILE:
+            raise ValueError(
+                f"feed.pack_length {self.feed.pack_length} is no multiple of {_GPU_TILE}, the tile "
+                "of attention on a GPU"
             )
         return self
 

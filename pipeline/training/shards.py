@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import threading
@@ -84,6 +83,7 @@ class TrainShards:
         table = table.filter(pc.equal(table["split"], split)).combine_chunks()
         order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
         self.index: pa.Table = table.take(order)
+        self._facts = self.index.drop_columns(["speaker_embedding"])
         self._files: OrderedDict[str, BinaryIO] = OrderedDict()
         self._lock = threading.Lock()
         self.latent_mean, self.latent_std = self._latent_stats()
@@ -120,8 +120,8 @@ class TrainShards:
         return np.asarray(self.index[name].to_numpy(zero_copy_only=False))
 
     def row(self, number: int) -> dict[str, Any]:
-        """One row of the index."""
-        found: dict[str, Any] = self.index.slice(number, 1).to_pylist()[0]
+        """One row of the index, without its speaker embedding."""
+        found: dict[str, Any] = self._facts.slice(number, 1).to_pylist()[0]
         return found
 
     def facts(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -214,9 +214,12 @@ class TrainShards:
     def _silence(self) -> NDArray[np.float32]:
         try:
             payload = base64.b64decode(self.card.get("silence", ""), validate=True)
-        except (binascii.Error, TypeError) as error:
-            raise IncompleteError(f"the card of {self.folder.uri} has a bad silence") from error
-        silence = np.frombuffer(payload, dtype="<f2").astype(np.float32)
+            silence = np.frombuffer(payload, dtype="<f2").astype(np.float32)
+        except (ValueError, TypeError) as error:
+            raise IncompleteError(
+                f"the card of {self.folder.uri} has a silence frame that is no base64 of fp16 "
+                f"({error}); run `audiocalm shard` again"
+            ) from error
         if silence.shape != (self.latent_dim,):
             raise IncompleteError(
                 f"the card of {self.folder.uri} has a silence frame of {silence.shape[0]} values, "

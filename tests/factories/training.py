@@ -68,7 +68,7 @@ def process_group(path: Path, rank: int = 0, world_size: int = 1) -> Iterator[No
 
 
 def training(
-    settings: TrainSettings, run: Path, shards: Path, rank: int = 0, **place_fields: Any
+    settings: TrainSettings, run: Path | str, shards: Path, rank: int = 0, **place_fields: Any
 ) -> Training:
     """A worker on the CPU; the process group must exist."""
     world_size = torch.distributed.get_world_size()

@@ -82,6 +82,18 @@ def test_a_failing_block_closes_the_run_as_failed(place, monkeypatch):
     assert _client(reference).get_run(reference.run_id).info.status == "FAILED"
 
 
+def test_an_outage_costs_a_warning_not_the_run(place, monkeypatch, caplog, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    reference = _open(place, "e")
+    lost = Tracker(RunReference(reference.uri, "0" * 32))
+    lost.log_metrics({"loss": 1.0}, step=7)
+    figure = tmp_path / "x.png"
+    figure.write_bytes(b"png")
+    lost.log_file(figure)
+    assert "MLflow did not take the metrics of step 7" in caplog.text
+    assert "MLflow did not take x.png" in caplog.text
+
+
 def test_without_a_reference_nothing_is_logged(tmp_path):
     off = TrackingSettings(is_enabled=False)
     assert open_run(off, tmp_path / "run", "a", {}) is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,21 @@ def test_parameters_are_read_whole_and_by_stretch(finished):
         target = torch.empty(5)
         reader.fill("weights", "latent_proj.weight", 3, target)
         assert torch.equal(target, weights["latent_proj.weight"][3:8])
+
+
+def test_an_object_store_is_written_and_resumed_like_a_folder(alone, finished, small_shards):
+    uri = f"memory://bucket-{uuid.uuid4().hex}/run"
+    short = small_settings(checkpoint={"every": 2, "num_to_keep": 1})
+    first = training(short, uri, small_shards, is_preempted=lambda: False)
+    for batch in first._feed.batches(0, 4):
+        first.step(batch)
+    first._checkpoint(4)
+    assert CheckpointStore(Folder.at(uri).child("checkpoints")).steps() == [4]
+    worker = training(short, uri, small_shards)
+    assert worker.start == 4
+    worker.run()
+    assert _same(weights_of(worker), finished[1])
+    assert CheckpointStore(Folder.at(uri).child("checkpoints")).steps() == [6]
 
 
 def test_frozen_parameters_travel_with_the_checkpoint(alone, small_shards, tmp_path):

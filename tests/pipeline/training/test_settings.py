@@ -37,16 +37,18 @@ def test_there_is_a_recipe_for_each_size_of_the_paper():
     [
         ("optim.learning_rat=1", "learning_rat"),
         ("optim.learning_rate=-1", "must be positive"),
-        ("feed.modality_weights={speach: 1}", "speach"),
-        ("feed.modality_weights={speech: 0}", "all 0"),
+        ("feed.modality_weights.speach=1", "speach"),
+        ("feed.modality_weights.speech=0", "all 0"),
         ("engine.zero_stage=4", "zero_stage"),
         ("sample.every=7", "multiple of checkpoint.every"),
         ("feed.condition_dropout=1.5", "condition_dropout"),
+        ("engine.use_gpu=true feed.pack_length=500", "multiple of 128"),
     ],
 )
 def test_wrong_settings_name_the_key(override, message):
+    overrides = override.split(" ")
     with pytest.raises(SettingsError, match=message):
-        load_settings(TrainSettings, None, [override])
+        load_settings(TrainSettings, None, overrides)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from jobs import export, train
+from tests.factories.train_shards import FakeClip, write_shards
+
+
+def test_train_needs_shards_and_output(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        train.main(["--shards", "somewhere"])
+    assert exit_info.value.code == 2
+    assert "--output" in capsys.readouterr().err
+
+
+def test_train_explains_a_wrong_setting_in_one_line(tmp_path, capsys):
+    code = train.main(
+        ["--shards", str(tmp_path), "--output", str(tmp_path), "--set", "optim.num_step=3"]
+    )
+    assert code == 1
+    assert "optim.num_step" in capsys.readouterr().err
+
+
+def test_export_explains_a_missing_run_in_one_line(tmp_path, capsys):
+    code = export.main(
+        ["--run", str(tmp_path), "--codec", str(tmp_path), "--output", str(tmp_path / "bundle")]
+    )
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "no run directory" in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_samples_without_a_codec_are_refused_before_workers_start(tmp_path):
+    from pipeline.errors import SettingsError
+    from pipeline.training.run import train_run
+    from tests.factories.training import small_settings
+
+    write_shards(tmp_path / "shards", [FakeClip(name="a")])
+    with pytest.raises(SettingsError, match="give --codec"):
+        train_run(
+            small_settings(sample={"every": 2}), str(tmp_path / "shards"), str(tmp_path / "run")
+        )
+    assert not (tmp_path / "run").exists()

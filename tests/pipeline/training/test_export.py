@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from model.bundle import load_bundle
+from model.codec.registry import build_codec, codec_digest, codec_preset, save_codec
+from model.request import SynthesisRequest
+from model.sampling import SamplingOptions
+from model.synthesis import Synthesizer
+from pipeline.errors import IncompleteError, SettingsError
+from pipeline.storage import Folder
+from pipeline.tracking import Tracker
+from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.export import averaged_model, export_run
+from pipeline.training.rundir import claim_directory
+from pipeline.training.samples import Samples
+from pipeline.training.settings import SampleSettings
+from pipeline.training.setup import open_tokenizer
+from pipeline.training.shards import TrainShards
+from tests.factories.train_shards import mixed_clips, write_shards
+from tests.factories.training import small_settings, training, weights_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def trained(alone, tmp_path_factory):
+    """A codec, shards that name it, and a run of two steps."""
+    place = tmp_path_factory.mktemp("export")
+    save_codec(build_codec(codec_preset("tiny")), place / "codec")
+    latent_dim = int(codec_preset("tiny")["latent_dim"])
+    codec = {
+        "digest": codec_digest(place / "codec"),
+        "config": {},
+        "sample_rate": 16_000,
+        "hop_length": 640,
+        "latent_dim": latent_dim,
+    }
+    card = {"codec": codec, "hours": {"by_modality": {"speech": 0.1}}}
+    write_shards(place / "shards", mixed_clips(6), latent_dim=latent_dim, card=card)
+    settings = small_settings(optim={"num_steps": 2}, feed={"pack_length": 160})
+    shards = TrainShards(Folder.at(place / "shards"))
+    claim_directory(Folder.at(place / "run"), settings, shards)
+    worker = training(settings, place / "run", place / "shards")
+    worker.run()
+    return place, weights_of(worker, "average")
+
+
+def test_the_bundle_holds_the_average_and_its_facts(trained, tmp_path):
+    place, average = trained
+    card = export_run(Folder.at(place / "run"), place / "codec", tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    for name, parameter in bundle.model.named_parameters():
+        assert torch.equal(parameter.detach().flatten(), average[name])
+    assert bundle.model.latent_std.unique().tolist() == [2.0]
+    assert set(bundle.voices) == {"corpus-0", "corpus-1"}
+    assert bundle.card == card
+    assert card["step"] == 2
+    assert card["shards"]["hours"] == {"by_modality": {"speech": 0.1}}
+    assert card["losses"]["loss/total"] > 0
+    options = SamplingOptions(num_flow_steps=1)
+    request = SynthesisRequest(description="noise", duration_s=0.4, options=options)
+    pieces = list(Synthesizer(bundle).stream(request))
+    assert sum(piece.shape[-1] for piece in pieces) == 6400
+
+
+def test_another_codec_is_refused(trained, tmp_path):
+    save_codec(build_codec(codec_preset("tiny"), seed=1), tmp_path / "codec")
+    with pytest.raises(SettingsError, match="the shards were encoded with"):
+        export_run(Folder.at(trained[0] / "run"), tmp_path / "codec", tmp_path / "bundle")
+
+
+def test_a_missing_step_or_run_is_named(trained, tmp_path):
+    place = trained[0]
+    with pytest.raises(IncompleteError, match=r"no complete checkpoint of 9.*\[2\]"):
+        export_run(Folder.at(place / "run"), place / "codec", tmp_path / "bundle", step=9)
+    with pytest.raises(IncompleteError, match="no run directory"):
+        export_run(Folder.at(tmp_path / "nowhere"), place / "codec", tmp_path / "bundle")
+
+
+def _samples(place: Path, **values: object) -> Samples:
+    settings = SampleSettings(every=2, num_flow_steps=1, max_seconds=0.4, **values)
+    shards = TrainShards(Folder.at(place / "shards"))
+    tokenizer = open_tokenizer(small_settings().model)
+    return Samples(settings, shards, place / "codec", tokenizer, torch.device("cpu"))
+
+
+def test_samples_of_every_modality_are_written_beside_their_spectrograms(trained, tmp_path):
+    place = trained[0]
+    store = CheckpointStore(Folder.at(place / "run" / "checkpoints"))
+    _samples(place).make(store, 2, Folder.at(tmp_path), Tracker(None))
+    names = sorted(path.name for path in (tmp_path / "samples" / "step_00000002").iterdir())
+    stems = {name.split(".")[0] for name in names}
+    assert {"01-sound", "02-music"} <= stems
+    assert all(f"{stem}.png" in names and f"{stem}.wav" in names for stem in stems)
+    waveform, rate = soundfile.read(tmp_path / "samples" / "step_00000002" / "01-sound.wav")
+    assert rate == 16_000
+    assert 0 < len(waveform) <= 6400
+    assert np.isfinite(waveform).all()
+
+
+def test_samples_follow_given_descriptions(trained, tmp_path):
+    place = trained[0]
+    store = CheckpointStore(Folder.at(place / "run" / "checkpoints"))
+    _samples(place, descriptions=("rain", "wind")).make(
+        store, 2, Folder.at(tmp_path), Tracker(None)
+    )
+    assert len(list(tmp_path.rglob("*.wav"))) == 2
+
+
+def test_the_model_of_a_checkpoint_is_ready_to_generate(trained):
+    store = CheckpointStore(Folder.at(trained[0] / "run" / "checkpoints"))
+    model = averaged_model(store, 2)
+    assert not model.training
+    assert model.dtype == torch.float32
