@@ -120,6 +120,11 @@ class CorpusFolder:
         return [name for name in self.names if "/" not in name]
 
     @cached_property
+    def name_set(self) -> frozenset[str]:
+        """Names of all files, for asking whether one is there."""
+        return frozenset(self.names)
+
+    @cached_property
     def audio(self) -> list[str]:
         """Names that end like audio, at any depth."""
         return [name for name in self.names if is_audio_name(name)]
@@ -159,6 +164,11 @@ class CorpusFolder:
             with contextlib.suppress(OSError), self.listing.folder.open(path) as stream:
                 self._heads[name] = stream.read(HEAD_BYTES)
         return self._heads[name]
+
+    def parts_of(self, name: str = "") -> list[str]:
+        """Directories from the input's own down to a file or the corpus, the nearest first."""
+        path = posixpath.join(posixpath.basename(self.listing.folder.path), self.root, name)
+        return [part for part in reversed(path.split("/")) if part]
 
     def exists_above(self, name: str) -> bool:
         """Whether a directory above, within the input, holds a file of that name."""
@@ -275,8 +285,7 @@ class CorpusFolder:
     @cached_property
     def modality_hint(self) -> str | None:
         """Modality by the name of the directory, or of the nearest above it within the input."""
-        path = posixpath.join(posixpath.basename(self.listing.folder.path), self.root)
-        for part in reversed(path.split("/")):
+        for part in self.parts_of():
             if part.lower() in MODALITY_FOLDERS:
                 return MODALITY_FOLDERS[part.lower()]
         return None

@@ -18,11 +18,14 @@ SPEAKERS = "SPEAKERS.TXT"
 _UTTERANCE = re.compile(r"(?P<speaker>\d+)-(?P<chapter>\d+)-\d+")
 _TRANSCRIPTS = ".trans.txt"
 _SEX = {"F": "female", "M": "male"}
-_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+SUBSET_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+"""First word of the name of a subset, and the split that it is."""
 
 
 @dataclass
-class _Readers:
+class Readers:
+    """What the table of readers says, by the reader's id."""
+
     sex: dict[str, str | None] = field(default_factory=dict)
     subset: dict[str, str] = field(default_factory=dict)
 
@@ -48,8 +51,9 @@ class LibriSpeech:
 
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every line of every transcript, then the audio that none of them names."""
-        readers = _Readers()
-        yield from _read_speakers(folder, readers)
+        readers = Readers()
+        if SPEAKERS in folder.files:
+            yield from read_readers(folder, SPEAKERS, readers)
         used: set[str] = set()
         for name in folder.names:
             if name.endswith(_TRANSCRIPTS):
@@ -64,25 +68,24 @@ class LibriSpeech:
                 yield _clip(folder, readers, audio, Place(audio), None)
 
 
-def _read_speakers(folder: CorpusFolder, readers: _Readers) -> Iterator[Reject]:
-    if SPEAKERS not in folder.files:
-        return
-    folder.claim(SPEAKERS)
+def read_readers(folder: CorpusFolder, name: str, readers: Readers) -> Iterator[Reject]:
+    """Fill in the readers of a table `id | F or M | subset | minutes | name`; claims it."""
+    folder.claim(name)
     try:
-        lines = list(read_lines(folder.read_bytes(SPEAKERS)))
+        lines = list(read_lines(folder.read_bytes(name)))
     except ManifestError as error:
-        yield folder.reject_manifest(error, SPEAKERS)
+        yield folder.reject_manifest(error, name)
         return
     for line in lines:
         if isinstance(line, BadLine):
-            yield folder.reject_line(line, SPEAKERS)
+            yield folder.reject_line(line, name)
         elif line.text.strip() and not line.text.startswith(";"):
             cells = [cell.strip() for cell in line.text.split("|", 4)]
             if len(cells) < 3 or cells[1] not in _SEX:
                 yield folder.reject(
                     Reason.MALFORMED,
                     f"not 'id | F or M | subset | ...': {line.text[:60]!r}",
-                    SPEAKERS,
+                    name,
                     line=line.number,
                 )
                 continue
@@ -91,7 +94,7 @@ def _read_speakers(folder: CorpusFolder, readers: _Readers) -> Iterator[Reject]:
 
 
 def _transcripts(
-    folder: CorpusFolder, readers: _Readers, name: str, used: set[str]
+    folder: CorpusFolder, readers: Readers, name: str, used: set[str]
 ) -> Iterator[ClipRow | Reject]:
     prefix = posixpath.basename(name).removesuffix(_TRANSCRIPTS) + "-"
     for line in read_lines(folder.read_bytes(name)):
@@ -102,7 +105,7 @@ def _transcripts(
 
 
 def _utterance(
-    folder: CorpusFolder, readers: _Readers, name: str, line: Line, prefix: str, used: set[str]
+    folder: CorpusFolder, readers: Readers, name: str, line: Line, prefix: str, used: set[str]
 ) -> ClipRow | Reject:
     utterance, _, text = line.text.strip().partition(" ")
     reason = Reason.MALFORMED
@@ -127,7 +130,7 @@ def _utterance(
 
 def _clip(
     folder: CorpusFolder,
-    readers: _Readers,
+    readers: Readers,
     audio: str,
     place: Place,
     transcript: str | None,
@@ -150,7 +153,7 @@ def _clip(
         speaker_sex=readers.sex.get(speaker),
         language="en",
         licence="CC-BY-4.0",
-        split=_SPLITS.get(top.partition("-")[0]),
+        split=SUBSET_SPLITS.get(top.partition("-")[0]),
         notes=(note,) if note else (),
     )
 

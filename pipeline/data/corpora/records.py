@@ -15,8 +15,8 @@ from pipeline.data.schema import SPLITS, ClipRow, Reject
 LABELS = ("transcript", "caption", "tags", "title", "speaker", "language", "modality", "duration")
 """Roles of which a table needs one, besides the audio, to be a manifest."""
 _MUSICAL_KEYS = frozenset({"instrument", "instruments", "genre", "genres", "bpm", "tempo_bpm"})
-_SEX = {"f": "female", "female": "female", "woman": "female"} | dict.fromkeys(
-    ("m", "male", "man"), "male"
+_SEX = dict.fromkeys(("f", "female", "woman", "female_feminine"), "female") | dict.fromkeys(
+    ("m", "male", "man", "male_masculine"), "male"
 )
 _SPLITS = dict.fromkeys(("dev", "valid", "val"), "validation") | {"eval": "test"}
 

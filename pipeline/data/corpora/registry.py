@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pipeline.data.corpora.audio_index import AudioIndexFile
 from pipeline.data.corpora.base import Corpus
+from pipeline.data.corpora.common_voice import CommonVoice
 from pipeline.data.corpora.esc50 import Esc50
 from pipeline.data.corpora.fsdd import Fsdd
+from pipeline.data.corpora.hifi_tts import HifiTts
 from pipeline.data.corpora.librispeech import LibriSpeech
+from pipeline.data.corpora.libritts import LibriTts
 from pipeline.data.corpora.ljspeech import LjSpeech
 from pipeline.data.corpora.musiccaps import MusicCaps
+from pipeline.data.corpora.opencpop import Opencpop
 from pipeline.data.corpora.picovoice import Picovoice
 from pipeline.data.corpora.plain_folder import PlainFolder
 from pipeline.data.corpora.rows import Rows
@@ -17,9 +21,15 @@ from pipeline.data.corpora.sidecar import JsonSidecar
 from pipeline.data.corpora.sphinx import Sphinx
 from pipeline.data.corpora.subtitles import TextBeside
 from pipeline.data.corpora.table import Table
+from pipeline.data.corpora.vctk import Vctk
 
 SPECIFIC: tuple[Corpus, ...] = (
     LibriSpeech(),
+    LibriTts(),
+    Vctk(),
+    CommonVoice(),
+    HifiTts(),
+    Opencpop(),
     Picovoice(),
     AudioIndexFile(),
     Sphinx(),
