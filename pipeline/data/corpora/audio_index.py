@@ -6,7 +6,8 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.data.corpora.base import CorpusFolder, Place, licences_in
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.licences import licences_in
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
 from pipeline.data.corpora.manifests import JsonObject, ManifestError, clean_text, read_json
 from pipeline.data.rejects import Reason

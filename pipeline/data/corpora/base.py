@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from pipeline.audio_containers import split_member
+from pipeline.data.corpora.licences import licences_in
 from pipeline.data.corpora.listing import Listing, is_audio_name, suffix_of
-from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
+from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError, stem_of
 from pipeline.data.corpora.manifests import BadLine, ManifestError
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import ClipRow, Reject
@@ -21,8 +22,6 @@ from pipeline.settings import digest_of
 
 HEAD_BYTES = 4_096
 """How much of a file a layout looks at to recognise itself."""
-PUBLIC_DOMAIN = "LicenseRef-public-domain"
-"""Licence of works without copyright, in the form SPDX has for ids of one's own."""
 MODALITIES = ("speech", "sound", "music")
 """Values of `ClipRow.modality`."""
 MODALITY_FOLDERS = {
@@ -34,11 +33,6 @@ MODALITY_FOLDERS = {
     "music": "music",
 }
 """Names of directories that say what lies in them."""
-_CREATIVE_COMMONS = re.compile(
-    r"creativecommons\.org/(?:licenses/(?P<kind>[a-z-]+)/(?P<version>\d\.\d)"
-    r"|publicdomain/(?P<zero>zero|mark)/1\.0)",
-    re.IGNORECASE,
-)
 _LICENCE_FILES = re.compile(r"(licen[cs]e|copying|readme)[^/]*", re.IGNORECASE)
 
 
@@ -193,6 +187,30 @@ class CorpusFolder:
         self.claim(name)
         return name, note
 
+    def find_named(self, stems: Sequence[str], within: str = "") -> str:
+        """The audio file called like the first of the names that one has, claimed.
+
+        Args:
+            stems: Names without folder and ending.
+            within: Some directory on the way to it must be called so; empty takes any.
+
+        Raises:
+            AudioLookupError: If there is none, or more than one.
+        """
+        for stem in stems:
+            found = self._by_stem.get(stem, [])
+            if within:
+                found = [name for name in found if within in name.split("/")[:-1]]
+            if len(found) > 1:
+                listed = ", ".join(map(repr, found[:4]))
+                raise AudioLookupError(Reason.AMBIGUOUS_AUDIO, f"{stem!r} could be any of {listed}")
+            if found:
+                self.claim(found[0])
+                return found[0]
+        names = " or ".join(map(repr, stems))
+        place = f" in a folder {within!r}" if within else ""
+        raise AudioLookupError(Reason.MISSING_AUDIO, f"no audio file is called {names}{place}")
+
     def claim_if_there(self, references: Iterable[str], near: str = "") -> None:
         """Claim the audio of a row that is rejected for another reason."""
         for reference in references:
@@ -302,6 +320,13 @@ class CorpusFolder:
         return found.pop() if len(found) == 1 else None
 
     @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for name in self.audio:
+            names.setdefault(stem_of(posixpath.basename(name)), []).append(name)
+        return names
+
+    @cached_property
     def _index(self) -> AudioIndex:
         return AudioIndex(self.names, self.uri())
 
@@ -311,15 +336,3 @@ def uri_of(listing: Listing, name: str) -> str:
     uri = listing.folder.uri
     quoted = quote(name) if "://" in uri else name
     return posixpath.join(uri, quoted).rstrip("/")
-
-
-def licences_in(text: str) -> set[str]:
-    """SPDX ids of the Creative Commons addresses in a text; a public domain mark has none."""
-    found = set()
-    for match in _CREATIVE_COMMONS.finditer(text):
-        if match["kind"]:
-            found.add(f"CC-{match['kind'].upper()}-{match['version']}")
-        else:
-            is_zero = match["zero"].lower() == "zero"
-            found.add("CC0-1.0" if is_zero else PUBLIC_DOMAIN)
-    return found

@@ -136,6 +136,25 @@ def json_objects(
             )
 
 
+def read_text(folder: CorpusFolder, name: str) -> str | Reject:
+    """A small UTF-8 file as it is, or why not; the file is claimed."""
+    folder.claim(name)
+    try:
+        return folder.read_bytes(name).decode("utf-8-sig")
+    except ManifestError as error:
+        return folder.reject_manifest(error, name)
+    except UnicodeDecodeError as error:
+        return folder.reject(Reason.ENCODING, f"not UTF-8 at byte {error.start}", name)
+
+
+def absent_part(folder: CorpusFolder, name: str, num_rows: int, part: str) -> Iterator[Reject]:
+    """One reject for rows of a part of the corpus that was not downloaded; none for no rows."""
+    if num_rows:
+        yield folder.reject(
+            Reason.UNCLAIMED, f"{num_rows} rows not read: no audio of {part} is there", name
+        )
+
+
 class CaptionGroups:
     """Captions of several rows, gathered by the audio that they describe.
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import cell_lines
+from pipeline.data.corpora.entries import cell_lines, read_text
 from pipeline.data.corpora.librispeech import SUBSET_SPLITS, Readers, read_readers
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import Line, ManifestError, clean_text
+from pipeline.data.corpora.manifests import Line, clean_text
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -105,12 +105,9 @@ def _beside(folder: CorpusFolder, readers: Readers, audio: str) -> ClipRow | Rej
     for suffix in _TEXTS:
         name = stem_of(audio) + suffix
         if name in folder.name_set:
-            try:
-                text = folder.read_bytes(name).decode()
-            except ManifestError as error:
-                return folder.reject_manifest(error, name)
-            except UnicodeDecodeError as error:
-                return folder.reject(Reason.ENCODING, f"not UTF-8: {error.reason}", name)
+            text = read_text(folder, name)
+            if isinstance(text, Reject):
+                return text
             if clean_text(text)[0]:
                 return _clip(folder, readers, audio, Place(name), text)
     return _clip(folder, readers, audio, Place(audio), "")

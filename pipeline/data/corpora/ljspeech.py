@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pipeline.data.corpora.base import PUBLIC_DOMAIN, CorpusFolder, Place
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.licences import PUBLIC_DOMAIN
 from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, clean_text, read_lines
 from pipeline.data.corpora.records import is_manifest_header

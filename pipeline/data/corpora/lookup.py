@@ -107,14 +107,16 @@ class AudioIndex:
         return list(dict.fromkeys([*variants, *(p.replace("\\", "/") for p in variants)]))
 
     def _missing(self, reference: str) -> str:
-        wanted = _unicode_form(stem_of(posixpath.basename(reference))).casefold()
-        near = [
-            name
-            for name in self._audio
-            if _unicode_form(stem_of(posixpath.basename(name))).casefold() == wanted
-        ]
+        near = self._by_fold.get(_folded(reference), [])
         hint = f"; {near[0]!r} differs in upper and lower case" if near else ""
         return f"no audio file {reference!r} in the corpus folder{hint}"
+
+    @cached_property
+    def _by_fold(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for name in self._audio:
+            names.setdefault(_folded(name), []).append(name)
+        return names
 
     def _index(self, names: Sequence[str], form: Callable[[str], str]) -> _Index:
         index = _Index(form)
@@ -144,3 +146,7 @@ def stem_of(name: str) -> str:
 
 def _unicode_form(name: str) -> str:
     return unicodedata.normalize("NFC", stem_of(name))
+
+
+def _folded(name: str) -> str:
+    return _unicode_form(posixpath.basename(name)).casefold()

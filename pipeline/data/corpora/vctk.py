@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import read_text
 from pipeline.data.corpora.lookup import stem_of
 from pipeline.data.corpora.manifests import BadLine, ManifestError, clean_text, read_lines
 from pipeline.data.rejects import Reason
@@ -90,14 +91,10 @@ def _clip(
     text: str | None,
     sex: dict[str, str | None],
 ) -> ClipRow | Reject:
-    transcript, note = "", None
-    if text is not None:
-        try:
-            transcript, note = clean_text(folder.read_bytes(text).decode())
-        except ManifestError as error:
-            return folder.reject_manifest(error, text)
-        except UnicodeDecodeError as error:
-            return folder.reject(Reason.ENCODING, f"not UTF-8: {error.reason}", text)
+    words = "" if text is None else read_text(folder, text)
+    if isinstance(words, Reject):
+        return words
+    transcript, note = clean_text(words)
     return folder.clip(
         match["key"],
         audio,
