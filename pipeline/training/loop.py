@@ -83,6 +83,11 @@ class Training:
     Args:
         plan: What to train.
         place: Where this worker stands.
+
+    Attributes:
+        feed: Its batches.
+        engine: Model, optimiser and weight average.
+        start: Steps taken before.
     """
 
     def __init__(self, plan: WorkerPlan, place: Place) -> None:
@@ -94,7 +99,7 @@ class Training:
         tokenizer = open_tokenizer(settings.model)
         self._config = model_config(settings.model, shards, tokenizer)
         model = build_model(settings, self._config, shards)
-        self._feed = Feed(
+        self.feed = Feed(
             shards,
             settings.feed,
             self._config,
@@ -130,7 +135,7 @@ class Training:
         """
         settings, step = self._settings, self.start
         is_stopping = False
-        with contextlib.closing(self._feed.batches(step, settings.optim.num_steps)) as batches:
+        with contextlib.closing(self.feed.batches(step, settings.optim.num_steps)) as batches:
             for batch in batches:
                 began = time.monotonic()
                 sums, counts, norm = self.step(batch)
@@ -143,7 +148,7 @@ class Training:
                     self._log_step(step)
                     is_leaving = self._place.is_preempted()
                 if step % settings.checkpoint.every == 0 or is_last or is_stopping or is_leaving:
-                    self._checkpoint(step)
+                    self.save(step)
                 if is_stopping:
                     break
         return self._finish(step, "stopped" if step < settings.optim.num_steps else "finished")
@@ -229,7 +234,8 @@ class Training:
             100 * metrics["data/useful_share"],
         )
 
-    def _checkpoint(self, step: int) -> None:
+    def save(self, step: int) -> None:
+        """Write and report the checkpoint of a step; every worker takes part."""
         save_checkpoint(self._store, self.engine, step, self._facts)
         if self._place.rank == 0:
             self._log.write()

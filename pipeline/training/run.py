@@ -14,7 +14,7 @@ import ray.train
 
 from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
-from pipeline.tracking import closing_run, open_run
+from pipeline.tracking import Tracker, closing_run, open_run
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.export import check_codec
 from pipeline.training.loop import Place, Training, WorkerPlan
@@ -86,6 +86,8 @@ def train_run(
         if summary["state"] == "failed":
             raise NonFiniteError(summary["error"])
     run.delete(STOP_REQUEST)
+    if summary["state"] == "stopped":
+        Tracker(reference).finish("KILLED")
     return summary
 
 

@@ -156,10 +156,10 @@ def train_two_steps(
     worker = training(TrainSettings.model_validate(values), run, shards, rank)
     seen = []
     for step in range(2):
-        batch = worker._feed.batch(step)
+        batch = worker.feed.batch(step)
         seen.append(sum(int(part.expert_mask.sum()) for part in batch.micro_batches))
         worker.step(batch)
-    worker._checkpoint(2)
+    worker.save(2)
     everyone: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(everyone, seen)
     return {"expert_positions": everyone, "weights": weights_of(worker)}
@@ -171,7 +171,7 @@ def break_one_rank(
     """Give rank 1 a target that is not finite; what every worker raised, and the weights."""
     worker = training(TrainSettings.model_validate(values), run, shards, rank)
     before = weights_of(worker)
-    batch = worker._feed.batch(0)
+    batch = worker.feed.batch(0)
     if rank == 1:
         batch.micro_batches[0].velocity_target[0, -1] = float("nan")
         batch.micro_batches[0].flow_mask[0, -1] = True

@@ -146,9 +146,9 @@ def test_an_object_store_is_written_and_resumed_like_a_folder(alone, finished, s
     uri = f"memory://bucket-{uuid.uuid4().hex}/run"
     short = small_settings(checkpoint={"every": 2, "num_to_keep": 1})
     first = training(short, uri, small_shards, is_preempted=lambda: False)
-    for batch in first._feed.batches(0, 4):
+    for batch in first.feed.batches(0, 4):
         first.step(batch)
-    first._checkpoint(4)
+    first.save(4)
     assert CheckpointStore(Folder.at(uri).child("checkpoints")).steps() == [4]
     worker = training(short, uri, small_shards)
     assert worker.start == 4

@@ -61,7 +61,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(
     alone, small_shards, tmp_path
 ):
     worker = training(small_settings(), tmp_path, small_shards)
-    worker.step(worker._feed.batch(0))
+    worker.step(worker.feed.batch(0))
     before, average = weights_of(worker), weights_of(worker, "average")
     (parameter, *_) = worker.engine.module.flow_head.parameters()
     worker.engine.backward((parameter * float("inf")).sum() * 0.0 + parameter.sum())

@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_on_one_worker_stops_both_before_the_step(pair
 @pytest.mark.slow
 def test_the_message_of_a_broken_loss_names_where(alone, small_shards, tmp_path):
     worker = training(small_settings(), tmp_path, small_shards)
-    batch = worker._feed.batch(0)
+    batch = worker.feed.batch(0)
     batch.micro_batches[0].velocity_target[:] = float("inf")
     with pytest.raises(NonFiniteError, match=r"flow.*learning_rate"):
         worker.step(batch)
