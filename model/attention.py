@@ -155,20 +155,39 @@ def attend_few(
     query: Float[Tensor, "batch heads seq head_dim"],
     key: Float[Tensor, "batch kv_heads keys head_dim"],
     value: Float[Tensor, "batch kv_heads keys head_dim"],
-    mask: Bool[Tensor, "batch #seq keys"],
+    bias: Float[Tensor, "batch 1 queries keys"] | None,
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """`attend` for few queries over many keys.
 
     The heads that share a key head become more queries of it, so that the keys of a long cache
     are read once and never repeated in memory.
+
+    Args:
+        query: With rotary positions.
+        key: With rotary positions.
+        value: Values.
+        bias: Of `few_bias`; None where every key is visible.
     """
     groups = query.shape[1] // key.shape[1]
     folded = rearrange(query, "b (h g) s d -> b h (g s) d", g=groups)
-    dense = rearrange(mask, "b q k -> b 1 q k")
-    if mask.shape[1] > 1:
-        dense = repeat(mask, "b q k -> b 1 (g q) k", g=groups)
-    out = F.scaled_dot_product_attention(folded, key, value, attn_mask=dense)
+    out = F.scaled_dot_product_attention(folded, key, value, attn_mask=bias)
     return rearrange(out, "b h (g s) d -> b (h g) s d", g=groups)
+
+
+def few_bias(
+    mask: Bool[Tensor, "batch seq keys"], groups: int, dtype: torch.dtype
+) -> Float[Tensor, "batch 1 queries keys"]:
+    """What `attend_few` adds to the scores, made once for many calls.
+
+    Args:
+        mask: True where attention is allowed; one query stands for all of them.
+        groups: Query heads that share a key head.
+        dtype: Of the queries.
+    """
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+    if mask.shape[1] > 1:
+        return repeat(bias, "b q k -> b 1 (g q) k", g=groups)
+    return rearrange(bias, "b q k -> b 1 q k")
 
 
 class PackedAttention:

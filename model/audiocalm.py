@@ -217,8 +217,13 @@ class AudioCALM(nn.Module):
     def _mask(self, batch: TrainingBatch) -> Mask:
         build = arflow_block_mask if batch.document.is_cuda else arflow_mask
         seen = slice(batch.backbone_length)
-        indices = (batch.document, batch.segment, batch.block, batch.copy)
-        return build(*(index[:, seen] for index in indices), self.config.window_blocks)
+        return build(
+            batch.document[:, seen],
+            batch.segment[:, seen],
+            batch.block[:, seen],
+            batch.copy[:, seen],
+            self.config.window_blocks,
+        )
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states of the positions that the backbone sees."""

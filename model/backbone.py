@@ -5,6 +5,8 @@ Parameter names are those of published Qwen3 checkpoints, so loading is a change
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -15,7 +17,17 @@ from torch.utils.checkpoint import checkpoint
 from model.attention import Attend
 from model.config import BackboneConfig, ExpertConfig
 from model.experts import FeedForwardExpert, ProjectionExpert, Route, add_routed
-from model.layers import Projection, RMSNorm, TokenEmbedding
+from model.layers import (
+    Projection,
+    RMSNorm,
+    TokenEmbedding,
+    is_joined,
+    joined,
+    rms_normalise,
+)
+
+Rotary = tuple[Tensor, Tensor]
+"""Cosine and sine of the rotary angles, `batch 1 seq head_dim`."""
 
 
 def rotary_table(
@@ -34,12 +46,12 @@ def rotary_table(
 
 def rotate(
     heads: Float[Tensor, "batch heads seq head_dim"],
-    cosine: Float[Tensor, "batch 1 seq head_dim"],
-    sine: Float[Tensor, "batch 1 seq head_dim"],
+    cosine: Float[Tensor, "#batch 1 seq head_dim"],
+    sine: Float[Tensor, "#batch 1 seq head_dim"],
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """Heads turned to their positions."""
     first, second = heads.chunk(2, dim=-1)
-    return heads * cosine + torch.cat([-second, first], dim=-1) * sine
+    return torch.addcmul(heads * cosine, torch.cat([-second, first], dim=-1), sine)
 
 
 class Attention(nn.Module):
@@ -72,6 +84,13 @@ class Attention(nn.Module):
             if has_expert
             else {}
         )
+        self._joined: Tensor | None = None
+        self._split = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
+
+    def join(self) -> None:
+        """One product for queries, keys and values where no gradient is asked for."""
+        if not len(self.expert):
+            self._joined = joined([self.q_proj, self.k_proj, self.v_proj])
 
     def _project(self, name: str, inputs: Tensor, route: Route | None) -> Tensor:
         expert = self.expert[name] if len(self.expert) else None
@@ -80,20 +99,39 @@ class Attention(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "batch seq hidden"],
-        rotary: tuple[Tensor, Tensor],
+        rotary: Rotary,
         attend: Attend,
         layer: int,
         route: Route | None,
     ) -> Float[Tensor, "batch seq hidden"]:
         """Attention output, before the residual sum."""
-        query, key, value = (
-            rearrange(self._project(name, hidden, route), "b s (h d) -> b h s d", d=self.head_dim)
-            for name in "qkv"
-        )
-        query = rotate(self.q_norm(query), *rotary)
-        key = rotate(self.k_norm(key), *rotary)
+        if is_joined(self._joined, self.q_proj):
+            query, key, value = self._joined_heads(hidden, rotary)
+        else:
+            query, key, value = (
+                rearrange(self._project(n, hidden, route), "b s (h d) -> b h s d", d=self.head_dim)
+                for n in "qkv"
+            )
+            query = rotate(self.q_norm(query), *rotary)
+            key = rotate(self.k_norm(key), *rotary)
         heads = attend(layer, query, key, value)
         return self._project("o", rearrange(heads, "b h s d -> b s (h d)"), route)
+
+    def _joined_heads(self, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, the first two normalised and rotated together."""
+        assert self._joined is not None
+        heads = rearrange(F.linear(hidden, self._joined), "b s (h d) -> b h s d", d=self.head_dim)
+        num_queries, num_keys, _ = self._split
+        turned, value = heads.split([num_queries + num_keys, num_keys], dim=1)
+        gain = torch.cat(
+            [
+                self.q_norm.weight.expand(num_queries, 1, -1),
+                self.k_norm.weight.expand(num_keys, 1, -1),
+            ]
+        )
+        turned = rotate(gain * rms_normalise(turned, self.q_norm.eps), *rotary)
+        query, key = turned.split([num_queries, num_keys], dim=1)
+        return query, key, value
 
 
 class FeedForward(nn.Module):
@@ -104,9 +142,18 @@ class FeedForward(nn.Module):
         self.gate_proj = Projection(hidden_dim, inner_dim)
         self.up_proj = Projection(hidden_dim, inner_dim)
         self.down_proj = Projection(inner_dim, hidden_dim)
+        self._joined: Tensor | None = None
+
+    def join(self) -> None:
+        """One product for gate and up where no gradient is asked for."""
+        self._joined = joined([self.gate_proj, self.up_proj])
 
     def forward(self, inputs: Float[Tensor, "batch seq hidden"]) -> Tensor:
         """Feed-forward output, before the residual sum."""
+        if is_joined(self._joined, self.gate_proj):
+            assert self._joined is not None
+            gate, up = F.linear(inputs, self._joined).chunk(2, dim=-1)
+            return self.down_proj(F.silu(gate) * up)
         return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
 
 
@@ -127,7 +174,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "batch seq hidden"],
-        rotary: tuple[Tensor, Tensor],
+        rotary: Rotary,
         attend: Attend,
         route: Route | None,
     ) -> Float[Tensor, "batch seq hidden"]:
@@ -156,10 +203,21 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(config.hidden_dim, config.norm_eps)
         self.recomputes_layers = False
 
+    def join(self) -> None:
+        """Prepare for inference: fewer and wider products over the same weights in place."""
+        for layer in cast("list[DecoderLayer]", self.layers):
+            layer.self_attn.join()
+            layer.mlp.join()
+
+    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> Rotary:
+        """Angles of positions, for `forward`."""
+        cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
+        return cosine.to(dtype), sine.to(dtype)
+
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Int[Tensor, "batch seq"],
+        position: Int[Tensor, "batch seq"] | Rotary,
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
@@ -167,12 +225,13 @@ class Backbone(nn.Module):
 
         Args:
             embeddings: Of tokens and latents alike.
-            position: Rotary positions; several tokens may share one.
+            position: Rotary positions, or their angles; several tokens may share one.
             attend: Attention over the pack or the cache.
             route: Tokens that pass through the expert.
         """
-        cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
-        rotary = (cosine.to(embeddings.dtype), sine.to(embeddings.dtype))
+        rotary = position
+        if isinstance(rotary, Tensor):
+            rotary = self.rotary(rotary, embeddings.dtype)
         hidden = embeddings
         recomputes = self.recomputes_layers and torch.is_grad_enabled()
         for layer in self.layers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -81,12 +82,9 @@ class TrainingBatch:
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return TrainingBatch(
-            **{
-                name: change(value) if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-        )
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
+        return dataclasses.replace(self, **changed)
 
 
 def pack(

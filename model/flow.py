@@ -109,11 +109,18 @@ def time_grid(kind: TimeGrid, num_flow_steps: int, shift: float = 1.0) -> Float[
     return grid
 
 
+def evaluation_times(grid: Float[Tensor, " grid"], solver: Solver) -> Float[Tensor, " times"]:
+    """Flow times at which `solver_step` asks for the velocity along a grid, in order."""
+    if solver == "euler":
+        return grid[:-1]
+    return torch.stack([grid[:-1], grid[:-1] + (grid[1:] - grid[:-1]) / 2], dim=1).flatten()
+
+
 def guided_velocity(
     conditional: Float[Tensor, "batch block_frames latent_dim"],
     unconditional: Float[Tensor, "batch block_frames latent_dim"],
     guidance_scale: Float[Tensor, " batch"],
-    uses_zero_star: Float[Tensor, " batch"],
+    uses_zero_star: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch block_frames latent_dim"]:
     """Classifier-free guidance v_u + w (v_c - v_u); 1 leaves the conditional velocity.
 
@@ -121,11 +128,14 @@ def guided_velocity(
         conditional: Velocity under the prompt, v_c.
         unconditional: Velocity under the null prompt, v_u.
         guidance_scale: w of every request.
-        uses_zero_star: 1 where v_u is first scaled to its projection on v_c, else 0.
+        uses_zero_star: 1 where v_u is first scaled to its projection on v_c, else 0; None is
+            nowhere.
 
     Source:
         arXiv:2207.12598, written for velocities; CFG-Zero*: arXiv:2503.18886.
     """
+    if uses_zero_star is None:
+        return unconditional + guidance_scale[:, None, None] * (conditional - unconditional)
     dot = (conditional * unconditional).sum((1, 2))
     norm = unconditional.square().sum((1, 2)).clamp_min(1e-8)
     scale = torch.where(uses_zero_star > 0, dot / norm, torch.ones_like(dot))

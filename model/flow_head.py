@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -84,7 +85,9 @@ class ThinFlowHead(nn.Module):
     def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Tensor]:
         """All that the head computes from flow time alone, layer by layer."""
         condition = F.silu(self.time_embedding(flow_time))
-        of_blocks = [block.modulation(condition) for block in self.blocks]
+        of_blocks = [
+            block.modulation(condition) for block in cast("list[_ResidualBlock]", self.blocks)
+        ]
         return [*of_blocks, self.modulation(condition)]
 
     def velocity(

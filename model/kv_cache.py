@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from model.attention import attend, attend_few
+from model.attention import attend, attend_few, few_bias
 
 _GROWTH = 1.5
 """Factor by which a full cache grows, so that appending copies each slot a bounded number of
@@ -181,13 +181,16 @@ class StepCache:
             self.keys = self._side_by_side([cache.keys for cache in caches])
             self.values = self._side_by_side([cache.values for cache in caches])
         masks = [self._masks(i) for i in range(len(caches))]
-        device = self.keys.device
-        self._block_mask = torch.cat([block for block, _ in masks])[:, None].to(device)
-        self._pending_mask = torch.cat([pending for _, pending in masks])[:, None].to(device)
+        self._block_mask = torch.cat([block for block, _ in masks])[:, None]
+        self._pending_mask = torch.cat([pending for _, pending in masks])[:, None]
 
     def block_attention(self) -> CachedAttention:
         """Attention of the current block alone, noisy or clean."""
         return CachedAttention(self, self._block_start, self._end, self._block_mask)
+
+    def pending_attention(self) -> CachedAttention:
+        """Attention of the pending clean block alone."""
+        return CachedAttention(self, self._start, self._block_start, self._pending_mask)
 
     def fused_attention(self) -> CachedAttention:
         """Attention of the pending clean block followed by the current noisy block."""
@@ -239,13 +242,25 @@ class CachedAttention:
     def __init__(
         self, cache: StepCache, start: int, end: int, mask: Bool[Tensor, "batch #seq slots"]
     ) -> None:
-        self._keys, self._values = cache.keys, cache.values
-        self._start, self._end = start, end
-        self._mask = mask
+        # Views and mask are made once a block; every flow evaluation goes through them again.
+        self._own = [
+            (keys[:, :, start:end], values[:, :, start:end])
+            for keys, values in zip(cache.keys, cache.values, strict=True)
+        ]
+        self._seen = [
+            (keys[:, :, :end], values[:, :, :end])
+            for keys, values in zip(cache.keys, cache.values, strict=True)
+        ]
+        visible = mask[:, :, :end]
+        self._mask = None if bool(visible.all()) else visible.to(cache.keys.device)
+        self._bias: Tensor | None = None
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention output of one layer."""
-        keys, values = self._keys[layer], self._values[layer]
-        keys[:, :, self._start : self._end] = key
-        values[:, :, self._start : self._end] = value
-        return attend_few(query, keys[:, :, : self._end], values[:, :, : self._end], self._mask)
+        own_keys, own_values = self._own[layer]
+        own_keys.copy_(key)
+        own_values.copy_(value)
+        if self._mask is not None and self._bias is None:
+            groups = query.shape[1] // key.shape[1]
+            self._bias = few_bias(self._mask, groups, query.dtype)
+        return attend_few(query, *self._seen[layer], self._bias)

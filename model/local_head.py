@@ -9,6 +9,7 @@ one block in a few narrow layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -30,7 +31,7 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class _LocalLayer(nn.Module):
-    """Bidirectional attention over context and block, and a feed-forward; adaLN-zero around both."""
+    """Attention over context and block, both ways, and a feed-forward, with adaLN-zero."""
 
     def __init__(self, dim: int, head_dim: int) -> None:
         super().__init__()
@@ -94,7 +95,7 @@ class LocalFlowHead(nn.Module):
     def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Tensor]:
         """All that the head computes from flow time alone, layer by layer."""
         condition = F.silu(self.time_embedding(flow_time))
-        of_layers = [layer.modulation(condition) for layer in self.layers]
+        of_layers = [layer.modulation(condition) for layer in self._layers]
         return [*of_layers, self.modulation(condition)]
 
     def context(
@@ -117,7 +118,7 @@ class LocalFlowHead(nn.Module):
         state = self.hidden_proj(hidden) + torch.where(is_audio[..., None], previous, 0)
         state = self.context_norm(state)
         contexts = []
-        for layer in self.layers:
+        for layer in self._layers:
             projected = layer.context_proj(state)
             if gather is not None:
                 projected = projected.flatten(0, 1)[gather]
@@ -147,6 +148,10 @@ class LocalFlowHead(nn.Module):
     ) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Velocity in float32."""
         return self.velocity(noisy_latents, context, self.modulations(flow_time))
+
+    @property
+    def _layers(self) -> Sequence[_LocalLayer]:
+        return [cast("_LocalLayer", layer) for layer in self.layers]
 
     def _rotary(self, like: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """The context stands right before the block."""

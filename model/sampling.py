@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,15 @@ from torch import Tensor
 
 from model.flow import EVALUATIONS_PER_STEP, Solver, TimeGrid, time_grid
 from model.kv_cache import KVCache
+
+
+class FlowPath(NamedTuple):
+    """What fixes the flow times that a solver visits."""
+
+    time_grid: TimeGrid
+    num_flow_steps: int
+    grid_shift: float
+    solver: Solver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +57,11 @@ class SamplingOptions:
             raise ValueError(f"temperature {self.temperature} is outside [0, 4]")
         if not 0 < self.stop_threshold < 1:
             raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
+
+    @property
+    def path(self) -> FlowPath:
+        """The flow times that a solver visits."""
+        return FlowPath(self.time_grid, self.num_flow_steps, self.grid_shift, self.solver)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +112,21 @@ class GenerationRequest:
         return self.options.guidance_scale != 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class BlockContext:
+    """What the local head reads of the block before.
+
+    Attributes:
+        hidden: States of the backbone.
+        latents: Its normalised latents; zeros where the prefix stands before the first block.
+        is_audio: Whether it is a block of audio.
+    """
+
+    hidden: Float[Tensor, "rows block_frames hidden"]
+    latents: Float[Tensor, "block_frames latent_dim"]
+    is_audio: bool
+
+
 @dataclass(eq=False)
 class GenerationState:
     """Everything a request needs for its next block; `Sampler.step` advances it in place.
@@ -108,6 +138,7 @@ class GenerationState:
         block_index: Next block, prompt blocks counted.
         num_frames: Valid frames generated so far.
         pending: Normalised last block, not yet in the cache.
+        context: Of the next block, once `pending` is in the cache; only for the local head.
         is_done: Whether the last block was given.
     """
 
@@ -117,6 +148,7 @@ class GenerationState:
     block_index: int
     num_frames: int = 0
     pending: Float[Tensor, "block_frames latent_dim"] | None = None
+    context: BlockContext | None = None
     is_done: bool = False
 
 

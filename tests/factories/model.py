@@ -40,6 +40,12 @@ def tiny_config(**changes: Any) -> ModelConfig:
     return dataclasses.replace(config, **changes)
 
 
+LOCAL_HEAD = HeadConfig(
+    kind="local", hidden_dim=24, num_layers=2, head_dim=8, time_embedding_dim=16
+)
+"""For `tiny_config(head=LOCAL_HEAD)`."""
+
+
 def random_model(config: ModelConfig | None = None, seed: int = 0) -> AudioCALM:
     """A model with no zero anywhere: trained weights stand further apart than fresh ones."""
     torch.manual_seed(seed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import arflow_block_mask, arflow_mask, attend, attend_few
+from model.attention import arflow_block_mask, arflow_mask, attend, attend_few, few_bias
 from model.batch import TrainingBatch, pack
 from model.sequence import CLEAN, NOISY, PADDING, PREFIX
 from tests.factories.model import random_document, tiny_config
@@ -114,4 +114,6 @@ def test_folded_heads_give_the_same_attention(mask_rows: int) -> None:
     mask = torch.rand(2, mask_rows, 9) < 0.6
     mask[..., 0] = True
     expected = attend(query, key, value, mask.expand(-1, 5, -1))
-    torch.testing.assert_close(attend_few(query, key, value, mask), expected)
+    torch.testing.assert_close(
+        attend_few(query, key, value, few_bias(mask, 3, torch.float32)), expected
+    )

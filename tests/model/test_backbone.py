@@ -15,8 +15,8 @@ from torch import Tensor
 from model.attention import PackedAttention
 from model.audiocalm import AudioCALM
 from model.backbone import rotary_table, rotate
-from model.layers import RMSNorm
 from model.config import BackboneConfig, ModelConfig
+from model.layers import RMSNorm
 from model.weights import load_qwen3
 from tests.factories.model import random_model, tiny_config
 

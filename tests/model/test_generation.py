@@ -16,7 +16,14 @@ from model.config import ModelConfig
 from model.flow import guided_velocity, solver_step, time_grid
 from model.generation import GenerationRequest, Sampler, SamplingOptions
 from model.sequence import NOISY
-from tests.factories.model import AUDIO_ID, NULL_ID, SPEAKER_ID, random_model, tiny_config
+from tests.factories.model import (
+    AUDIO_ID,
+    LOCAL_HEAD,
+    NULL_ID,
+    SPEAKER_ID,
+    random_model,
+    tiny_config,
+)
 
 TOLERANCE = 1e-4
 """float32: the sampler adds the same numbers in another order, through several blocks."""
@@ -149,11 +156,17 @@ def prepared_model(config: ModelConfig) -> AudioCALM:
     return model
 
 
+HEADS = {"thin": tiny_config().head, "local": LOCAL_HEAD}
+
+
 @pytest.mark.parametrize("waits_for_stop", [False, True], ids=["fused", "unfused"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", CASES)
-def test_sampling_equals_a_rollout_of_the_training_forward(name: str, waits_for_stop: bool) -> None:
+def test_sampling_equals_a_rollout_of_the_training_forward(
+    name: str, head: str, waits_for_stop: bool
+) -> None:
     changes, asked = CASES[name]
-    model = prepared_model(tiny_config(**changes))
+    model = prepared_model(tiny_config(head=HEADS[head], **changes))
     num_frames = asked.exact_frames
     assert num_frames is not None
     if waits_for_stop:
@@ -187,11 +200,12 @@ def stop_probabilities(model: AudioCALM, asked: GenerationRequest, raw: Tensor) 
         return model(batch).stop_logit[batch.stop_mask].sigmoid()
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("window_blocks", [None, 2])
 def test_it_stops_at_the_first_frame_that_the_training_forward_calls_last(
-    window_blocks: int | None,
+    window_blocks: int | None, head: str
 ) -> None:
-    model = prepared_model(tiny_config(window_blocks=window_blocks))
+    model = prepared_model(tiny_config(head=HEADS[head], window_blocks=window_blocks))
     sampler = Sampler(model)
     free = voiced(exact_frames=16)
     probability = stop_probabilities(model, free, latents_of(sampler, free))
@@ -242,10 +256,13 @@ MIXED = [
 ]
 
 
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("window_blocks", [None, 1])
 @pytest.mark.parametrize("placement", ["ffn", "both"])
-def test_latents_do_not_depend_on_batch_mates(window_blocks: int | None, placement: str) -> None:
-    config = tiny_config(window_blocks=window_blocks)
+def test_latents_do_not_depend_on_batch_mates(
+    window_blocks: int | None, placement: str, head: str
+) -> None:
+    config = tiny_config(head=HEADS[head], window_blocks=window_blocks)
     config = dataclasses.replace(
         config, expert=dataclasses.replace(config.expert, placement=placement)
     )
@@ -302,6 +319,19 @@ def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
         calls.clear()
         latents_of(sampler, asked)
         assert len(calls) == expected
+
+
+def test_under_the_local_head_the_backbone_runs_once_a_block() -> None:
+    model = prepared_model(tiny_config(head=LOCAL_HEAD))
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
+    sampler = Sampler(model)
+    calls: list[int] = []
+    model.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
+    # The last of four blocks is written only where the stop decision reads it.
+    for asked, blocks in ((request(), 3), (request(exact_frames=None), 4)):
+        calls.clear()
+        latents_of(sampler, asked)
+        assert calls == [len(asked.token_ids)] + [4] * blocks
 
 
 def test_the_expert_is_not_called_for_a_request_that_does_not_use_it() -> None:
