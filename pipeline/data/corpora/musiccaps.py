@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.data.corpora.table import Table
 
@@ -22,3 +23,8 @@ class MusicCaps(Table):
     def is_header(self, columns: Sequence[str]) -> bool:
         """ytid with a caption or aspects."""
         return "ytid" in columns and ("caption" in columns or "aspect_list" in columns)
+
+    def known(self, record: Mapping[str, str]) -> dict[str, Any]:
+        """Excerpts of the evaluation set of AudioSet are for testing, where the table says so."""
+        flag = record.get("is_audioset_eval", "").strip().lower()
+        return {"split": "test"} if flag == "true" else {}

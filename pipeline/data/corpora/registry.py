@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pipeline.data.corpora.audio_index import AudioIndexFile
+from pipeline.data.corpora.audiocaps import AudioCaps
 from pipeline.data.corpora.base import Corpus
+from pipeline.data.corpora.clotho import Clotho
 from pipeline.data.corpora.common_voice import CommonVoice
 from pipeline.data.corpora.esc50 import Esc50
+from pipeline.data.corpora.fma import Fma
+from pipeline.data.corpora.fsd50k import Fsd50k
 from pipeline.data.corpora.fsdd import Fsdd
 from pipeline.data.corpora.hifi_tts import HifiTts
 from pipeline.data.corpora.librispeech import LibriSpeech
 from pipeline.data.corpora.libritts import LibriTts
 from pipeline.data.corpora.ljspeech import LjSpeech
+from pipeline.data.corpora.mtg_jamendo import MtgJamendo
 from pipeline.data.corpora.musiccaps import MusicCaps
 from pipeline.data.corpora.opencpop import Opencpop
 from pipeline.data.corpora.picovoice import Picovoice
@@ -18,10 +23,12 @@ from pipeline.data.corpora.plain_folder import PlainFolder
 from pipeline.data.corpora.rows import Rows
 from pipeline.data.corpora.sample_pack import SamplePack
 from pipeline.data.corpora.sidecar import JsonSidecar
+from pipeline.data.corpora.song_describer import SongDescriber
 from pipeline.data.corpora.sphinx import Sphinx
 from pipeline.data.corpora.subtitles import TextBeside
 from pipeline.data.corpora.table import Table
 from pipeline.data.corpora.vctk import Vctk
+from pipeline.data.corpora.wavcaps import WavCaps
 
 SPECIFIC: tuple[Corpus, ...] = (
     LibriSpeech(),
@@ -30,6 +37,13 @@ SPECIFIC: tuple[Corpus, ...] = (
     CommonVoice(),
     HifiTts(),
     Opencpop(),
+    AudioCaps(),
+    Clotho(),
+    WavCaps(),
+    Fsd50k(),
+    SongDescriber(),
+    MtgJamendo(),
+    Fma(),
     Picovoice(),
     AudioIndexFile(),
     Sphinx(),

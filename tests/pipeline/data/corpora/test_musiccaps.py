@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.factories.corpora import read_corpus, reasons, write_corpus
+from pipeline.data.schema import split_of
+from tests.factories.corpora import read_corpus, reasons, search, write_corpus
 
 HEADER = "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id\n"
 
@@ -55,3 +56,14 @@ def test_bad_rows_are_rejected_with_line_and_column(tmp_path, row, expected):
     clips, rejects = musiccaps(tmp_path, row + "\n")
     assert clips == []
     assert reasons(rejects) == [expected]
+
+
+def test_excerpts_of_the_audioset_evaluation_set_are_for_testing(tmp_path):
+    header = HEADER.strip() + ",is_balanced_subset,is_audioset_eval\n"
+    rows = "clip_a,30,40,/m/04,[],A piano.,1,False,{}\n"
+    table = header + rows.format("True") + rows.replace("clip_a", "clip_b").format("False")
+    write_corpus(tmp_path, {"clip_a.wav": None, "clip_b.wav": None, "musiccaps-public.csv": table})
+    (corpus,) = search(tmp_path).corpora
+    declared = {row.clip_id[-1]: row.split for row, _ in corpus.clips}
+    assert declared["a"] == "test"
+    assert declared["b"] == split_of(f"{tmp_path.name}/clip_b", 0.1, 0.1)

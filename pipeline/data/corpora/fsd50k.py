@@ -1,0 +1,101 @@
+"""Sound events in the FSD50K layout: classes of the AudioSet ontology, and facts of Freesound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.data.corpora.base import CorpusFolder
+from pipeline.data.corpora.entries import Entry, absent_part, json_objects, table_entries
+from pipeline.data.corpora.licences import licence_of
+from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import JsonObject, clean_text
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+PARTS = ("dev", "eval")
+"""Parts of the corpus; the first is divided into train and val, the second is for testing."""
+_SPLITS = {"train": "train", "val": "validation"}
+
+
+class Fsd50k:
+    """`FSD50K.ground_truth/dev.csv` and `eval.csv` beside `FSD50K.dev_audio` and its like.
+
+    The labels are tags. `FSD50K.metadata` gives title, licence and uploader of each clip.
+    """
+
+    layout = "fsd50k"
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether the ground truth of a part lies where it should, with some of its audio."""
+        return any(
+            _truth(part) in folder.name_set
+            and any(name.startswith(_audio(part)) for name in folder.audio)
+            for part in PARTS
+        )
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """Every row of the ground truth."""
+        for name in folder.names:
+            if name.startswith(("FSD50K.ground_truth/", "FSD50K.metadata/", "FSD50K.doc/")):
+                folder.claim(name)
+        for part in PARTS:
+            if _truth(part) in folder.name_set:
+                yield from _read_part(folder, part)
+
+
+def _truth(part: str) -> str:
+    return f"FSD50K.ground_truth/{part}.csv"
+
+
+def _audio(part: str) -> str:
+    return f"FSD50K.{part}_audio/"
+
+
+def _read_part(folder: CorpusFolder, part: str) -> Iterator[ClipRow | Reject]:
+    has_audio = any(name.startswith(_audio(part)) for name in folder.audio)
+    facts: dict[str, JsonObject] = {}
+    info = f"FSD50K.metadata/{part}_clips_info_FSD50K.json"
+    if has_audio and info in folder.name_set:
+        for item in json_objects(folder, info):
+            if isinstance(item, Reject):
+                yield item
+            else:
+                facts[item[0]] = item[1]
+    num_absent = 0
+    for entry in table_entries(folder, _truth(part), ("fname", "labels")):
+        if isinstance(entry, Reject):
+            yield entry
+        elif has_audio:
+            yield _clip(folder, entry, part, facts.get(entry.values["fname"].strip()))
+        else:
+            num_absent += 1
+    yield from absent_part(folder, _truth(part), num_absent, _audio(part))
+
+
+def _clip(
+    folder: CorpusFolder, entry: Entry, part: str, facts: JsonObject | None
+) -> ClipRow | Reject:
+    manifest, line = entry.place.manifest, entry.place.line
+    number = entry.values["fname"].strip()
+    try:
+        audio = folder.find_named([number], within=_audio(part).rstrip("/"))
+    except AudioLookupError as error:
+        return folder.reject(error.reason, error.detail, manifest, line=line, field="fname")
+    labels = (clean_text(text.replace("_", " "))[0] for text in entry.values["labels"].split(","))
+    tags = tuple(dict.fromkeys(filter(None, labels)))
+    if not tags:
+        return folder.reject(
+            Reason.MISSING_VALUE, "no label is given", manifest, line=line, field="labels"
+        )
+    known = facts or JsonObject()
+    return folder.clip(
+        f"{part}/{number}",
+        audio,
+        modality="sound",
+        place=entry.place,
+        tags=tags,
+        title=clean_text(str(known.get("title") or ""))[0] or None,
+        licence=licence_of(str(known.get("license") or "")),
+        attribution=clean_text(str(known.get("uploader") or ""))[0] or None,
+        split="test" if part == "eval" else _SPLITS.get(entry.values.get("split", "")),
+    )

@@ -1,0 +1,92 @@
+"""Sounds with captions in the WavCaps layout: one JSON file for each source of audio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import absent_part, json_objects
+from pipeline.data.corpora.fields import as_number
+from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.manifests import JsonObject, clean_text
+from pipeline.data.rejects import Reason
+from pipeline.data.schema import ClipRow, Reject
+
+LICENCE = "LicenseRef-WavCaps-academic-use"
+"""The corpus may be used for research only, whatever its sources say."""
+_MANIFEST = re.compile(r"(?:.*/)?(?P<source>[A-Za-z_]+)/(?:as|bbc|fsd|sb)_final(?:_2s)?\.json")
+
+
+class WavCaps:
+    """`json_files/<source>/*_final.json` beside folders of audio called `<source>`.
+
+    A row is found by its id in a folder of its source; sources without any audio are not read.
+    """
+
+    layout = "wavcaps"
+
+    def matches(self, folder: CorpusFolder) -> bool:
+        """Whether such files lie in `json_files`, and audio in the folder."""
+        return bool(folder.audio) and any(map(_MANIFEST.fullmatch, _jsons(folder)))
+
+    def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
+        """Every row of every source."""
+        read: set[tuple[str, str]] = set()
+        for name in _jsons(folder):
+            folder.claim(name)
+            match = _MANIFEST.fullmatch(name)
+            if match is None:
+                continue
+            source = match["source"]
+            place = _audio_folder(folder, source)
+            num_absent = 0
+            for item in json_objects(folder, name, "data"):
+                if isinstance(item, Reject):
+                    yield item
+                elif place is None:
+                    num_absent += 1
+                elif (source, str(item[1].get("id"))) not in read:
+                    read.add((source, str(item[1].get("id"))))
+                    yield _clip(folder, name, item, source, place)
+            yield from absent_part(folder, name, num_absent, source)
+
+
+def _jsons(folder: CorpusFolder) -> list[str]:
+    return [n for n in folder.names if n.startswith("json_files/") and n.endswith(".json")]
+
+
+def _audio_folder(folder: CorpusFolder, source: str) -> str | None:
+    for name in folder.audio:
+        for part in name.split("/")[:-1]:
+            if part in (source, f"{source}_flac"):
+                return part
+    return None
+
+
+def _clip(
+    folder: CorpusFolder, name: str, item: tuple[str, JsonObject], source: str, place: str
+) -> ClipRow | Reject:
+    index, record = item
+    stem = stem_of(str(record.get("id") or ""))
+    try:
+        audio = folder.find_named([stem], within=place)
+    except AudioLookupError as error:
+        return folder.reject(error.reason, error.detail, name, field=f"data[{index}].id")
+    caption, note = clean_text(str(record.get("caption") or ""))
+    if not caption:
+        return folder.reject(
+            Reason.MISSING_VALUE, "the caption is empty", name, field=f"data[{index}].caption"
+        )
+    duration = as_number(record.get("duration"))
+    return folder.clip(
+        f"{source}/{stem}",
+        audio,
+        modality="sound",
+        place=Place(name),
+        captions=(caption,),
+        declared_duration_s=duration if duration and duration > 0 else None,
+        licence=LICENCE,
+        attribution=clean_text(str(record.get("author") or ""))[0] or None,
+        notes=(note,) if note else (),
+    )
