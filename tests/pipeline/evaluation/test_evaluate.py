@@ -1,0 +1,114 @@
+"""An evaluation of a random bundle measures every form and writes what it says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from model.bundle import Bundle
+from model.synthesis import SynthesisError, Synthesizer
+from pipeline.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from pipeline.evaluation.results import write_evaluation
+from pipeline.storage import Folder, table_bytes
+from tests.factories.bundle import random_bundle
+
+RATE = 16_000
+TEXTS = {"speech": "seven", "sound": None, "music": None}
+SETTINGS = EvaluateSettings(per_modality=2, num_digits=1, num_flow_steps=1)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return random_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Folder:
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(6):
+        modality = list(TEXTS)[index % 3]
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, 0.1 * rng.normal(size=8000), RATE)
+        rows.append(
+            {
+                "clip_id": f"c/{index}",
+                "uri": str(path),
+                "start_s": None,
+                "end_s": None,
+                "modality": modality,
+                "language": "en" if modality == "speech" else None,
+                "split": "test",
+                "duration_s": 0.5,
+                "descriptions": ["noise"],
+                "transcript": TEXTS[modality] if index else "two words",
+            }
+        )
+    table = pa.Table.from_pylist(rows)
+    root = Folder.at(tmp_path / "data")
+    for name in ("clips", "descriptions"):
+        root.child(name).write_bytes("parts/part-00000.parquet", _columns(name, table))
+        root.child(name).finish({"stage": name})
+    return root
+
+
+def _columns(name: str, table: pa.Table) -> bytes:
+    own = ["descriptions", "transcript"]
+    kept = ["clip_id", *own] if name == "descriptions" else None
+    return table_bytes(table.select(kept) if kept else table.drop_columns(own))
+
+
+def measure(bundle: Bundle, data: Folder) -> Evaluation:
+    return evaluate(bundle, data, SETTINGS)
+
+
+def test_every_modality_and_form_is_measured(bundle: Bundle, data: Folder) -> None:
+    seen = []
+    evaluation = evaluate(bundle, data, SETTINGS, lambda done, total: seen.append((done, total)))
+    results = evaluation.results
+    assert seen == [(n, 6) for n in range(1, 7)]
+    assert set(results["codec"]) == set(results["generation"]) == set(TEXTS)
+    assert results["generation"]["sound"]["duration_ratio"] == pytest.approx(1.0, abs=1e-3)
+    assert results["intelligibility"]["digit_clips"] == 1
+    assert results["intelligibility"]["sentence_clips"] == 1
+    for item in evaluation.listenings:
+        assert item.reconstructed.shape == item.real.shape == (1, 8000)
+
+
+def test_the_same_bundle_and_seed_give_the_same_numbers(bundle: Bundle, data: Folder) -> None:
+    ours, again = measure(bundle, data).results, measure(bundle, data).results
+    for results in (ours, again):
+        for values in results["generation"].values():
+            values.pop("real_time_factor")
+    assert ours == again
+
+
+def test_a_clip_that_cannot_be_made_is_counted(
+    bundle: Bundle, data: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise SynthesisError("not finite")
+
+    monkeypatch.setattr(Synthesizer, "stream", fail)
+    results = measure(bundle, data).results
+    assert results["generation"]["music"]["failed"] == 2
+    assert results["generation"]["music"]["mel_fd"] is None
+    assert results["intelligibility"]["word_error_rate_generated"] == 1.0
+
+
+def test_results_samples_and_page_are_written(bundle: Bundle, data: Folder, tmp_path: Path) -> None:
+    write_evaluation(measure(bundle, data), tmp_path / "out", samples_per_modality=1)
+    written = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert written["bundle_digest"] == bundle.digest
+    wavs = sorted((tmp_path / "out" / "samples").glob("*.wav"))
+    assert len(wavs) == 9
+    samples, rate = soundfile.read(wavs[0])
+    assert rate == RATE
+    assert np.abs(samples).max() > 0
+    assert all(wav.with_suffix(".png").exists() for wav in wavs)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert page.count("data:audio/wav") == 9
+    assert "mel-FD" in page
