@@ -1,0 +1,193 @@
+"""The cost functions count what the code computes and the mask allows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.attention import arflow_mask
+from model.audiocalm import AudioCALM
+from model.batch import pack
+from model.config import PRESETS, ExpertConfig, ModelConfig
+from model.cost import (
+    batch_counts,
+    cache_bytes,
+    document_counts,
+    forward_work,
+    sampling_work,
+    sizes,
+    training_bytes,
+    training_work,
+)
+from model.generation import GenerationRequest, Sampler, SamplingOptions
+from model.layers import materialise
+from tests.factories.model import LOCAL_HEAD, random_document, random_model, tiny_config
+
+CONFIGS = {
+    "thin": tiny_config(),
+    "local": tiny_config(head=LOCAL_HEAD),
+    "window, expert everywhere": tiny_config(
+        window_blocks=2, expert=ExpertConfig(placement="both", attention_rank=4)
+    ),
+    "no expert, no voice": tiny_config(expert=ExpertConfig(placement="none"), speaker_id=None),
+}
+
+
+def documents(config: ModelConfig) -> list[Any]:
+    return [
+        random_document(config, 0, num_copies=2, num_blocks=5, modality="speech"),
+        random_document(config, 1, num_text=3, num_blocks=1),
+    ]
+
+
+def counted(run: Any) -> tuple[int, int]:
+    """Operations of matrix products of linear layers, and of all others."""
+    # torch counts no fused attention on the CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    by_operation = counter.get_flop_counts()["Global"]
+    linear = sum(n for op, n in by_operation.items() if str(op) in ("aten.mm", "aten.addmm"))
+    return linear, counter.get_total_flops() - linear
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_counts_of_documents_are_those_of_their_batch_and_mask(name: str) -> None:
+    config = CONFIGS[name]
+    batch = pack([documents(config), documents(config)[:1]], config, 90)
+    expected = sum(
+        (
+            document_counts(
+                config, len(d.token_ids), len(d.latents), d.num_copies, uses_expert=d.uses_expert
+            )
+            for d in [*documents(config), documents(config)[0]]
+        ),
+        start=document_counts(config, 0, 0, 0, uses_expert=False),
+    )
+    given = batch_counts(config, batch)
+    assert given == dataclasses.replace(expected, documents=3)
+    seen = slice(batch.backbone_length)
+    indices = (batch.document, batch.segment, batch.block, batch.copy)
+    mask = arflow_mask(*(index[:, seen] for index in indices), config.window_blocks)
+    assert given.pairs == mask[batch.document[:, seen] >= 0].sum()
+    assert given.noisy_frames == batch.flow_mask.sum()
+    assert given.noisy_blocks == len(batch.noisy_frames)
+    if config.expert.placement != "none":
+        assert given.expert_positions == batch.expert_mask.sum()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_work_of_a_training_step_is_what_torch_counts(name: str) -> None:
+    config = CONFIGS[name]
+    length = sum(d.length(config.head.kind) for d in documents(config))
+    batch = pack([documents(config)], config, length)
+    model = random_model(config).train()
+    linear, others = counted(lambda: model(batch))
+    work = forward_work(config, batch_counts(config, batch))
+    # torch counts every pair of the row; scores and sums of the local head are no linear layers.
+    backbone = config.backbone
+    dense_pairs = 4 * backbone.num_layers * backbone.num_heads * backbone.head_dim * length**2
+    assert work.total - work.attention == linear + others - dense_pairs
+    assert work.attention < dense_pairs
+    assert training_work(config, batch_counts(config, batch)).total == 3 * work.total
+
+
+@pytest.mark.parametrize("uses_expert", [False, True])
+@pytest.mark.parametrize("waits_for_stop", [False, True])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("thin", SamplingOptions(num_flow_steps=3)),
+        ("thin", SamplingOptions(num_flow_steps=2, solver="midpoint", guidance_scale=1.0)),
+        ("local", SamplingOptions(num_flow_steps=3)),
+        ("window, expert everywhere", SamplingOptions(num_flow_steps=1)),
+    ],
+)
+def test_work_of_sampling_is_what_torch_counts(
+    name: str, options: SamplingOptions, waits_for_stop: bool, uses_expert: bool
+) -> None:
+    config = CONFIGS[name]
+    model = random_model(config)
+    nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
+    asked = GenerationRequest(
+        token_ids=(1, 2, 3),
+        null_ids=(4, 5, 6),
+        uses_expert=uses_expert,
+        seed=0,
+        max_frames=20,
+        exact_frames=None if waits_for_stop else 20,
+        options=options,
+    )
+    sampler = Sampler(model)
+    list(sampler.generate(asked))
+    linear, others = counted(lambda: list(sampler.generate(asked)))
+    work = sampling_work(
+        config,
+        3,
+        20,
+        options,
+        uses_expert=uses_expert,
+        num_null=3,
+        waits_for_stop=waits_for_stop,
+    )
+    stop = config.backbone.hidden_dim * (config.backbone.hidden_dim + 1)
+    if waits_for_stop:
+        linear -= 2 * 20 * stop
+    in_head = 0.0
+    if config.head.kind == "local":
+        rows = 2 if options.guidance_scale != 1 else 1
+        in_head = rows * 20 * 3 * 2 * config.head.num_layers * config.head.hidden_dim * 2 * 2 * 4
+    assert linear == work.total - work.attention - in_head
+    # torch also counts masked pairs: in the prefill, in the window and in the fused pass.
+    assert work.attention + in_head <= others < 1.6 * (work.attention + in_head)
+
+
+@pytest.mark.parametrize("name", ["0.6b", "1.7b", "4b", "8b"])
+def test_sizes_are_those_of_the_published_models(name: str) -> None:
+    published = {"0.6b": 440e6, "1.7b": 1409e6, "4b": 3633e6, "8b": 6946e6}
+    counted_sizes = sizes(PRESETS[name])
+    assert counted_sizes.backbone == pytest.approx(published[name], rel=0.01)
+    assert counted_sizes.embedding == 151_936 * PRESETS[name].backbone.hidden_dim
+    assert 0.1 < counted_sizes.expert / counted_sizes.backbone < 0.25
+
+
+def test_sizes_add_up_to_the_model() -> None:
+    for config in CONFIGS.values():
+        assert sizes(config).total == sum(p.numel() for p in AudioCALM(config).parameters())
+
+
+def test_every_stage_shares_more() -> None:
+    by_stage = [training_bytes(1000, stage, 4) for stage in range(4)]
+    assert by_stage == [20_000, 8_000, 6_500, 5_000]
+    assert training_bytes(1000, 3, 1) == 20_000
+
+
+def test_cache_bytes_are_those_of_a_cache() -> None:
+    model = random_model()
+    state = Sampler(model).open(
+        GenerationRequest(
+            token_ids=(1, 2, 3), null_ids=(4,), uses_expert=False, seed=0, max_frames=4
+        )
+    )
+    rows, slots = state.cache.keys.shape[1], state.cache.keys.shape[3]
+    assert state.cache.size_bytes == rows * cache_bytes(model.config, slots, bytes_per_value=4)
+
+
+def test_a_model_on_the_meta_device_is_materialised_as_if_built_directly() -> None:
+    for config in CONFIGS.values():
+        torch.manual_seed(7)
+        direct = AudioCALM(config)
+        with torch.device("meta"):
+            model = AudioCALM(config)
+        assert all(p.is_meta for p in [*model.parameters(), *model.buffers()])
+        torch.manual_seed(7)
+        materialise(model)
+        expected = direct.state_dict()
+        assert model.state_dict().keys() == expected.keys()
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, expected[name]), name
