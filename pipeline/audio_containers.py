@@ -67,6 +67,21 @@ def parent_of(uri: str) -> tuple[Folder, str]:
     return _authority(f"{scheme}://{authority}").child(parent), name
 
 
+def table_schema(folder: Folder, name: str) -> pa.Schema:
+    """Columns and metadata of an Arrow or Parquet table.
+
+    Raises:
+        OSError: If the file cannot be read, or is no table.
+    """
+    try:
+        with folder.filesystem.open_input_file(folder.join(name)) as source:
+            if name.endswith(".parquet"):
+                return pq.ParquetFile(source).schema_arrow
+            return _arrow_reader(source).schema
+    except pa.ArrowException as error:
+        raise OSError(f"not a table: {error}") from error
+
+
 def table_batches(
     folder: Folder, name: str, columns: list[str] | None = None, first_row: int = 0
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -96,18 +111,24 @@ def _arrow_batches(
     path = folder.join(name)
     source = pa.memory_map(path) if folder.is_local else folder.filesystem.open_input_file(path)
     with source:
-        is_file = source.read(len(_ARROW_FILE_MAGIC)) == _ARROW_FILE_MAGIC
-        source.seek(0)
-        if is_file:
-            reader = pa.ipc.open_file(source)
+        reader = _arrow_reader(source)
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
             batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
         else:
-            batches = iter(pa.ipc.open_stream(source))
+            batches = iter(reader)
         row = 0
         for batch in batches:
             if row + batch.num_rows > first_row:
                 yield row, batch
             row += batch.num_rows
+
+
+def _arrow_reader(
+    source: pa.NativeFile,
+) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader:
+    is_file = source.read(len(_ARROW_FILE_MAGIC)) == _ARROW_FILE_MAGIC
+    source.seek(0)
+    return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
 
 
 def _parquet_batches(

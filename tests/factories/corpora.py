@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,20 @@ def write_corpus(folder: Path, files: Mapping[str, str | bytes | None]) -> Path:
         else:
             path.write_bytes(contents.encode() if isinstance(contents, str) else contents)
     return folder
+
+
+def write_tar(path: Path, members: Mapping[str, str | bytes | None]) -> Path:
+    """A tar of members by name: text, bytes, or None for a tone unlike all others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive, tempfile.TemporaryDirectory() as folder:
+        for seed, (name, contents) in enumerate(members.items()):
+            if contents is None:
+                contents = write_tone(Path(folder) / Path(name).name, seed=seed).read_bytes()
+            payload = contents.encode() if isinstance(contents, str) else contents
+            member = tarfile.TarInfo(name)
+            member.size = len(payload)
+            archive.addfile(member, io.BytesIO(payload))
+    return path
 
 
 def search(*folders: Path | str, layout: str | None = None, **facts: Any) -> Discovery:

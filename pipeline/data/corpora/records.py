@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,13 @@ _SEX = dict.fromkeys(("f", "female", "woman", "female_feminine"), "female") | di
     ("m", "male", "man", "male_masculine"), "male"
 )
 _SPLITS = dict.fromkeys(("dev", "valid", "val"), "validation") | {"eval": "test"}
+_SPLIT_NAME = re.compile(r"(?:train|validation|valid|val|dev|test|eval)(?![a-z])")
+
+
+def split_named(name: str) -> str | None:
+    """The split that the name of a file or folder begins with, as in `train-00000.tar`."""
+    match = _SPLIT_NAME.match(posixpath.basename(name).lower())
+    return _SPLITS.get(match[0], match[0]) if match else None
 
 
 def is_manifest_header(keys: Iterable[str]) -> bool:
@@ -66,6 +75,7 @@ class RecordReader:
             if audio is None:
                 audio, note = self._find(fields, near)
                 fields.notes.extend([note] if note else [])
+            fields.notes.extend(known.pop("notes", ()))
             values = self._values(fields) | known
             key = fields.text("id") or key or stem_of(audio)
             if values["start_s"] is not None and "id" not in fields.roles:

@@ -7,11 +7,13 @@ from pipeline.data.corpora.audiocaps import AudioCaps
 from pipeline.data.corpora.base import Corpus
 from pipeline.data.corpora.clotho import Clotho
 from pipeline.data.corpora.common_voice import CommonVoice
+from pipeline.data.corpora.emilia import Emilia
 from pipeline.data.corpora.esc50 import Esc50
 from pipeline.data.corpora.fma import Fma
 from pipeline.data.corpora.fsd50k import Fsd50k
 from pipeline.data.corpora.fsdd import Fsdd
 from pipeline.data.corpora.hifi_tts import HifiTts
+from pipeline.data.corpora.hugging_face import HuggingFace
 from pipeline.data.corpora.librispeech import LibriSpeech
 from pipeline.data.corpora.libritts import LibriTts
 from pipeline.data.corpora.ljspeech import LjSpeech
@@ -29,6 +31,7 @@ from pipeline.data.corpora.subtitles import TextBeside
 from pipeline.data.corpora.table import Table
 from pipeline.data.corpora.vctk import Vctk
 from pipeline.data.corpora.wavcaps import WavCaps
+from pipeline.data.corpora.webdataset import WebDataset
 
 SPECIFIC: tuple[Corpus, ...] = (
     LibriSpeech(),
@@ -36,6 +39,7 @@ SPECIFIC: tuple[Corpus, ...] = (
     Vctk(),
     CommonVoice(),
     HifiTts(),
+    Emilia(),
     Opencpop(),
     AudioCaps(),
     Clotho(),
@@ -51,9 +55,11 @@ SPECIFIC: tuple[Corpus, ...] = (
     Fsdd(),
     MusicCaps(),
     Esc50(),
+    HuggingFace(),
     Table(),
     Rows(),
     LjSpeech(),
+    WebDataset(),
 )
 """Layouts with a manifest or a naming scheme of their own; tried first, in every directory."""
 GENERIC: tuple[Corpus, ...] = (JsonSidecar(), TextBeside())
