@@ -18,7 +18,7 @@ from model.batch import TrainingBatch
 from model.config import ModelConfig
 from model.flow import EVALUATIONS_PER_STEP
 from model.sampling import SamplingOptions
-from model.sequence import CLEAN, NOISY, PADDING, PREFIX, document_length
+from model.sequence import PADDING, document_length
 
 BACKWARD_FACTOR = 3
 """Forward and backward of a training step relative to the forward; recomputation does not count."""
@@ -107,21 +107,21 @@ def document_counts(
 
 def batch_counts(config: ModelConfig, batch: TrainingBatch) -> Counts:
     """Counts of a packed batch, padding and filler rows left out."""
+    most = batch.speaker.shape[1]
     row = torch.arange(len(batch.document), device=batch.document.device)[:, None]
-    number = row * (int(batch.document.max()) + 1) + batch.document
+    number = row * most + batch.document
     is_used = (batch.document != PADDING) & batch.flow_mask.any(dim=1, keepdim=True)
+    slots = len(row) * most
+    kinds = torch.bincount((3 * number + batch.segment)[is_used], minlength=3 * slots)
+    routed = torch.bincount(number[is_used & batch.expert_mask], minlength=slots)
     total = Counts()
-    for document in number[is_used].unique().tolist():
-        mine = (number == document) & is_used
-        sizes = [int((mine & (batch.segment == part)).sum()) for part in (PREFIX, CLEAN, NOISY)]
-        num_text, num_frames, num_noisy = sizes
-        total += document_counts(
-            config,
-            num_text,
-            num_frames,
-            num_noisy // num_frames,
-            uses_expert=bool((mine & batch.expert_mask).any()),
-        )
+    sized = zip(kinds.view(-1, 3).tolist(), routed.tolist(), strict=True)
+    for (num_text, num_frames, num_noisy), num_routed in sized:
+        if num_frames:
+            copies = num_noisy // num_frames
+            total += document_counts(
+                config, num_text, num_frames, copies, uses_expert=num_routed > 0
+            )
     return total
 
 

@@ -119,7 +119,7 @@ class Training:
         }
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.engine = TrainEngine(model, settings, place.device)
-        self._costs = Costs.of(model, place.device, place.world_size)
+        self._costs = Costs.of(self._config, place.device, place.world_size)
         self._tracker = Tracker(plan.tracking if place.rank == 0 else None)
         self._samples = self._open_samples(shards, tokenizer)
         self._window = Window()
@@ -159,7 +159,7 @@ class Training:
         Raises:
             NonFiniteError: On every worker, before the weights changed.
         """
-        own = StepCounts.of(batch, wants_stop=self._wants_stop())
+        own = StepCounts.of(batch, self._config, wants_stop=self._wants_stop())
         counts = StepCounts.from_vector(self._summed(own.to_vector()))
         total = torch.zeros(VECTOR_LENGTH, dtype=torch.float64, device=self._place.device)
         for micro_batch in batch.micro_batches:

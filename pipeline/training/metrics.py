@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.audiocalm import AudioCALM
+from model.config import ModelConfig
+from model.cost import Counts, batch_counts, training_work
 from model.objective import VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
@@ -41,20 +42,27 @@ class StepCounts:
     cropped: float
     positions: float
     expert_positions: float
+    attention_pairs: float
+    noisy_frames: float
+    noisy_blocks: float
     row_positions: float
     stop_requests: float
 
     @classmethod
-    def of(cls, batch: StepBatch, *, wants_stop: bool) -> StepCounts:
+    def of(cls, batch: StepBatch, config: ModelConfig, *, wants_stop: bool) -> StepCounts:
         """Of one worker's part."""
         micro = batch.micro_batches
+        held = sum((batch_counts(config, part) for part in micro), start=Counts())
         return cls(
             flow_count=sum(float(part.flow_mask.sum()) for part in micro),
             stop_count=sum(float(part.stop_mask.sum()) for part in micro),
             documents=batch.num_documents,
             cropped=batch.num_cropped,
             positions=batch.num_positions,
-            expert_positions=sum(float(part.expert_mask.sum()) for part in micro),
+            expert_positions=held.expert_positions,
+            attention_pairs=held.pairs,
+            noisy_frames=held.noisy_frames,
+            noisy_blocks=held.noisy_blocks,
             row_positions=sum(part.num_positions for part in micro),
             stop_requests=float(wants_stop),
         )
@@ -117,37 +125,39 @@ class Costs:
     """Floating-point operations of training, and what the devices could do.
 
     Attributes:
-        per_position: Of one packed position: 6 per weight it passes through.
-        per_expert_position: More of it where the expert is called.
-        peak: All devices together; None where their speed is not known.
+        config: Of the model; `model.cost` counts from it.
+        peak: Operations a second of all devices together; None where their speed is not known.
     """
 
-    per_position: float
-    per_expert_position: float
+    config: ModelConfig
     peak: float | None
 
     @classmethod
-    def of(cls, model: AudioCALM, device: torch.device, world_size: int) -> Costs:
-        """Counted from the parameters; embedding look-ups and attention scores are left out."""
-        sizes: dict[bool, int] = {True: 0, False: 0}
-        for name, parameter in model.named_parameters():
-            if parameter.ndim >= 2 and "embed_tokens" not in name:
-                size = getattr(parameter, "ds_numel", parameter.numel())
-                sizes["expert" in name] += size
+    def of(cls, config: ModelConfig, device: torch.device, world_size: int) -> Costs:
+        """Of the workers of a run, which have equal devices."""
         peak = None
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)
             found = [speed for part, speed in _PEAK_FLOPS.items() if part in name]
             peak = found[0] * world_size if found else None
-        return cls(6.0 * sizes[False], 6.0 * sizes[True], peak)
+        return cls(config, peak)
 
     def utilisation(self, counts: StepCounts, seconds: float) -> float | None:
-        """Share of the devices' peak spent on positions that hold a document."""
+        """Share of the devices' peak spent on positions that hold a document.
+
+        Padding, recomputed layers and pairs that the mask forbids earn nothing.
+        """
         if self.peak is None or seconds <= 0:
             return None
-        done = counts.positions * self.per_position
-        done += counts.expert_positions * self.per_expert_position
-        return done / (seconds * self.peak)
+        held = Counts(
+            documents=int(counts.documents),
+            positions=int(counts.positions),
+            expert_positions=int(counts.expert_positions),
+            pairs=int(counts.attention_pairs),
+            noisy_frames=int(counts.noisy_frames),
+            noisy_blocks=int(counts.noisy_blocks),
+        )
+        return training_work(self.config, held).total / (seconds * self.peak)
 
 
 class MetricsLog:

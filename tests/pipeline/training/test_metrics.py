@@ -6,12 +6,14 @@ import json
 import pytest
 import torch
 
-from model.audiocalm import AudioCALM
+from model.batch import pack
 from model.config import MODALITIES
+from model.cost import document_counts, training_work
 from model.objective import VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
+from pipeline.training.feed import StepBatch
 from pipeline.training.metrics import METRICS, Costs, MetricsLog, StepCounts, Window
-from tests.factories.model import tiny_config
+from tests.factories.model import random_document, tiny_config
 
 
 def _counts(**changes: float) -> StepCounts:
@@ -36,7 +38,7 @@ def _sums(flow: float, count: float, stop: float, stop_count: float) -> torch.Te
     return vector
 
 
-FREE = Costs(0.0, 0.0, None)
+FREE = Costs(tiny_config(), None)
 
 
 def test_a_window_weighs_steps_by_what_they_hold():
@@ -63,21 +65,25 @@ def test_counts_survive_the_sum_over_workers():
     assert both == _counts(flow_count=7, stop_requests=1, documents=2)
 
 
-def test_utilisation_counts_six_operations_a_weight_and_position():
-    model = AudioCALM(tiny_config())
-    costs = Costs.of(model, torch.device("cpu"), 1)
-    assert costs.peak is None
-    inner = sum(
-        parameter.numel()
-        for name, parameter in model.named_parameters()
-        if parameter.ndim >= 2 and "embed_tokens" not in name and "expert" not in name
-    )
-    assert costs.per_position == 6 * inner
-    assert costs.per_expert_position > 0
-    known = dataclasses.replace(costs, peak=1e9)
-    counts = _counts(positions=100, expert_positions=50)
-    expected = (100 * costs.per_position + 50 * costs.per_expert_position) / (2.0 * 1e9)
-    assert known.utilisation(counts, 2.0) == pytest.approx(expected)
+def test_utilisation_is_the_work_of_the_documents_over_the_peak():
+    config = tiny_config()
+    assert Costs.of(config, torch.device("cpu"), 1).peak is None
+    documents = [
+        random_document(config, 0, modality="speech", num_copies=2),
+        random_document(config, 1, num_text=3),
+    ]
+    step = StepBatch(0, [pack([[d]], config, 64) for d in documents], 2, 0, 5 + 36 + 3 + 24)
+    counts = StepCounts.of(step, config, wants_stop=False)
+    assert counts.row_positions == 128
+    assert counts.expert_positions == 5 + 36
+    held = [
+        document_counts(config, 5, 12, 2, uses_expert=True),
+        document_counts(config, 3, 12, 1, uses_expert=False),
+    ]
+    expected = sum(training_work(config, one).total for one in held)
+    known = Costs(config, peak=1e9)
+    assert known.utilisation(counts, 2.0) == pytest.approx(expected / 2e9)
+    assert known.utilisation(counts, 0.0) is None
 
 
 def test_the_log_drops_what_a_lost_attempt_wrote(tmp_path):
