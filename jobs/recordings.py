@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.audio_io import read_audio
+from pipeline.audio_io import AudioError, read_audio
 from pipeline.data.speaker import embed_speaker
 from pipeline.errors import PipelineError
 
@@ -21,10 +21,13 @@ def recorded_voice(path: str | Path) -> list[float]:
     """Speaker embedding of one recording, by the encoder that training data is embedded with.
 
     Raises:
-        AudioError: If the file is not audio, or longer than two minutes.
-        VoiceError: If nothing in it is loud enough to tell a voice.
+        VoiceError: If the file is not audio, is longer than two minutes, or nothing in it is loud
+            enough to tell a voice.
     """
-    audio = read_audio(str(path), max_duration_s=_MAX_DURATION_S)
+    try:
+        audio = read_audio(str(path), max_duration_s=_MAX_DURATION_S)
+    except AudioError as error:
+        raise VoiceError(f"{path} cannot be heard: {error}") from error
     embedding = embed_speaker(audio.waveform, audio.sample_rate)
     if not np.any(embedding):
         raise VoiceError(f"{path} holds no voice that can be heard; record one closer")
@@ -35,7 +38,6 @@ def recorded_voices(folder: str | None) -> dict[str, list[float]]:
     """Speaker embedding of every recording in a folder, by file name without ending.
 
     Raises:
-        AudioError: If a file is not audio.
         VoiceError: If the folder has no recording, one holds no voice, or two share a name.
     """
     if folder is None:

@@ -177,11 +177,14 @@ class Folder:
             return False
         return self.read_bytes(COMPLETE).decode().strip() == sha256(self.read_bytes(CARD))
 
-    def card(self) -> dict[str, Any]:
+    def card(self, stage: str | None = None) -> dict[str, Any]:
         """The card of a complete directory.
 
+        Args:
+            stage: The stage that must have written it; None takes any.
+
         Raises:
-            IncompleteError: If the directory is missing or not complete.
+            IncompleteError: If the directory is missing, not complete, or of another stage.
         """
         if not self.is_complete:
             state = "is not complete" if self.exists() else "does not exist"
@@ -190,6 +193,11 @@ class Folder:
                 "run the stage that writes it"
             )
         card: dict[str, Any] = self.read_json(CARD)
+        if stage is not None and card.get("stage", stage) != stage:
+            raise IncompleteError(
+                f"{self.uri} is the output of `{card['stage']}`; "
+                f"give a directory that `{stage}` wrote"
+            )
         return card
 
 

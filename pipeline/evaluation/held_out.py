@@ -68,7 +68,7 @@ def choose(
 
 
 def _texts(descriptions: Folder) -> dict[str, tuple[str, str | None]]:
-    descriptions.card()
+    descriptions.card("describe")
     parts = descriptions.child("parts")
     table = read_tables(parts, parts.files(".parquet"), ["clip_id", "descriptions", "transcript"])
     return {row["clip_id"]: (row["descriptions"][0], row["transcript"]) for row in iter_rows(table)}
@@ -77,7 +77,7 @@ def _texts(descriptions: Folder) -> dict[str, tuple[str, str | None]]:
 def _candidates(
     clips: Folder, texts: dict[str, tuple[str, str | None]], max_duration_s: float, seed: int
 ) -> list[HeldOutClip]:
-    clips.card()
+    clips.card("ingest")
     parts = clips.child("parts")
     table = read_tables(parts, parts.files(".parquet"), _COLUMNS)
     found = [

@@ -67,7 +67,7 @@ class TrainShards:
 
     def __init__(self, folder: Folder, split: str = "train") -> None:
         self.folder = folder
-        self.card: dict[str, Any] = folder.card()
+        self.card: dict[str, Any] = folder.card("shard")
         version = self.card.get("schema_version")
         if version != SCHEMA_VERSION:
             raise IncompleteError(

@@ -67,6 +67,10 @@ def test_a_directory_is_complete_only_while_card_and_marker_agree(tmp_path: Path
     folder.write_json("dataset.json", {"a": 3})
     assert not folder.is_complete
     folder.finish({"a": 3})
+    folder.finish({"stage": "encode"})
+    assert folder.card("encode") == {"stage": "encode"}
+    with pytest.raises(IncompleteError, match="output of `encode`; give a directory that `shard`"):
+        folder.card("shard")
     folder.reopen()
     assert not folder.exists(COMPLETE)
 

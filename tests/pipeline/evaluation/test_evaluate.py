@@ -51,7 +51,7 @@ def data(tmp_path: Path) -> Folder:
     root = Folder.at(tmp_path / "data")
     for name in ("clips", "descriptions"):
         root.child(name).write_bytes("parts/part-00000.parquet", _columns(name, table))
-        root.child(name).finish({"stage": name})
+        root.child(name).finish({})
     return root
 
 

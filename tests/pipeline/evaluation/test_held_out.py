@@ -44,7 +44,7 @@ def prepared(tmp_path: Path) -> Folder:
     root = Folder.at(tmp_path)
     for name, table in (("clips", clips), ("descriptions", texts)):
         root.child(name).write_bytes("parts/part-00000.parquet", table_bytes(table))
-        root.child(name).finish({"stage": name})
+        root.child(name).finish({})
     return root
 
 
