@@ -31,7 +31,7 @@ from pipeline.training.metrics import Costs, MetricsLog, StepCounts, Window
 from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
 from pipeline.training.samples import Samples
 from pipeline.training.settings import TrainSettings
-from pipeline.training.setup import build_model, model_config, open_tokenizer
+from pipeline.training.setup import build_model, model_config, open_tokenizer, special_ids
 from pipeline.training.shards import TrainShards
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Training:
         shards = TrainShards(Folder.at(plan.shards))
         tokenizer = open_tokenizer(settings.model)
         self._config = model_config(settings.model, shards, tokenizer)
-        model = build_model(settings, self._config, shards)
+        model = build_model(settings, self._config, shards, special_ids(tokenizer))
         self.feed = Feed(
             shards,
             settings.feed,

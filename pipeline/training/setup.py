@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,19 @@ def model_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokeni
         raise SettingsError(f"model settings: {error}") from error
 
 
-def build_model(settings: TrainSettings, config: ModelConfig, shards: TrainShards) -> AudioCALM:
+def build_model(
+    settings: TrainSettings,
+    config: ModelConfig,
+    shards: TrainShards,
+    new_token_ids: Sequence[int] = (),
+) -> AudioCALM:
     """The model before its first step: seeded, with latent statistics and pretrained weights.
+
+    Args:
+        settings: Of the run.
+        config: Of the model.
+        shards: Training clips.
+        new_token_ids: The tokenizer's special tokens, which pretrained weights do not know.
 
     Raises:
         ValueError: If pretrained weights do not fit.
@@ -67,7 +79,7 @@ def build_model(settings: TrainSettings, config: ModelConfig, shards: TrainShard
         torch.from_numpy(shards.latent_mean), torch.from_numpy(shards.latent_std)
     )
     if settings.model.pretrained is not None:
-        load_qwen3(model, Path(settings.model.pretrained))
+        load_qwen3(model, Path(settings.model.pretrained), new_token_ids)
     if settings.optim.embedding_multiplier == 0:
         model.backbone.embed_tokens.weight.requires_grad_(False)
     return model
@@ -88,6 +100,11 @@ def _check_vocabulary(settings: ModelSettings, rows: int, tokenizer: Tokenizer) 
             tokenizer.name,
             tokenizer.vocab_size,
         )
+
+
+def special_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that a tokenizer adds to its text vocabulary."""
+    return tokenizer.audio_id, tokenizer.speaker_id, tokenizer.null_id, tokenizer.pad_id
 
 
 def _merged(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

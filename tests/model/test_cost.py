@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,7 +25,6 @@ from model.cost import (
     training_work,
 )
 from model.generation import GenerationRequest, Sampler, SamplingOptions
-from model.layers import materialise
 from tests.factories.model import LOCAL_HEAD, random_document, random_model, tiny_config
 
 CONFIGS = {
@@ -176,18 +174,3 @@ def test_cache_bytes_are_those_of_a_cache() -> None:
     )
     rows, slots = state.cache.keys.shape[1], state.cache.keys.shape[3]
     assert state.cache.size_bytes == rows * cache_bytes(model.config, slots, bytes_per_value=4)
-
-
-def test_a_model_on_the_meta_device_is_materialised_as_if_built_directly() -> None:
-    for config in CONFIGS.values():
-        torch.manual_seed(7)
-        direct = AudioCALM(config)
-        with torch.device("meta"):
-            model = AudioCALM(config)
-        assert all(p.is_meta for p in [*model.parameters(), *model.buffers()])
-        torch.manual_seed(7)
-        materialise(model)
-        expected = direct.state_dict()
-        assert model.state_dict().keys() == expected.keys()
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, expected[name]), name

@@ -294,6 +294,31 @@ def test_rows_hold_every_document_once_and_never_too_much(tmp_path):
     assert pack_rows(plans[::-1], 192) == rows
 
 
+def test_under_the_local_head_noisy_copies_take_no_room_in_a_row(tmp_path):
+    write_shards(tmp_path, mixed_clips())
+    settings = FeedSettings.model_validate(
+        {"documents_per_step": 8, "pack_length": 192, "num_noisy_copies": 3, **PLAIN}
+    )
+    head = dataclasses.replace(CONFIG.head, kind="local", head_dim=8)
+    shards = TrainShards(Folder.at(tmp_path))
+
+    def step_of(config: ModelConfig) -> tuple[Feed, StepBatch]:
+        feed = Feed(shards, settings, config, TOKENIZER, 7)
+        return feed, feed.batch(0)
+
+    _, thin = step_of(CONFIG)
+    feed, local = step_of(dataclasses.replace(CONFIG, head=head))
+    assert local.num_positions < 0.6 * thin.num_positions
+    assert len(local.micro_batches) <= len(thin.micro_batches)
+    lengths = [plan.length for row in feed.rows(0) for plan in row]
+    assert sum(lengths) == local.num_positions
+    for micro in local.micro_batches:
+        assert micro.backbone_length == 192
+        inside = micro.document[:, :192] >= 0
+        frames = (micro.document[:, 192:] >= 0).sum()
+        assert frames == micro.flow_mask.sum() == 3 * (inside & (micro.segment[:, :192] == 1)).sum()
+
+
 def test_damage_found_in_the_background_is_raised_in_the_loop(tmp_path):
     write_shards(tmp_path, mixed_clips(6))
     shard = tmp_path / "shards" / "train-00000.tar"
