@@ -111,7 +111,7 @@ class CorpusFolder:
     @cached_property
     def files(self) -> list[str]:
         """Names of files directly in the directory."""
-        return [name for name in self.names if "/" not in name]
+        return self._by_folder.get("", [])
 
     @cached_property
     def name_set(self) -> frozenset[str]:
@@ -125,11 +125,7 @@ class CorpusFolder:
 
     def having(self, *suffixes: str, within: str = "") -> list[str]:
         """Names directly in the directory, or in one below it, with one of the endings."""
-        return [
-            name
-            for name in self.names
-            if posixpath.dirname(name) == within and suffix_of(name) in suffixes
-        ]
+        return [name for name in self._by_folder.get(within, ()) if suffix_of(name) in suffixes]
 
     def uri(self, name: str = "") -> str:
         """Path, or percent-encoded URI, of a file, of `archive.tar#member`, or of the corpus."""
@@ -318,6 +314,13 @@ class CorpusFolder:
         ]
         found = {licence for text in texts for licence in licences_in(text)}
         return found.pop() if len(found) == 1 else None
+
+    @cached_property
+    def _by_folder(self) -> dict[str, list[str]]:
+        folders: dict[str, list[str]] = {}
+        for name in self.names:
+            folders.setdefault(name.rpartition("/")[0], []).append(name)
+        return folders
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
