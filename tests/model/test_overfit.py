@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -32,6 +33,10 @@ CONFIG = ModelConfig(
     speaker_dim=4,
     speaker_id=30,
 )
+LOCAL_HEAD = HeadConfig(
+    kind="local", hidden_dim=64, num_layers=3, head_dim=16, time_embedding_dim=32
+)
+CONFIGS = {"thin": CONFIG, "local": dataclasses.replace(CONFIG, head=LOCAL_HEAD)}
 NULL_IDS = (31, 29)
 NUM_STEPS = 260
 PEAK_RATE = 3e-3
@@ -83,18 +88,19 @@ def sampled_document(clip: Clip, generator: torch.Generator) -> Document:
     )
 
 
-@pytest.fixture(scope="module")
-def trained() -> AudioCALM:
+@pytest.fixture(scope="module", params=CONFIGS)
+def trained(request: pytest.FixtureRequest) -> AudioCALM:
+    config = CONFIGS[request.param]
     torch.manual_seed(0)
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(2)
-    model = AudioCALM(CONFIG).train()
+    model = AudioCALM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
     for step in range(NUM_STEPS):
         rate = PEAK_RATE * min(1, (step + 1) / 20) * (1 - step / NUM_STEPS) ** 0.5
         optimizer.param_groups[0]["lr"] = rate
         rows = [[sampled_document(clip, generator) for clip in clips()]]
-        batch = pack(rows, CONFIG, 256)
+        batch = pack(rows, config, 256 if request.param == "thin" else 80)
         sums = losses(model(batch), batch)
         optimizer.zero_grad()
         loss_from(sums, sums.flow_count, sums.stop_count, stop_weight=0.3).backward()
