@@ -40,6 +40,9 @@ class Fma:
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every row of the subsets that are there."""
         name = f"{METADATA}/tracks.csv"
+        if not _sizes(folder):
+            yield folder.reject(Reason.MISSING_AUDIO, "none of fma_small to fma_full is there")
+            return
         for other in folder.names:
             if other.startswith(f"{METADATA}/"):
                 folder.claim(other)

@@ -123,3 +123,31 @@ def test_layouts_have_names_of_their_own():
     assert [layout_named(name).layout for name in layouts] == layouts
     with pytest.raises(ValueError, match="no corpus layout 'nothing'"):
         layout_named("nothing")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"",
+        lambda text: text[: len(text) // 2],
+        lambda text: b"\xff\xfe\0" + text,
+        lambda text: text.replace(b"\n", b"\t\n"),
+        lambda text: b"[" * 200,
+        lambda text: b"[1]\n",
+        lambda text: b'{"data": {"1": [null]}, "paths": 3}\n',
+        None,
+    ],
+    ids=["empty", "half", "utf16", "cells", "deep", "list", "object", "gone"],
+)
+def test_damaged_manifests_never_raise(tmp_path, damage):
+    folder = write_published(tmp_path / "in")
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix not in (".wav", ".flac", ".mp3"):
+            text = path.read_bytes()
+            path.write_bytes(damage(text)) if damage else path.unlink()
+    for corpus in (*SPECIFIC, *GENERIC, LAST_RESORT):
+        for name in (corpus.layout, "esc50"):
+            if (folder / name).is_dir():
+                found = search(folder / name, layout=corpus.layout, default_modality="sound")
+                assert len(found.corpora) <= 1
+    search(folder, default_modality="sound")
