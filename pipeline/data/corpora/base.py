@@ -239,15 +239,7 @@ class CorpusFolder:
             )
         digest = digest_of([audio, chosen, {k: v for k, v in fields.items() if k != "notes"}])
         if key in self._seen:
-            first, first_place = self._seen[key]
-            how = "alike" if first == digest else "differently"
-            return self.reject(
-                Reason.DUPLICATE_ID if first == digest else Reason.CONFLICT,
-                f"{key!r} is already described, {how}, at {first_place}, which is kept",
-                place.manifest,
-                key=key,
-                line=place.line,
-            )
+            return self._reject_repeat(key, digest, place)
         self._seen[key] = digest, place
         row = ClipRow(
             clip_id=f"{self.name}/{key}",
@@ -265,6 +257,17 @@ class CorpusFolder:
             licence=facts.licence or row.licence or self.licence or facts.default_licence,
             attribution=facts.attribution or row.attribution,
             speaker=f"{self.name}/{row.speaker}" if row.speaker else None,
+        )
+
+    def _reject_repeat(self, key: str, digest: str, place: Place) -> Reject:
+        first, first_place = self._seen[key]
+        how = "alike" if first == digest else "differently"
+        return self.reject(
+            Reason.DUPLICATE_ID if first == digest else Reason.CONFLICT,
+            f"{key!r} is already described, {how}, at {first_place}, which is kept",
+            place.manifest,
+            key=key,
+            line=place.line,
         )
 
     def reject(
