@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import options
-from jobs.demo_plan import Step, next_commands, plan
+from jobs.demo_plan import Step, next_commands, plan, summary_lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,9 +44,8 @@ def _demo(parsed: argparse.Namespace) -> None:
             seconds[step.name] = round(time.monotonic() - started, 1)
     samples = {step.name.removeprefix("generate "): step.sample for step in steps if step.sample}
     summary = write_summary(out, seconds, samples)
-    print(f"\n{summary}\n\nlisten: {out / 'report.html'}\n\nnext:")
-    for command in next_commands(out):
-        print(f"  {command}")
+    lines = [*summary_lines(summary), "", f"listen: {out / 'report.html'}", "", "next:"]
+    print("", *lines, *(f"  {command}" for command in next_commands(out)), sep="\n")
 
 
 def _run(step: Step) -> None:

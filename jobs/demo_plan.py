@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -27,6 +28,8 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 }
 """One clip of each modality, in words that the starter corpus has taught."""
 
+_SHOWN = ("--description", "--transcript")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -35,12 +38,12 @@ class Step:
     Attributes:
         name: Under which its seconds are reported.
         words: The command line after `audiocalm`.
-        sample: WAV file that it writes, if it generates one.
+        sample: WAV file that it generates, and the words it is made from.
     """
 
     name: str
     words: list[str]
-    sample: Path | None = None
+    sample: tuple[Path, str] | None = None
 
 
 def plan(
@@ -63,35 +66,23 @@ def plan(
     clips, shards = str(out / "data" / "clips"), str(out / "data" / "train-shards")
     codec_run, bundle = out / "codec-training", str(out / "bundle")
     codec = str(codec_run / "codec")
+    for_codec, for_train = _config("codec", codec_steps), _config("train", train_steps)
+    from_shards = ["--shards", shards, "--codec", codec, "--set", "sample.every=100"]
     lines = [
         ["starter-corpus", "--out", corpus, "--minutes", f"{minutes:g}", "--seed", str(seed)],
         ["ingest", "--input", corpus, "--output", clips],
-        [
-            "train-codec",
-            "--clips",
-            clips,
-            "--output",
-            str(codec_run),
-            *_config("codec", codec_steps),
-        ],
+        ["train-codec", "--clips", clips, "--output", str(codec_run), *for_codec],
         ["prepare", "--input", corpus, "--codec", codec, "--output", data, *_config("prepare")],
-        [
-            "train",
-            "--shards",
-            shards,
-            "--codec",
-            codec,
-            "--output",
-            training,
-            *_config("train", train_steps),
-        ],
+        ["train", *from_shards, "--output", training, *for_train],
         ["export", "--run", training, "--codec", codec, "--output", bundle],
     ]
     steps = [Step(line[0], line) for line in lines]
     for modality, prompt in PROMPTS.items():
         wav = out / "samples" / f"{modality}.wav"
         line = ["generate", f"--bundle={bundle}", *prompt, f"--seed={seed}", f"--out={wav}"]
-        steps.append(Step(f"generate {modality}", line, wav))
+        asked = [word.partition("=") for word in prompt]
+        text = " ".join(said for option, _, said in asked if option in _SHOWN)
+        steps.append(Step(f"generate {modality}", line, (wav, text)))
     measure = ["evaluate", "--bundle", bundle, "--data", data, "--output", str(out / "evaluation")]
     steps.append(Step("evaluate", [*measure, "--set", "per_modality=4", "--set", "num_digits=8"]))
     return steps
@@ -100,6 +91,24 @@ def plan(
 def _config(kind: str, num_steps: int | None = None) -> list[str]:
     recipe = ["--config", str(CONFIGS / f"{kind}_tiny_cpu.yaml")]
     return recipe if num_steps is None else [*recipe, "--set", f"optim.num_steps={num_steps}"]
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The summary for a terminal."""
+    codec, model = summary["codec"], summary["model"]
+    minutes = {name: 60 * hours for name, hours in summary["hours"]["by_modality"].items()}
+    lines = ["audio: " + ", ".join(f"{name} {value:.1f} min" for name, value in minutes.items())]
+    for stage, counts in summary["stages"].items():
+        read, written, rejected = (counts[name] for name in ("read", "written", "rejected"))
+        lines.append(f"{stage}: {read} read = {written} written + {rejected} rejected")
+    first, last = model["first"]["loss/flow"], model["last"]["loss/flow"]
+    return [
+        *lines,
+        f"codec loss: {codec['loss_first']:.3f} -> {codec['loss_last']:.3f}, "
+        f"{codec['steps']} steps",
+        f"model flow loss: {first:.3f} -> {last:.3f}, {model['steps']} steps",
+        f"seconds: {sum(summary['seconds'].values()):.0f}",
+    ]
 
 
 def next_commands(out: Path) -> list[str]:

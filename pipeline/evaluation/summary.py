@@ -26,14 +26,14 @@ _CODEC_TERMS = ("total", "mel", "log_magnitude")
 
 
 def write_summary(
-    run: Path, seconds: Mapping[str, float], samples: Mapping[str, Path]
+    run: Path, seconds: Mapping[str, float], samples: Mapping[str, tuple[Path, str]]
 ) -> dict[str, Any]:
     """Write `summary.json`, the curves and `report.html` of a run's folder.
 
     Args:
         run: Folder with `data/`, `codec-training/`, `training/`, `bundle/` and `evaluation/`.
         seconds: Wall seconds by step.
-        samples: Generated WAV files by name.
+        samples: Generated WAV files by name, each with the words it was made from.
 
     Returns:
         The summary, as in the file.
@@ -51,10 +51,7 @@ def write_summary(
         "evaluation": json.loads((run / "evaluation" / "results.json").read_text("utf-8")),
     }
     figures = [_codec_curve(run), _model_curve(run)]
-    cards = [
-        sample_card(f"generated: {name}", "by `audiocalm generate`", wav)
-        for name, wav in samples.items()
-    ]
+    cards = [sample_card(f"generated: {name}", text, wav) for name, (wav, text) in samples.items()]
     cards += _reconstructions(run)
     write_report(
         Report("AudioCALM: demo", LEAD, cards, figures, _tables(summary)), run / "report.html"
