@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -42,7 +43,7 @@ class Sampler:
         self._schedules: dict[FlowPath, FlowSchedule] = {}
         model.backbone.join()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def open(self, request: GenerationRequest) -> GenerationState:
         """State of a request before its first block: its prefix and prompt are in the cache.
 
@@ -75,8 +76,11 @@ class Sampler:
         for members in groups.values():
             chosen = [states[index] for index in members]
             schedules = [self._schedule(state.request.options) for state in chosen]
-            blocks = self._block_step(chosen, schedules).run()
-            outputs.update(zip(members, blocks, strict=True))
+            with torch.inference_mode():
+                blocks = self._block_step(chosen, schedules).run()
+            for member, block in zip(members, blocks, strict=True):
+                # Callers get ordinary tensors.
+                outputs[member] = dataclasses.replace(block, latents=block.latents.clone())
         return [outputs[index] for index in range(len(states))]
 
     def generate(self, request: GenerationRequest) -> Iterator[BlockOutput]:
