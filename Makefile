@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-fast lint format bench serve lock clean
+.PHONY: help setup demo test test-fast lint format bench bench-model serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -44,6 +44,9 @@ format: setup  ## rewrite to the project's format
 
 bench: setup  ## measure; prints a table for BENCHMARKS.md
 	$(BIN)/python -m tests.bench
+
+bench-model: setup  ## sampler and training step of the tiny preset
+	$(BIN)/python -m tests.bench model
 
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

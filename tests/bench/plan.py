@@ -1,0 +1,68 @@
+"""`python -m tests.bench.plan`: parameters, memory and operations of every preset, as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from model.config import PRESETS, ModelConfig
+from model.cost import (
+    cache_bytes,
+    document_counts,
+    sampling_work,
+    sizes,
+    training_bytes,
+    training_work,
+)
+from model.sampling import SamplingOptions
+
+WORKERS = 8
+FRAME_RATE = {"tiny": 25.0}
+PAPER_FRAME_RATE = 44_100 / 4096
+TEXT = 80
+SECONDS = 30
+STAGES = (0, 1, 2, 3)
+
+
+def main() -> None:
+    """Print the table."""
+    head = ["preset", "parameters", "expert"]
+    head += [f"GB a worker, ZeRO-{stage}" for stage in STAGES]
+    head += ["KV kB a second", "training TFLOP a second", "thin, TFLOP a second"]
+    head += ["local, TFLOP a second"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for name, config in PRESETS.items():
+        print(f"| {' | '.join(cells(name, config))} |")
+    print(
+        f"\n{WORKERS} workers; bf16 weights and gradients, float32 master weights, moments and "
+        f"average, without activations. {SECONDS} s of audio, {TEXT} tokens of text, one noisy "
+        "copy. Sampling: 16 steps with guidance, not speech; speech adds the expert's share. KV: "
+        "bf16, one row; guidance has two. A second is of audio."
+    )
+
+
+def cells(name: str, config: ModelConfig) -> list[str]:
+    """One row."""
+    count = sizes(config)
+    rate = FRAME_RATE.get(name, PAPER_FRAME_RATE)
+    frames = round(SECONDS * rate) // config.frames_per_block * config.frames_per_block
+    duration_s = frames / rate
+    document = document_counts(config, TEXT, frames, 1, uses_expert=False)
+    memory = [training_bytes(count.total, stage, WORKERS) / 1e9 for stage in STAGES]
+    local = dataclasses.replace(config, head=dataclasses.replace(config.head, kind="local"))
+    sampling = [
+        sampling_work(kind, TEXT, frames, SamplingOptions(), uses_expert=False).total
+        for kind in (config, local)
+    ]
+    return [
+        name,
+        f"{count.total / 1e6:,.0f} M",
+        f"{100 * count.expert / count.total:.0f} %",
+        *(f"{size:.1f}" for size in memory),
+        f"{cache_bytes(config, rate) / 1e3:.0f}",
+        f"{training_work(config, document).total / duration_s / 1e12:.3f}",
+        *(f"{work / duration_s / 1e12:.4f}" for work in sampling),
+    ]
+
+
+if __name__ == "__main__":
+    main()
