@@ -20,7 +20,7 @@ class CodecOptimConfig(OptimConfig):
     """`OptimConfig` with the defaults of codec training."""
 
     num_steps: int = 1000
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warmup_steps: int = 50
     decay_share: float = 1.0
     final_share: float = 0.05
