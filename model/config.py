@@ -75,6 +75,12 @@ class ExpertConfig:
         if self.attention_rank <= 0:
             raise ValueError(f"attention_rank {self.attention_rank} must be positive")
 
+    def routes(self, modality: str, *, is_singing: bool = False) -> bool:
+        """Whether a document of that modality passes through the expert; singing is a label of
+        its own, whatever the modality."""
+        label = "singing" if is_singing else modality
+        return self.placement != "none" and label in self.labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:

@@ -120,7 +120,7 @@ class Synthesizer:
         generation = GenerationRequest(
             token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
             null_ids=tuple(null_ids(tokenizer)),
-            uses_expert=_uses_expert(config, modality, is_singing=request.is_singing),
+            uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
             seed=request.seed,
             max_frames=lengths.max_frames,
             min_frames=lengths.min_frames,
@@ -228,11 +228,6 @@ def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:
     for row, block in enumerate(blocks):
         groups.setdefault(block.num_valid_frames, []).append(row)
     return list(groups.values())
-
-
-def _uses_expert(config: ModelConfig, modality: str, *, is_singing: bool) -> bool:
-    label = "singing" if is_singing else modality
-    return config.expert.placement != "none" and label in config.expert.labels
 
 
 def _speaker(

@@ -134,8 +134,6 @@ class DocumentSampler:
         is_noised = _draw(generator) < settings.history_noise_share
         scale = _draw(generator) * settings.history_noise_max * is_noised
         voice = None if plan.voice is None else self._shards.embedding(plan.voice)
-        label = "singing" if row["is_singing"] else row["modality"]
-        expert = self._config.expert
         return Document(
             token_ids=torch.tensor(plan.token_ids),
             latents=latents,
@@ -150,7 +148,9 @@ class DocumentSampler:
             ),
             num_valid_frames=plan.stop - plan.start,
             modality=row["modality"],
-            uses_expert=expert.placement != "none" and label in expert.labels,
+            uses_expert=self._config.expert.routes(
+                row["modality"], is_singing=bool(row["is_singing"])
+            ),
             speaker=None if voice is None else torch.from_numpy(voice),
             has_stop=plan.stop == row["num_frames"],
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jaxtyping import TypeCheckError
 
-from model.config import PRESETS, ModelConfig, model_config_from_dict, preset, to_dict
+from model.config import PRESETS, ExpertConfig, ModelConfig, model_config_from_dict, preset, to_dict
 from model.text import ByteTokenizer
 
 
@@ -72,3 +72,12 @@ def test_values_out_of_range_are_refused(path: tuple[str, ...], value: Any, mess
 def test_an_unknown_preset_names_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"no model preset '2b'; there are tiny, 0.6b"):
         preset("2b")
+
+
+def test_the_expert_is_chosen_by_the_label_of_the_document() -> None:
+    expert = ExpertConfig(labels=("speech",))
+    assert expert.routes("speech")
+    assert not expert.routes("music")
+    assert not expert.routes("speech", is_singing=True)
+    assert ExpertConfig(labels=("singing",)).routes("music", is_singing=True)
+    assert not ExpertConfig(placement="none").routes("speech")
