@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import SettingsError
@@ -31,7 +32,12 @@ _OPERATIONAL = {
 """Settings that may change between restarts: they leave the weights as they are."""
 
 
-def train_codec(settings: TrainCodecSettings, clips: Folder, output: Folder) -> dict[str, Any]:
+def train_codec(
+    settings: TrainCodecSettings,
+    clips: Folder,
+    output: Folder,
+    worker_setup: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Train a codec on Ray Train; the same call again goes on, or says that it is done.
 
     Args:
@@ -39,6 +45,7 @@ def train_codec(settings: TrainCodecSettings, clips: Folder, output: Folder) -> 
         clips: Complete `clips/` directory.
         output: Receives `codec/`, `checkpoints/`, `reconstructions/`, `metrics.json` and the
             resolved settings.
+        worker_setup: Called first in every worker, for its log.
 
     Returns:
         The metrics, as in `metrics.json`.
@@ -48,7 +55,7 @@ def train_codec(settings: TrainCodecSettings, clips: Folder, output: Folder) -> 
         SettingsError: If the output belongs to a run with other settings or clips.
         PipelineError: If the workers failed more often than the recipe allows.
     """
-    clips.card()
+    clips.card("ingest")
     identity = {
         "settings": digest_of(settings.model_dump(mode="json", exclude=_OPERATIONAL)),
         "clips": clips.read_bytes(COMPLETE).decode().strip(),
@@ -68,7 +75,17 @@ def train_codec(settings: TrainCodecSettings, clips: Folder, output: Folder) -> 
         {"audiocalm.job": "train-codec"},
     )
     with closing_run(run):
-        _fit(settings, clips, output, run)
+        _fit(
+            settings,
+            output.child(_RAY),
+            {
+                "settings": settings.model_dump(mode="json"),
+                "clips": clips.uri,
+                "output": output.uri,
+                "run": None if run is None else (run.uri, run.run_id),
+                "setup": worker_setup,
+            },
+        )
     metrics: dict[str, Any] = output.read_json(METRICS)
     return metrics
 
@@ -86,19 +103,11 @@ def _claim(output: Folder, identity: dict[str, str]) -> None:
             )
 
 
-def _fit(
-    settings: TrainCodecSettings, clips: Folder, output: Folder, run: RunReference | None
-) -> None:
+def _fit(settings: TrainCodecSettings, storage: Folder, config: dict[str, Any]) -> None:
     resources = settings.resources
-    storage = output.child(_RAY)
     run_group(
         _worker_main,
-        {
-            "settings": settings.model_dump(mode="json"),
-            "clips": clips.uri,
-            "output": output.uri,
-            "run": None if run is None else (run.uri, run.run_id),
-        },
+        config,
         folder=storage,
         num_workers=resources.workers,
         resources={"CPU": resources.cpus_per_worker} | ({"GPU": 1} if resources.use_gpu else {}),
@@ -113,6 +122,8 @@ def _worker_main(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
+    if config["setup"] is not None:
+        config["setup"]()
     quiet_reports()
     context = ray.train.get_context()
     if torch.cuda.is_available():
