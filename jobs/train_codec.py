@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.options import main_of, parser, run, settings_from
+from jobs.options import configure_log, main_of, parser, run, settings_from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         settings = settings_from(TrainCodecSettings, options)
         with ray_cluster():
-            metrics = train_codec(settings, Folder.at(options.clips), Folder.at(options.output))
+            clips, output = Folder.at(options.clips), Folder.at(options.output)
+            metrics = train_codec(settings, clips, output, configure_log)
         print(
             f"codec in {options.output}/codec: loss {metrics['loss_first']:.3f} -> "
             f"{metrics['loss_last']:.3f}, validation {metrics['validation']['total']:.3f}"
