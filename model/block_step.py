@@ -238,7 +238,8 @@ class ThinBlockStep(BlockStep):
             self.model.backbone.rotary(both, self.model.dtype),
             self.cache.fused_attention(),
         )
-        return hidden[:, self.frames :]
+        # Contiguous, or the head's first product becomes one for every row.
+        return hidden[:, self.frames :].contiguous()
 
 
 class LocalBlockStep(BlockStep):
