@@ -295,45 +295,6 @@ def test_the_seed_decides() -> None:
     assert (first - other).abs().max() > 0.1
 
 
-def test_requests_of_equal_solver_work_share_their_passes() -> None:
-    model = prepared_model(tiny_config())
-    sampler = Sampler(model)
-    calls = []
-    model.backbone.register_forward_hook(lambda *_: calls.append(1))
-    # Of different age: the fused write of one must not cost the other a pass.
-    states = [sampler.open(request(1))]
-    sampler.step(states)
-    states.append(sampler.open(voiced(2)))
-    calls.clear()
-    sampler.step(states)
-    assert len(calls) == 3
-
-
-def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
-    model = prepared_model(tiny_config())
-    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
-    sampler = Sampler(model)
-    calls = []
-    model.backbone.register_forward_hook(lambda *_: calls.append(1))
-    for asked, expected in ((request(), 1 + 4 * 3), (request(exact_frames=None), 1 + 4 * (3 + 1))):
-        calls.clear()
-        latents_of(sampler, asked)
-        assert len(calls) == expected
-
-
-def test_under_the_local_head_the_backbone_runs_once_a_block() -> None:
-    model = prepared_model(tiny_config(head=LOCAL_HEAD))
-    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
-    sampler = Sampler(model)
-    calls: list[int] = []
-    model.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
-    # The last of four blocks is written only where the stop decision reads it.
-    for asked, blocks in ((request(), 3), (request(exact_frames=None), 4)):
-        calls.clear()
-        latents_of(sampler, asked)
-        assert calls == [len(asked.token_ids)] + [4] * blocks
-
-
 def test_the_expert_is_not_called_for_a_request_that_does_not_use_it() -> None:
     model = prepared_model(tiny_config())
     calls = []

@@ -1,0 +1,65 @@
+"""How many passes of the backbone a block costs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from model.generation import GenerationRequest, Sampler, SamplingOptions
+from tests.factories.model import AUDIO_ID, LOCAL_HEAD, NULL_ID, random_model, tiny_config
+
+
+def request(seed: int = 0, exact_frames: int | None = 16) -> GenerationRequest:
+    return GenerationRequest(
+        token_ids=(3, 1, 4, 1, 5, AUDIO_ID),
+        null_ids=(NULL_ID, AUDIO_ID),
+        uses_expert=False,
+        seed=seed,
+        max_frames=16,
+        exact_frames=exact_frames,
+        options=SamplingOptions(num_flow_steps=3),
+    )
+
+
+def run(sampler: Sampler, asked: GenerationRequest) -> None:
+    assert sum(block.num_valid_frames for block in sampler.generate(asked)) == 16
+
+
+def test_requests_of_equal_solver_work_share_their_passes() -> None:
+    model = random_model(tiny_config())
+    sampler = Sampler(model)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    # Of different age: the fused write of one must not cost the other a pass.
+    states = [sampler.open(request(1))]
+    sampler.step(states)
+    states.append(sampler.open(dataclasses.replace(request(2), uses_expert=True)))
+    calls.clear()
+    sampler.step(states)
+    assert len(calls) == 3
+
+
+def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
+    model = random_model(tiny_config())
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
+    sampler = Sampler(model)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    for asked, expected in ((request(), 1 + 4 * 3), (request(exact_frames=None), 1 + 4 * (3 + 1))):
+        calls.clear()
+        run(sampler, asked)
+        assert len(calls) == expected
+
+
+def test_under_the_local_head_the_backbone_runs_once_a_block() -> None:
+    model = random_model(tiny_config(head=LOCAL_HEAD))
+    torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
+    sampler = Sampler(model)
+    calls: list[int] = []
+    model.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
+    # The last of four blocks is written only where the stop decision reads it.
+    for asked, blocks in ((request(), 3), (request(exact_frames=None), 4)):
+        calls.clear()
+        run(sampler, asked)
+        assert calls == [len(asked.token_ids)] + [4] * blocks
