@@ -17,6 +17,7 @@ from pipeline.training.codec_data import CropSource
 
 _STEP = 0
 _BATCH = 8
+_DRAWS = 4
 
 
 def validation_losses(
@@ -38,16 +39,28 @@ def validation_losses(
 def write_reconstructions(
     folder: Path, codec: VAECodec, source: CropSource, count: int, seed: int
 ) -> None:
-    """Originals and reconstructions as WAV files, each with its spectrogram as a PNG."""
+    """Originals and reconstructions as WAV files, each with its spectrogram as a PNG.
+
+    A split of few clips gives fewer than `count`: no clip is shown twice.
+    """
     rate = codec.timebase.sample_rate
-    for index in range(count):
-        original = source.crop(seed, _STEP, index)
+    for index, original in enumerate(_distinct(source, count, seed)):
         latents = codec.encode(torch.from_numpy(original)[None]).mean
         decoded = codec.decode(latents)[0].numpy()
         for kind, waveform in (("original", original), ("codec", decoded)):
             name = f"{index:02d}-{kind}"
             write_wav(folder / f"{name}.wav", waveform, rate)
             save_spectrogram(folder / f"{name}.png", waveform, rate, kind)
+
+
+def _distinct(source: CropSource, count: int, seed: int) -> list[NDArray[np.float32]]:
+    found: dict[bytes, NDArray[np.float32]] = {}
+    for index in range(_DRAWS * count):
+        crop = source.crop(seed, _STEP, index)
+        found.setdefault(crop.tobytes(), crop)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def write_curves(path: Path, curve: Sequence[dict[str, float]]) -> None:
