@@ -10,6 +10,7 @@ would delay every packet by one.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,7 +98,7 @@ class _Rows:
         return conditional.index_copy(0, self._guided, guided)
 
 
-class BlockStep:
+class BlockStep(ABC):
     """One block of requests with equal solver work; the heads differ in how they evaluate.
 
     Args:
@@ -142,15 +143,15 @@ class BlockStep:
             outputs.append(BlockOutput(raw[index], valid, is_last))
         return outputs
 
-    def _begin(self) -> None:
+    def _begin(self) -> None:  # noqa: B027  # optional: the thin head needs none
         """What precedes the first evaluation."""
 
-    def _note_clean(self, hidden: Tensor, latents: Tensor, is_new: list[bool]) -> None:
+    def _note_clean(self, hidden: Tensor, latents: Tensor, is_new: list[bool]) -> None:  # noqa: B027  # likewise
         """Take in the states of clean blocks of those requests that are marked."""
 
+    @abstractmethod
     def _evaluate(self, noisy_latents: Tensor) -> Tensor:
         """Velocity of every row at the flow time of this evaluation."""
-        raise NotImplementedError
 
     def _integrate(self) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Flow from noise to a clean block, state and times in float32."""

@@ -53,6 +53,7 @@ class _LocalLayer(nn.Module):
     def forward(
         self, state: Tensor, modulation: Tensor, context: KeyValue, rotary: tuple[Tensor, Tensor]
     ) -> Tensor:
+        """State of the block's frames after the layer, seeing the context and one another."""
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=-1)
         projected = self.qkv_proj(modulated(state, shift, scale))
         query, key, value = rearrange(projected, "n f (t h d) -> t n h f d", t=3, d=self.head_dim)

@@ -142,6 +142,7 @@ class _SndfileDecoder:
         self._file.close()
 
     def blocks(self, start: int) -> Iterator[Float[np.ndarray, "samples channels"]]:
+        """Samples from `start` on, a bounded number at a time."""
         done = start
         try:
             if start:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.manifests import (
@@ -18,6 +18,8 @@ from pipeline.data.corpora.manifests import (
 )
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,20 @@ def cell_lines(folder: CorpusFolder, name: str, delimiter: str) -> Iterator[Line
 
 def json_line_entries(folder: CorpusFolder, name: str) -> Iterator[Entry | Reject]:
     """Objects of a file of JSON lines; the file is claimed."""
+    return parsed_lines(folder, name, _json_line)
+
+
+def parsed_lines(
+    folder: CorpusFolder, name: str, parse: Callable[[CorpusFolder, str, Line], T | Reject]
+) -> Iterator[T | Reject]:
+    """What `parse` makes of every line that is not blank; the file is claimed."""
     folder.claim(name)
     try:
         for line in read_lines(folder.read_bytes(name)):
             if isinstance(line, BadLine):
                 yield folder.reject_line(line, name)
             elif line.text.strip():
-                yield _json_line(folder, name, line)
+                yield parse(folder, name, line)
     except ManifestError as error:
         yield folder.reject_manifest(error, name)
 

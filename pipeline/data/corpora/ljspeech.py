@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import parsed_lines
 from pipeline.data.corpora.licences import PUBLIC_DOMAIN
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, clean_text, read_lines
+from pipeline.data.corpora.manifests import Line, ManifestError, clean_text, read_lines
 from pipeline.data.corpora.records import is_manifest_header
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason
@@ -33,15 +34,7 @@ class LjSpeech:
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every line."""
         for name in _tables(folder):
-            folder.claim(name)
-            try:
-                for line in read_lines(folder.read_bytes(name)):
-                    if isinstance(line, BadLine):
-                        yield folder.reject_line(line, name)
-                    elif line.text.strip():
-                        yield _row(folder, name, line)
-            except ManifestError as error:
-                yield folder.reject_manifest(error, name)
+            yield from parsed_lines(folder, name, _row)
 
 
 def _tables(folder: CorpusFolder) -> list[str]:
