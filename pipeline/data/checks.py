@@ -188,34 +188,39 @@ class Meter:
         return notes
 
 
-def check_labels(row: ClipRow, measured: Measured, settings: CheckSettings) -> tuple[str, ...]:
-    """Whether what the corpus says of a clip agrees with its audio; returns what is odd.
+def check_declared(row: ClipRow, duration_s: float, settings: CheckSettings) -> tuple[str, ...]:
+    """Whether the duration that the corpus says is the one that was found; returns what is odd.
 
     Raises:
-        UnfitError: If the transcript cannot be what is heard.
+        UnfitError: If a transcript may go on where the audio ends.
     """
-    notes = []
-    duration_s = measured.duration_s
     declared_s = row.declared_duration_s
-    if declared_s is not None:
-        tolerance_s = max(
-            settings.duration_tolerance_s, settings.duration_tolerance_share * declared_s
+    if declared_s is None:
+        return ()
+    tolerance_s = max(settings.duration_tolerance_s, settings.duration_tolerance_share * declared_s)
+    message = f"{declared_s:.2f} s declared, {duration_s:.2f} s found"
+    if row.transcript and duration_s < declared_s - tolerance_s:
+        raise UnfitError(
+            Reason.WRONG_DURATION, f"{message}: the transcript may go on where the audio ends"
         )
-        message = f"{declared_s:.2f} s declared, {duration_s:.2f} s found"
-        if row.transcript and duration_s < declared_s - tolerance_s:
-            raise UnfitError(
-                Reason.WRONG_DURATION, f"{message}: the transcript may go on where the audio ends"
-            )
-        if abs(duration_s - declared_s) > tolerance_s:
-            notes.append(f"wrong_duration: {message}")
-    if row.transcript:
-        count = len(row.transcript)
-        limit = settings.max_characters_per_s * duration_s + settings.spare_characters
-        if count > limit:
-            raise UnfitError(
-                Reason.TRANSCRIPT_TOO_LONG,
-                f"{count} characters in {duration_s:.2f} s, at most {limit:.0f} are believed",
-            )
-        if count < _SLOW_SPEECH * duration_s:
-            notes.append(f"few_words: {count} characters in {duration_s:.1f} s")
-    return tuple(notes)
+    return (f"wrong_duration: {message}",) if abs(duration_s - declared_s) > tolerance_s else ()
+
+
+def check_transcript(row: ClipRow, duration_s: float, settings: CheckSettings) -> tuple[str, ...]:
+    """Whether the transcript can be what is heard; returns what is odd.
+
+    Raises:
+        UnfitError: If it cannot.
+    """
+    if not row.transcript:
+        return ()
+    count = len(row.transcript)
+    limit = settings.max_characters_per_s * duration_s + settings.spare_characters
+    if count > limit:
+        raise UnfitError(
+            Reason.TRANSCRIPT_TOO_LONG,
+            f"{count} characters in {duration_s:.2f} s, at most {limit:.0f} are believed",
+        )
+    if count < _SLOW_SPEECH * duration_s:
+        return (f"few_words: {count} characters in {duration_s:.1f} s",)
+    return ()

@@ -10,19 +10,20 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.audio_io import AudioError, file_sha256, open_audio
-from pipeline.data.checks import CheckSettings, Measured, Meter, UnfitError, check_labels
+from pipeline.data.checks import CheckSettings
+from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
 from pipeline.data.plan import input_digests, plan_units
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
+from pipeline.data.scan import SEGMENTED, ScanWorker, part_name
+from pipeline.data.schema import CLIPS, Reject
+from pipeline.data.segments import SegmentSettings
 from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, run_stage
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, digest_of
@@ -72,8 +73,12 @@ class IngestSettings(Settings):
     """Where the corpus does not tell."""
     unit_clips: int = Field(default=64, ge=1)
     """Clips of one unit of work."""
+    unit_bytes: int = Field(default=2**30, ge=1)
+    """Files of one unit of work, bytes: long recordings make units of fewer clips."""
     checks: CheckSettings = CheckSettings()
     """Limits of length, level and agreement."""
+    segments: SegmentSettings = SegmentSettings()
+    """Cutting of long recordings."""
     keep_duplicates: bool = False
     """Whether clips with the samples of another clip stay."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
@@ -94,6 +99,7 @@ class _ScanSettings(Settings):
     """What the scan depends on."""
 
     checks: CheckSettings
+    segments: SegmentSettings
 
 
 class _FinalSettings(_ScanSettings):
@@ -118,7 +124,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     """
     work = Folder(output.filesystem, output.path + WORK_SUFFIX, output.uri + WORK_SUFFIX)
     discovery = discover(_sources(settings), _split_rule(settings))
-    units = plan_units(discovery, work, settings.unit_clips)
+    units = plan_units(discovery, work, settings.unit_clips, settings.unit_bytes)
     if not units:
         raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
     inputs = input_digests(discovery)
@@ -126,11 +132,11 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     scanned = run_stage(
         scan,
         stage=SCAN,
-        settings=_ScanSettings(checks=settings.checks),
+        settings=_ScanSettings(checks=settings.checks, segments=settings.segments),
         inputs=inputs,
         units=units,
         worker=ScanWorker,
-        worker_kwargs={"checks": settings.checks},
+        worker_kwargs={"checks": settings.checks, "segments": settings.segments},
         resources=settings.resources,
         max_reject_share=1.0,
     )
@@ -138,7 +144,11 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     return run_stage(
         output,
         stage=STAGE,
-        settings=_FinalSettings(checks=settings.checks, keep_duplicates=settings.keep_duplicates),
+        settings=_FinalSettings(
+            checks=settings.checks,
+            segments=settings.segments,
+            keep_duplicates=settings.keep_duplicates,
+        ),
         inputs=inputs,
         units=list(_final_units(units, scanned, losers)),
         worker=FinalWorker,
@@ -167,62 +177,6 @@ def find_duplicates(scan: Folder, units: Sequence[str]) -> dict[str, dict[str, s
             if kept != row["clip_id"]:
                 losers[unit][row["clip_id"]] = kept
     return dict(losers)
-
-
-class ScanWorker:
-    """Decodes and checks the clips of a unit."""
-
-    def __init__(self, checks: CheckSettings) -> None:
-        self._checks = checks
-        self._hashed: tuple[str, str] = ("", "")
-
-    def process(self, unit: Unit) -> UnitOutput:
-        """Rows of the `CLIPS` schema, and a reject for every clip that failed."""
-        rejects = [Reject(**columns) for columns in unit.payload["rejects"]]
-        rows = []
-        for columns in unit.payload["clips"]:
-            clip = clip_from_columns(columns)
-            try:
-                if not unit.guard(clip.clip_id):
-                    raise UnfitError(Reason.WORKER_DIED, "decoding it killed the worker process")
-                rows.append(self._scan(clip))
-            except (UnfitError, AudioError) as error:
-                rejects.append(
-                    reject(
-                        Reason(str(error.reason)),
-                        error.detail,
-                        corpus=clip.corpus,
-                        uri=clip.uri,
-                        clip_id=clip.clip_id,
-                    )
-                )
-        part = pa.Table.from_pylist(rows, schema=CLIPS)
-        return UnitOutput(
-            files={part_name(unit.name): table_bytes(part)},
-            read=len(rows) + len(rejects),
-            written=len(rows),
-            rejects=rejects,
-        )
-
-    def _scan(self, clip: ClipRow) -> dict[str, Any]:
-        with open_audio(clip.uri, clip.start_s, clip.end_s) as stream:
-            meter = Meter(stream.info.sample_rate, stream.info.num_channels, self._checks)
-            for block in stream.blocks():
-                meter.add(block)
-            measured = meter.result()
-            warnings = tuple(stream.warnings)
-        if warnings and clip.transcript:
-            raise UnfitError(
-                Reason.TRUNCATED, f"{warnings[0]}; the transcript may go on where the audio ends"
-            )
-        notes = warnings + measured.notes + check_labels(clip, measured, self._checks)
-        clip = replace(clip, notes=clip.notes + notes)
-        return clip_columns(clip) | _columns(measured) | {"content_sha256": self._sha256(clip.uri)}
-
-    def _sha256(self, uri: str) -> str:
-        if self._hashed[0] != uri:  # several spans of one file follow each other
-            self._hashed = uri, file_sha256(uri)
-        return self._hashed[1]
 
 
 class FinalWorker:
@@ -255,13 +209,12 @@ class FinalWorker:
             read=len(kept) + len(rejects),
             written=len(kept),
             rejects=rejects,
-            totals=_totals(kept, rejects),
+            totals=_totals(kept, rejects) | self._segmented(unit.name),
         )
 
-
-def part_name(unit: str) -> str:
-    """File of a unit's clips."""
-    return f"parts/part-{unit}.parquet"
+    def _segmented(self, unit: str) -> dict[str, float]:
+        totals = self._scan.read_json(f"{COMMITS}/{unit}.json")["totals"]
+        return {name: value for name, value in totals.items() if name.startswith(SEGMENTED)}
 
 
 def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[str, float]:
@@ -274,16 +227,6 @@ def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[s
         totals.update({f"noted/{note.partition(':')[0]}" for note in row["notes"]})
     totals.update(f"rejected/{row.corpus}" for row in rejects)
     return dict(sorted({**totals, **hours}.items()))
-
-
-def _columns(measured: Measured) -> dict[str, Any]:
-    return {
-        "num_samples": measured.num_samples,
-        "sample_rate": measured.sample_rate,
-        "num_channels": measured.num_channels,
-        "duration_s": measured.duration_s,
-        "fingerprint": measured.fingerprint,
-    }
 
 
 def _final_units(

@@ -6,12 +6,13 @@ that new clips make new units and leave the others alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.audio_containers import split_member
 from pipeline.data.corpora.discover import Discovery
 from pipeline.data.schema import clip_columns
 from pipeline.data.stage import Unit
@@ -23,13 +24,16 @@ PLAN = "plan.parquet"
 _SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
 
 
-def plan_units(discovery: Discovery, folder: Folder, unit_clips: int) -> list[Unit]:
+def plan_units(
+    discovery: Discovery, folder: Folder, unit_clips: int, unit_bytes: int = 2**30
+) -> list[Unit]:
     """Units of a discovery, stable against what is already planned in the folder.
 
     Args:
         discovery: What was found.
         folder: Where the plan is kept; written only if it changes.
         unit_clips: Items of a new unit.
+        unit_bytes: Bytes of the files of a new unit, as far as its items are files of their own.
     """
     items = _items(discovery)
     units: dict[int, list[str]] = {}
@@ -39,8 +43,8 @@ def plan_units(discovery: Discovery, folder: Folder, unit_clips: int) -> list[Un
             units.setdefault(planned[key], []).append(key)
     fresh = [key for key in items if key not in planned]
     first = max(planned.values(), default=-1) + 1
-    for offset in range(0, len(fresh), unit_clips):
-        units[first + offset // unit_clips] = fresh[offset : offset + unit_clips]
+    for number, run in enumerate(_runs(fresh, items, unit_clips, unit_bytes), first):
+        units[number] = run
     _write(folder, units)
     return [_unit(number, [items[key] for key in keys]) for number, keys in sorted(units.items())]
 
@@ -70,6 +74,26 @@ def _items(discovery: Discovery) -> dict[str, dict[str, Any]]:
                 key = f"reject {digest_of([columns, repeats])}"
             items[key] = {"reject": columns}
     return items
+
+
+def _runs(
+    keys: Sequence[str], items: dict[str, dict[str, Any]], unit_clips: int, unit_bytes: int
+) -> Iterator[list[str]]:
+    run: list[str] = []
+    size_bytes, last = 0, ""
+    for key in keys:
+        item = items[key]
+        uri = item["clip"]["uri"] if "clip" in item else ""
+        # Spans share their file, and members of a tar say nothing of their own size.
+        is_own = uri not in ("", last) and split_member(uri) is None
+        added = item["file"]["size_bytes"] if is_own else 0
+        if run and (len(run) >= unit_clips or size_bytes + added > unit_bytes):
+            yield run
+            run, size_bytes = [], 0
+        run.append(key)
+        size_bytes, last = size_bytes + added, uri
+    if run:
+        yield run
 
 
 def _unit(number: int, items: Sequence[dict[str, Any]]) -> Unit:

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.checks import CheckSettings, Meter, UnfitError, check_labels
+from pipeline.data.checks import (
+    CheckSettings,
+    Meter,
+    UnfitError,
+    check_declared,
+    check_transcript,
+)
 from pipeline.data.schema import ClipRow
 
 RATE = 16_000
@@ -100,6 +106,11 @@ def test_the_fingerprint_depends_on_samples_not_on_blocks_or_depth():
     assert measure(np.concatenate([waveform, waveform])).fingerprint != first
 
 
+def check_labels(clip, duration_s):
+    settings = CheckSettings()
+    return check_declared(clip, duration_s, settings) + check_transcript(clip, duration_s, settings)
+
+
 def row(**fields):
     return ClipRow(clip_id="c/1", corpus="c", uri="x", modality="speech", **fields)
 
@@ -113,7 +124,7 @@ def row(**fields):
 )
 def test_words_that_cannot_be_in_the_audio_are_refused(fields, reason):
     with pytest.raises(UnfitError) as caught:
-        check_labels(row(**fields), measure(tone()), CheckSettings())
+        check_labels(row(**fields), 0.5)
     assert caught.value.reason == reason
 
 
@@ -128,5 +139,5 @@ def test_words_that_cannot_be_in_the_audio_are_refused(fields, reason):
     ],
 )
 def test_labels_that_only_look_odd_are_noted(fields, duration_s, note):
-    notes = check_labels(row(**fields), measure(tone(duration_s)), CheckSettings())
+    notes = check_labels(row(**fields), duration_s)
     assert [text.partition(":")[0] for text in notes] == ([note] if note else [])

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.checks import CheckSettings
-from pipeline.data.ingest import CorpusSettings, IngestSettings, ScanWorker, ingest
+from pipeline.data.ingest import CorpusSettings, IngestSettings, ingest
 from pipeline.data.schema import CLIPS, REJECTS, clip_from_columns
-from pipeline.data.stage import Resources, Unit
+from pipeline.data.stage import Resources
 from pipeline.errors import SettingsError, TooManyRejectsError
 from pipeline.storage import Folder, sha256
 from tests.factories.corpora import write_corpus, write_tone
@@ -196,15 +196,6 @@ def test_changed_limits_redo_the_scan_and_changed_resources_do_not(corpora, tmp_
         resources=Resources(workers=0, cpus=2),
     )
     assert contents(tmp_path / "clips") == before
-
-
-def test_a_clip_that_killed_a_worker_is_a_reject(tmp_path):
-    path = write_tone(tmp_path / "a.wav")
-    clip = {"clip_id": "c/a", "corpus": "c", "uri": str(path), "modality": "sound"}
-    unit = Unit("00000", "", {"clips": [clip], "rejects": []}, 2, lambda item: item != "c/a")
-    output = ScanWorker(CheckSettings()).process(unit)
-    assert (output.read, output.written) == (1, 0)
-    assert output.rejects[0].reason == "worker_died"
 
 
 def test_settings_of_one_corpus(corpora, tmp_path):

@@ -73,3 +73,10 @@ def test_input_digests_see_rows_but_not_times(tmp_path):
     row, fact = second.corpora[0].clips[0]
     second.corpora[0].clips[0] = replace(row, title="T"), fact
     assert input_digests(first) != input_digests(second)
+
+
+def test_big_files_make_units_of_fewer_clips(tmp_path):
+    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" * 10 for n in "abcd"})
+    discovery = search(tmp_path / "in", default_modality="sound")
+    units = plan_units(discovery, Folder.at(tmp_path / "work"), 64, unit_bytes=25)
+    assert [len(unit.payload["clips"]) for unit in units] == [2, 2]
