@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import ray
@@ -75,13 +76,22 @@ class Sampler:
 class HandleEngine:
     """The replicas of the sampler, as the ingress sees them.
 
+    A call for facts takes the same way as a request, so full replicas do not answer it. They are
+    ready all the same: while audio keeps coming, the last known facts stand.
+
     Args:
         sampler: Handle of the deployment.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, sampler: DeploymentHandle) -> None:
+    def __init__(
+        self, sampler: DeploymentHandle, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._service = sampler.options(method_name="service")
         self._generate = sampler.options(method_name="generate", stream=True)
+        self._clock = clock
+        self._known: Service | None = None
+        self._heard_at = -_READY_TIMEOUT_S
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
         """Audio of one job from whichever replica has room; leaving early cancels it there."""
@@ -89,6 +99,7 @@ class HandleEngine:
         is_over = False
         try:
             async for item in response:
+                self._heard_at = self._clock()
                 yield item
             is_over = True
         except BackPressureError as error:
@@ -106,16 +117,22 @@ class HandleEngine:
         """What the replicas make.
 
         Raises:
-            NotReadyError: If none answers in time.
+            NotReadyError: If none answers in time and none sends audio.
         """
+        asked_at = self._clock()
         try:
             response = self._service.remote()
-            service: Service = await asyncio.wait_for(response, _READY_TIMEOUT_S)
+            facts: Service = await asyncio.wait_for(response, _READY_TIMEOUT_S)
         except TimeoutError as error:
-            raise NotReadyError(f"no replica answered in {_READY_TIMEOUT_S:g} s") from error
+            reason, cause = f"no replica answered in {_READY_TIMEOUT_S:g} s", error
         except (BackPressureError, DeploymentUnavailableError) as error:
-            raise NotReadyError(f"no replica has room: {error}") from error
-        return service
+            reason, cause = f"no replica has room: {error}", error
+        else:
+            self._known = facts
+            return facts
+        if self._known is None or self._heard_at < asked_at - _READY_TIMEOUT_S:
+            raise NotReadyError(reason) from cause
+        return self._known
 
 
 class Ingress:
