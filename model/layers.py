@@ -1,13 +1,13 @@
 """Layers shared by backbone and heads, and how a model on the meta device comes to life.
 
 Every class that owns parameters sets their first values in `reset_parameters`, and touches those of
-no other. So a model can be built without memory and materialised later, by us or by a sharding
-library that calls `reset_parameters` itself.
+no other. So a model can be built without memory and come to life module by module, sharded as it
+goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -102,21 +102,30 @@ def is_joined(whole: Tensor | None, projection: nn.Linear) -> bool:
     )
 
 
-def materialise(model: Model, device: torch.device | str = "cpu") -> Model:
+def materialise(
+    model: Model,
+    device: torch.device | str = "cpu",
+    finish: Callable[[nn.Module], None] | None = None,
+) -> Model:
     """Memory and first values for a model that was built under `torch.device("meta")`.
 
-    With the same state of the random generator the values are those of building it directly.
+    With the same state of the random generator the values are those of building it directly on
+    that device.
 
     Args:
         model: All of it is replaced, whatever it held.
         device: Where it lives from now on.
+        finish: Called with every module, children first, once its own tensors have their first
+            values: to load weights into them, or to take them out of memory again by sharding.
     """
-    model.to_empty(device=device)
     with torch.no_grad():
         for module in _children_first(model):
+            module.to_empty(device=device, recurse=False)
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:
                 reset()
+            if finish is not None:
+                finish(module)
     return model
 
 

@@ -94,13 +94,15 @@ def set_rates(groups: Sequence[dict[str, Any]], step: int, config: OptimConfig) 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Parameters by rate and decay; frozen parameters are left out.
 
+    Only the matrices of linear maps decay.
+
     The backbone is the submodule `backbone`, without its experts and its embedding: what published
     weights can fill. Groups come in a fixed order, and a group without members is left out.
     """
-    embeddings = {
-        id(parameter)
+    # By module, not by shape: a sharded parameter shows none.
+    owners = {
+        id(parameter): module
         for module in model.modules()
-        if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
     multipliers = {
@@ -114,9 +116,10 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_embedding = id(parameter) in embeddings
-        kind = "embedding" if is_embedding else _kind(name)
-        members[kind, parameter.ndim >= 2 and not is_embedding].append(parameter)
+        owner = owners[id(parameter)]
+        kind = "embedding" if isinstance(owner, nn.Embedding) else _kind(name)
+        is_matrix = isinstance(owner, nn.Linear) and name.endswith("weight")
+        members[kind, is_matrix].append(parameter)
     return [
         {
             "params": parameters,

@@ -5,6 +5,7 @@ Nothing here unpickles.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,12 +73,18 @@ def read_tensors(path: Path, device: str = "cpu") -> Iterator[tuple[str, Tensor]
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a whole safetensors file.
     """
+    with _opened(path, device) as file:
+        for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+            yield name, file.get_tensor(name)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                yield name, file.get_tensor(name)
+            yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
 
@@ -117,13 +124,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The strings in the header of a safetensors file.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If it is not a whole safetensors file.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
 
 
 def digest(path: Path) -> str:
@@ -135,47 +140,87 @@ def digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def load_qwen3(model: AudioCALM, folder: Path, new_token_ids: Sequence[int] = ()) -> None:
-    """Fill the backbone with a published Qwen3 checkpoint; everything else keeps its values.
+class Qwen3Checkpoint:
+    """A published Qwen3 checkpoint, checked as a whole and then read module by module.
 
-    Tensors are read one at a time, so the peak is the model and the largest of them.
+    Reading a module at a time lets a sharded model be filled while no worker holds all of it.
 
     Args:
-        model: Its backbone has the published shapes, as the presets do; not on the meta device.
-        new_token_ids: Special tokens in rows that the checkpoint never trained. They start at the
-            mean embedding, scaled to the mean length of an embedding.
+        model: Its backbone has the published shapes, as the presets do; may be on the meta device.
         folder: Holds `model.safetensors`, or the shards that `model.safetensors.index.json`
             names. A `config.json` beside them is checked against the model.
+        new_token_ids: Special tokens in rows that the checkpoint never trained. They start at the
+            mean embedding, scaled to the mean length of an embedding.
 
     Raises:
         FileNotFoundError: If the files are missing.
         ValueError: If a name or a shape does not fit, or the configuration differs.
     """
-    backbone = model.backbone
-    _check_qwen3_config(model, folder / "config.json")
-    wanted = {
-        name: value for name, value in backbone.state_dict().items() if ".expert." not in name
-    }
-    found: set[str] = set()
-    for path in _qwen3_files(folder):
-        for published, tensor in read_tensors(path):
-            if published in _QWEN3_UNUSED:
-                continue
-            name = published.removeprefix(_QWEN3_PREFIX)
-            if name not in wanted:
-                raise ValueError(f"{path.name} holds {published}, which the backbone has not")
-            if wanted[name].shape != tensor.shape:
-                raise ValueError(
-                    f"{published} is {tuple(tensor.shape)} and the backbone's "
-                    f"{tuple(wanted[name].shape)}; choose the preset of that checkpoint"
-                )
-            with torch.no_grad():
-                wanted[name].copy_(tensor)
-            found.add(name)
-    if missing := sorted(wanted.keys() - found):
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
-    if new_token_ids:
-        _start_tokens(backbone.embed_tokens.weight, new_token_ids)
+
+    def __init__(self, model: AudioCALM, folder: Path, new_token_ids: Sequence[int] = ()) -> None:
+        _check_qwen3_config(model, folder / "config.json")
+        backbone = model.backbone
+        self._new_token_ids = tuple(new_token_ids)
+        self._embedding = backbone.embed_tokens
+        wanted = {
+            name: value.shape
+            for name, value in backbone.state_dict().items()
+            if ".expert." not in name
+        }
+        _check_new_tokens(self._new_token_ids, wanted["embed_tokens.weight"][0])
+        self._prefixes = {module: name for name, module in backbone.named_modules()}
+        self._places: dict[str, tuple[Path, str]] = {}
+        for path in _qwen3_files(folder):
+            self._add(path, wanted)
+        if missing := sorted(wanted.keys() - self._places.keys()):
+            raise ValueError(f"the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
+
+    def fill(self, module: nn.Module) -> None:
+        """Give a module of the backbone its own tensors; one of elsewhere keeps its values."""
+        if module not in self._prefixes:
+            return
+        prefix = self._prefixes[module]
+        with torch.no_grad():
+            for name, parameter in module.named_parameters(recurse=False):
+                place = self._places.get(f"{prefix}.{name}" if prefix else name)
+                if place is not None:
+                    with _opened(place[0]) as file:
+                        parameter.copy_(file.get_tensor(place[1]))
+        if module is self._embedding and self._new_token_ids:
+            _start_tokens(self._embedding.weight, self._new_token_ids)
+
+    def _add(self, path: Path, wanted: Mapping[str, torch.Size]) -> None:
+        with _opened(path) as file:
+            for published in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                if published in _QWEN3_UNUSED:
+                    continue
+                name = published.removeprefix(_QWEN3_PREFIX)
+                if name not in wanted:
+                    raise ValueError(f"{path.name} holds {published}, which the backbone has not")
+                shape = tuple(file.get_slice(published).get_shape())
+                if tuple(wanted[name]) != shape:
+                    raise ValueError(
+                        f"{published} is {shape} and the backbone's {tuple(wanted[name])}; "
+                        "choose the preset of that checkpoint"
+                    )
+                self._places[name] = path, published
+
+
+def load_qwen3(model: AudioCALM, folder: Path, new_token_ids: Sequence[int] = ()) -> None:
+    """Fill the backbone with a `Qwen3Checkpoint`; everything else keeps its values.
+
+    Tensors are read one at a time, so the peak is the model and the largest of them.
+    """
+    checkpoint = Qwen3Checkpoint(model, folder, new_token_ids)
+    for module in model.backbone.modules():
+        checkpoint.fill(module)
+
+
+def _check_new_tokens(token_ids: Sequence[int], rows: int) -> None:
+    if token_ids and (min(token_ids) < 0 or max(token_ids) >= rows):
+        raise ValueError(
+            f"new token ids {sorted(token_ids)} are outside the {rows} rows of the embedding"
+        )
 
 
 def _start_tokens(embedding: Tensor, token_ids: Sequence[int]) -> None:
@@ -185,10 +230,6 @@ def _start_tokens(embedding: Tensor, token_ids: Sequence[int]) -> None:
     be heard too little or too much.
     """
     rows = torch.tensor(sorted(set(token_ids)))
-    if int(rows[0]) < 0 or int(rows[-1]) >= len(embedding):
-        raise ValueError(
-            f"new token ids {rows.tolist()} are outside the {len(embedding)} rows of the embedding"
-        )
     is_trained = torch.ones(len(embedding), dtype=torch.bool)
     # Rows behind the first new id are padding of the published table.
     is_trained[int(rows[0]) :] = False

@@ -12,6 +12,7 @@ import math
 import os
 import types
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -81,13 +82,13 @@ class TrainEngine:
         self.module = model.to(device)
         self.module.train()
         optimiser = adamw(parameter_groups(self.module, settings.optim), settings.optim)
-        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.num_parameters = sum(whole_size(parameter) for parameter in model.parameters())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._engine: Any = deepspeed.initialize(
                 model=self.module,
                 optimizer=optimiser,
-                config=engine_config(settings, num_parameters),
+                config=engine_config(settings, self.num_parameters),
                 dist_init_required=False,
             )[0]
         self.world_size = torch.distributed.get_world_size()
@@ -152,6 +153,35 @@ class TrainEngine:
             parameters
         )
         return context
+
+
+def whole_size(parameter: nn.Parameter) -> int:
+    """Elements of a parameter over all workers."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def sharding(settings: TrainSettings, device: torch.device) -> Callable[[nn.Module], None] | None:
+    """What leaves this worker its share of a module's own parameters; None below ZeRO-3.
+
+    The values of rank 0 hold. Needs an initialised `torch.distributed` process group.
+    """
+    if settings.engine.zero_stage < 3:
+        return None
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    zero = quiet_deepspeed().zero
+    is_half = precision_of(settings) == "bf16"
+
+    def shard(module: nn.Module) -> None:
+        own = list(module.parameters(recurse=False))
+        if not own:
+            return
+        for parameter in own if is_half else ():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        # It converts what is not converted yet: the children came first.
+        config = engine_config(settings, sum(whole_size(parameter) for parameter in own))
+        zero.Init(module=module, config_dict_or_path=config)
+
+    return shard
 
 
 def quiet_deepspeed() -> types.ModuleType:

@@ -25,7 +25,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
 from pipeline.training.checkpoint import CheckpointStore, load_checkpoint, save_checkpoint
-from pipeline.training.engine import TrainEngine, precision_of
+from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import Costs, MetricsLog, StepCounts, Window
 from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
@@ -98,7 +98,14 @@ class Training:
         shards = TrainShards(Folder.at(plan.shards))
         tokenizer = open_tokenizer(settings.model)
         self._config = model_config(settings.model, shards, tokenizer)
-        model = build_model(settings, self._config, shards, special_ids(tokenizer))
+        model = build_model(
+            settings,
+            self._config,
+            shards,
+            special_ids(tokenizer),
+            place.device,
+            sharding(settings, place.device),
+        )
         self.feed = Feed(
             shards,
             settings.feed,
@@ -117,7 +124,6 @@ class Training:
             "zero_stage": settings.engine.zero_stage,
             "precision": precision_of(settings),
         }
-        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.engine = TrainEngine(model, settings, place.device)
         self._costs = Costs.of(self._config, place.device, place.world_size)
         self._tracker = Tracker(plan.tracking if place.rank == 0 else None)
@@ -251,7 +257,7 @@ class Training:
             "state": state,
             "step": step,
             "num_steps": self._settings.optim.num_steps,
-            "num_parameters": self.num_parameters,
+            "num_parameters": self.engine.num_parameters,
             "first": entries[0] if entries else {},
             "last": entries[-1] if entries else {},
             "seconds": sum(entry["rate/seconds"] for entry in entries),

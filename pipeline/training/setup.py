@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from model.audiocalm import AudioCALM
 from model.config import ModelConfig, model_config_from_dict, preset, to_dict
+from model.layers import materialise
 from model.text import Tokenizer, load_tokenizer
-from model.weights import load_qwen3
+from model.weights import Qwen3Checkpoint
 from pipeline.errors import SettingsError
 from pipeline.training.settings import ModelSettings, TrainSettings
 from pipeline.training.shards import TrainShards
@@ -61,27 +63,45 @@ def build_model(
     config: ModelConfig,
     shards: TrainShards,
     new_token_ids: Sequence[int] = (),
+    device: torch.device | str = "cpu",
+    shard: Callable[[nn.Module], None] | None = None,
 ) -> AudioCALM:
     """The model before its first step: seeded, with latent statistics and pretrained weights.
+
+    It comes to life module by module on its device, so that with `shard` no worker ever holds more
+    of the others' share than one module, and without it no second copy in host memory.
 
     Args:
         settings: Of the run.
         config: Of the model.
         shards: Training clips.
         new_token_ids: The tokenizer's special tokens, which pretrained weights do not know.
+        device: Of this worker.
+        shard: Takes away the other workers' share of a module's own parameters.
 
     Raises:
         ValueError: If pretrained weights do not fit.
     """
+    with torch.device("meta"):
+        model = AudioCALM(config)
+    pretrained = settings.model.pretrained
+    published = (
+        None if pretrained is None else Qwen3Checkpoint(model, Path(pretrained), new_token_ids)
+    )
+
+    def finish(module: nn.Module) -> None:
+        if published is not None:
+            published.fill(module)
+        if module is model.backbone.embed_tokens and settings.optim.embedding_multiplier == 0:
+            module.requires_grad_(False)
+        if shard is not None:
+            shard(module)
+
     torch.manual_seed(settings.seed)
-    model = AudioCALM(config)
+    materialise(model, device, finish)
     model.set_latent_stats(
         torch.from_numpy(shards.latent_mean), torch.from_numpy(shards.latent_std)
     )
-    if settings.model.pretrained is not None:
-        load_qwen3(model, Path(settings.model.pretrained), new_token_ids)
-    if settings.optim.embedding_multiplier == 0:
-        model.backbone.embed_tokens.weight.requires_grad_(False)
     return model
 
 

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from pipeline.errors import NonFiniteError
-from pipeline.training.engine import engine_config, precision_of, quiet_deepspeed
+from pipeline.storage import Folder
+from pipeline.training.engine import (
+    engine_config,
+    precision_of,
+    quiet_deepspeed,
+    sharding,
+    whole_size,
+)
+from pipeline.training.setup import build_model, model_config, open_tokenizer
+from pipeline.training.shards import TrainShards
 from tests.factories.training import reference, small_settings, training, weights_of
 
 
@@ -54,6 +63,23 @@ def test_every_zero_stage_trains_like_plain_torch(alone, small_shards, tmp_path,
             # float32 sums in another order
             torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
     assert any((average[name] - weights[name]).abs().max() > 1e-3 for name in weights)
+
+
+def test_zero_3_takes_every_module_out_of_memory_as_soon_as_it_has_values(alone, small_shards):
+    settings = small_settings(engine={"zero_stage": 3})
+    shards = TrainShards(Folder.at(small_shards))
+    config = model_config(settings.model, shards, open_tokenizer(settings.model))
+    shard = sharding(settings, torch.device("cpu"))
+    sizes = []
+
+    def watched(module):
+        sizes.append(sum(parameter.numel() for parameter in module.parameters()))
+        shard(module)
+        assert all(parameter.numel() == 0 for parameter in module.parameters())
+
+    model = build_model(settings, config, shards, shard=watched)
+    total = sum(whole_size(parameter) for parameter in model.parameters())
+    assert sum(sizes) == total, "of every module only its own parameters were in memory"
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ from tests.factories.training import (
 )
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+@pytest.fixture(scope="module", params=[2, 3])
+def pair(tmp_path_factory, request):
     """Two workers over shards of one speech and one sound clip, one document a row."""
     folder = tmp_path_factory.mktemp("pair")
     clips = [
@@ -33,7 +33,7 @@ def pair(tmp_path_factory):
     settings = small_settings(
         feed={"documents_per_step": 2, "pack_length": 110, "modality_weights": None},
         optim={"num_steps": 3},
-        engine={"num_workers": 2},
+        engine={"num_workers": 2, "zero_stage": request.param},
     )
     values = settings.model_dump(mode="json")
     result = run_workers(both_works, 2, folder / "group", values, folder / "run", folder / "shards")
