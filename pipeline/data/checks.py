@@ -14,6 +14,9 @@ from jaxtyping import Float
 from pydantic import Field
 
 from pipeline.audio_io import MAX_OVERSHOOT, cancels
+from pipeline.data.bandwidth import BandwidthMeter
+from pipeline.data.fingerprints import Fingerprinter, to_bytes
+from pipeline.data.languages import language_mismatch
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow
 from pipeline.settings import Settings
@@ -46,6 +49,12 @@ class CheckSettings(Settings):
     """How far the declared duration may be off, seconds."""
     duration_tolerance_share: float = Field(default=0.02, ge=0)
     """How far it may be off, as a share of itself; the larger of the two counts."""
+    min_bandwidth_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of half the sample rate below which nothing above a low-pass filter is a reject."""
+    note_bandwidth_share: float = Field(default=0.5, ge=0, lt=1)
+    """Share below which it is noted."""
+    checks_language: bool = True
+    """Whether a transcript that is plainly in another language than its tag is rejected."""
 
 
 class UnfitError(Exception):
@@ -67,6 +76,7 @@ class Measured:
         num_channels: Channels.
         fingerprint: SHA-256 of the samples in 16 bits: equal for the same audio in any lossless
             container.
+        acoustic: Words of the acoustic fingerprint; see `pipeline.data.fingerprints`.
         notes: Oddities that did not cost the clip.
     """
 
@@ -74,6 +84,7 @@ class Measured:
     sample_rate: int
     num_channels: int
     fingerprint: str
+    acoustic: bytes
     notes: tuple[str, ...]
 
     @property
@@ -101,6 +112,8 @@ class Meter:
         self._mix_power = 0.0
         self._sum = np.zeros(num_channels)
         self._power = np.zeros(num_channels)
+        self._fingerprinter = Fingerprinter(sample_rate)
+        self._bandwidth = BandwidthMeter(sample_rate)
         self._digest = hashlib.sha256(f"{sample_rate} Hz, {num_channels} channels".encode())
 
     def add(self, block: Float[np.ndarray, "channels samples"]) -> None:
@@ -134,13 +147,15 @@ class Meter:
         self._power += np.square(wide).sum(axis=1)
         self._mix_power += float(np.square(wide.mean(axis=0)).sum())
         whole = np.round(np.clip(wide, -1, 1) * 32_768).astype("<i4")
+        self._fingerprinter.add(block)
+        self._bandwidth.add(block)
         self._digest.update(np.ascontiguousarray(whole.T).tobytes())
 
     def result(self) -> Measured:
         """The measurements of the whole clip.
 
         Raises:
-            UnfitError: If it is too short, silent or clipped throughout.
+            UnfitError: If it is too short, silent, clipped throughout, or was upsampled by much.
         """
         limits = self._settings
         duration_s = self._num_samples / self._rate
@@ -162,13 +177,27 @@ class Meter:
                 Reason.CLIPPED,
                 f"{clipped:.1%} of the samples at full scale, limit {limits.max_clipped_share:.1%}",
             )
+        notes = [*self._notes(clipped), *self._check_bandwidth()]
         return Measured(
             self._num_samples,
             self._rate,
             self._channels,
             self._digest.hexdigest(),
-            tuple(self._notes(clipped)),
+            to_bytes(self._fingerprinter.result()),
+            tuple(notes),
         )
+
+    def _check_bandwidth(self) -> list[str]:
+        cutoff_hz, limits = self._bandwidth.cutoff_hz(), self._settings
+        share = 1.0 if cutoff_hz is None else cutoff_hz / (self._rate / 2)
+        text = f"a low-pass filter at {cutoff_hz or 0:.0f} Hz, {self._rate} Hz sample rate"
+        if share < limits.min_bandwidth_share:
+            raise UnfitError(
+                Reason.NARROW_BANDWIDTH,
+                f"{text}: {share:.2f} of what it could hold, limit "
+                f"{limits.min_bandwidth_share:g}; give the recording before it was upsampled",
+            )
+        return [f"narrow_bandwidth: {text}"] if share < limits.note_bandwidth_share else []
 
     def _notes(self, clipped: float) -> list[str]:
         power = self._power / self._num_samples
@@ -221,6 +250,13 @@ def check_transcript(row: ClipRow, duration_s: float, settings: CheckSettings) -
             Reason.TRANSCRIPT_TOO_LONG,
             f"{count} characters in {duration_s:.2f} s, at most {limit:.0f} are believed",
         )
+    if settings.checks_language and row.language:
+        why = language_mismatch(row.transcript, row.language)
+        if why:
+            raise UnfitError(
+                Reason.LANGUAGE_MISMATCH,
+                f"tagged {row.language!r}, but {why}; mend the tag, or set checks.checks_language",
+            )
     if count < _SLOW_SPEECH * duration_s:
         return (f"few_words: {count} characters in {duration_s:.1f} s",)
     return ()

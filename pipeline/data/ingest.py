@@ -2,12 +2,13 @@
 
 Two stages. The scan decodes and checks, unit by unit, into a folder beside the output; it is what
 costs time, and what a later run finds done. The second pass knows all clips at once, drops those
-whose samples another one has, and writes `clips/`.
+that repeat another one or are in an evaluation set, and writes `clips/`.
 """
 
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -20,11 +21,12 @@ from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
 from pipeline.data.plan import input_digests, plan_units
+from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.scan import SEGMENTED, ScanWorker, part_name
+from pipeline.data.scan import SEGMENTED, ScanWorker, part_name, unit_of
 from pipeline.data.schema import CLIPS, Reject
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, run_stage
+from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, input_digest, run_stage
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, iter_rows, table_bytes
@@ -58,6 +60,17 @@ class CorpusSettings(Settings):
     """Whom to name, whatever the corpus says."""
 
 
+class EvaluationSettings(Settings):
+    """A set that models are judged by, so that none may be trained on it."""
+
+    path: str
+    """What `ingest` wrote of it, or a directory of corpora, path or URI."""
+    layout: str | None = None
+    """Name of the layout of a corpus; None recognises corpora in it and below."""
+    name: str | None = None
+    """Stands in reject rows; None takes the last part of the path."""
+
+
 class IngestSettings(Settings):
     """What is read, what is believed, what is refused."""
 
@@ -79,8 +92,10 @@ class IngestSettings(Settings):
     """Limits of length, level and agreement."""
     segments: SegmentSettings = SegmentSettings()
     """Cutting of long recordings."""
-    keep_duplicates: bool = False
-    """Whether clips with the samples of another clip stay."""
+    refusals: RefusalSettings = RefusalSettings()
+    """Duplicates, and how alike is the same."""
+    evaluation_sets: tuple[EvaluationSettings, ...] = ()
+    """What no model may be trained on: their clips are rejected as `evaluation_leak`."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for validation."""
     test_share: float = Field(default=0.05, ge=0, lt=1)
@@ -105,7 +120,7 @@ class _ScanSettings(Settings):
 class _FinalSettings(_ScanSettings):
     """What `clips/` depends on, besides the rows themselves."""
 
-    keep_duplicates: bool
+    refusals: RefusalSettings
 
 
 def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
@@ -129,28 +144,19 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
     inputs = input_digests(discovery)
     scan = work.child(SCAN)
-    scanned = run_stage(
-        scan,
-        stage=SCAN,
-        settings=_ScanSettings(checks=settings.checks, segments=settings.segments),
-        inputs=inputs,
-        units=units,
-        worker=ScanWorker,
-        worker_kwargs={"checks": settings.checks, "segments": settings.segments},
-        resources=settings.resources,
-        max_reject_share=1.0,
-    )
-    losers = {} if settings.keep_duplicates else find_duplicates(scan, [u.name for u in units])
+    scanned = _scan(settings, scan, inputs, units, settings.segments)
+    evaluation_sets = [_evaluation_set(settings, entry, work) for entry in settings.evaluation_sets]
+    refusals = find_refusals(scan, [u.name for u in units], evaluation_sets, settings.refusals)
     return run_stage(
         output,
         stage=STAGE,
         settings=_FinalSettings(
             checks=settings.checks,
             segments=settings.segments,
-            keep_duplicates=settings.keep_duplicates,
+            refusals=settings.refusals,
         ),
-        inputs=inputs,
-        units=list(_final_units(units, scanned, losers)),
+        inputs=inputs | {f"evaluation/{s.name}": s.digest for s in evaluation_sets},
+        units=list(_final_units(units, scanned, refusals)),
         worker=FinalWorker,
         worker_kwargs={"scan": scan.uri},
         resources=Resources(workers=0),
@@ -159,50 +165,79 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     )
 
 
-def find_duplicates(scan: Folder, units: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Clips whose samples another clip has: by unit, clip id to the id that is kept.
+def _scan(
+    settings: IngestSettings,
+    folder: Folder,
+    inputs: dict[str, str],
+    units: Sequence[Unit],
+    segments: SegmentSettings,
+) -> dict[str, Any]:
+    return run_stage(
+        folder,
+        stage=SCAN,
+        settings=_ScanSettings(checks=settings.checks, segments=segments),
+        inputs=inputs,
+        units=units,
+        worker=ScanWorker,
+        worker_kwargs={"checks": settings.checks, "segments": segments},
+        resources=settings.resources,
+        max_reject_share=1.0,
+    )
 
-    The smallest clip id is kept, so the choice does not depend on the order of work.
-    """
-    first: dict[str, str] = {}
-    columns = ["clip_id", "fingerprint"]
-    for unit in units:
-        for row in iter_rows(scan.read_table(part_name(unit), columns)):
-            kept = first.setdefault(row["fingerprint"], row["clip_id"])
-            first[row["fingerprint"]] = min(kept, row["clip_id"])
-    losers: dict[str, dict[str, str]] = defaultdict(dict)
-    for unit in units:
-        for row in iter_rows(scan.read_table(part_name(unit), columns)):
-            kept = first[row["fingerprint"]]
-            if kept != row["clip_id"]:
-                losers[unit][row["clip_id"]] = kept
-    return dict(losers)
+
+def _evaluation_set(
+    settings: IngestSettings, entry: EvaluationSettings, work: Folder
+) -> EvaluationSet:
+    """Clips of an evaluation set: as an earlier ingest left them, or scanned here."""
+    folder = Folder.at(entry.path)
+    name = entry.name or posixpath.basename(folder.path)
+    if folder.is_complete:
+        files = folder.card(STAGE)["files"]
+        names = [unit_of(file) for file in files if file.startswith("parts/")]
+        return EvaluationSet(name, folder, names, input_digest(folder))
+    facts = CorpusFacts(default_modality="sound")
+    source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
+    discovery = discover([source], _split_rule(settings))
+    scan = work.child("evaluation", name)
+    units = plan_units(discovery, work.child("evaluation", f"{name}.plan"), settings.unit_clips)
+    if not units:
+        raise SettingsError(f"the evaluation set {name!r} holds no audio: {entry.path}")
+    card = _scan(settings, scan, input_digests(discovery), units, SegmentSettings())
+    if card["rejected"]:
+        logger.warning(
+            "evaluation set %s: %d of %d items cannot be compared, see %s/rejects",
+            name,
+            card["rejected"],
+            card["read"],
+            scan.uri,
+        )
+    return EvaluationSet(name, scan, [unit.name for unit in units], input_digest(scan))
 
 
 class FinalWorker:
-    """Copies a scanned unit without the clips that are duplicates of others."""
+    """Copies a scanned unit without the clips that are refused because of others."""
 
     def __init__(self, scan: str) -> None:
         self._scan = Folder.at(scan)
 
     def process(self, unit: Unit) -> UnitOutput:
         """The rows to keep, all rejects, and the sums for the card."""
-        losers: dict[str, str] = unit.payload["losers"]
+        refused: dict[str, list[str]] = unit.payload["refused"]
         rows = list(iter_rows(self._scan.read_table(part_name(unit.name))))
         scanned = self._scan.read_table(f"rejects/part-{unit.name}.parquet")
         rejects = [Reject(**columns) for columns in iter_rows(scanned)]
         rejects += [
             reject(
-                Reason.DUPLICATE_AUDIO,
-                f"the same samples as {losers[row['clip_id']]}, which is kept",
+                Reason(refused[row["clip_id"]][0]),
+                refused[row["clip_id"]][1],
                 corpus=row["corpus"],
                 uri=row["uri"],
                 clip_id=row["clip_id"],
             )
             for row in rows
-            if row["clip_id"] in losers
+            if row["clip_id"] in refused
         ]
-        kept = [row for row in rows if row["clip_id"] not in losers]
+        kept = [row for row in rows if row["clip_id"] not in refused]
         part = pa.Table.from_pylist(kept, schema=CLIPS)
         return UnitOutput(
             files={part_name(unit.name): table_bytes(part)},
@@ -230,11 +265,11 @@ def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[s
 
 
 def _final_units(
-    units: Sequence[Unit], scanned: dict[str, Any], losers: dict[str, dict[str, str]]
+    units: Sequence[Unit], scanned: dict[str, Any], refusals: Refusals
 ) -> Iterator[Unit]:
     files = scanned["files"]
     for unit in units:
-        payload = {"losers": losers.get(unit.name, {})}
+        payload = {"refused": refusals.get(unit.name, {})}
         contents = [files[part_name(unit.name)], files[f"rejects/part-{unit.name}.parquet"]]
         yield Unit(unit.name, digest_of([contents, payload]), payload)
 

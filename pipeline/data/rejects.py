@@ -70,8 +70,14 @@ class Reason(StrEnum):
     """Audio shorter than the corpus says, with a transcript that therefore cannot be trusted."""
     TRANSCRIPT_TOO_LONG = "transcript_too_long"
     """More words than anybody can say in the duration."""
+    LANGUAGE_MISMATCH = "language_mismatch"
+    """A transcript that is plainly in another language than its tag says."""
+    NARROW_BANDWIDTH = "narrow_bandwidth"
+    """Audio that ends far below half its sample rate: it was upsampled."""
     DUPLICATE_AUDIO = "duplicate_audio"
-    """The same samples as another clip, which is kept."""
+    """The same recording as another clip, which is kept."""
+    EVALUATION_LEAK = "evaluation_leak"
+    """A clip of an evaluation set, which no model may be trained on."""
 
     # Later stages
     WORKER_DIED = "worker_died"

@@ -36,6 +36,11 @@ def part_name(unit: str) -> str:
     return f"parts/part-{unit}.parquet"
 
 
+def unit_of(name: str) -> str:
+    """The unit whose clips a file holds: the inverse of `part_name`."""
+    return name.removeprefix("parts/part-").removesuffix(".parquet")
+
+
 class ScanWorker:
     """Decodes and checks the clips of a unit.
 
@@ -183,6 +188,7 @@ class ScanWorker:
             "num_channels": measured.num_channels,
             "duration_s": measured.duration_s,
             "fingerprint": measured.fingerprint,
+            "acoustic": measured.acoustic,
             "content_sha256": self._sha256(clip.uri),
         }
 

@@ -105,10 +105,12 @@ CLIPS = pa.schema(
         ("duration_s", pa.float64()),
         ("content_sha256", pa.string()),
         ("fingerprint", pa.string()),
+        ("acoustic", pa.binary()),
     ]
 )
 """Rows of `clips/`: a `ClipRow` and what decoding it showed. `split` is filled in; `num_samples`
-counts the clip's own span at the file's own rate; `content_sha256` is of the file's bytes."""
+counts the clip's own span at the file's own rate; `content_sha256` is of the file's bytes;
+`fingerprint` is of the samples, `acoustic` of what is heard."""
 
 REJECTS = pa.schema(
     [(item.name, pa.int64() if item.name == "line" else pa.string()) for item in fields(Reject)]

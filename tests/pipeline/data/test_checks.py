@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.audio_io import resample
 from pipeline.data.checks import (
     CheckSettings,
     Meter,
@@ -141,3 +142,19 @@ def test_words_that_cannot_be_in_the_audio_are_refused(fields, reason):
 def test_labels_that_only_look_odd_are_noted(fields, duration_s, note):
     notes = check_labels(row(**fields), duration_s)
     assert [text.partition(":")[0] for text in notes] == ([note] if note else [])
+
+
+def test_much_upsampled_audio_is_refused_and_little_noted():
+    noise = np.random.default_rng(0).standard_normal((1, 32_000)).astype(np.float32) * 0.1
+    upsampled = np.round(resample(noise, 8_000, 16_000) * 32_768) / 32_768
+    measured = measure(upsampled.astype(np.float32), note_bandwidth_share=0.6)
+    assert [text.partition(":")[0] for text in measured.notes] == ["narrow_bandwidth"]
+    assert reason_of(upsampled.astype(np.float32), min_bandwidth_share=0.6) == "narrow_bandwidth"
+
+
+def test_a_transcript_in_another_language_is_refused_unless_that_is_off():
+    clip = row(transcript="Съешь же ещё этих мягких булок", language="en")
+    with pytest.raises(UnfitError, match="tagged 'en', but") as caught:
+        check_labels(clip, 5.0)
+    assert caught.value.reason == "language_mismatch"
+    assert check_transcript(clip, 5.0, CheckSettings(checks_language=False)) == ()

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.checks import CheckSettings
-from pipeline.data.ingest import CorpusSettings, IngestSettings, ingest
+from pipeline.data.ingest import CorpusSettings, EvaluationSettings, IngestSettings, ingest
+from pipeline.data.refusals import RefusalSettings
 from pipeline.data.schema import CLIPS, REJECTS, clip_from_columns
 from pipeline.data.stage import Resources
 from pipeline.errors import SettingsError, TooManyRejectsError
@@ -137,7 +138,10 @@ def test_the_smallest_id_of_equal_audio_is_kept_in_any_container(tmp_path):
     assert kept == {"sound/a/x.flac", "sound/other.wav"}
     assert card["rejected_by_reason"] == {"duplicate_audio": 2}
     assert all("sound/a/x.flac" in row["detail"] for row in rows(tmp_path / "clips", "rejects"))
-    assert run(folder, tmp_path / "all", keep_duplicates=True)["written"] == 4
+    assert (
+        run(folder, tmp_path / "all", refusals=RefusalSettings(keep_duplicates=True))["written"]
+        == 4
+    )
 
 
 def test_a_later_duplicate_takes_the_place_of_an_earlier_one(tmp_path):
@@ -147,6 +151,36 @@ def test_a_later_duplicate_takes_the_place_of_an_earlier_one(tmp_path):
     write_tone(folder / "a.wav", seed=1)
     run(folder, tmp_path / "clips")
     assert [row["clip_id"] for row in rows(tmp_path / "clips")] == ["sound/a.wav"]
+
+
+def test_clips_of_evaluation_sets_are_refused_wherever_the_sets_lie(tmp_path):
+    bench = {"sound/heard.wav": None, "sound/alone.wav": None}
+    write_corpus(tmp_path / "bench", bench)
+    folder = tmp_path / "in/sound"
+    write_tone(folder / "leak.flac", seed=0)
+    write_tone(folder / "own.wav", seed=9)
+    (entry,) = (EvaluationSettings(path=str(tmp_path / "bench"), name="esc"),)
+    card = run(folder, tmp_path / "clips", evaluation_sets=(entry,))
+    assert [row["clip_id"] for row in rows(tmp_path / "clips")] == ["sound/own.wav"]
+    (refused,) = rows(tmp_path / "clips", "rejects")
+    assert refused["reason"] == "evaluation_leak"
+    assert "in the evaluation set esc: sound/heard.wav" in refused["detail"]
+    assert (card["read"], "evaluation/esc" in card["inputs"]) == (2, True)
+    before = contents(tmp_path / "clips"), contents(tmp_path / "clips.work")
+    run(folder, tmp_path / "clips", evaluation_sets=(entry,))
+    assert (contents(tmp_path / "clips"), contents(tmp_path / "clips.work")) == before
+
+    run(tmp_path / "bench", tmp_path / "bench-clips")
+    done = EvaluationSettings(path=str(tmp_path / "bench-clips"))
+    run(folder, tmp_path / "again", evaluation_sets=(done,))
+    assert [row["clip_id"] for row in rows(tmp_path / "again")] == ["sound/own.wav"]
+
+
+def test_an_empty_evaluation_set_is_an_error(corpora, tmp_path):
+    (tmp_path / "none").mkdir()
+    entry = EvaluationSettings(path=str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match="evaluation set 'none' holds no audio"):
+        run(corpora, tmp_path / "clips", evaluation_sets=(entry,))
 
 
 def test_spans_of_one_file_are_no_duplicates(tmp_path):
