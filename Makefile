@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-fast lint format bench bench-model serve lock clean
+.PHONY: help setup demo test test-fast lint format bench bench-model chaos serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -47,6 +47,11 @@ bench: setup  ## measure; prints a table for BENCHMARKS.md
 
 bench-model: setup  ## sampler and training step of the tiny preset
 	$(BIN)/python -m tests.bench model
+
+SEEDS ?= 0-19
+CLIPS ?= 60
+chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS)
 
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

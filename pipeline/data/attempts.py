@@ -6,6 +6,7 @@ gets the same unit. Without a count kept outside the process, one poison file wo
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,11 @@ from pipeline.storage import Folder
 
 ATTEMPTS = "_attempts"
 """Folder of the counts; empty again when the stage is done."""
+DEATHS_TO_BLAME = 2
+"""Deaths at one item before it is refused: a single one may be the memory killer's or an operator's
+choice, and refusing a good clip for it would leave other bytes than an undisturbed run."""
 MAX_SUSPECTS = 32
-"""Items of one unit that may be blamed for a death before the unit as a whole is."""
+"""Items of one unit that may be blamed for deaths before the unit as a whole is."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class Attempts:
         verdict = ""
         if blind_deaths >= self.max_attempts:
             verdict = f"worker died {blind_deaths} times; give it more memory or see its log"
-        elif len(suspects) > MAX_SUSPECTS:
-            verdict = f"{len(suspects)} items killed the worker, first {suspects[0]}"
+        elif len(suspects) > DEATHS_TO_BLAME * MAX_SUSPECTS:
+            count = len(set(suspects))
+            verdict = f"{count} items killed the worker, first {suspects[0]}"
         attempt = Attempt(
             self,
             unit,
@@ -84,7 +89,8 @@ class Attempt:
     _blamed: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._blamed = set(self.state["suspects"])
+        deaths = Counter(self.state["suspects"])
+        self._blamed = {item for item, count in deaths.items() if count >= DEATHS_TO_BLAME}
 
     @property
     def number(self) -> int:
@@ -92,11 +98,14 @@ class Attempt:
         return int(self.state["number"])
 
     def enter(self, item: str) -> bool:
-        """Whether an item may be touched; from the second attempt on it is noted before."""
+        """Whether an item may be touched; from the second attempt on it is noted before.
+
+        An empty name notes that no single item is under way.
+        """
         if item in self._blamed:
             return False
         if self.number > 1:
-            self.state["item"] = item
+            self.state["item"] = item or None
             self.save()
         return True
 

@@ -35,9 +35,10 @@ class Unit:
         name: Stable and safe as a file name.
         digest: Digest of everything but the settings that the output depends on.
         payload: What the worker needs, as JSON values.
-        attempt: 1, or more after the worker died at this unit; a worker then goes item by item.
-        guard: Called with an item's id before the item is touched; False means the item has
-            killed a worker and must be rejected with reason `worker_died`.
+        attempt: 1, or more after the worker died at this unit; the bytes must be the same.
+        guard: Called with an item's id before the item is touched; False means the item keeps
+            killing workers and must be rejected with reason `worker_died`. Called with an empty id
+            before work that is not of one item.
     """
 
     name: str

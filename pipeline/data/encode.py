@@ -180,7 +180,8 @@ class EncodeWorker:
         rejects: list[Reject] = []
         encoded: list[_Clip] = []
         for window in self._windows(unit, rows, rejects):
-            for batch in self._batches(window, alone=unit.attempt > 1):
+            unit.guard("")  # a death in the codec is no fault of the clip decoded last
+            for batch in self._batches(window):
                 encoded += self._encode(batch, rejects)
         encoded.sort(key=lambda clip: clip_key(clip.row["clip_id"]))
         return self._output(unit.name, len(rows), encoded, rejects)
@@ -239,14 +240,13 @@ class EncodeWorker:
         )
         return _Clip(row, at_rate, int(at_rate.shape[1]), attributes, speaker)
 
-    def _batches(self, window: list[_Clip], *, alone: bool) -> Iterator[list[_Clip]]:
+    def _batches(self, window: list[_Clip]) -> Iterator[list[_Clip]]:
+        """Clips of like length together; on every attempt the same, because batching rounds."""
         limit = self._settings.resources.max_batch_s * self._codec.timebase.sample_rate
         batch: list[_Clip] = []
         for clip in sorted(window, key=lambda clip: (clip.num_samples, clip.row["clip_id"])):
             is_full = (len(batch) + 1) * clip.num_samples > limit
-            if batch and (
-                alone or is_full or len(batch) >= self._settings.resources.max_batch_clips
-            ):
+            if batch and (is_full or len(batch) >= self._settings.resources.max_batch_clips):
                 yield batch
                 batch = []
             batch.append(clip)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline.data.attempts import ATTEMPTS, MAX_SUSPECTS, Attempts
+from pipeline.data.attempts import ATTEMPTS, DEATHS_TO_BLAME, MAX_SUSPECTS, Attempts
 from pipeline.storage import Folder
 
 
@@ -14,29 +14,41 @@ def test_deaths_without_a_culprit_are_limited(tmp_path):
     assert "died 3 times" in verdicts[-1]
 
 
-def test_item_entered_before_a_death_may_not_be_entered_again(tmp_path):
+def test_item_at_which_two_workers_died_may_not_be_entered_again(tmp_path):
     attempts(tmp_path).begin("u").enter("a")  # a first attempt notes nothing, and dies
-    second = attempts(tmp_path).begin("u")
-    assert second.number == 2
-    assert second.enter("a")
-    assert second.enter("b")  # dies here
-    third = attempts(tmp_path).begin("u")
-    assert third.enter("a")
-    assert not third.enter("b")
-    assert third.enter("c")
-    assert not third.verdict
+    for number in (2, 3):
+        attempt = attempts(tmp_path).begin("u")
+        assert attempt.number == number
+        assert attempt.enter("a")
+        assert attempt.enter("b")  # dies here
+    last = attempts(tmp_path).begin("u")
+    assert last.enter("a")
+    assert not last.enter("b")
+    assert last.enter("c")
+    assert not last.verdict
+
+
+def test_death_outside_any_item_is_a_blind_one(tmp_path):
+    attempts(tmp_path).begin("u")
+    for _ in range(2):
+        attempt = attempts(tmp_path).begin("u")
+        assert attempt.enter("a")
+        assert attempt.enter("")  # dies in work that is of no single item
+    last = attempts(tmp_path).begin("u")
+    assert "worker died 3 times" in last.verdict
+    assert last.enter("a")
 
 
 def test_deaths_with_a_culprit_do_not_count_as_blind_ones_but_are_limited_too(tmp_path):
     attempts(tmp_path).begin("u")
-    verdict = ""
-    for item in range(MAX_SUSPECTS + 2):
+    verdict, limit = "", DEATHS_TO_BLAME * MAX_SUSPECTS
+    for item in range(limit + 2):
         attempt = attempts(tmp_path).begin("u")
         verdict = attempt.verdict
         if verdict:
             break
         assert attempt.enter(str(item))
-    assert item == MAX_SUSPECTS + 1
+    assert item == limit + 1
     assert "items killed the worker" in verdict
 
 

@@ -175,15 +175,28 @@ def test_culprit_of_a_failed_batch_is_found_clip_by_clip(corpus, tmp_path, monke
     assert picky.batches == [5, 1, 1, 1, 1, 1]
 
 
-def test_clip_that_killed_a_worker_is_rejected_and_others_go_alone(corpus, tmp_path, monkeypatch):
-    picky = PickyCodec(load_codec(corpus / "codec"))
-    monkeypatch.setattr(module, "load_codec", lambda _folder: picky)
-    worker = EncodeWorker(Folder.at(corpus / "clips"), "", HERE)
+def test_clip_that_keeps_killing_is_rejected_and_a_death_in_the_codec_blames_none(corpus):
+    entered = []
+
+    def guard(item: str) -> bool:
+        entered.append(item)
+        return item != "talk/1"
+
+    worker = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), HERE)
     payload = {"part": "parts/part-00000.parquet"}
-    unit = Unit("00000", "d", payload, attempt=2, guard=lambda item: item != "talk/1")
-    output = worker.process(unit)
+    output = worker.process(Unit("00000", "d", payload, attempt=2, guard=guard))
     assert [(r.clip_id, r.reason) for r in output.rejects] == [("talk/1", "worker_died")]
-    assert set(picky.batches) == {1}
+    assert output.written == 3
+    assert entered == ["talk/0", "talk/1", "talk/2", "talk/3", ""]
+
+
+def test_second_attempt_gives_the_bytes_of_the_first(corpus):
+    worker = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), HERE)
+    payload = {"part": "parts/part-00001.parquet"}
+    first, second = (
+        worker.process(Unit("00001", "d", payload, attempt=attempt)) for attempt in (1, 2)
+    )
+    assert second.files == first.files
 
 
 def test_latents_that_overflow_are_rejected(corpus, monkeypatch):

@@ -1,0 +1,96 @@
+"""Kills of a running job at random points: its driver, a worker process, or the actor at work."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+VICTIMS = ("driver", "worker", "actor")
+"""The process that was started; any process of Ray's workers, idle ones and Ray Data's own
+book-keepers included; a process in which units are done."""
+ACTOR_TITLE = "MapWorker"
+"""What Ray Data calls the actors of `map`."""
+LONGEST_DELAY_S = 0.6
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill to come.
+
+    Attributes:
+        victim: One of `VICTIMS`.
+        after: Commit records that must be there first.
+        delay_s: Further wait, so that it falls anywhere inside a unit or between stages.
+        choice: Uniform in [0, 1): which of several candidates.
+    """
+
+    victim: str
+    after: int
+    delay_s: float
+    choice: float
+
+    def __str__(self) -> str:
+        return f"{self.victim} after {self.after}"
+
+
+def plan_kills(seed: int, num_commits: int) -> list[Kill]:
+    """One kill of each victim, in a random order, at random points of the whole job."""
+    draw = random.Random(seed)
+    victims = draw.sample(VICTIMS, len(VICTIMS))
+    points = sorted(draw.randrange(num_commits) for _ in victims)
+    return [
+        Kill(victim, point, draw.uniform(0, LONGEST_DELAY_S), draw.random())
+        for victim, point in zip(victims, points, strict=True)
+    ]
+
+
+def num_commits(folder: Path) -> int:
+    """Commit records of all stages below a folder."""
+    return len(list(folder.glob("**/_commit/*.json")))
+
+
+def strike(kill: Kill, job: subprocess.Popen[bytes], progress: Callable[[], int]) -> bool:
+    """Wait for the point and kill; False if the job ended before there was anything to kill."""
+    while progress() < kill.after:
+        if job.poll() is not None:
+            return False
+        time.sleep(_LOOK_EVERY_S)
+    time.sleep(kill.delay_s)
+    while job.poll() is None:
+        found = _candidates(kill.victim, job.pid)
+        if found:
+            try:
+                found[int(kill.choice * len(found))].send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+            return True
+        time.sleep(_LOOK_EVERY_S)
+    return False
+
+
+def _candidates(victim: str, pid: int) -> list[psutil.Process]:
+    try:
+        driver = psutil.Process(pid)
+        if victim == "driver":
+            return [driver]
+        workers = {child: _title(child) for child in driver.children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return []
+    wanted = ACTOR_TITLE if victim == "actor" else ""
+    found = [p for p, title in workers.items() if title.startswith("ray::") and wanted in title]
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return (process.cmdline() or [""])[0]
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return ""
