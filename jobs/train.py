@@ -14,10 +14,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     built.add_argument("--shards", required=True, metavar="DIR", help="complete train-shards")
     built.add_argument("--output", required=True, metavar="RUN", help="run directory")
     built.add_argument("--codec", metavar="DIR", help="codec folder; samples need it")
+    built.add_argument(
+        "--mixture", metavar="FILE", help="YAML with weights by modality, language and corpus"
+    )
     options = built.parse_args(argv)
 
     def body() -> None:
         settings = settings_from(TrainSettings, options)
+        if options.mixture:
+            from pipeline.training.mixture import with_mixture
+
+            settings = with_mixture(settings, options.mixture)
         from pipeline.cluster import ray_cluster
         from pipeline.training.run import train_run
 

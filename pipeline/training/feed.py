@@ -22,6 +22,7 @@ from model.config import MODALITIES, ModelConfig
 from model.sequence import Document
 from model.text import Tokenizer
 from pipeline.training.documents import DocumentSampler, Plan
+from pipeline.training.mixture import weighted_groups
 from pipeline.training.order import StreamOrder
 from pipeline.training.settings import FeedSettings
 from pipeline.training.shards import TrainShards
@@ -82,7 +83,10 @@ class Feed:
         self._sampler = DocumentSampler(shards, settings, config, tokenizer, seed)
         rows = self._sampler.rows_by_modality()
         self.num_left_out = len(shards) - sum(map(len, rows.values()))
-        self._order = StreamOrder(rows, settings.modality_weights, seed)
+        weights = {"language": settings.language_weights, "corpus": settings.corpus_weights}
+        columns = {name: shards.column(name) for name in weights}
+        groups = weighted_groups(rows, columns, weights)
+        self._order = StreamOrder(groups, settings.modality_weights, seed)
         if self.num_left_out and rank == 0:
             logger.warning(
                 "%d of %d clips are left out: their text leaves no room for one block in "

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class StreamPosition:
     Attributes:
         position: In the stream.
         row: In the index of the shards.
-        epoch: How often all clips of its modality were seen before.
+        epoch: How many times as many clips as its modality has came before.
     """
 
     position: int
@@ -73,11 +74,26 @@ class StreamPosition:
     epoch: int
 
 
+@dataclass(frozen=True)
+class Group:
+    """Clips of one modality that come equally often.
+
+    Attributes:
+        name: Tells it from the other groups of its modality.
+        rows: Their index rows, in a fixed order.
+        weight: How often each comes, relative to the other groups of the modality.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    weight: float = 1.0
+
+
 class StreamOrder:
     """The endless stream over the clips of several modalities.
 
     Args:
-        rows: Index rows of every modality; all of them, in a fixed order.
+        groups: Clips of every modality; all of them, in a fixed order.
         weights: Share of every modality; None takes the square root of the number of clips.
             Modalities without rows are left out.
         seed: Chooses the permutation of every epoch.
@@ -88,40 +104,79 @@ class StreamOrder:
 
     def __init__(
         self,
-        rows: Mapping[str, NDArray[np.int64]],
+        groups: Mapping[str, Sequence[Group]],
         weights: Mapping[str, float] | None,
         seed: int,
     ) -> None:
-        self._rows = {name: rows[name] for name in sorted(rows) if len(rows[name])}
+        strands = {name: _Strand(name, groups[name], seed) for name in sorted(groups)}
+        strands = {name: strand for name, strand in strands.items() if strand.size}
         shares = {
-            name: math.sqrt(len(found)) if weights is None else weights.get(name, 0.0)
-            for name, found in self._rows.items()
+            name: math.sqrt(strand.size) if weights is None else weights.get(name, 0.0)
+            for name, strand in strands.items()
         }
         shares = {name: share for name, share in shares.items() if share > 0}
         if not shares:
             raise ValueError(
-                f"no clips to train on: the shards hold {sorted(self._rows) or 'nothing'} and "
+                f"no clips to train on: the shards hold {sorted(strands) or 'nothing'} and "
                 f"modality_weights are {dict(weights or {})}"
             )
         self.shares = {name: share / sum(shares.values()) for name, share in shares.items()}
-        self._names = list(self.shares)
+        self._strands = [strands[name] for name in self.shares]
         self._pattern, self._before = _pattern(list(self.shares.values()))
-        self._seed = seed
 
     def at(self, position: int) -> StreamPosition:
         """The clip at a position."""
         period, offset = divmod(position, _PERIOD)
         number = int(self._pattern[offset])
-        name = self._names[number]
-        rows = self._rows[name]
         count = period * int(self._before[-1, number]) + int(self._before[offset, number])
-        epoch, index = divmod(count, len(rows))
-        place = permuted(index, len(rows), mixed_seed(self._seed, "epoch", name, epoch))
-        return StreamPosition(position, int(rows[place]), epoch)
+        return StreamPosition(position, *self._strands[number].at(count))
 
     def step(self, step: int, size: int) -> list[StreamPosition]:
         """The `size` clips of a step."""
         return [self.at(position) for position in range(step * size, (step + 1) * size)]
+
+
+class _Strand:
+    """The endless sequence of clips of one modality.
+
+    An epoch holds about as many clips as there are. Of each group it holds its weighted part, so
+    that after any number of epochs the group has come as often as it should, within one clip; and
+    the group's own clips come in turn, each as often as the others within one.
+    """
+
+    def __init__(self, name: str, groups: Sequence[Group], seed: int) -> None:
+        self._groups = [group for group in groups if len(group.rows) and group.weight > 0]
+        self.size = sum(len(group.rows) for group in self._groups)
+        """Clips that ever come."""
+        self._name, self._seed = name, seed
+        mass = [len(group.rows) * Fraction(str(group.weight)) for group in self._groups]
+        whole = sum(mass, start=Fraction(0))
+        self._quotas = [self.size * part / whole for part in mass]
+
+    def at(self, count: int) -> tuple[int, int]:
+        """Row and epoch of the clip that comes after `count` others."""
+        epoch = count // self.size
+        while sum(self._before(epoch + 1)) <= count:  # rounding down may leave it a little behind
+            epoch += 1
+        before, after = self._before(epoch), self._before(epoch + 1)
+        index, size = count - sum(before), sum(after) - sum(before)
+        place = permuted(index, size, mixed_seed(self._seed, "epoch", self._name, epoch))
+        if len(self._groups) == 1:
+            return int(self._groups[0].rows[place]), epoch
+        for group, first, last in zip(self._groups, before, after, strict=True):
+            if place < last - first:
+                return self._in_turn(group, first + place), epoch
+            place -= last - first
+        raise AssertionError("the parts of an epoch add up to its size")
+
+    def _before(self, epoch: int) -> list[int]:
+        """Clips of every group that come before an epoch."""
+        return [epoch * quota.numerator // quota.denominator for quota in self._quotas]
+
+    def _in_turn(self, group: Group, count: int) -> int:
+        lap, index = divmod(count, len(group.rows))
+        seed = mixed_seed(self._seed, "lap", self._name, group.name, lap)
+        return int(group.rows[permuted(index, len(group.rows), seed)])
 
 
 def _pattern(shares: list[float]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from pipeline.tracking import TrackingSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _GPU_TILE = 128
 """FlexAttention's block of positions."""
@@ -46,6 +47,10 @@ class FeedSettings(Settings):
     modality_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Share of each modality in the stream, normalised over those that the shards hold; None takes
     the square root of the number of clips."""
+    language_weights: dict[str, Factor] = Field(default_factory=dict)
+    """How often clips of a language come, relative to others of their modality; see `mixture`."""
+    corpus_weights: dict[str, Factor] = Field(default_factory=dict)
+    """How often clips of a corpus come, relative to others of their modality."""
     condition_dropout: Share = 0.1
     """Share of clips trained without description and speaker, for classifier-free guidance."""
     speaker_dropout: Share = 0.1
@@ -170,4 +175,7 @@ class TrainSettings(Settings):
         values = self.model_dump(mode="json", exclude=free)
         for name in ("rows_per_micro_batch", "prefetch_steps"):
             values["feed"].pop(name)
+        for name in ("language_weights", "corpus_weights"):
+            if not values["feed"][name]:  # as before there were any
+                values["feed"].pop(name)
         return digest_of(values)

@@ -26,6 +26,8 @@ _REQUIRED = (
     "shard",
     "split",
     "modality",
+    "corpus",
+    "language",
     "is_singing",
     "has_transcript",
     "num_frames",

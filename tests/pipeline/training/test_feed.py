@@ -191,6 +191,21 @@ def test_long_clips_are_cropped_on_a_block_edge_and_counted(tmp_path):
     assert len(starts) > 3
 
 
+def test_weights_of_a_language_change_what_is_drawn_on_every_number_of_workers(tmp_path):
+    clips = [
+        FakeClip(name=f"c{number}", modality="speech", transcript="x" if number < 2 else None)
+        for number in range(8)
+    ]
+    weights = {"language_weights": {"none": 0.25}}
+    feed = _feed(tmp_path, clips, **weights)
+    drawn = [plan.row["language"] for step in range(9) for row in feed.rows(step) for plan in row]
+    # 2 clips of weight 1 against 6 of a quarter: 4 to 3.
+    assert abs(drawn.count("en") - 72 * 4 / 7) <= 8
+    other = _feed(tmp_path, clips, rank=1, world_size=2, **weights)
+    again = [plan.row["language"] for step in range(9) for row in other.rows(step) for plan in row]
+    assert again == drawn
+
+
 def test_a_clip_with_words_keeps_its_beginning(tmp_path):
     clips = [FakeClip(name="long", num_frames=101, modality="speech", transcript="a b c")]
     feed = _feed(tmp_path, clips, documents_per_step=1, pack_length=140)

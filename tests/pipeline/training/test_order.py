@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.training.order import StreamOrder, mixed_seed, permuted
+from pipeline.training.order import Group, StreamOrder, mixed_seed, permuted
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
@@ -36,7 +36,7 @@ def _order(weights=None, seed: int = 0, sizes=(5, 3, 9)) -> StreamOrder:
     names = ("speech", "sound", "music")
     starts = np.cumsum([0, *sizes])
     rows = {
-        name: np.arange(begin, end)
+        name: [Group("", np.arange(begin, end))]
         for name, begin, end in zip(names, starts[:-1], starts[1:], strict=True)
     }
     return StreamOrder(rows, weights, seed)
@@ -76,6 +76,49 @@ def test_steps_are_consecutive_stretches_and_the_seed_matters():
     assert together == [item.row for step in range(3) for item in order.step(step, 4)]
     assert together != [item.row for item in _order(seed=1).step(0, 12)]
     assert together == [item.row for item in _order().step(0, 12)]
+
+
+def _weighted(**weights: float) -> StreamOrder:
+    """Ten clips of a, from 0, and twenty of b, from 10."""
+    rows = {"a": np.arange(10), "b": np.arange(10, 30)}
+    groups = [Group(name, rows[name], weights.get(name, 1.0)) for name in rows]
+    return StreamOrder({"sound": groups}, None, 3)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (4.0, 1.0), (0.1, 1.0), (1.0, 0.003)])
+def test_groups_come_as_often_as_their_weights_say_and_their_clips_in_turn(a, b):
+    order = _weighted(a=a, b=b)
+    rows = [order.at(position).row for position in range(1500)]
+    counts = np.bincount(rows, minlength=30)
+    wanted = 1500 * 10 * a / (10 * a + 20 * b)
+    # Whole epochs are exact within a clip a group; the last one is up to its length off.
+    assert abs(counts[:10].sum() - wanted) <= 31
+    assert np.ptp(counts[:10]) <= 2
+    assert np.ptp(counts[10:]) <= 2
+
+
+def test_any_position_of_a_weighted_stream_is_found_without_those_before_it():
+    order, again = _weighted(a=2.7, b=0.4), _weighted(a=2.7, b=0.4)
+    rows = [order.at(position) for position in range(400)]
+    assert rows[::-1] == [again.at(position) for position in reversed(range(400))]
+    epochs = [place.epoch for place in rows]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == set(range(max(epochs) + 1))
+
+
+def test_a_group_of_weight_zero_never_comes_and_one_group_alone_needs_no_weight():
+    order = _weighted(a=0.0)
+    assert {order.at(position).row for position in range(40)} == set(range(10, 30))
+    heavy, plain = (
+        StreamOrder({"sound": [Group("", np.arange(9), weight)]}, None, 0) for weight in (5.0, 1.0)
+    )
+    assert [heavy.at(place) for place in range(30)] == [plain.at(place) for place in range(30)]
+
+
+def test_the_order_without_weights_is_that_of_earlier_runs():
+    order = _order({"speech": 0.5, "sound": 0.3, "music": 0.2})
+    found = [order.at(position).row for position in (0, 1, 2, 3, 4, 5, 2000, 123_456)]
+    assert found == [1, 7, 14, 3, 5, 0, 4, 4], "runs must stay resumable"
 
 
 def test_without_weights_shares_are_the_square_root_of_the_clips():
