@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "describe": "clips/ + attributes -> descriptions/: several description-style texts a clip",
     "shard": "latents/ + descriptions/ -> train-shards/ with an index",
     "prepare": "ingest, encode, describe and shard in a row",
+    "data-report": "a prepared directory as one HTML page, with rejects to listen to",
     "train-codec": "train an audio codec on ingested clips",
     "train": "train the model on train-shards",
     "export": "checkpoint -> bundle of safetensors",

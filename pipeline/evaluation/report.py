@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
-
+from pipeline.page import render_page
 from pipeline.storage import Folder
 
 
@@ -63,26 +61,5 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         OSError: If an audio file or image of the report is missing.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["inline"] = _data_uri
-    environment.filters["cell"] = _cell
-    page = environment.get_template("report.html.j2").render(report=report)
-    Folder.at(path.parent).write_bytes(path.name, page.encode())
-
-
-_MEDIA_TYPES = {".wav": "audio/wav", ".png": "image/png"}
-
-
-def _data_uri(path: Path) -> str:
-    payload = base64.b64encode(path.read_bytes()).decode()
-    return f"data:{_MEDIA_TYPES[path.suffix]};base64,{payload}"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "n/a"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    page = render_page(Path(__file__).parent / "report.html.j2", report=report)
+    Folder.at(path.parent).write_bytes(path.name, page)

@@ -1,0 +1,64 @@
+"""Distributions of the measured attributes, from all clips or an even sample of the parts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.report.histograms import Histogram, histogram
+from pipeline.data.report.stages import StageFolder
+
+_LEFT_OUT = frozenset({"duration_s"})
+"""Attributes shown elsewhere on the page."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Attribute distributions.
+
+    Attributes:
+        histograms: One an attribute, by name.
+        clips: Clips they are of.
+        of_clips: Clips there are.
+    """
+
+    histograms: list[Histogram]
+    clips: int
+    of_clips: int
+
+
+def measured_of(latents: StageFolder, clips: StageFolder | None, max_clips: int) -> Measured:
+    """Read the attributes in the index of `latents/`.
+
+    Args:
+        latents: Where the attributes are.
+        clips: Names the modality of every clip; without it all are one.
+        max_clips: Above this many clips every n-th part is read instead of all.
+    """
+    written = int(latents.card["written"])
+    stride = max(1, math.ceil(written / max_clips))
+    modalities = {} if clips is None else dict.fromkeys(clips.names("parts"), clips)
+    values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    num_clips = 0
+    for name in latents.names("parts")[::stride]:
+        clip_part = name.replace("parts/latents-", "parts/part-")
+        modality_of: dict[str, str] = {}
+        if clip_part in modalities:
+            table = modalities[clip_part].folder.read_table(clip_part, ["clip_id", "modality"])
+            columns = table.to_pydict()
+            modality_of = dict(zip(columns["clip_id"], columns["modality"], strict=True))
+        for row in latents.folder.read_table(name, ["clip_id", "attributes"]).to_pylist():
+            num_clips += 1
+            series = modality_of.get(row["clip_id"], "clips")
+            for attribute, value in json.loads(row["attributes"]).items():
+                if attribute not in _LEFT_OUT:
+                    values[attribute][series].append(value)
+    histograms = [
+        histogram(name, {series: np.array(found) for series, found in by_series.items()})
+        for name, by_series in sorted(values.items())
+    ]
+    return Measured(histograms, num_clips, written)

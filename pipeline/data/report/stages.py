@@ -1,0 +1,70 @@
+"""The stages found in a directory, complete or not, and what their records say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.data.commits import COMMITS, Commits, summarise
+from pipeline.data.prepare import FOLDERS
+from pipeline.data.stage import OWNER
+from pipeline.errors import IncompleteError
+from pipeline.storage import Folder
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """One stage's directory.
+
+    Attributes:
+        stage: Name of the stage.
+        folder: Its directory.
+        is_complete: Whether it is finished; otherwise the facts are of the units committed so far.
+        card: The card, or what the commit records add up to.
+    """
+
+    stage: str
+    folder: Folder
+    is_complete: bool
+    card: dict[str, Any]
+
+    def names(self, prefix: str) -> list[str]:
+        """Committed Parquet files of one folder; files of killed workers are not among them."""
+        files: dict[str, str] = self.card["files"]
+        return sorted(n for n in files if n.startswith(f"{prefix}/") and n.endswith(".parquet"))
+
+    @property
+    def hours(self) -> dict[str, float]:
+        """Hours written, by modality; empty where the stage does not count them."""
+        found: dict[str, float] = self.card["hours"]["by_modality"]
+        return found
+
+
+def find_stages(source: Folder) -> dict[str, StageFolder]:
+    """The stages in a directory that `prepare` wrote, or the one stage that wrote it.
+
+    Raises:
+        IncompleteError: If no stage wrote anything there.
+    """
+    if source.exists(OWNER):
+        owner = source.read_json(OWNER)["stage"]
+        found = {owner: source}
+    else:
+        children = {stage: source.child(name) for stage, name in FOLDERS.items()}
+        found = {stage: child for stage, child in children.items() if child.exists(OWNER)}
+    stages = {stage: _open(stage, folder) for stage, folder in found.items()}
+    if not any(stage.card["units"] for stage in stages.values()):
+        state = "holds no finished unit of any stage" if source.exists() else "does not exist"
+        raise IncompleteError(
+            f"{source.uri} {state}; give a directory that `audiocalm prepare` wrote (with "
+            f"{', '.join(FOLDERS.values())} in it), or one of these"
+        )
+    return stages
+
+
+def _open(stage: str, folder: Folder) -> StageFolder:
+    if folder.is_complete:
+        return StageFolder(stage, folder, is_complete=True, card=folder.card())
+    names = [name.removesuffix(".json") for name in folder.child(COMMITS).files(".json")]
+    records = Commits(folder, "").read(names)
+    return StageFolder(stage, folder, is_complete=False, card=summarise(records))

@@ -1,0 +1,62 @@
+"""Self-contained HTML pages: one style, text that stays text, pictures and audio inside."""
+
+from __future__ import annotations
+
+import base64
+import math
+from pathlib import Path
+
+import jinja2
+
+MEDIA_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".png": "image/png"}
+"""What can be put into a page, by ending."""
+
+
+def render_page(template: Path, **values: object) -> bytes:
+    """A page from a template that extends `page.html.j2`; every value is escaped.
+
+    Args:
+        template: Jinja file; `inline` makes a file's contents an address, `cell` and
+            `number` format values.
+        values: What the template names.
+
+    Raises:
+        OSError: If an audio file or image of the page is missing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline"] = _inline
+    environment.filters["cell"] = _cell
+    environment.filters["number"] = number
+    return environment.get_template(template.name).render(**values).encode()
+
+
+def data_uri(payload: bytes, media_type: str) -> str:
+    """Contents as an address that needs no file."""
+    return f"data:{media_type};base64,{base64.b64encode(payload).decode()}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _inline(path: Path) -> str:
+    return data_uri(path.read_bytes(), MEDIA_TYPES[path.suffix])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if type(value) is int else str(value)
