@@ -27,7 +27,8 @@ _UNITS = {
 _OUTER = 0.5
 """Percent of values beyond either end of the axis; they are counted in the outermost bins."""
 _LOG_SPREAD = 20.0
-"""Ratio of the ends from which a positive axis is logarithmic."""
+"""Ratio of the ends from which a positive axis of `_LOG_UNITS` is logarithmic."""
+_LOG_UNITS = ("Hz", "s")
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,13 @@ def histogram(name: str, values: Mapping[str, NDArray[np.float64]]) -> Histogram
     low, high = np.percentile(everything, [_OUTER, 100 - _OUTER])
     if low == high:
         low, high = low - 0.5, high + 0.5
-    is_log = bool(low > 0 and high / low > _LOG_SPREAD)
+    title, unit = words_of(name)
+    is_log = bool(unit in _LOG_UNITS and low > 0 and high / low > _LOG_SPREAD)
     edges = (np.geomspace if is_log else np.linspace)(low, high, NUM_BINS + 1)
     counts = {
         series: np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0]
         for series, found in sorted(values.items())
     }
-    title, unit = words_of(name)
     inner = [float(value) for value in np.percentile(everything, [5, 50, 95])]
     return Histogram(title, unit, edges, counts, inner[0], inner[1], inner[2], is_log)
 
