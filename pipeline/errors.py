@@ -19,5 +19,9 @@ class TooManyRejectsError(PipelineError):
     """More clips were rejected than the recipe allows."""
 
 
+class TooManyFallbacksError(PipelineError):
+    """A language model left more texts to their templates than the recipe allows."""
+
+
 class NonFiniteError(PipelineError):
     """A loss or gradient was not finite on at least one rank."""

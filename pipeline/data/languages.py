@@ -1,4 +1,4 @@
-"""Whether a transcript can be in the language of its tag: by script and by function words.
+"""Whether a text can be in the language of its tag: by script and by function words.
 
 It answers only where the evidence is strong, and is no language detector: a language that it does
 not know, or a short text, is believed.
@@ -18,6 +18,11 @@ _MIN_WORDS = 8
 """Words from which a text in the right script is judged."""
 _MIN_OTHER_SHARE = 0.35
 _TIMES_OWN = 4  # languages share a few words: `was`, `in`, `no`
+_MIN_LETTERS_ASKED = 4
+_MIN_SCRIPT_SHARE_ASKED = 0.5  # names and titles in another script are allowed
+_MIN_WORDS_ASKED = 4
+_MIN_OTHER_SHARE_ASKED = 0.25
+_TIMES_OWN_ASKED = 2
 
 _OTHER_SCRIPTS = {
     "am": "ETHIOPIC",
@@ -99,9 +104,9 @@ _FUNCTION_WORDS = {
     "de": "der die das und ist nicht ein eine einen einem einer zu den dem mit von auf für im sich "
     "auch als an es aus bei nach wie oder aber wenn war wird sind hat ich du er sie wir ihr dass "
     "noch nur so über um was zum zur",
-    "en": "the and of to is was that it for with he she his her on at by this had not but from "
-    "you which or we were been have has are be as an there their would what when who will more "
-    "if out so said my him your i in",
+    "en": "a an the and of to is was that it for with he she his her on at by this had not but "
+    "from you which or we were been have has are be as an there their would what when who will "
+    "more if out so said my him your i in",
     "es": "el la los las un una unos unas de del que y es en por con para no se lo su sus al como "
     "más pero le ya o este esta sí porque cuando muy sin sobre también me hasta hay donde quien "
     "desde todo nos era está son",
@@ -132,6 +137,32 @@ def language_mismatch(transcript: str, language: str) -> str:
     """
     primary, *subtags = language.lower().replace("_", "-").split("-")
     return _foreign_script(transcript, primary, subtags) or _foreign_words(transcript, primary)
+
+
+def is_other_language(text: str, language: str) -> bool:
+    """Whether a text that was asked for in a language is in another one, as far as can be told.
+
+    Stricter than `language_mismatch`: short texts are judged too, and romanised ones are not in
+    the language. A rejected answer costs nothing, a rejected transcript a clip.
+
+    Args:
+        text: What came back.
+        language: BCP 47 tag of the language asked for.
+    """
+    primary, *subtags = language.lower().replace("_", "-").split("-")
+    scripts = Counter(_script(c) for c in text if c.isalpha())
+    allowed = ["LATIN"] if "latn" in subtags else _OTHER_SCRIPTS.get(primary, "LATIN").split()
+    is_judged = primary in _LATIN or primary in _OTHER_SCRIPTS
+    if not is_judged or scripts.total() < _MIN_LETTERS_ASKED:
+        return False
+    if sum(scripts[name] for name in allowed) < _MIN_SCRIPT_SHARE_ASKED * scripts.total():
+        return True
+    words = _WORDS.findall(unicodedata.normalize("NFC", text.lower()))
+    if primary not in _FUNCTION_WORDS or len(words) < _MIN_WORDS_ASKED:
+        return False
+    own = _share(words, primary)
+    share = max(_share(words, name) for name in _FUNCTION_WORDS if name != primary)
+    return share >= max(_MIN_OTHER_SHARE_ASKED, _TIMES_OWN_ASKED * own)
 
 
 def _foreign_script(transcript: str, primary: str, subtags: list[str]) -> str:

@@ -101,4 +101,6 @@ def summary(cards: dict[str, dict[str, Any]]) -> str:
     ]
     for stage, card in cards.items():
         lines += [f"{stage}: {n:,} x {why}" for why, n in card["rejected_by_reason"].items()]
+        for kind, outcomes in card.get("models", {}).items():
+            lines += [f"{stage}: {n:,} x {kind} {what}" for what, n in outcomes.items()]
     return "\n".join(lines)

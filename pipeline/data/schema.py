@@ -128,7 +128,8 @@ DESCRIPTIONS = pa.schema(
         ("recipe_digest", pa.string()),
     ]
 )
-"""Rows of `descriptions/`; `source` is template, caption or rewritten."""
+"""Rows of `descriptions/`; `source` is template, caption, audio_caption (a model listened) or
+rewritten (a language model worded at least one of them)."""
 
 LATENTS = pa.schema(
     [

@@ -43,7 +43,18 @@ logger = logging.getLogger(__name__)
 
 OWNER = "_stage.json"
 """Written first of all: which stage owns the directory, so that no other one sweeps it."""
-NOT_IN_DIGEST = frozenset({"resources", "max_reject_share"})
+NOT_IN_DIGEST = frozenset(
+    {
+        "resources",
+        "max_reject_share",
+        "max_fallback_share",
+        "redo_unanswered",
+        "endpoint",
+        "caption_endpoint",
+        "local",
+        "cache",
+    }
+)
 """Settings that say how to run, not what to write: changing them redoes nothing."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -88,6 +99,7 @@ def run_stage(
     resources: Resources,
     max_reject_share: float,
     card_extra: CardExtra = None,
+    redo: Callable[[dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
     """Bring a directory up to date with a plan of units, and complete it.
 
@@ -102,6 +114,7 @@ def run_stage(
         resources: Processes, CPUs, GPUs.
         max_reject_share: Above this share of rejected items the stage fails, in [0, 1].
         card_extra: More keys of the card.
+        redo: Told the record of a unit that is up to date, whether to do it again nevertheless.
 
     Returns:
         The card.
@@ -116,6 +129,10 @@ def run_stage(
     kept = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
     commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept}))
     done, stale = commits.compare(units)
+    if redo is not None:
+        again = [name for name, record in done.items() if redo(record)]
+        stale += again
+        done = {name: record for name, record in done.items() if name not in again}
     pending = [unit for unit in units if unit.name not in done]
     if not pending and not stale and folder.is_complete and folder.card()["inputs"] == inputs:
         logger.info("%s: nothing to do, %d units are up to date", stage, len(units))

@@ -26,6 +26,10 @@ _AUDIO_NAME = re.compile(
 _IDENTIFIER = re.compile(
     r"https?:|www\.|[\\/]|[0-9a-f]{8,}|\d{4,}|[a-z]\d+[a-z]\d|@|\w+_\w+_\w+", re.IGNORECASE
 )
+_PRIVATE = re.compile(
+    r"https?:|www\.|\w@\w|\b(?=\w*\d)[0-9a-f]{8,}\b|\w_\w|(?:^|\s)[~/\\]\w|\w[\\/]\w+[\\/]",
+    re.IGNORECASE,
+)
 _WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|_+")
 _TEMPO = re.compile(r"\b(?:tempo|bpm|fast|slow|upbeat|beats per)\b")
 _STATED = {
@@ -159,6 +163,11 @@ def clean_label(tag: str) -> str | None:
     if not re.search(r"[^\W\d]", text) or len(text.split()) > MAX_LABEL_WORDS:
         return None
     return text if any(len(w) > 1 and w.isupper() for w in text.split()) else text.lower()
+
+
+def names_a_file(text: str) -> bool:
+    """Whether a text holds a file name, a path, an address, or an identifier."""
+    return bool(_AUDIO_NAME.search(text) or _PRIVATE.search(text))
 
 
 def clean_title(title: str | None) -> str | None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.languages import language_mismatch
+from pipeline.data.languages import is_other_language, language_mismatch
 from pipeline.data.starter.sentences import compose
 
 GERMAN = "Der alte Mann ging mit dem Hund durch den Wald, und es war schon dunkel."
@@ -56,3 +56,50 @@ def test_true_tags_of_sentences_in_six_languages_are_believed(tag):
     for _ in range(50):
         text = compose("rich", tag, generator)
         assert language_mismatch(text, tag) == "", text
+
+
+SENTENCES = {
+    "en": "It is said that the rain in the north is cold.",
+    "de": "Es wird gesagt, dass der Regen im Norden kalt ist und nicht aufhört.",
+    "fr": "On dit que la pluie est froide dans le nord et sur les côtes.",
+    "es": "Se dice que la lluvia en el norte es muy fría para los niños.",
+    "it": "Si dice che la pioggia nel nord è molto fredda per i bambini.",
+    "pt": "Diz-se que a chuva no norte é muito fria para as crianças.",
+    "nl": "Men zegt dat de regen in het noorden niet warm is.",
+    "ru": "Говорят, что дождь на севере холодный.",
+    "el": "Λένε ότι η βροχή στο βορρά είναι κρύα.",
+    "ar": "يقال إن المطر في الشمال بارد.",
+    "he": "אומרים שהגשם בצפון קר.",
+    "hi": "कहते हैं कि उत्तर में बारिश ठंडी होती है।",
+    "zh": "据说北方的雨很冷。",
+    "ja": "北の雨は冷たいと言われています。",
+    "ko": "북쪽의 비는 차갑다고 한다.",
+    "th": "ว่ากันว่าฝนทางเหนือเย็น",
+}
+
+
+@pytest.mark.parametrize("tag", SENTENCES)
+def test_answer_in_the_language_asked_for_is_told_from_most_others(tag):
+    found = {other for other in SENTENCES if is_other_language(SENTENCES[tag], other)}
+    near = {"es": {"pt", "it"}, "pt": {"es", "it"}, "it": {"es", "pt"}, "zh": {"ja", "ko"}}
+    assert tag not in found
+    assert set(SENTENCES) - found - {tag} <= near.get(tag, set())
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("Rain.", "de"),
+        ("...", "zh"),
+        ("120 BPM", "ru"),
+        ("Ok", "ru"),
+        ("Sound of rain, loud, warm", "sw"),
+        ("A loud dog, a loud cat", "en"),
+        ("Piano, bass, drums, no voice, low quality", "en"),
+        ("Dobar dan svima", "sr"),
+        ("Добар дан свима", "sr"),
+        ("一首很慢的 Jazz 歌", "zh-hant"),
+    ],
+)
+def test_answer_whose_language_cannot_be_told_passes(text, tag):
+    assert not is_other_language(text, tag)

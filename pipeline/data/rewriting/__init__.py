@@ -1,0 +1,1 @@
+"""Descriptions worded by a language model, and captions by one that listens."""

@@ -1,0 +1,71 @@
+"""Answers of language models by content: asking the same thing again is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+from pipeline.data.rewriting.chat import ChatModel, ChatRequest, Reply, Unanswered
+from pipeline.errors import IncompleteError
+from pipeline.storage import Folder
+
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class ReplyCache:
+    """Answers on any file system, one small file each, named by digest; safe for many writers."""
+
+    folder: Folder
+
+    def get(self, key: str) -> Reply | None:
+        """The answer of that digest; None if there is none, or its file is damaged."""
+        try:
+            return Reply(**self.folder.read_json(_name(key)))
+        except (FileNotFoundError, IncompleteError, TypeError):
+            return None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Remember an answer."""
+        self.folder.write_json(_name(key), asdict(reply))
+
+
+@dataclass
+class Usage:
+    """What answering took; differs from run to run, so it never enters a card."""
+
+    asked: int = 0
+    cached: int = 0
+
+
+def ask(
+    model: ChatModel, cache: ReplyCache, requests: Sequence[ChatRequest], usage: Usage
+) -> list[Reply | Unanswered]:
+    """Answers in the order of the questions, each from the cache if it is there.
+
+    Args:
+        model: Asked for the rest; its answers are remembered as they come.
+        cache: Where.
+        requests: Questions; equal ones are asked once.
+        usage: Counted up.
+    """
+    keys = [request.key(model.name) for request in requests]
+    wanted = dict(zip(keys, requests, strict=True))
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = zip(wanted, pool.map(cache.get, wanted), strict=True)
+        answers: dict[str, Reply | Unanswered] = {k: r for k, r in found if r is not None}
+    missing = [key for key in wanted if key not in answers]
+    usage.cached += len(keys) - len(missing)
+    usage.asked += len(missing)
+    if missing:
+        fresh = model.answer(
+            [wanted[key] for key in missing],
+            lambda index, reply: cache.put(missing[index], reply),
+        )
+        answers |= zip(missing, fresh, strict=True)
+    return [answers[key] for key in keys]
+
+
+def _name(key: str) -> str:
+    return f"{key[:2]}/{key}.json"

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data.rewriting.pace import Pace
+
+
+class Waits:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def leaving_times(count: int, tokens: float, **limits: float) -> list[float]:
+    waits, times = Waits(), []
+    pace = Pace(clock=lambda: waits.now, sleep=waits.sleep, **limits)
+    for _ in range(count):
+        pace.wait(tokens)
+        times.append(waits.now)
+    return times
+
+
+def test_without_limits_nobody_waits():
+    assert leaving_times(3, 1000) == [0, 0, 0]
+
+
+def test_requests_are_evenly_spaced():
+    assert leaving_times(3, 0, requests_per_minute=20) == [0, 3, 6]
+
+
+def test_the_tighter_limit_counts():
+    times = leaving_times(3, 100, requests_per_minute=60, tokens_per_minute=600)
+    assert times == [0, 10, 20]
+    times = leaving_times(3, 1, requests_per_minute=60, tokens_per_minute=600)
+    assert times == [0, 1, 2]
+
+
+def test_real_cost_corrects_the_expected_one():
+    waits = Waits()
+    pace = Pace(tokens_per_minute=60, clock=lambda: waits.now, sleep=waits.sleep)
+    pace.wait(10)
+    pace.correct(-8)
+    pace.wait(10)
+    assert waits.now == pytest.approx(2)
+
+
+def test_pause_holds_everybody():
+    waits = Waits()
+    pace = Pace(clock=lambda: waits.now, sleep=waits.sleep)
+    pace.pause(5)
+    pace.wait(0)
+    assert waits.now == 5
