@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "prepare": "ingest, encode, describe and shard in a row",
     "data-report": "a prepared directory as one HTML page, with rejects to listen to",
     "train-codec": "train an audio codec on ingested clips",
+    "import-codec": "published codec of diffusers or transformers -> codec folder",
     "train": "train the model on train-shards",
     "export": "checkpoint -> bundle of safetensors",
     "generate": "description -> audio file, without any Ray",

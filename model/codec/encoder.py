@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.codec.config import CodecConfig
 from model.codec.layers import CenteredConv, CenteredUnit, ChannelNorm, EncoderLayer
 from model.codec.mel import mel_frequencies
+from model.codec.segments import Reach
 
 _KERNEL = 3
 _FLOOR = 1e-3
@@ -142,6 +143,17 @@ class Encoder(nn.Module):
         for layer in self.aggregator:
             tokens = layer(tokens)
         return rearrange(tokens[:, -1], "(b f) d -> b f d", b=batch)
+
+
+def encoder_reach(config: CodecConfig) -> Reach:
+    """Frames before and after a frame that its posterior may depend on; a bound, not the least."""
+    samples, step = config.stem_kernel, config.stem_stride
+    for stride in config.strides:
+        samples += step * (sum(config.dilations) * (_KERNEL - 1) // 2 + 2 * stride)
+        step *= stride
+    samples += step * config.encoder_layers * config.window
+    frames = config.timebase.num_frames(samples)
+    return Reach(before=frames, after=frames)
 
 
 def silence_after(

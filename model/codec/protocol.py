@@ -42,17 +42,22 @@ class AudioCodec(Protocol):
         timebase: Sample rate and hop length.
         num_channels: Waveform channels, 1 or 2.
         latent_dim: Width of one latent frame.
+        delay_samples: Samples that `decode_stream` holds back until later latents are there: what
+            a decoder that looks ahead costs a listener. Streaming is exact for every codec behind
+            this protocol; one whose decoder has no bounded reach does not fit it.
     """
 
     name: str
     timebase: Timebase
     num_channels: int
     latent_dim: int
+    delay_samples: int
 
     def encode(
         self,
         waveform: Float[Tensor, "batch channels samples"],
         num_samples: Int[Tensor, " batch"] | None = None,
+        sample_rate: int | None = None,
     ) -> Posterior:
         """Posterior of `timebase.num_frames(samples)` frames.
 
@@ -61,9 +66,10 @@ class AudioCodec(Protocol):
             num_samples: Valid samples of each row; later ones are padding that never changes a
                 result: the first `num_frames(num_samples[i])` frames of row i equal those of the
                 row encoded alone.
+            sample_rate: Rate of the waveform, Hz, where the caller has one to be checked.
 
         Raises:
-            ValueError: On a wrong channel count or an empty waveform.
+            ValueError: On a wrong rate or channel count, an empty waveform, or lengths outside it.
         """
 
     def decode(
@@ -88,3 +94,49 @@ class AudioCodec(Protocol):
 
     def config_dict(self) -> dict[str, Any]:
         """Plain values from which the registry builds the same architecture again."""
+
+
+def check_waveform(
+    codec: AudioCodec,
+    waveform: Float[Tensor, "batch channels samples"],
+    num_samples: Int[Tensor, " batch"] | None,
+    sample_rate: int | None,
+) -> None:
+    """Refuse what a codec cannot encode, with the value and the remedy.
+
+    Raises:
+        ValueError: On a wrong rate or channel count, an empty waveform, or lengths outside it.
+    """
+    batch, channels, length = waveform.shape
+    if sample_rate is not None and sample_rate != codec.timebase.sample_rate:
+        raise ValueError(
+            f"waveform has {sample_rate} Hz, the codec {codec.timebase.sample_rate}; "
+            "resample it first"
+        )
+    if channels != codec.num_channels:
+        raise ValueError(
+            f"waveform has {channels} channels, the codec {codec.num_channels}; convert it first"
+        )
+    if not batch or not length:
+        raise ValueError(
+            f"waveform of {batch} rows and {length} samples is empty; give at least one each"
+        )
+    if num_samples is not None and not bool(((num_samples > 0) & (num_samples <= length)).all()):
+        raise ValueError(f"num_samples {num_samples.tolist()} must lie in 1..{length}, one per row")
+
+
+def check_rows(
+    latents: Float[Tensor, "batch frames latent_dim"],
+    states: Sequence[Any],
+    is_last: Sequence[bool],
+) -> None:
+    """Refuse a streamed batch without one state and one flag for each row.
+
+    Raises:
+        ValueError: If the counts differ, or there is no row.
+    """
+    if not latents.shape[0] == len(states) == len(is_last) > 0:
+        raise ValueError(
+            f"{latents.shape[0]} rows of latents, {len(states)} states and {len(is_last)} "
+            "is_last flags; there must be one of each per request"
+        )

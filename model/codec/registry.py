@@ -1,15 +1,18 @@
 """Codecs by name: build, save and load any of them.
 
-A codec folder holds `model.safetensors` and, written last, `codec.json` with the configuration and
-the digest of the weights.
+A codec folder holds `model.safetensors` and, written last, `codec.json` with the configuration, the
+digest of the weights, and what the codec gave for fixed input when it was saved. Loading computes
+that again: weights that another version of the code would read differently are refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,28 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from model.codec.config import CODEC_PRESETS
+from model.codec.oobleck import OobleckCodec
 from model.codec.protocol import AudioCodec
+from model.codec.same import SameCodec
+from model.codec.self_check import self_check, verify_self_check
 from model.codec.vae import VAECodec
+from model.codec.vibevoice import VibeVoiceCodec
+
+logger = logging.getLogger(__name__)
 
 CODEC_FILE = "codec.json"
 WEIGHTS_FILE = "model.safetensors"
+SELF_CHECK = "self_check"
+"""Key of the self-check in `codec.json`."""
 SCHEMA_VERSION = 1
 """Raised when the meaning of `codec.json` changes; other versions are refused."""
 
-_ARCHITECTURES = {VAECodec.name: VAECodec.from_config}
+_ARCHITECTURES: dict[str, Callable[[dict[str, Any], int], AudioCodec]] = {
+    VAECodec.name: VAECodec.from_config,
+    OobleckCodec.name: OobleckCodec.from_config,
+    SameCodec.name: SameCodec.from_config,
+    VibeVoiceCodec.name: VibeVoiceCodec.from_config,
+}
 
 
 def codec_preset(name: str) -> dict[str, Any]:
@@ -55,11 +71,20 @@ def build_codec(config: dict[str, Any], seed: int = 0) -> AudioCodec:
     name = values.pop("name", None)
     if name not in _ARCHITECTURES:
         raise ValueError(f"no codec architecture {name!r}; there are {', '.join(_ARCHITECTURES)}")
-    return _ARCHITECTURES[name](values, seed).eval()
+    try:
+        codec = _ARCHITECTURES[name](values, seed)
+    except KeyError as error:
+        raise ValueError(f"the configuration of codec {name!r} lacks {error}") from error
+    _module(codec).eval()
+    return codec
 
 
 def codec_files(codec: AudioCodec) -> dict[str, bytes]:
-    """Files of a codec folder by name, in the order to write them."""
+    """Files of a codec folder by name, in the order to write them.
+
+    Raises:
+        ValueError: If the codec gives values that are not finite.
+    """
     weights = save_tensors(
         {k: v.contiguous().cpu() for k, v in _module(codec).state_dict().items()}
     )
@@ -67,6 +92,8 @@ def codec_files(codec: AudioCodec) -> dict[str, bytes]:
         "schema_version": SCHEMA_VERSION,
         "config": codec.config_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        # Of the codec as it will be loaded: a GPU rounds otherwise.
+        SELF_CHECK: self_check(_assembled(codec.config_dict(), weights, "the codec")),
     }
     text = json.dumps(card, indent=1, sort_keys=True) + "\n"
     return {WEIGHTS_FILE: weights, CODEC_FILE: text.encode()}
@@ -87,27 +114,40 @@ def load_codec(folder: str | Path) -> AudioCodec:
 
     Raises:
         FileNotFoundError: If the folder holds no codec.
-        ValueError: If the files disagree, are damaged, or of another schema version.
+        ValueError: If the files disagree, are damaged, of another schema version, or mean something
+            else to this version of the code.
     """
     card, weights = _read(Path(folder))
-    codec = build_codec(card["config"])
-    try:
-        _module(codec).load_state_dict(load_tensors(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"weights in {folder} do not fit their codec.json: {error}") from error
+    codec = _assembled(card["config"], weights, str(folder))
+    if SELF_CHECK in card:
+        verify_self_check(codec, card[SELF_CHECK], str(folder))
+    else:
+        logger.info("%s was saved without a self-check; save it again to have one", folder)
     return codec
 
 
 def codec_digest(folder: str | Path) -> str:
     """SHA-256 over configuration and weights: equal digests, equal latents.
 
+    The self-check is left out: it is a consequence, and its last digits are the machine's.
+
     Raises:
         FileNotFoundError: If the folder holds no codec.
         ValueError: If the files disagree.
     """
     card, _ = _read(Path(folder))
-    text = json.dumps(card, sort_keys=True, separators=(",", ":"))
+    named = {name: value for name, value in card.items() if name != SELF_CHECK}
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _assembled(config: dict[str, Any], weights: bytes, where: str) -> AudioCodec:
+    codec = build_codec(config)
+    try:
+        _module(codec).load_state_dict(load_tensors(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"weights in {where} do not fit their codec.json: {error}") from error
+    return codec
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:

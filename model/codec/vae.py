@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from model.codec.config import CodecConfig, codec_config_from_dict
 from model.codec.decoder import Decoder, DecoderState
-from model.codec.encoder import Encoder, silence_after
-from model.codec.protocol import Posterior
-
-_FRAMES_PER_PIECE = 64
+from model.codec.encoder import Encoder, encoder_reach, silence_after
+from model.codec.protocol import Posterior, check_rows, check_waveform
+from model.codec.segments import decode_in_pieces, encode_in_segments
 
 
 class VAECodec(nn.Module):
@@ -35,6 +34,7 @@ class VAECodec(nn.Module):
         self.timebase = config.timebase
         self.num_channels = config.num_channels
         self.latent_dim = config.latent_dim
+        self.delay_samples = (config.head_window - config.head_hop) // 2
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = Encoder(config)
@@ -60,34 +60,25 @@ class VAECodec(nn.Module):
         self,
         waveform: Float[Tensor, "batch channels samples"],
         num_samples: Int[Tensor, " batch"] | None = None,
+        sample_rate: int | None = None,
     ) -> Posterior:
-        """Posterior of every frame; see `AudioCodec.encode`.
+        """Posterior of every frame, in memory that does not grow with the length.
+
+        See `AudioCodec.encode`.
 
         Raises:
-            ValueError: On a wrong channel count, an empty waveform, or lengths outside it.
+            ValueError: On a wrong rate or channel count, an empty waveform, or lengths outside it.
         """
-        length = self._check(waveform, num_samples)
-        hop_length = self.timebase.hop_length
-        num_frames = None
-        if num_samples is not None and bool((num_samples < length).any()):
-            waveform = silence_after(waveform, num_samples)
-            num_frames = -(-num_samples // hop_length)
-        waveform = F.pad(waveform, (0, -length % hop_length))
-        with torch.no_grad():
-            return Posterior(*self.encoder(waveform, num_frames))
+        check_waveform(self, waveform, num_samples, sample_rate)
+        return encode_in_segments(
+            waveform, num_samples, self._posterior, self.timebase, encoder_reach(self.config)
+        )
 
     def decode(
         self, latents: Float[Tensor, "batch frames latent_dim"]
     ) -> Float[Tensor, "batch channels samples"]:
-        """Waveform of `frames * hop_length` samples, in memory linear in the length."""
-        states: list[Any] = [self.initial_state() for _ in range(latents.shape[0])]
-        pieces = []
-        chunks = latents.split(_FRAMES_PER_PIECE, dim=1) if latents.shape[1] else [latents]
-        for index, chunk in enumerate(chunks):
-            is_last = [index == len(chunks) - 1] * len(states)
-            rows, states = self.decode_stream(chunk, states, is_last)
-            pieces.append(torch.stack(rows))
-        return torch.cat(pieces, dim=-1)
+        """Waveform of `frames * hop_length` samples, in memory linear in its length alone."""
+        return decode_in_pieces(self, latents)
 
     def initial_state(self) -> DecoderState:
         """State of one request before its first piece."""
@@ -99,34 +90,26 @@ class VAECodec(nn.Module):
         states: Sequence[Any],
         is_last: Sequence[bool],
     ) -> tuple[list[Float[Tensor, "channels samples"]], list[Any]]:
-        """Next piece of each request; the delay is 1.5 hops of the spectral head.
+        """Next piece of each request; the delay is `delay_samples`.
 
         Raises:
             ValueError: If the counts of rows, states and flags differ.
         """
-        if not latents.shape[0] == len(states) == len(is_last) > 0:
-            raise ValueError(
-                f"{latents.shape[0]} rows of latents, {len(states)} states and {len(is_last)} "
-                "is_last flags; there must be one of each per request"
-            )
+        check_rows(latents, states, is_last)
         with torch.no_grad():
             pieces, following = self.decoder.stream(latents, states, is_last)
         return pieces, list(following)
 
-    def _check(self, waveform: Tensor, num_samples: Tensor | None) -> int:
-        batch, channels, length = waveform.shape
-        if channels != self.num_channels:
-            raise ValueError(
-                f"waveform has {channels} channels, the codec {self.num_channels}; convert it first"
-            )
-        if not batch or not length:
-            raise ValueError(
-                f"waveform of {batch} rows and {length} samples is empty; give at least one each"
-            )
-        if num_samples is not None and not bool(
-            ((num_samples > 0) & (num_samples <= length)).all()
-        ):
-            raise ValueError(
-                f"num_samples {num_samples.tolist()} must lie in 1..{length}, one per row"
-            )
-        return length
+    def _posterior(
+        self, waveform: Tensor, num_samples: Tensor | None
+    ) -> tuple[Float[Tensor, "batch frames latent_dim"], Float[Tensor, "batch frames latent_dim"]]:
+        """Mean and log standard deviation of one segment."""
+        length, hop_length = waveform.shape[-1], self.timebase.hop_length
+        num_frames = None
+        if num_samples is not None and bool((num_samples < length).any()):
+            waveform = silence_after(waveform, num_samples)
+            num_frames = -(-num_samples // hop_length)
+        waveform = F.pad(waveform, (0, -length % hop_length))
+        with torch.no_grad():
+            mean, log_std = self.encoder(waveform, num_frames)
+        return mean, log_std

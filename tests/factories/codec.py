@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import soundfile
+import torch
 
 from model.codec.config import CodecConfig, codec_config_from_dict
+from model.codec.protocol import AudioCodec
 from model.codec.vae import VAECodec
 from pipeline.storage import Folder, table_bytes
 
@@ -100,3 +104,30 @@ def _clip(audio: Path, index: int) -> dict[str, Any]:
         "num_samples": num_samples,
         "modality": ("speech", "sound", "music")[index % 3],
     }
+
+
+def joined_streams(
+    codec: AudioCodec, latents: Sequence[torch.Tensor], draw: random.Random
+) -> list[torch.Tensor]:
+    """Waveforms of requests that join, pause and leave one batch, in pieces of random sizes."""
+    states: dict[int, Any] = {}
+    position, pieces = [0] * len(latents), [[] for _ in latents]
+    arrived = 0
+    while arrived < len(latents) or states:
+        for _ in range(min(draw.randint(0, 2), len(latents) - arrived)):
+            states[arrived] = codec.initial_state()
+            arrived += 1
+        size = draw.randint(0, 4)
+        rows = [i for i in states if position[i] + size <= len(latents[i]) and draw.random() < 0.8]
+        if not rows:
+            continue
+        chunk = torch.stack([latents[i][position[i] : position[i] + size] for i in rows])
+        is_last = [position[i] + size == len(latents[i]) for i in rows]
+        found, after = codec.decode_stream(chunk, [states[i] for i in rows], is_last)
+        for row, piece, state, ends in zip(rows, found, after, is_last, strict=True):
+            pieces[row].append(piece)
+            position[row] += size
+            states[row] = state
+            if ends:
+                del states[row]
+    return [torch.cat(some, dim=-1) for some in pieces]

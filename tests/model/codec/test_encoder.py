@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.codec.encoder import SpectralStem
+from model.codec.encoder import Encoder, SpectralStem, encoder_reach
 from tests.factories.codec import codec_config
 
 
@@ -36,6 +36,21 @@ def test_each_channel_of_a_stereo_stem_has_its_own_filters() -> None:
     features = SpectralStem(config)(waveform).detach()
     assert (features[:, :5] == -3).all()
     assert (features[:, 5:] > -3).any()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"strides": [2, 5], "channels": [8, 10, 12], "stem_stride": 2}, {"window": 20}]
+)
+def test_a_frame_depends_on_nothing_beyond_the_stated_reach(changes: dict) -> None:
+    config = codec_config(**changes)
+    hop_length, reach = config.timebase.hop_length, encoder_reach(config)
+    frame, num_frames = reach.before + 3, reach.before + reach.after + 8
+    waveform = torch.randn(1, 1, num_frames * hop_length, requires_grad=True)
+    mean, log_std = Encoder(config)(waveform)
+    (seen,) = torch.autograd.grad((mean + log_std)[0, frame].sum(), waveform)
+    heard = seen[0, 0].nonzero().flatten() // hop_length
+    assert frame - reach.before <= heard.min() < frame
+    assert frame < heard.max() <= frame + reach.after
 
 
 def test_filters_that_do_not_divide_among_channels_are_refused() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,47 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     (tmp_path / "codec.json").write_text(card)
     with pytest.raises(ValueError, match="do not fit"):
         load_codec(tmp_path)
+
+
+def test_code_that_reads_weights_differently_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_codec(small_codec(), tmp_path)
+    load_codec(tmp_path)
+    monkeypatch.setattr("model.codec.istft.MAX_MAGNITUDE", 0.05)
+    with pytest.raises(ValueError, match="does not decode as when it was saved"):
+        load_codec(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("model.codec.encoder.LOG_STD_RANGE", (-1.0, 1.0))
+    load_codec(tmp_path)  # means are compared; the deviation is not
+    monkeypatch.setattr(torch.nn.functional, "silu", torch.nn.functional.gelu)
+    with pytest.raises(ValueError, match="does not encode as when it was saved"):
+        load_codec(tmp_path)
+
+
+def test_a_codec_without_self_check_still_loads_under_the_same_digest(tmp_path: Path) -> None:
+    save_codec(small_codec(), tmp_path)
+    digest = codec_digest(tmp_path)
+    card = json.loads((tmp_path / "codec.json").read_text())
+    assert len(card.pop("self_check")["decode"]) == 32
+    (tmp_path / "codec.json").write_text(json.dumps(card))
+    load_codec(tmp_path)
+    assert codec_digest(tmp_path) == digest
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"encode": [0.0], "decode": [0.0]}])
+def test_a_damaged_self_check_is_refused(tmp_path: Path, stored: object) -> None:
+    save_codec(small_codec(), tmp_path)
+    card = json.loads((tmp_path / "codec.json").read_text())
+    (tmp_path / "codec.json").write_text(json.dumps({**card, "self_check": stored}))
+    with pytest.raises(ValueError, match=r"self-check|as when it was saved"):
+        load_codec(tmp_path)
+
+
+def test_a_codec_that_gives_no_numbers_is_not_saved(tmp_path: Path) -> None:
+    codec = small_codec()
+    with torch.no_grad():
+        codec.decoder.head.project.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        save_codec(codec, tmp_path)
+    assert list(tmp_path.iterdir()) == []

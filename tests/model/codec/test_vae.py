@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from model.codec.protocol import AudioCodec
 from model.codec.vae import VAECodec
-from tests.factories.codec import small_codec
+from tests.factories.codec import joined_streams, small_codec
 
 VARIANTS = {
     "mono": {},
@@ -86,6 +90,40 @@ def test_pieces_joined_equal_the_whole(codec: VAECodec, sizes: list[int]) -> Non
     torch.testing.assert_close(stream(codec, latents, sizes), whole, **TOLERANCE)
 
 
+def test_requests_join_and_leave_a_batch_in_any_chunking(codec: VAECodec) -> None:
+    draw = random.Random(7)
+    latents = [torch.randn(draw.randint(1, 20), codec.latent_dim) for _ in range(9)]
+    for waveform, frames in zip(joined_streams(codec, latents, draw), latents, strict=True):
+        torch.testing.assert_close(waveform, codec.decode(frames[None])[0], **TOLERANCE)
+
+
+def test_the_stream_is_late_by_the_stated_delay(codec: VAECodec) -> None:
+    latents = torch.randn(1, 5, codec.latent_dim)
+    (piece,), _ = codec.decode_stream(latents, [codec.initial_state()], [False])
+    assert piece.shape[-1] == codec.timebase.num_samples(5) - codec.delay_samples
+
+
+def test_long_waveforms_are_encoded_in_segments_without_a_seam(
+    codec: VAECodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = 61 * codec.timebase.hop_length - 7
+    waveform = torch.randn(3, codec.num_channels, length)
+    num_samples = torch.tensor([length, 5, length // 2])
+    whole = codec.encode(waveform, num_samples)
+    encoded = []
+    inner = codec._posterior
+    monkeypatch.setattr(codec, "_posterior", lambda *a: encoded.append(a[0].shape[-1]) or inner(*a))
+    monkeypatch.setattr("model.codec.segments.SEGMENT_S", 0.2)
+    pieces = codec.encode(waveform, num_samples)
+    assert len(encoded) > 5
+    assert max(encoded) < length / 2
+    for row, count in enumerate(num_samples):
+        valid = codec.timebase.num_frames(int(count))
+        for name in ("mean", "log_std"):
+            found, expected = getattr(pieces, name)[row], getattr(whole, name)[row]
+            torch.testing.assert_close(found[:valid], expected[:valid], **TOLERANCE)
+
+
 def test_requests_at_different_places_share_a_batch(codec: VAECodec) -> None:
     latents = torch.randn(3, 8, codec.latent_dim)
     starts = [0, 3, 5]
@@ -145,6 +183,13 @@ def test_a_wrong_channel_count_names_both(codec: VAECodec) -> None:
         codec.encode(torch.zeros(1, 3, 100))
 
 
+def test_a_wrong_rate_names_both(codec: VAECodec) -> None:
+    waveform = torch.zeros(1, codec.num_channels, 100)
+    codec.encode(waveform, sample_rate=4000)
+    with pytest.raises(ValueError, match="waveform has 44100 Hz, the codec 4000; resample"):
+        codec.encode(waveform, sample_rate=44_100)
+
+
 @pytest.mark.parametrize("shape", [(1, 0), (0, 100)])
 def test_an_empty_waveform_is_refused(codec: VAECodec, shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="is empty"):
@@ -175,3 +220,27 @@ def test_seed_alone_decides_the_weights() -> None:
     torch.manual_seed(5)
     assert torch.equal(first.encoder.cls.weight, same.encoder.cls.weight)
     assert not torch.equal(first.encoder.cls.weight, other.encoder.cls.weight)
+
+
+_PEAK = """
+import resource, sys, torch
+from model.codec.registry import build_codec, codec_preset
+
+torch.set_num_threads(1)
+codec = build_codec(codec_preset("tiny"))
+samples = codec.timebase.samples_in(60 * int(sys.argv[1]))
+waveform = 0.1 * torch.randn(1, 1, samples)
+assert codec.decode(codec.encode(waveform).mean).shape[-1] >= samples
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_ten_minutes_need_little_more_memory_than_one() -> None:
+    def peak(minutes: int) -> int:
+        command = [sys.executable, "-c", _PEAK, str(minutes)]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    waveform_bytes = 9 * 60 * 16_000 * 4
+    # The waveform itself, its reconstruction, and once more while pieces of it are joined.
+    assert peak(10) - peak(1) < 4 * waveform_bytes

@@ -1,0 +1,53 @@
+"""Make a published codec of diffusers or transformers a codec of this pipeline.
+
+The folder it writes is what `encode`, `export` and the others take as `--codec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.options import main_of, parser, run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm import-codec`."""
+    built = parser("import-codec", __doc__ or "", has_settings=False)
+    built.add_argument(
+        "--source",
+        required=True,
+        metavar="DIR",
+        help="folder with config.json and safetensors of AutoencoderOobleck, AutoencoderSAME or "
+        "the VibeVoice acoustic tokenizer",
+    )
+    built.add_argument("--output", required=True, metavar="DIR", help="codec folder to write")
+    built.add_argument(
+        "--frames-stacked", type=int, metavar="N", help="Oobleck frames in a latent frame; 2"
+    )
+    built.add_argument("--sample-rate", type=int, metavar="HZ", help="rate that is expected")
+    options = built.parse_args(argv)
+
+    def body() -> None:
+        from model.codec.published import read_published
+        from model.codec.registry import codec_digest, save_codec
+
+        codec = read_published(
+            options.source,
+            frames_stacked=options.frames_stacked,
+            sample_rate=options.sample_rate,
+        )
+        save_codec(codec, options.output)
+        timebase = codec.timebase
+        print(
+            f"{codec.name} in {options.output}: {timebase.sample_rate} Hz, "
+            f"{codec.num_channels} channels, {codec.latent_dim} wide at "
+            f"{timebase.frame_rate:.2f} Hz, stream delay "
+            f"{timebase.duration_s(codec.delay_samples):.2f} s, digest "
+            f"{codec_digest(options.output)[:12]}"
+        )
+
+    return run(body, options)
+
+
+if __name__ == "__main__":
+    main_of(main)
