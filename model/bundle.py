@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
-from model.codec.registry import load_codec
+from model.codec.registry import codec_digest, load_codec
 from model.config import model_config_from_dict, to_dict
 from model.text import Tokenizer, load_tokenizer
 from model.weights import digest, load_weights, save_weights
@@ -96,7 +96,8 @@ def save_bundle(
             unpickling, or the target holds something else than a bundle.
     """
     folder, codec_folder = Path(folder), Path(codec_folder)
-    _check_codec(model, load_codec(codec_folder), str(codec_folder))
+    codec, named = load_codec(codec_folder), codec_digest(codec_folder)
+    _check_codec(model, codec, str(codec_folder))
     _check_tokenizer(model, tokenizer, "the tokenizer")
     check_voices(model, voices or {})
     with _written_aside(folder) as aside:
@@ -111,6 +112,7 @@ def save_bundle(
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "model": to_dict(model.config),
+            "codec": named,
             "tokenizer": tokenizer.name,
             "files": files,
             "card": card,
@@ -119,7 +121,7 @@ def save_bundle(
             manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
         )
         (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
-        readme = _render_card(card, model, tokenizer, files)
+        readme = _render_card(card, model, codec, tokenizer, files)
         (aside / README).write_text(readme, encoding="utf-8")
 
 
@@ -149,6 +151,13 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
             "export the bundle again"
         ) from error
     codec = load_codec(folder / CODEC_FOLDER)
+    found = codec_digest(folder / CODEC_FOLDER)
+    # Bundles of earlier versions name the files of their codec only.
+    if manifest.get("codec", found) != found:
+        raise BundleError(
+            f"{folder / CODEC_FOLDER} is codec {found[:12]}..., {MANIFEST} names "
+            f"{manifest['codec'][:12]}...; export the bundle again"
+        )
     _check_codec(model, codec, str(folder / CODEC_FOLDER))
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
@@ -280,11 +289,15 @@ def _written_aside(folder: Path) -> Iterator[Path]:
 
 
 def _render_card(
-    card: dict[str, Any], model: AudioCALM, tokenizer: Tokenizer, files: dict[str, str]
+    card: dict[str, Any],
+    model: AudioCALM,
+    codec: AudioCodec,
+    tokenizer: Tokenizer,
+    files: dict[str, str],
 ) -> str:
     """The card as Markdown."""
     parameters = sum(value.numel() for value in model.parameters())
-    config = model.config
+    config, delay_s = model.config, codec.timebase.duration_s(codec.delay_samples)
     lines = [
         f"# {card.get('name', 'AudioCALM bundle')}",
         "",
@@ -298,6 +311,9 @@ def _render_card(
         f"| layers x width | {config.backbone.num_layers} x {config.backbone.hidden_dim} |",
         f"| frames per block | {config.frames_per_block} |",
         f"| latent width | {config.latent_dim} |",
+        f"| codec | {codec.name}, {codec.timebase.sample_rate} Hz, {codec.num_channels} channels |",
+        f"| latent frames | {codec.timebase.frame_rate:.2f} Hz |",
+        f"| the codec's stream is late by | {1e3 * delay_s:.1f} ms |",
         f"| speech expert | {config.expert.placement} |",
         f"| tokenizer | {tokenizer.name} |",
         "",

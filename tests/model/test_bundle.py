@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model.bundle import BundleError, load_bundle, save_bundle
-from model.codec.registry import build_codec, codec_preset, load_codec, save_codec
+from model.codec.registry import build_codec, codec_digest, codec_preset, load_codec, save_codec
 from model.text import ByteTokenizer
 from tests.factories.bundle import bundle_config, write_bundle
 from tests.factories.model import random_model
@@ -53,6 +53,8 @@ def test_the_readme_shows_card_and_files(saved: Path) -> None:
     text = (saved / "README.md").read_text()
     assert text.startswith("# random\n")
     assert "CC0-1.0" in text
+    assert "| codec | vae, 16000 Hz, 1 channels |" in text
+    assert "| the codec's stream is late by | 7.5 ms |" in text
     for name in json.loads((saved / "bundle.json").read_text())["files"]:
         assert f"| {name} |" in text
 
@@ -92,6 +94,16 @@ def _change(copied: Path, change: Callable[[dict], object]) -> None:
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
+
+
+def test_the_codec_is_named_by_digest_and_another_is_refused(copied: Path) -> None:
+    named = json.loads((copied / "bundle.json").read_text())["codec"]
+    assert named == codec_digest(copied / "codec")
+    _change(copied, lambda manifest: manifest.update(codec="0" * 64))
+    with pytest.raises(BundleError, match=rf"is codec {named[:12]}.*names 000000000000"):
+        load_bundle(copied)
+    _change(copied, lambda manifest: manifest.pop("codec"))
+    load_bundle(copied)
 
 
 def test_another_schema_version_is_refused(copied: Path) -> None:
