@@ -21,6 +21,7 @@ from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, load_codec
 from pipeline.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
 from pipeline.data.attributes import measure
+from pipeline.data.latent_distribution import stored_distribution
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
 from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes
@@ -89,7 +90,8 @@ def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) 
         codec: Folder of the codec.
 
     Returns:
-        The card, with the codec's configuration and digest, and one latent frame of silence.
+        The card, with the codec's configuration and digest, one latent frame of silence, and how
+        the latents are distributed.
 
     Raises:
         IncompleteError: If `clips` is not complete.
@@ -107,7 +109,10 @@ def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) 
         worker_kwargs={"clips": clips, "codec": codec, "settings": settings},
         resources=settings.resources,
         max_reject_share=settings.max_reject_share,
-        card_extra=lambda _records: _codec_facts(codec, digest),
+        card_extra=lambda _records: {
+            **_codec_facts(codec, digest),
+            "latent_distribution": stored_distribution(output),
+        },
     )
 
 
@@ -131,6 +136,7 @@ def _codec_facts(folder: str, digest: str) -> dict[str, Any]:
             "hop_length": codec.timebase.hop_length,
             "num_channels": codec.num_channels,
             "latent_dim": codec.latent_dim,
+            "delay_samples": codec.delay_samples,
         },
         "speaker": {
             "encoder": StatisticsEncoder.name,

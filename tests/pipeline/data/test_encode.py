@@ -97,6 +97,16 @@ def test_card_names_codec_and_silence(corpus):
     assert card["hours"]["by_modality"].keys() == {"speech", "sound", "music"}
 
 
+def test_card_tells_how_the_latents_are_distributed(corpus):
+    card = Folder.at(corpus / "latents").card()
+    found = card["latent_distribution"]
+    num_frames = [min(row["num_frames"], 32) for row in rows_of(Folder.at(corpus / "latents"))]
+    assert found["frames"] == sum(num_frames)
+    assert found["std"]["min"] > 0
+    assert found["marginal_distance"]["max"] > 0
+    assert card["codec"]["delay_samples"] == load_codec(corpus / "codec").delay_samples
+
+
 def test_second_run_writes_the_same_bytes_elsewhere_and_nothing_here(corpus, tmp_path, monkeypatch):
     clips, codec = Folder.at(corpus / "clips"), str(corpus / "codec")
     encode(clips, Folder.at(tmp_path / "again"), HERE, codec)
