@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-fast lint format bench bench-model chaos serve lock clean
+.PHONY: help setup demo test test-fast lint format bench bench-model bench-codec chaos serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -47,6 +47,9 @@ bench: setup  ## measure; prints a table for BENCHMARKS.md
 
 bench-model: setup  ## sampler and training step of the tiny preset
 	$(BIN)/python -m tests.bench model
+
+bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
+	$(BIN)/python -m tests.bench codec
 
 SEEDS ?= 0-19
 CLIPS ?= 60

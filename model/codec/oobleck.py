@@ -52,6 +52,11 @@ class OobleckCodec(WindowedCodec):
         strides = config["downsampling_ratios"]
         if any(stride % 2 for stride in strides):
             raise ValueError(f"strides {strides} must be even: odd ones lose a sample a frame")
+        if config["encoder_hidden_size"] != 2 * config["decoder_input_channels"]:
+            raise ValueError(
+                f"encoder_hidden_size {config['encoder_hidden_size']} must be twice "
+                f"decoder_input_channels {config['decoder_input_channels']}: mean and scale"
+            )
         super().__init__(
             network,
             Timebase(config["sampling_rate"], math.prod(strides) * frames_stacked),

@@ -94,7 +94,7 @@ def stored_distribution(latents: Folder) -> dict[str, Any] | None:
             parts.append(frames[index.round().astype(int)])
     if not drawn["mean"]:
         return None
-    return latent_distribution(*(np.concatenate(parts) for parts in drawn.values()))
+    return latent_distribution(np.concatenate(drawn["mean"]), np.concatenate(drawn["log_std"]))
 
 
 def _shape(standardised: NDArray[np.float64]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def test_a_folder_of_transformers_becomes_a_codec_folder(
     pytest.importorskip("transformers")
     codec = build_codec(CONFIG)
     codec.network.save_pretrained(tmp_path / "published")
+    features = tmp_path / "published" / "preprocessor_config.json"
+    features.write_text('{"sampling_rate": 24000}')
     words = ["--source", str(tmp_path / "published"), "--output", str(tmp_path / "codec")]
     assert main(words) == 0
     assert "vibevoice" in capsys.readouterr().out

@@ -264,6 +264,7 @@ def test_half_a_file_is_refused(published: Path) -> None:
         ({"_class_name": "AutoencoderKL"}, "holds a AutoencoderKL; codecs are read of"),
         ({"downsampling_ratios": [2, 3]}, "must be even"),
         ({"decoder_channels": 4}, "do not fit"),
+        ({"decoder_input_channels": 4}, "must be twice"),
         ({"colour": 1}, "does not take this configuration"),
         ({"audio_channels": 4}, "4 channels; 1 and 2 are supported"),
     ],

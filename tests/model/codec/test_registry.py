@@ -50,6 +50,30 @@ def test_tiny_can_be_built_without_training() -> None:
     assert codec.decode(posterior.mean).shape == (1, 1, 26 * 640)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "hop_length", "channels", "latent_dim", "millions"),
+    [
+        ("small", 24_000, 1920, 1, 64, (10, 60)),
+        ("paper", 44_100, 4096, 2, 128, (150, 350)),
+    ],
+)
+def test_larger_presets_have_their_shapes(
+    name: str,
+    rate: int,
+    hop_length: int,
+    channels: int,
+    latent_dim: int,
+    millions: tuple[int, int],
+) -> None:
+    with torch.device("meta"):  # shapes without the arithmetic
+        codec = build_codec(codec_preset(name))
+        posterior = codec.encode(torch.zeros(2, channels, 5 * hop_length - 1), sample_rate=rate)
+        assert posterior.mean.shape == posterior.log_std.shape == (2, 5, latent_dim)
+        assert codec.decode(posterior.mean).shape == (2, channels, 5 * hop_length)
+    size = sum(value.numel() for value in codec.parameters()) / 1e6
+    assert millions[0] < size < millions[1]
+
+
 def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="no codec architecture 'mp3'"):
         build_codec({"name": "mp3"})
