@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.data.descriptions.grammar import join_words
+from pipeline.data.descriptions.language_names import language_name
+from pipeline.data.descriptions.musical_words import sort_tags
 from pipeline.data.descriptions.vocabulary import (
     MIN_BEAT_STRENGTH,
     PITCH_BY_SEX,
+    PITCH_OF_PERSON,
     PITCH_WORDS,
     SCALES,
     about_seconds,
-    language_name,
     noun_phrase,
 )
 
@@ -49,13 +51,17 @@ _PERSONS = {
     "": ("a person", "a speaker", "a voice", "someone", "one person"),
 }
 _HUMANS = {"female": ("a woman", "a female speaker", "a lady"), "male": ("a man", "a male speaker")}
+_NOUNS = {"female": ("woman", "female speaker"), "male": ("man", "male speaker")}
 _SINGERS = {
     "female": ("a woman", "a female singer", "a female vocalist", "a female voice"),
     "male": ("a man", "a male singer", "a male vocalist", "a male voice"),
     "": ("a singer", "a vocalist", "a voice", "someone"),
 }
+_HUMAN_SINGERS = {
+    "female": ("a woman", "a female singer", "a female vocalist"),
+    "male": ("a man", "a male singer", "a male vocalist"),
+}
 _VOICES = {"female": ("female voice", "woman's voice"), "male": ("male voice", "man's voice")}
-_SPEAKERS = {"female": ("female speaker", "woman"), "male": ("male speaker", "man")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
         slots |= _voice(clip, attributes)
     labels = unique(label for tag in clip["tags"] if (label := clean_label(tag)))
     if labels:
-        slots |= _labels(labels, modality)
+        slots |= _labels(labels, "singing" if clip["is_singing"] else modality)
     if (title := clean_title(clip["title"])) is not None:
         slots["title"] = (f'"{title}"',)
     for scale in SCALES:
@@ -109,13 +115,11 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
     if "duration_s" in attributes:
         slots["length"] = (about_seconds(attributes["duration_s"]),)
     title = " ".join((clip["title"] or "").split()).casefold()
-    captions = tuple(
-        unique(
-            cleaned
-            for text in clip["captions"]
-            if " ".join(text.split()).casefold() != title
-            and (cleaned := clean_caption(text, max_words))
-        )
+    captions = unique(
+        cleaned
+        for text in clip["captions"]
+        if " ".join(text.split()).casefold() != title
+        and (cleaned := clean_caption(text, max_words))
     )
     stated = " ".join([*captions, *labels]).lower()
     for subject, mention in _STATED.items():
@@ -128,9 +132,13 @@ def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str
     sex = clip["speaker_sex"] if clip["speaker_sex"] in ("female", "male") else ""
     slots: dict[str, tuple[str, ...]] = {}
     slots["person"] = (_SINGERS if clip["is_singing"] else _PERSONS)[sex]
-    slots["person_human"] = _HUMANS.get(sex, ("a person", "someone", "a speaker"))
+    if clip["is_singing"]:
+        slots["person_human"] = _HUMAN_SINGERS.get(sex, ("a singer", "a vocalist"))
+    else:
+        slots["person_human"] = _HUMANS.get(sex, ("a person", "someone", "a speaker"))
     slots["person_voice"] = _VOICES.get(sex, ("voice",))
-    slots["person_noun"] = _SPEAKERS.get(sex, ("speaker",)) + slots["person_voice"]
+    slots["person_plain"] = (f"{sex} voice".strip(),)
+    slots["person_noun"] = _NOUNS.get(sex, ("speaker",))
     if sex:
         slots["person_sex"] = (sex,)
     if (language := language_name(clip["language"])) is not None:
@@ -139,19 +147,29 @@ def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str
     if pitch_hz is not None and not clip["is_singing"]:
         kind = next(kind for bound, kind in PITCH_BY_SEX[sex] if pitch_hz < bound)
         slots["pitch"] = PITCH_WORDS[kind]
+        slots["pitch_person"] = PITCH_OF_PERSON.get(kind, ())
     return slots
 
 
 def _labels(labels: Sequence[str], modality: str) -> dict[str, tuple[str, ...]]:
-    slots: dict[str, tuple[str, ...]] = {"tags": (", ".join(labels[:6]), join_words(labels[:4]))}
+    slots: dict[str, tuple[str, ...]] = {"tags": (", ".join(labels[:6]), ", ".join(labels[:3]))}
     if modality == "sound":
-        phrases = [noun_phrase(label) for label in labels[:3]]
+        # Several names of one thing in a label, as ontologies give: the first one is enough.
+        phrases = [noun_phrase(label.split(", ")[0]) for label in labels[:3]]
         subjects = join_words([phrase.text for phrase in phrases])
         is_plural = len(phrases) > 1 or phrases[0].is_plural
         slots["source_plural" if is_plural else "source_singular"] = (subjects,)
         slots["source"] = (subjects,)
         slots["source_tags"] = slots.pop("tags")
-    return slots
+        return slots
+    if modality in ("music", "singing"):
+        found = sort_tags(labels)
+        # Who sings a song is known better from the corpus.
+        playing = found.instruments + (found.voices if modality == "music" else ())
+        slots["instruments"] = (join_words(playing[:3]),)
+        slots["genre"] = found.genres[:2]
+        slots["mood"] = (*found.moods[:2], join_words(found.moods[:2]))
+    return {name: unique(filter(None, phrases)) for name, phrases in slots.items()}
 
 
 def clean_label(tag: str) -> str | None:
@@ -213,9 +231,9 @@ def split_sentences(text: str) -> list[str]:
     return re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
 
 
-def unique(values: Any) -> list[str]:
+def unique(values: Iterable[str]) -> tuple[str, ...]:
     """Values in order, each once whatever its case."""
     found: dict[str, str] = {}
     for value in values:
         found.setdefault(value.casefold(), value)
-    return list(found.values())
+    return tuple(found.values())

@@ -3,7 +3,8 @@
 In an alternative, `<rule>` stands for one of a rule's alternatives, `{slot}` for one of a slot's
 phrases, `[...]` for a part that may be left out, and `a(n)` for the article that suits the next
 word. An alternative that needs a slot without phrases is never chosen, so no text has a hole. No
-text says a thing twice: slots that share the name before the underscore share their subject.
+text says a thing twice: slots that share the name before the underscore share their subject, and
+a grammar may name slots that cover several subjects.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
 _CONSONANT_SOUND = re.compile(
-    r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|ute|ukulele|u\b)", re.IGNORECASE
+    r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|uti|uto|ute|uk[re]|ukulele|uyg|ugand|u\b)",
+    re.IGNORECASE,
 )
-_VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|heir|[fhlmnrsx]m\b)", re.IGNORECASE)
+_VOWEL_SOUND = re.compile(r"(?:[aeiou]|8|11\b|18\b|hour|honest|honou?r|heir)", re.IGNORECASE)
+_SPELLED_OUT = re.compile(r"[A-Z][A-Z0-9]{0,2}|[B-DF-HJ-NP-TV-Z][B-DF-HJ-NP-TV-Z0-9]*")
+_VOWEL_LETTERS = frozenset("AEFHILMNORSX")
 
 _MAX_TRIES = 12
 _DETAIL = (0.3, 0.6, 0.9, 0.9)
@@ -43,10 +47,20 @@ class Sentence:
 
 
 class Grammar:
-    """Rules by name; each a sequence of alternatives."""
+    """Rules by name; each a sequence of alternatives.
 
-    def __init__(self, rules: Mapping[str, Sequence[str]]) -> None:
+    Args:
+        rules: By name.
+        covers: Subjects of slots that speak of more than the one in their name.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Sequence[str]],
+        covers: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.rules = rules
+        self._covers = covers or {}
         # Few sets of slots occur, and each is asked for very often.
         self._usable_with = lru_cache(4096)(self._find_usable)
 
@@ -59,7 +73,11 @@ class Grammar:
         for _ in range(_MAX_TRIES):
             detail = _DETAIL[int(rng.random() * len(_DETAIL))]
             form = self._expand(f"<{start}>", usable, present, rng, detail)
-            subjects = [name.split("_")[0] for name in _SLOT.findall(form)]
+            subjects = [
+                subject
+                for name in _SLOT.findall(form)
+                for subject in self._covers.get(name, (name.split("_")[0],))
+            ]
             if len(set(subjects)) == len(subjects):
                 text = _SLOT.sub(lambda match: pick(slots[match[1]], rng), form)
                 return Sentence(finish(text), " ".join(form.split()))
@@ -119,6 +137,8 @@ def finish(text: str) -> str:
 
 def article(word: str) -> str:
     """`a` or `an`, by the sound of the next word."""
+    if _SPELLED_OUT.fullmatch(word):  # FM, MP3, R: read letter by letter
+        return "an" if word[0] in _VOWEL_LETTERS else "a"
     if _CONSONANT_SOUND.match(word):
         return "a"
     return "an" if _VOWEL_SOUND.match(word) else "a"

@@ -9,16 +9,18 @@ from pipeline.data.descriptions.facts import Facts, split_sentences
 from pipeline.data.descriptions.grammar import Grammar, Sentence, pick
 from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
 
-GRAMMAR_VERSION = 1
+GRAMMAR_VERSION = 2
 """Raised when wording changes, so that texts are written again."""
 _MAX_DRAWS = 24
 _KEPT_SHARE = 0.8
 
+_COVERS = {"tags": ("tags", "instruments", "genre", "mood")}
+
 GRAMMARS = {
     "speech": Grammar(SHARED | SPEECH),
-    "singing": Grammar(SHARED | SINGING),
+    "singing": Grammar(SHARED | SINGING, _COVERS),
     "sound": Grammar(SHARED | SOUND),
-    "music": Grammar(SHARED | MUSIC),
+    "music": Grammar(SHARED | MUSIC, _COVERS),
 }
 """One grammar a modality; all write the same kind of text."""
 _CORE = ("person", "source", "tags", "language")

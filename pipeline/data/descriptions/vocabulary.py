@@ -1,4 +1,4 @@
-"""Words for measured values, languages and labels."""
+"""Words for measured values and labels."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ PITCH_BY_SEX = {
 }
 """Upper bounds of the median pitch of voices, Hz; relative to the sex where it is known."""
 PITCH_WORDS = {
-    "deep": ("deep", "low", "low-pitched", "dark"),
+    "deep": ("deep", "low", "low-pitched"),
     "medium": ("medium-pitched", "mid-range", "middle-pitched"),
-    "high": ("high", "high-pitched", "light", "bright"),
+    "high": ("high", "high-pitched", "light"),
 }
+"""Of a voice; said of a person they would mean something else."""
+PITCH_OF_PERSON = {"deep": ("deep-voiced", "low-voiced"), "high": ("high-voiced", "light-voiced")}
 
 SCALES = (
     Scale("level", "level_dbfs", (
@@ -68,9 +70,14 @@ SCALES = (
         (_REST, ("very quickly", "rapidly", "at a very fast pace")),
     ), ("speech",)),
     Scale("pace_adjective", "speaking_rate_syllables_per_s", (
-        (3.3, ("slow", "unhurried", "measured")),
+        (3.3, ("unhurried", "measured", "deliberate")),
         (4.8, ("steady", "even-paced")),
-        (_REST, ("fast", "quick", "brisk")),
+        (_REST, ("brisk", "hurried", "swift")),
+    ), ("speech",)),
+    Scale("pace_person", "speaking_rate_syllables_per_s", (
+        (3.3, ("slow-spoken", "slow-speaking")),
+        (4.8, ()),
+        (_REST, ("fast-talking", "quick-spoken")),
     ), ("speech",)),
     Scale("tone", "pitch_range_semitones", (
         (2.5, ("in a monotone", "with flat intonation", "with hardly any change of pitch")),
@@ -114,7 +121,7 @@ SCALES = (
         (92, ("slow", "laid-back", "unhurried")),
         (118, ("mid-tempo", "medium-paced")),
         (145, ("fast", "upbeat", "lively")),
-        (_REST, ("very fast", "driving")),
+        (_REST, ("very fast", "rapid")),
     ), ("music",)),
     Scale("tempo_word", "tempo_bpm", (
         (70, ("very slow",)),
@@ -138,10 +145,16 @@ SCALES = (
     ), _ALL_BUT_SPEECH),
     Scale("activity", "onset_rate_hz", (
         (0.4, ("sustained", "continuous", "unbroken")),
-        (2.0, ("sparse", "uncrowded")),
+        (2.0, ("intermittent", "sporadic")),
         (4.5, ()),
         (_REST, ("busy", "rapid-fire", "dense")),
-    ), _ALL_BUT_SPEECH),
+    ), ("sound",)),
+    Scale("activity", "onset_rate_hz", (
+        (0.4, ("sustained", "still", "slow-moving")),
+        (2.0, ("sparse", "spare", "uncluttered")),
+        (4.5, ()),
+        (_REST, ("busy", "dense", "eventful")),
+    ), ("music",)),
     Scale("stereo", "stereo_width", (
         (0.02, ("almost mono", "in the centre of the stereo field")),
         (0.15, ()),
@@ -149,11 +162,16 @@ SCALES = (
     ), _ALL_BUT_SPEECH),
     Scale("tonality", "pitch_median_hz", (
         (110, ("low", "deep")),
-        (330, ("mid-range",)),
+        (330, ()),
+        (_REST, ("high", "high-pitched")),
+    ), ("sound",)),
+    Scale("tonality_pitch", "pitch_median_hz", (
+        (110, ("low", "very low")),
+        (330, ()),
         (_REST, ("high",)),
     ), ("sound",)),
     Scale("size", "duration_s", (
-        (0.8, ("very short", "split-second", "brief")),
+        (0.8, ("very short", "fleeting", "momentary")),
         (2.5, ("short", "brief")),
         (25, ()),
         (_REST, ("long", "extended")),
@@ -169,40 +187,6 @@ NUMBER_WORDS = _words(
     "fifteen sixteen seventeen eighteen nineteen twenty"
 )
 
-LANGUAGES = dict(
-    pair.split("=")
-    for pair in _items(
-        "af=Afrikaans, am=Amharic, ar=Arabic, as=Assamese, az=Azerbaijani, be=Belarusian, "
-        "bg=Bulgarian, bn=Bengali, bs=Bosnian, ca=Catalan, cs=Czech, cy=Welsh, da=Danish, "
-        "de=German, el=Greek, en=English, eo=Esperanto, es=Spanish, et=Estonian, eu=Basque, "
-        "fa=Persian, fi=Finnish, fil=Filipino, fr=French, fy=Frisian, ga=Irish, gd=Scottish "
-        "Gaelic, gl=Galician, gu=Gujarati, ha=Hausa, he=Hebrew, hi=Hindi, hr=Croatian, "
-        "hu=Hungarian, hy=Armenian, id=Indonesian, ig=Igbo, is=Icelandic, it=Italian, "
-        "ja=Japanese, jv=Javanese, ka=Georgian, kk=Kazakh, km=Khmer, kn=Kannada, ko=Korean, "
-        "ku=Kurdish, ky=Kyrgyz, la=Latin, lb=Luxembourgish, lg=Ganda, lo=Lao, lt=Lithuanian, "
-        "lv=Latvian, mg=Malagasy, mi=Maori, mk=Macedonian, ml=Malayalam, mn=Mongolian, "
-        "mr=Marathi, ms=Malay, mt=Maltese, my=Burmese, nb=Norwegian, ne=Nepali, nl=Dutch, "
-        "nn=Norwegian, no=Norwegian, ny=Chichewa, oc=Occitan, or=Odia, pa=Punjabi, pl=Polish, "
-        "ps=Pashto, pt=Portuguese, qu=Quechua, ro=Romanian, ru=Russian, rw=Kinyarwanda, "
-        "sd=Sindhi, si=Sinhala, sk=Slovak, sl=Slovenian, sn=Shona, so=Somali, sq=Albanian, "
-        "sr=Serbian, st=Sotho, su=Sundanese, sv=Swedish, sw=Swahili, ta=Tamil, te=Telugu, "
-        "tg=Tajik, th=Thai, tk=Turkmen, tl=Tagalog, tn=Tswana, tr=Turkish, tt=Tatar, ug=Uyghur, "
-        "uk=Ukrainian, ur=Urdu, uz=Uzbek, vi=Vietnamese, wo=Wolof, xh=Xhosa, yi=Yiddish, "
-        "yo=Yoruba, yue=Cantonese, zh=Chinese, zu=Zulu"
-    )
-)
-"""Primary BCP 47 subtag to English name."""
-REGIONAL = {
-    "en-gb": "British English", "en-us": "American English", "en-au": "Australian English",
-    "en-in": "Indian English", "en-ie": "Irish English", "en-nz": "New Zealand English",
-    "en-za": "South African English", "en-ca": "Canadian English", "pt-br": "Brazilian Portuguese",
-    "pt-pt": "European Portuguese", "es-mx": "Mexican Spanish", "es-419": "Latin American Spanish",
-    "es-es": "European Spanish", "fr-ca": "Canadian French", "de-at": "Austrian German",
-    "de-ch": "Swiss German", "zh-tw": "Taiwanese Mandarin", "zh-hk": "Cantonese",
-    "zh-cn": "Mandarin Chinese", "cmn": "Mandarin Chinese",
-}  # fmt: skip
-"""Tags whose region has a name of its own."""
-
 _MASS = frozenset(
     _words(
         "rain wind thunder water fire traffic music laughter applause speech noise static hail "
@@ -212,15 +196,12 @@ _MASS = frozenset(
     )
 )
 _PLURAL_WITHOUT_S = frozenset(_words("people children men women mice geese cattle feet teeth"))
-_SINGULAR_WITH_S = frozenset(_words("bus gas bass glass brass grass compass chorus"))
-
-
-def language_name(tag: str | None) -> str | None:
-    """English name of a language by its BCP 47 tag; None if it is not known."""
-    if not tag:
-        return None
-    lower = tag.lower().replace("_", "-")
-    return REGIONAL.get(lower) or LANGUAGES.get(lower.split("-")[0])
+_SINGULAR_WITH_S = frozenset(_words("bus gas bass glass brass grass compass chorus circus"))
+_TRANSITIVE = frozenset(
+    _words("brushing pouring drinking opening closing playing chopping frying tearing filling "
+           "washing writing cutting sawing hammering shuffling rubbing breaking")
+)  # fmt: skip
+_COUNTABLE_ING = frozenset(_words("ring string king wing swing spring ping ding building crossing"))
 
 
 @dataclass(frozen=True)
@@ -233,13 +214,21 @@ class NounPhrase:
 
 def noun_phrase(label: str) -> NounPhrase:
     """A class label with the article it needs: `a dog`, `an engine`, `rain`, `church bells`."""
-    head = re.split(r" (?:of|in|on|with|at|from|over) ", label)[0].split()[-1].lower()
+    if " and " in label:
+        parts = [noun_phrase(part).text for part in label.split(" and ")]
+        return NounPhrase(" and ".join(parts), is_plural=True)
+    words = re.split(r" (?:of|in|on|with|at|from|over) ", label)[0].lower().split()
+    head = words[-1]
     is_plural = head in _PLURAL_WITHOUT_S or (
         head.endswith("s") and not head.endswith("ss") and head not in _SINGULAR_WITH_S
     )
+    # Brushing teeth is one thing, barking dogs are many; only the verb tells them apart.
+    is_action = is_plural and words[0] in _TRANSITIVE
+    is_plural = is_plural and not is_action
     has_article = re.match(r"(?:an?|the|some|one|two|several|many) ", label, re.IGNORECASE)
-    is_bare = has_article or is_plural or head in _MASS or head.endswith("ing")
-    return NounPhrase(label if is_bare else f"{article(label)} {label}", is_plural)
+    is_ing = head.endswith("ing") and head not in _COUNTABLE_ING
+    is_bare = has_article or is_plural or is_action or head in _MASS or is_ing
+    return NounPhrase(label if is_bare else f"{article(label.split()[0])} {label}", is_plural)
 
 
 def about_seconds(duration_s: float) -> str:

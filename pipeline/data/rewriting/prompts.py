@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.descriptions.facts import Facts
 from pipeline.data.descriptions.grammar import pick
-from pipeline.data.descriptions.vocabulary import language_name
+from pipeline.data.descriptions.language_names import language_name
 from pipeline.data.rewriting.chat import ChatRequest, SentAudio
 from pipeline.data.rewriting.settings import CaptionSettings, RewriteSettings
 
@@ -55,7 +55,9 @@ def notes_of(facts: Facts) -> list[str]:
     """What is known of a clip, one line a fact."""
     lines = [f"kind: {facts.modality}"]
     lines += [
-        f"{label}: {facts.slots[slot][0]}" for slot, label in _LABELS.items() if slot in facts.slots
+        f"{label}: {facts.slots[slot][0]}"
+        for slot, label in _LABELS.items()
+        if facts.slots.get(slot)
     ]
     return lines + [f"caption: {caption}" for caption in facts.captions]
 

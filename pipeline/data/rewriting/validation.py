@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.data.descriptions.facts import names_a_file
-from pipeline.data.descriptions.vocabulary import LANGUAGES, REGIONAL
+from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
 from pipeline.data.languages import is_other_language
 from pipeline.data.rewriting.chat import Reply
 

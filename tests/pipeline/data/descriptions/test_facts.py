@@ -7,8 +7,10 @@ from pipeline.data.descriptions.facts import (
     clean_label,
     clean_title,
     facts_of,
+    names_a_file,
 )
-from pipeline.data.descriptions.vocabulary import about_seconds, language_name, noun_phrase
+from pipeline.data.descriptions.language_names import language_name
+from pipeline.data.descriptions.vocabulary import about_seconds, noun_phrase
 from tests.factories.clips import clip_values
 
 
@@ -80,6 +82,14 @@ def test_long_captions_are_cut_at_a_sentence():
         ("hour glass", "hour glass", False),
         ("children playing", "children playing", False),
         ("people", "people", True),
+        ("brushing teeth", "brushing teeth", False),
+        ("barking dogs", "barking dogs", True),
+        ("pouring water", "pouring water", False),
+        ("opening door", "an opening door", False),
+        ("telephone ring", "a telephone ring", False),
+        ("chirp and tweet", "a chirp and a tweet", True),
+        ("rain and church bells", "rain and church bells", True),
+        ("FM radio", "an FM radio", False),
     ],
 )
 def test_labels_take_the_article_they_need(label, phrase, is_plural):
@@ -90,7 +100,8 @@ def test_labels_take_the_article_they_need(label, phrase, is_plural):
 @pytest.mark.parametrize(
     ("tag", "name"),
     [("de", "German"), ("en-GB", "British English"), ("en-xx", "English"), ("yue", "Cantonese"),
-     ("zh_tw", "Taiwanese Mandarin"), ("qqq", None), (None, None), ("", None)],
+     ("zh_tw", "Taiwanese Mandarin"), ("ckb", "Central Kurdish"), ("nan-tw", "Taiwanese Hokkien"),
+     ("qqq", None), (None, None), ("", None)],
 )  # fmt: skip
 def test_languages_have_names(tag, name):
     assert language_name(tag) == name
@@ -140,3 +151,44 @@ def test_what_people_said_is_not_contradicted_by_measurement(said):
     slots = facts_of(clip_values(modality="music", **said), measured, max_words=80).slots
     assert not {"tempo", "tempo_word", "bpm"} & slots.keys()
     assert "level" in slots
+
+
+def test_label_with_several_names_takes_the_first():
+    clip = clip_values(modality="sound", tags=["Vehicle horn, car horn, honking"])
+    slots = facts_of(clip, {}, max_words=80).slots
+    assert slots["source"] == ("a vehicle horn",)
+
+
+def test_tags_of_music_stand_where_they_fit():
+    tags = [
+        "acoustic guitar",
+        "sad",
+        "soft female vocal",
+        "folk music",
+        "no percussion",
+        "slow tune",
+    ]
+    slots = facts_of(clip_values(modality="music", tags=tags), {}, max_words=80).slots
+    assert slots["instruments"] == ("acoustic guitar and a soft female vocal",)
+    assert slots["genre"] == ("folk",)
+    assert slots["mood"] == ("sad",)
+    sung = clip_values(modality="music", tags=tags, is_singing=True)
+    assert facts_of(sung, {}, max_words=80).slots["instruments"] == ("acoustic guitar",)
+
+
+def test_words_for_a_pitch_are_not_said_of_a_person():
+    slots = facts_of(clip_values(speaker_sex="male"), {"pitch_median_hz": 80.0}, max_words=80).slots
+    assert all("voiced" in word for word in slots["pitch_person"])
+    assert not {"dark", "bright"} & set(slots["pitch"])
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("take_12.wav", True), ("see https://example.org", True), ("in /data/wavs", True),
+        ("write to a@b.org", True), ("id 3f2a9c1b77", True), ("spk_01", True),
+        ("R&B and/or soul, 120 BPM, in 1985", False), ("a 50/50 mix", False),
+    ],
+)  # fmt: skip
+def test_files_addresses_and_identifiers_are_seen_in_a_text(text, is_one):
+    assert names_a_file(text) is is_one

@@ -61,6 +61,9 @@ def test_same_generator_state_gives_the_same_text():
         ("unusual", "an"), ("European", "a"), ("one", "a"), ("8-bit", "an"), ("11", "an"),
         ("FM", "an"), ("ukulele", "a"), ("umbrella", "an"), ("used", "a"), ("ugly", "an"),
         ("honest", "an"), ("uplifting", "an"), ("unit", "a"), ("uninteresting", "an"),
+        ("Ukrainian", "a"), ("Uyghur", "a"), ("Urdu", "an"), ("Upper", "an"), ("utopian", "a"),
+        ("FX", "an"), ("MP3", "an"), ("R", "an"), ("UFO", "a"), ("LOUD", "a"), ("808", "an"),
+        ("80", "an"), ("100", "a"), ("18", "an"), ("1", "a"), ("hourly", "an"), ("eerie", "an"),
     ],
 )  # fmt: skip
 def test_article_follows_the_sound(word, expected):
@@ -74,3 +77,14 @@ def test_finish_mends_spaces_articles_and_capitals():
 
 def test_words_are_joined_as_people_do():
     assert [join_words(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_slot_that_covers_several_subjects_stands_with_none_of_them():
+    rules = {"start": ("{tags}, {mood}", "{tags}", "{mood} {genre}")}
+    grammar = Grammar(rules, {"tags": ("tags", "mood", "genre")})
+    slots = {"tags": ("sad folk",), "mood": ("sad",), "genre": ("folk",)}
+    rng = random.Random(0)
+    found = {grammar.write("start", slots, rng).text for _ in range(100)}
+    forms = {grammar.write("start", slots, rng).form for _ in range(100)}
+    assert found == {"Sad folk"}
+    assert forms == {"{tags}", "{mood} {genre}"}
