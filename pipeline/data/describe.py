@@ -20,6 +20,7 @@ from pydantic import Field
 from pipeline.data.attributes import speaking_rate
 from pipeline.data.descriptions.facts import facts_of
 from pipeline.data.descriptions.templates import GRAMMAR_VERSION, describe_clip
+from pipeline.data.descriptions.variety import measure_folder
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.rewriting.cache import ReplyCache, Usage
 from pipeline.data.rewriting.chat import ChatModel, Unanswered
@@ -136,7 +137,7 @@ def describe(
         },
         resources=settings.resources,
         max_reject_share=settings.max_reject_share,
-        card_extra=_outcomes(settings.max_fallback_share),
+        card_extra=_card_extra(output, settings.max_fallback_share),
         redo=None if is_over else _is_unanswered,
     )
     if settings.asks_models:
@@ -164,38 +165,50 @@ def _is_unanswered(record: dict[str, Any]) -> bool:
     return any(key.rpartition("/")[2] in reasons for key in record["totals"] if FELL_BACK in key)
 
 
-def _outcomes(max_share: float) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """What became of the questions to models, out of all records; checks the limit."""
+def _card_extra(
+    output: Folder, max_share: float
+) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def extra(records: list[dict[str, Any]]) -> dict[str, Any]:
+        outcomes = _outcomes(records)
+        _check_fallbacks(outcomes, max_share)
+        num_clips = sum(record["written"] for record in records)
+        return ({"models": outcomes} if outcomes else {}) | {
+            "variety": measure_folder(output, num_clips)
+        }
 
-    def count(records: list[dict[str, Any]]) -> dict[str, Any]:
-        counts: Counter[str] = Counter()
-        for record in records:
-            counts.update(
-                {k: round(v) for k, v in record["totals"].items() if not k.startswith("hours/")}
-            )
-        outcomes: dict[str, dict[str, int]] = {}
-        for key, value in sorted(counts.items()):
-            kind, _, what = key.partition("/")
-            outcomes.setdefault(kind, {})[what.replace(f"{FELL_BACK}/", f"{FELL_BACK}: ")] = value
-        total = sum(counts.values())
-        lost = total - sum(table.get("used", 0) for table in outcomes.values())
-        share = lost / total if total else 0.0
-        text = "; ".join(
-            f"{kind}: " + ", ".join(f"{what} {n}" for what, n in table.items())
-            for kind, table in outcomes.items()
+    return extra
+
+
+def _outcomes(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """What became of the questions to models, by kind of question."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        asked = {k: round(v) for k, v in record["totals"].items() if not k.startswith("hours/")}
+        counts.update(asked)
+    outcomes: dict[str, dict[str, int]] = {}
+    for key, value in sorted(counts.items()):
+        kind, _, what = key.partition("/")
+        outcomes.setdefault(kind, {})[what.replace(f"{FELL_BACK}/", f"{FELL_BACK}: ")] = value
+    return outcomes
+
+
+def _check_fallbacks(outcomes: dict[str, dict[str, int]], max_share: float) -> None:
+    total = sum(sum(table.values()) for table in outcomes.values())
+    lost = total - sum(table.get("used", 0) for table in outcomes.values())
+    share = lost / total if total else 0.0
+    text = "; ".join(
+        f"{kind}: " + ", ".join(f"{what} {n}" for what, n in table.items())
+        for kind, table in outcomes.items()
+    )
+    if share > max_share:
+        raise TooManyFallbacksError(
+            f"{STAGE}: {lost} of {total} questions to models without a usable answer "
+            f"({share:.1%}, limit {max_share:.1%}): {text}; mend model, endpoint or prompt and "
+            "run again (answers are kept, what had none is asked again), or raise "
+            "max_fallback_share"
         )
-        if share > max_share:
-            raise TooManyFallbacksError(
-                f"{STAGE}: {lost} of {total} questions to models without a usable answer "
-                f"({share:.1%}, limit {max_share:.1%}): {text}; mend model, endpoint or prompt and "
-                "run again (answers are kept, what had none is asked again), or raise "
-                "max_fallback_share"
-            )
-        if share > _MANY_FALLBACKS:
-            logger.warning("%s: %.1f %% of the answers were not used: %s", STAGE, 100 * share, text)
-        return {"models": outcomes} if outcomes else {}
-
-    return count
+    if share > _MANY_FALLBACKS:
+        logger.warning("%s: %.1f %% of the answers were not used: %s", STAGE, 100 * share, text)
 
 
 def _log_usage(usage: Folder, card: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from tests.bench.measure import Row
 
-ROOMS = ("model", "codec", "data")
+ROOMS = ("model", "codec", "data", "describe")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import random
 
 import pytest
 
@@ -15,6 +16,7 @@ from model.text import (
     render,
     transcript_of,
 )
+from tests.factories.transcripts import nasty_transcript
 
 AWKWARD = [
     "Hello there.",
@@ -182,3 +184,21 @@ def test_unreadable_tokenizer_is_a_value_error(published):
     (published / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="cannot read a tokenizer"):
         load_tokenizer(published)
+
+
+def test_any_transcript_is_kept_verbatim_and_recoverable():
+    """Quotes, brackets, line ends, special-token look-alikes, any script: nothing is changed."""
+    rng, tokenizer = random.Random(0), ByteTokenizer()
+    for _ in range(1000):
+        transcript = nasty_transcript(rng)
+        facts = {
+            "language": rng.choice([None, "en", "ar", "zh-hant"]),
+            "duration_s": rng.choice([None, 3.0]),
+            "is_singing": rng.random() < 0.5,
+        }
+        description = rng.choice(["A voice.", "", nasty_transcript(rng)])
+        text = render(Prompt(description=description, transcript=transcript, **facts))
+        assert transcript_of(text) == transcript
+        ids = tokenizer.encode(text)
+        assert max(ids) < tokenizer.audio_id
+        assert transcript_of(tokenizer.decode(ids)) == transcript

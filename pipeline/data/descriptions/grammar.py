@@ -12,11 +12,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
-_SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
 _CONSONANT_SOUND = re.compile(
     r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|uti|uto|ute|uk[re]|ukulele|uyg|ugand|u\b)",
@@ -29,6 +29,7 @@ _VOWEL_LETTERS = frozenset("AEFHILMNORSX")
 _MAX_TRIES = 12
 _DETAIL = (0.3, 0.6, 0.9, 0.9)
 
+ValueT = TypeVar("ValueT")
 Slots = Mapping[str, Sequence[str]]
 """Phrases of every slot that the facts can fill."""
 
@@ -40,10 +41,21 @@ class Sentence:
     text: str
     form: str
 
-    @property
-    def num_subjects(self) -> int:
-        """How many things it says."""
-        return len(_SLOT.findall(self.form))
+
+@dataclass(frozen=True)
+class _Piece:
+    """One of: plain text, the name of a rule, the name of a slot, a part that may be left out."""
+
+    text: str = ""
+    rule: str = ""
+    slot: str = ""
+    optional: tuple[_Piece, ...] = ()
+
+
+_Pieces = tuple[_Piece, ...]
+Form = tuple[_Piece, ...]
+"""A text whose slots are open: pieces of plain text and slots alone."""
+Usable = Mapping[str, Sequence[_Pieces]]
 
 
 class Grammar:
@@ -60,70 +72,111 @@ class Grammar:
         covers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.rules = rules
+        self._parsed = {name: [_parse(text) for text in texts] for name, texts in rules.items()}
         self._covers = covers or {}
         # Few sets of slots occur, and each is asked for very often.
         self._usable_with = lru_cache(4096)(self._find_usable)
 
     def write(self, start: str, slots: Slots, rng: random.Random) -> Sentence | None:
         """One random text from a rule, terse or detailed; None if the slots do not suffice."""
+        form = self.draw(start, slots, rng)
+        return None if form is None else fill(form, slots, rng)
+
+    def draw(self, start: str, slots: Slots, rng: random.Random) -> Form | None:
+        """The form of a random text, its slots still open; None if the slots do not suffice."""
         present = frozenset(name for name, phrases in slots.items() if phrases)
         usable = self._usable_with(present)
         if not usable[start]:
             return None
         for _ in range(_MAX_TRIES):
             detail = _DETAIL[int(rng.random() * len(_DETAIL))]
-            form = self._expand(f"<{start}>", usable, present, rng, detail)
+            pieces: list[_Piece] = []
+            _expand(pick(usable[start], rng), usable, rng, detail, pieces)
             subjects = [
                 subject
-                for name in _SLOT.findall(form)
-                for subject in self._covers.get(name, (name.split("_")[0],))
+                for piece in pieces
+                if piece.slot
+                for subject in self._covers.get(piece.slot, (piece.slot.split("_")[0],))
             ]
             if len(set(subjects)) == len(subjects):
-                text = _SLOT.sub(lambda match: pick(slots[match[1]], rng), form)
-                return Sentence(finish(text), " ".join(form.split()))
+                return tuple(pieces)
         return None
 
-    def _find_usable(self, slots: frozenset[str]) -> dict[str, list[str]]:
-        """Alternatives of each rule that need no missing slot, by growing the set."""
-        usable: dict[str, list[str]] = {name: [] for name in self.rules}
+    def _find_usable(self, slots: frozenset[str]) -> Usable:
+        """Alternatives of each rule that need no missing slot, by growing the set.
+
+        A part that may be left out stays only where it can be filled.
+        """
+        usable: dict[str, list[_Pieces]] = {name: [] for name in self.rules}
         has_grown = True
         while has_grown:
             has_grown = False
-            for name, alternatives in self.rules.items():
-                kept = [text for text in alternatives if _is_filled(text, usable, slots)]
+            for name, alternatives in self._parsed.items():
+                kept = [pieces for pieces in alternatives if _is_filled(pieces, usable, slots)]
                 has_grown = has_grown or len(kept) > len(usable[name])
                 usable[name] = kept
-        return usable
-
-    def _expand(
-        self,
-        text: str,
-        usable: Mapping[str, Sequence[str]],
-        slots: frozenset[str],
-        rng: random.Random,
-        detail: float,
-    ) -> str:
-        def replace(match: re.Match[str]) -> str:
-            rule, slot, optional = match.groups()
-            if rule:
-                return self._expand(pick(usable[rule], rng), usable, slots, rng, detail)
-            if slot:
-                return match[0]
-            if not _is_filled(optional, usable, slots) or rng.random() >= detail:
-                return ""
-            return self._expand(optional, usable, slots, rng, detail)
-
-        return _PIECE.sub(replace, text)
+        return {
+            name: [_without_holes(pieces, usable, slots) for pieces in alternatives]
+            for name, alternatives in usable.items()
+        }
 
 
-def _is_filled(text: str, usable: Mapping[str, Sequence[str]], slots: frozenset[str]) -> bool:
+def fill(form: Form, slots: Slots, rng: random.Random) -> Sentence:
+    """A form with a random phrase in every slot."""
+    text = "".join(pick(slots[piece.slot], rng) if piece.slot else piece.text for piece in form)
+    shown = "".join(f"{{{piece.slot}}}" if piece.slot else piece.text for piece in form)
+    return Sentence(finish(text), " ".join(shown.split()))
+
+
+def num_subjects(form: Form) -> int:
+    """How many things a form says."""
+    return sum(1 for piece in form if piece.slot)
+
+
+def _parse(text: str) -> _Pieces:
+    pieces, end = [], 0
+    for match in _PIECE.finditer(text):
+        rule, slot, optional = match.groups()
+        if match.start() > end:
+            pieces.append(_Piece(text=text[end : match.start()]))
+        pieces.append(
+            _Piece(rule=rule or "", slot=slot or "", optional=_parse(optional) if optional else ())
+        )
+        end = match.end()
+    if end < len(text):
+        pieces.append(_Piece(text=text[end:]))
+    return tuple(pieces)
+
+
+def _expand(
+    pieces: _Pieces, usable: Usable, rng: random.Random, detail: float, found: list[_Piece]
+) -> None:
+    for piece in pieces:
+        if piece.rule:
+            _expand(pick(usable[piece.rule], rng), usable, rng, detail, found)
+        elif piece.optional:
+            if rng.random() < detail:
+                _expand(piece.optional, usable, rng, detail, found)
+        else:
+            found.append(piece)
+
+
+def _is_filled(pieces: _Pieces, usable: Mapping[str, object], slots: frozenset[str]) -> bool:
     return all(
-        (bool(usable[rule]) if rule else slot in slots) if (rule or slot) else True
-        for rule, slot, _optional in _PIECE.findall(text)
+        bool(usable[piece.rule]) if piece.rule else not piece.slot or piece.slot in slots
+        for piece in pieces
     )
 
 
-def pick(values: Sequence[str], rng: random.Random) -> str:
+def _without_holes(pieces: _Pieces, usable: Mapping[str, object], slots: frozenset[str]) -> _Pieces:
+    return tuple(
+        replace(piece, optional=_without_holes(piece.optional, usable, slots))
+        for piece in pieces
+        if _is_filled(piece.optional, usable, slots)
+    )
+
+
+def pick(values: Sequence[ValueT], rng: random.Random) -> ValueT:
     """One of them; the same for the same generator state on every Python version."""
     return values[int(rng.random() * len(values))]
 

@@ -6,7 +6,7 @@ import hashlib
 import random
 
 from pipeline.data.descriptions.facts import Facts, split_sentences
-from pipeline.data.descriptions.grammar import Grammar, Sentence, pick
+from pipeline.data.descriptions.grammar import Form, Grammar, Sentence, fill, num_subjects, pick
 from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
 
 GRAMMAR_VERSION = 2
@@ -71,14 +71,14 @@ def compose(facts: Facts, rng: random.Random) -> Sentence | None:
     is_unlabelled = facts.modality == "sound" and "source" not in slots
     start = "unlabelled" if is_unlabelled else facts.modality
     wanted = _WANTED_SUBJECTS[int(rng.random() * len(_WANTED_SUBJECTS))]
-    best: Sentence | None = None
+    best: Form | None = None
     for _ in range(_MAX_DRAWS):
-        sentence = GRAMMARS[facts.modality].write(start, slots, rng)
-        if sentence and (best is None or sentence.num_subjects > best.num_subjects):
-            best = sentence
-        if best and best.num_subjects >= wanted:
+        form = GRAMMARS[facts.modality].draw(start, slots, rng)
+        if form and (best is None or num_subjects(form) > num_subjects(best)):
+            best = form
+        if best and num_subjects(best) >= wanted:
             break
-    return best
+    return fill(best, slots, rng) if best else None
 
 
 def _draw(facts: Facts, rng: random.Random) -> str | None:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
+from model.text import Prompt, render, transcript_of
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import ClipRow
 from pipeline.data.stage import Resources
 from pipeline.errors import PipelineError
 from pipeline.storage import Folder, read_tables
+from tests.factories.clip_tables import write_clip_tables
 from tests.factories.clips import noise, small_corpus, write_clips, write_codec
 from tests.factories.stage import snapshot
+from tests.factories.transcripts import nasty_transcript
 
 HERE = DescribeSettings(resources=Resources(workers=0))
 ENCODE = EncodeSettings(resources=EncodeResources(workers=0), max_reject_share=1.0)
@@ -110,3 +114,31 @@ def test_latents_of_other_clips_are_refused(corpus, tmp_path):
     other = write_clips(tmp_path / "clips", small_corpus()[:2])
     with pytest.raises(PipelineError, match="made of other clips"):
         describe(other, Folder.at(corpus / "latents"), Folder.at(tmp_path / "out"), HERE)
+
+
+def test_any_transcript_passes_the_stage_to_the_letter(tmp_path):
+    rng = random.Random(0)
+    spoken = {f"n/{number}": nasty_transcript(rng) for number in range(60)}
+    rows = [
+        (
+            ClipRow(clip_id=clip_id, corpus="n", uri="", modality="speech", transcript=text),
+            {"duration_s": 2.0, "level_dbfs": -20.0, "active_s": 1.5},
+        )
+        for clip_id, text in spoken.items()
+    ]
+    clips, latents = write_clip_tables(tmp_path, [rows])
+    describe(clips, latents, Folder.at(tmp_path / "out"), HERE)
+    found = rows_of(Folder.at(tmp_path / "out"))
+    assert {clip_id: row["transcript"] for clip_id, row in found.items()} == spoken
+    for row in found.values():
+        for description in row["descriptions"]:
+            text = render(Prompt(description=description, transcript=row["transcript"]))
+            assert transcript_of(text) == row["transcript"]
+
+
+def test_card_says_how_varied_the_texts_are(corpus):
+    variety = Folder.at(corpus / "descriptions").card()["variety"]
+    assert sorted(variety) == ["all", "music", "sound", "speech"]
+    assert variety["all"]["texts"] == 40
+    assert 0 < variety["all"]["distinct_forms"] <= variety["all"]["distinct_texts"] <= 40
+    assert 0 < variety["all"]["type_token_ratio"] < 1
