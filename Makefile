@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-fast lint format bench bench-model bench-codec chaos serve lock clean
+.PHONY: help setup demo test test-fast lint format bench bench-model bench-codec bench-data chaos serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -50,6 +50,11 @@ bench-model: setup  ## sampler and training step of the tiny preset
 
 bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
 	$(BIN)/python -m tests.bench codec
+
+MINUTES ?= 60
+bench-data: setup  ## data stages on an hour of audio, against loop and DataLoader; INPUT="DIR ..." MINUTES=60
+	$(BIN)/python -m tests.bench data
+	$(BIN)/python -m tests.bench.stages --minutes $(MINUTES) $(if $(INPUT),--input $(INPUT))
 
 SEEDS ?= 0-19
 CLIPS ?= 60

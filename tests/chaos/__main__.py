@@ -7,12 +7,16 @@ command again until it is complete. Nothing may differ: shards, markers, Parquet
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import ray
+
+from pipeline.cluster import ray_cluster
 from tests.chaos.prepare import Arena, Outcome
 
 
@@ -21,25 +25,37 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seeds", default="0-19", help="numbers and ranges: 0-19 or 3,7,20-25")
     parser.add_argument("--clips", type=int, default=60, help="clips of the corpus (default 60)")
+    parser.add_argument(
+        "--own-ray",
+        action="store_true",
+        help="every run starts its own Ray, which dies with it; default: one for all, as a cluster",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folders of failed seeds")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
-    arena = Arena.build(root, options.clips)
-    outcomes = {}
-    for seed in seeds_of(options.seeds):
-        outcome = outcomes[seed] = arena.run(seed)
-        print(f"seed {seed}: {outcome}", flush=True)
-        for line in (*outcome.differences[:20], *outcome.failures):
-            print(f"  {line}", flush=True)
-        if not (options.keep and outcome.differences):
-            shutil.rmtree(root / f"seed-{seed}", ignore_errors=True)
-    print(summary(list(outcomes.values()), len(arena.expected)))
-    is_bad = any(outcome.differences for outcome in outcomes.values())
+    outcomes = []
+    with contextlib.nullcontext() if options.own_ray else ray_cluster():
+        address = None if options.own_ray else ray.get_runtime_context().gcs_address
+        arena = Arena.build(root, options.clips, address)
+        for seed in seeds_of(options.seeds):
+            outcomes.append(_run(arena, seed, is_kept=options.keep))
+    print(summary(outcomes, len(arena.expected)))
+    is_bad = any(outcome.differences for outcome in outcomes)
     if options.keep and is_bad:
         print(f"kept: {root}")
     else:
         shutil.rmtree(root, ignore_errors=True)
     return int(is_bad)
+
+
+def _run(arena: Arena, seed: int, *, is_kept: bool) -> Outcome:
+    outcome = arena.run(seed)
+    print(f"seed {seed}: {outcome}", flush=True)
+    for line in (*outcome.differences[:20], *outcome.failures):
+        print(f"  {line}", flush=True)
+    if not (is_kept and outcome.differences):
+        shutil.rmtree(arena.root / f"seed-{seed}", ignore_errors=True)
+    return outcome
 
 
 def seeds_of(text: str) -> list[int]:

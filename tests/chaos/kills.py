@@ -18,6 +18,8 @@ book-keepers included; a process in which units are done."""
 ACTOR_TITLE = "MapWorker"
 """What Ray Data calls the actors of `map`."""
 LONGEST_DELAY_S = 0.6
+RUN_TIMEOUT_S = 900.0
+"""A job that takes longer hangs."""
 _LOOK_EVERY_S = 0.02
 
 
@@ -57,15 +59,25 @@ def num_commits(folder: Path) -> int:
     return len(list(folder.glob("**/_commit/*.json")))
 
 
-def strike(kill: Kill, job: subprocess.Popen[bytes], progress: Callable[[], int]) -> bool:
-    """Wait for the point and kill; False if the job ended before there was anything to kill."""
+def strike(
+    kill: Kill, job: subprocess.Popen[bytes], ray_root: int, progress: Callable[[], int]
+) -> bool:
+    """Wait for the point and kill; False if the job ended before there was anything to kill.
+
+    Args:
+        kill: What and when.
+        job: The driver.
+        ray_root: Process below which the Ray instance of the job runs.
+        progress: Commit records so far.
+    """
+    deadline = time.monotonic() + RUN_TIMEOUT_S
     while progress() < kill.after:
-        if job.poll() is not None:
+        if job.poll() is not None or time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_EVERY_S)
     time.sleep(kill.delay_s)
-    while job.poll() is None:
-        found = _candidates(kill.victim, job.pid)
+    while job.poll() is None and time.monotonic() < deadline:
+        found = _candidates(kill.victim, job.pid, ray_root)
         if found:
             try:
                 found[int(kill.choice * len(found))].send_signal(signal.SIGKILL)
@@ -76,12 +88,15 @@ def strike(kill: Kill, job: subprocess.Popen[bytes], progress: Callable[[], int]
     return False
 
 
-def _candidates(victim: str, pid: int) -> list[psutil.Process]:
+def _candidates(victim: str, pid: int, ray_root: int) -> list[psutil.Process]:
+    """Processes to choose from; in a Ray instance that others use too only the job's own."""
     try:
         driver = psutil.Process(pid)
         if victim == "driver":
             return [driver]
-        workers = {child: _title(child) for child in driver.children(recursive=True)}
+        started = driver.create_time()
+        below = psutil.Process(ray_root).children(recursive=True)
+        workers = {child: _title(child) for child in below if child.create_time() > started}
     except psutil.NoSuchProcess:
         return []
     wanted = ACTOR_TITLE if victim == "actor" else ""

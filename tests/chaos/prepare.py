@@ -18,12 +18,10 @@ import numpy as np
 import psutil
 import soundfile
 
-from tests.chaos.kills import Kill, num_commits, plan_kills, strike
+from tests.chaos.kills import RUN_TIMEOUT_S, Kill, num_commits, plan_kills, strike
 from tests.factories.clips import RATE, noise, tone, voice, write_codec
 
 STAGES = ("ingest", "encode", "describe", "shard")
-RUN_TIMEOUT_S = 900.0
-"""A job that takes longer hangs."""
 MAX_RUNS = 8
 """Starts of the command before a seed counts as never complete."""
 
@@ -85,22 +83,27 @@ class Arena:
     Attributes:
         root: Folder of everything.
         expected: Digest by relative name; None is a folder.
+        address: Ray instance of this process that all jobs connect to, as on a cluster; None lets
+            every job start its own, which ends with it, as on a laptop.
     """
 
     root: Path
     expected: dict[str, str | None]
+    address: str | None = None
 
     @classmethod
-    def build(cls, root: Path, num_clips: int) -> Arena:
+    def build(cls, root: Path, num_clips: int, address: str | None = None) -> Arena:
         """Write corpus and codec, and prepare them in one process without Ray."""
         write_corpora(root / "corpora", num_clips)
         write_codec(root / "codec")
         done = subprocess.run(
-            _command(root, root / "undisturbed", workers=0), env=_environment(root), check=False
+            _command(root, root / "undisturbed", workers=0),
+            env=_environment(root, None),
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"the undisturbed run ended with {done.returncode}")
-        return cls(root, digests(root / "undisturbed"))
+        return cls(root, digests(root / "undisturbed"), address)
 
     def run(self, seed: int) -> Outcome:
         """Prepare under the kills of a seed, again until it is complete, and compare."""
@@ -112,8 +115,8 @@ class Arena:
         while not is_complete and outcome.num_runs < MAX_RUNS:
             outcome.num_runs += 1
             log = self.root / f"{output.name}-run-{outcome.num_runs}.log"
-            with _job(self.root, output, log) as job:
-                is_driver_killed = _strike_all(waiting, outcome, job, output)
+            with self._job(output, log) as job:
+                is_driver_killed = self._strike_all(waiting, outcome, job, output)
                 try:
                     is_complete = job.wait(RUN_TIMEOUT_S) == 0
                 except subprocess.TimeoutExpired:
@@ -127,6 +130,37 @@ class Arena:
             outcome.differences.append(f"not complete after {outcome.num_runs} runs")
         outcome.differences += differences(self.expected, digests(output))
         return outcome
+
+    def _strike_all(
+        self, waiting: list[Kill], outcome: Outcome, job: subprocess.Popen[bytes], output: Path
+    ) -> bool:
+        """Strike what is waiting; True once the driver itself is dead."""
+        ray_root = os.getpid() if self.address else job.pid
+        while waiting and strike(waiting[0], job, ray_root, lambda: num_commits(output)):
+            outcome.kills.append(waiting.pop(0))
+            if outcome.kills[-1].victim == "driver":
+                return True
+        return False
+
+    @contextmanager
+    def _job(self, output: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """The command under way; on leaving it has ended, by itself, by a kill or by us."""
+        with log.open("wb") as sink:
+            job = subprocess.Popen(
+                _command(self.root, output, workers=2),
+                env=_environment(self.root, self.address),
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                yield job
+            finally:
+                # What a killed driver leaves running goes by itself, a little later, and the next
+                # run must stand that. A hung job is ended here.
+                if job.poll() is None:
+                    _end_session(job.pid)
+                    job.wait()
 
 
 def digests(folder: Path) -> dict[str, str | None]:
@@ -152,38 +186,6 @@ def differences(expected: dict[str, str | None], found: dict[str, str | None]) -
     return lines
 
 
-def _strike_all(
-    waiting: list[Kill], outcome: Outcome, job: subprocess.Popen[bytes], output: Path
-) -> bool:
-    """Strike what is waiting; True once the driver itself is dead."""
-    while waiting and strike(waiting[0], job, lambda: num_commits(output)):
-        outcome.kills.append(waiting.pop(0))
-        if outcome.kills[-1].victim == "driver":
-            return True
-    return False
-
-
-@contextmanager
-def _job(root: Path, output: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The command under way; on leaving it has ended, by itself, by a kill or by us."""
-    with log.open("wb") as sink:
-        job = subprocess.Popen(
-            _command(root, output, workers=2),
-            env=_environment(root),
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield job
-        finally:
-            # A killed driver's raylet and workers go by themselves, a little later, and the next
-            # run must stand that. A hung job is ended here.
-            if job.poll() is None:
-                _end_session(job.pid)
-                job.wait()
-
-
 def _end_session(session: int) -> None:
     for process in psutil.process_iter():
         try:
@@ -201,6 +203,10 @@ def _command(root: Path, output: Path, workers: int) -> list[str]:
     return [sys.executable, "-m", "jobs.prepare", *options, *(f"--set={size}" for size in sizes)]
 
 
-def _environment(root: Path) -> dict[str, str]:
+def _environment(root: Path, address: str | None) -> dict[str, str]:
     ray = Path(tempfile.gettempdir()) / f"chaos-{root.name}"  # paths of sockets must be short
-    return os.environ | {"OMP_NUM_THREADS": "1", "RAY_TMPDIR": str(ray)}
+    # On a busy machine workers that yield to everything else would not get far.
+    faster = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+    environment = os.environ | faster | {"RAY_TMPDIR": str(ray)}
+    environment.pop("RAY_ADDRESS", None)
+    return environment | ({"RAY_ADDRESS": address} if address else {})

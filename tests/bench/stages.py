@@ -1,0 +1,267 @@
+"""`make bench-data`: the data stages on hours of audio, against a plain loop and a DataLoader.
+
+Every stage runs under Ray Data with two workers, then the very same units go through the same
+functions in a single-process loop and in a torch DataLoader with two workers. Audio-hours per
+core-hour are by CPU time of all processes, what Ray itself uses included, so that a busy machine
+does not change them; wall ratios it does. Then: two workers against one, a run with nothing to do,
+and memory at four times the corpus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.audio_io import read_audio, resample, to_channels
+from pipeline.cluster import ray_cluster
+from pipeline.data import describe, encode, ingest, shard
+from pipeline.data.attributes import measure
+from pipeline.data.prepare import PrepareSettings, prepare
+from pipeline.data.stage import Resources, Unit, UnitOutput, run_stage
+from pipeline.data.starter.settings import StarterSettings
+from pipeline.data.starter.write import write_corpus
+from pipeline.settings import Settings, load_settings
+from pipeline.storage import Folder
+from tests.bench.__main__ import hardware
+from tests.bench.memory import memory_lines
+from tests.bench.processes import Watch
+from tests.factories.clips import write_codec
+
+WORKERS = 2
+UNIT_CLIPS = 24
+"""Clips of a unit: small enough that the last units of a stage do not leave a worker idle long."""
+CODEC_RATE = 16_000
+_RECIPE = "jobs/configs/prepare_tiny_cpu.yaml"
+
+
+class MeasureWorker:
+    """Decode, resample and measure the clips of a part; what encoding does before the codec."""
+
+    def __init__(self, clips: Folder) -> None:
+        self._clips = clips
+
+    def process(self, unit: Unit) -> UnitOutput:
+        """Nothing is kept but the count."""
+        rows = self._clips.read_table(unit.payload["part"]).to_pylist()
+        for row in rows:
+            audio = read_audio(row["uri"], row["start_s"], row["end_s"])
+            measure(audio.waveform, audio.sample_rate, row["modality"])
+            resample(to_channels(audio.waveform, 1), audio.sample_rate, CODEC_RATE)
+        return UnitOutput({}, len(rows), len(rows))
+
+
+@dataclass
+class Run:
+    """One stage as it was run: what to run again in other ways, and what it took.
+
+    Attributes:
+        stage: Name of the stage.
+        units: Its units.
+        worker: Class of its worker.
+        worker_kwargs: How the worker is built.
+        wall_s: Wall seconds, actors' start included.
+        cpu_s: CPU seconds of all processes.
+        steady_s: Wall seconds that all units would take at the rate after the first ones.
+    """
+
+    stage: str
+    units: list[Unit]
+    worker: type
+    worker_kwargs: dict[str, Any]
+    wall_s: float
+    cpu_s: float
+    steady_s: float
+
+
+class Units(Dataset[int]):
+    """The units of a stage, each done where it is fetched; the loader hands on counts."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._worker: Any = None
+
+    def __len__(self) -> int:
+        return len(self._run.units)
+
+    def __getitem__(self, index: int) -> int:
+        if self._worker is None:
+            self._worker = self._run.worker(**self._run.worker_kwargs)
+        return self._worker.process(self._run.units[index]).written
+
+
+def main() -> None:
+    """Measure and print a table, line by line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.stages", description=__doc__)
+    parser.add_argument("--input", nargs="+", metavar="DIR", help="corpora; default: made anew")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of starter corpus if made")
+    parser.add_argument("--memory", nargs="+", metavar="DIR", help="corpora of the memory runs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    root = Path(tempfile.mkdtemp(prefix="bench-data-"))
+    try:
+        inputs = options.input
+        if not inputs:
+            inputs = [str(root / "corpus")]
+            write_corpus(root / "corpus", StarterSettings(minutes=options.minutes), WORKERS)
+        print(f"{hardware()}; torch {torch.__version__}; {datetime.date.today().isoformat()}")
+        print(f"command: python -m tests.bench.stages {' '.join(sys.argv[1:])}".rstrip())
+        print("\n| what | value | against | ratio |\n|---|---|---|---|")
+        for line in lines(root, inputs, options.memory or inputs):
+            print(f"| {' | '.join(line)} |", flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def lines(root: Path, inputs: list[str], memory_inputs: list[str]) -> Iterator[tuple[str, ...]]:
+    """Rows of the table: what, value, against, ratio."""
+    codec = write_codec(root / "codec")
+    settings = _settings(inputs)
+    out = Folder.at(root / "out")
+    with ray_cluster(num_cpus=WORKERS):
+        runs = ray_runs(settings, out, codec)
+        single = _measure_run(runs["encode"], out, Folder.at(root / "one"), workers=1)
+    hours = sum(out.child("clips").card()["hours"]["by_modality"].values())
+    for run in runs.values():
+        yield from _comparison(run, hours)
+    double = runs["measure"]
+    gain = single.steady_s / double.steady_s
+    yield (
+        f"measure, {WORKERS} workers at full pace",
+        f"{gain / WORKERS:.2f} of perfect scaling",
+        "1 worker at full pace",
+        f"{gain:.2f}",
+    )
+    started = time.perf_counter()
+    prepare(settings, out, codec)
+    again_s = time.perf_counter() - started
+    work_s = sum(run.wall_s for name, run in runs.items() if name != "measure")
+    yield (
+        "prepare again with nothing to do: what a resumed run pays to find out",
+        f"{again_s:.2f} s",
+        f"the stages themselves, {work_s:.0f} s",
+        f"{again_s / work_s:.3f}",
+    )
+    yield from memory_lines(root, memory_inputs, codec)
+
+
+def ray_runs(settings: PrepareSettings, out: Folder, codec: str) -> dict[str, Run]:
+    """All stages under Ray, in order, and decoding and measuring alone."""
+    clips, latents, descriptions, shards = (
+        out.child(name) for name in ("clips", "latents", "descriptions", "train-shards")
+    )
+    runs: dict[str, Run] = {}
+    with _recorded(runs):
+        ingest.ingest(settings.ingest, clips)
+        encode.encode(clips, latents, settings.encode, codec)
+        describe.describe(clips, latents, descriptions, settings.describe)
+        shard.shard(clips, latents, descriptions, shards, settings.shard)
+    runs.pop("ingest")  # copies rows in this process
+    measured = _measure_run(runs["encode"], out, out.child("measured"), WORKERS)
+    return {"scan": runs.pop("scan"), "measure": measured, **runs}
+
+
+def _settings(inputs: list[str]) -> PrepareSettings:
+    changes = [f"ingest.unit_clips={UNIT_CLIPS}", "ingest.max_reject_share=1.0"]
+    changes += [
+        f"{stage}.resources.workers={WORKERS}"
+        for stage in ("ingest", "encode", "describe", "shard")
+    ]
+    changes += ["shard.target_bytes=2000000"]
+    places = ",".join(f"'{Path(place).resolve()}'" for place in inputs)
+    return load_settings(PrepareSettings, _RECIPE, [*changes, f"ingest.inputs=[{places}]"])
+
+
+@contextmanager
+def _recorded(runs: dict[str, Run]) -> Iterator[None]:
+    """Every `run_stage` of the stages is timed and kept."""
+
+    def record(folder: Folder, **given: Any) -> dict[str, Any]:
+        started = time.perf_counter()
+        with Watch() as watch:
+            card = run_stage(folder, **given)
+        runs[given["stage"]] = Run(
+            given["stage"],
+            list(given["units"]),
+            given["worker"],
+            given["worker_kwargs"],
+            time.perf_counter() - started,
+            watch.cpu_s,
+            _steady_s(Path(folder.path), len(given["units"])),
+        )
+        return card
+
+    modules = (ingest, encode, describe, shard)
+    for module in modules:
+        module.run_stage = record  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.run_stage = run_stage  # type: ignore[attr-defined]
+
+
+def _measure_run(encoded: Run, out: Folder, folder: Folder, workers: int) -> Run:
+    runs: dict[str, Run] = {}
+    with _recorded(runs):
+        encode.run_stage(  # type: ignore[attr-defined]
+            folder,
+            stage="measure",
+            settings=Settings(),
+            inputs={},
+            units=encoded.units,
+            worker=MeasureWorker,
+            worker_kwargs={"clips": out.child("clips")},
+            resources=Resources(workers=workers),
+            max_reject_share=1.0,
+        )
+    return runs["measure"]
+
+
+def _steady_s(folder: Path, num_units: int) -> float:
+    times = sorted(path.stat().st_mtime for path in (folder / "_commit").iterdir())
+    first = min(WORKERS, len(times) - 2)  # each worker's first unit pays its imports
+    rate = (len(times) - 1 - first) / max(times[-1] - times[first], 1e-9)
+    return num_units / rate
+
+
+def _comparison(run: Run, hours: float) -> Iterator[tuple[str, ...]]:
+    worker = run.worker(**run.worker_kwargs)
+    plain_s, plain_cpu_s = _timed(lambda: [worker.process(unit) for unit in run.units])
+    loader = DataLoader(
+        Units(run), batch_size=None, num_workers=WORKERS, multiprocessing_context="spawn"
+    )
+    loader_s, loader_cpu_s = _timed(lambda: list(loader))
+    ours = f"{hours / run.cpu_s * 3600:.0f} audio-hours per core-hour"
+    for against, wall_s, cpu_s in (
+        ("plain loop, one process", plain_s, plain_cpu_s),
+        (f"DataLoader, {WORKERS} workers", loader_s, loader_cpu_s),
+    ):
+        yield (
+            f"{run.stage}, Ray Data, {WORKERS} workers, {len(run.units)} units, {hours:.2f} h",
+            f"{ours}; {run.wall_s:.1f} s, {run.steady_s:.1f} s at full pace",
+            f"{against}: {hours / cpu_s * 3600:.0f} audio-hours per core-hour; {wall_s:.1f} s",
+            f"{wall_s / run.wall_s:.2f} of wall time, {cpu_s / run.cpu_s:.2f} of CPU time",
+        )
+
+
+def _timed(work: Any) -> tuple[float, float]:
+    started = time.perf_counter()
+    with Watch() as watch:
+        work()
+    return time.perf_counter() - started, watch.cpu_s
+
+
+if __name__ == "__main__":
+    main()

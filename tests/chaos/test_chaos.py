@@ -1,0 +1,40 @@
+"""The comparison and the plan of `make chaos` can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.__main__ import seeds_of
+from tests.chaos.kills import VICTIMS, plan_kills
+from tests.chaos.prepare import differences, digests
+
+
+def test_every_seed_kills_each_victim_once_in_order_of_the_points():
+    plans = [plan_kills(seed, 50) for seed in range(20)]
+    for plan in plans:
+        assert sorted(kill.victim for kill in plan) == sorted(VICTIMS)
+        assert [kill.after for kill in plan] == sorted(kill.after for kill in plan)
+        assert all(0 <= kill.after < 50 for kill in plan)
+    assert plans[3] == plan_kills(3, 50)
+    assert len({plan[0].victim for plan in plans}) == 3
+    assert len({kill.after for plan in plans for kill in plan}) > 20
+
+
+def test_missing_extra_and_changed_files_and_folders_are_told_apart(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/same").write_bytes(b"1")
+    (tmp_path / "a/other").write_bytes(b"2")
+    expected = digests(tmp_path)
+    assert differences(expected, digests(tmp_path)) == []
+    (tmp_path / "a/other").write_bytes(b"3")
+    (tmp_path / "a/same").unlink()
+    (tmp_path / "left-over").mkdir()
+    assert differences(expected, digests(tmp_path)) == [
+        "other bytes: a/other",
+        "missing: a/same",
+        "extra: left-over",
+    ]
+
+
+def test_seeds_are_numbers_and_ranges():
+    assert seeds_of("0-2,7,9-9") == [0, 1, 2, 7, 9]
