@@ -5,7 +5,8 @@ Parameter names are those of published Qwen3 checkpoints, so loading is a change
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -26,8 +27,20 @@ from model.layers import (
     rms_normalise,
 )
 
-Rotary = tuple[Tensor, Tensor]
-"""Cosine and sine of the rotary angles, `batch 1 seq head_dim`."""
+
+class Rotary(NamedTuple):
+    """Rotary angles of the positions of a pass, as one layer uses them.
+
+    Attributes:
+        cosine: `batch 1 seq head_dim`; folded, `batch heads seq head_dim`.
+        sine: Of the same shape.
+        is_folded: Whether the gains of the query and key norms and the sign of the rotated half
+            are in them, for the heads of queries and keys side by side.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+    is_folded: bool = False
 
 
 def rotary_table(
@@ -52,6 +65,27 @@ def rotate(
     """Heads turned to their positions."""
     first, second = heads.chunk(2, dim=-1)
     return torch.addcmul(heads * cosine, torch.cat([-second, first], dim=-1), sine)
+
+
+def folded(
+    cosine: Float[Tensor, "*#batch seq head_dim"],
+    sine: Float[Tensor, "*#batch seq head_dim"],
+    gain: Float[Tensor, "*#heads head_dim"],
+) -> tuple[Tensor, Tensor]:
+    """Angles that take in the gain of the norm before them, for `turn`.
+
+    With gain g, the halves of a head exchanged by s, the rotated head is
+    x (g cos) + s(x) (s(g) (-sin, sin)).
+    """
+    first, second = sine.chunk(2, dim=-1)
+    signed = torch.cat([-first, second], dim=-1)
+    return cosine * gain, signed * gain.roll(gain.shape[-1] // 2, -1)
+
+
+def turn(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """`rotate` by angles that are `folded`, in three operations."""
+    swapped = heads.roll(heads.shape[-1] // 2, -1)
+    return torch.addcmul(heads * cosine, swapped, sine)
 
 
 class Attention(nn.Module):
@@ -112,26 +146,42 @@ class Attention(nn.Module):
                 rearrange(self._project(n, hidden, route), "b s (h d) -> b h s d", d=self.head_dim)
                 for n in "qkv"
             )
-            query = rotate(self.q_norm(query), *rotary)
-            key = rotate(self.k_norm(key), *rotary)
+            query = rotate(self.q_norm(query), rotary.cosine, rotary.sine)
+            key = rotate(self.k_norm(key), rotary.cosine, rotary.sine)
         heads = attend(layer, query, key, value)
         return self._project("o", rearrange(heads, "b h s d -> b s (h d)"), route)
 
-    def _joined_heads(self, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, the first two normalised and rotated together."""
-        assert self._joined is not None
-        heads = rearrange(F.linear(hidden, self._joined), "b s (h d) -> b h s d", d=self.head_dim)
+    def fold(self, rotary: Rotary) -> Rotary:
+        """Angles with the norms' gains in them, for the joined product on a CPU.
+
+        Elsewhere they stay as they are: tables for every head would have to be read.
+        """
+        if not (is_joined(self._joined, self.q_proj) and rotary.cosine.is_cpu):
+            return rotary
+        return Rotary(*folded(rotary.cosine, rotary.sine, self._gain()), is_folded=True)
+
+    def _gain(self) -> Float[Tensor, "heads 1 head_dim"]:
+        """Of the norms of queries and keys."""
         num_queries, num_keys, _ = self._split
-        turned, value = heads.split([num_queries + num_keys, num_keys], dim=1)
-        gain = torch.cat(
+        return torch.cat(
             [
                 self.q_norm.weight.expand(num_queries, 1, -1),
                 self.k_norm.weight.expand(num_keys, 1, -1),
             ]
         )
-        turned = rotate(gain * rms_normalise(turned, self.q_norm.eps), *rotary)
-        query, key = turned.split([num_queries, num_keys], dim=1)
-        return query, key, value
+
+    def _joined_heads(self, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, the first two normalised and rotated together."""
+        assert self._joined is not None
+        num_queries, num_keys, _ = self._split
+        # Named axes cost as much as the arithmetic here: every flow evaluation comes by.
+        heads = F.linear(hidden, self._joined).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        turned = rms_normalise(heads[:, : num_queries + num_keys], self.q_norm.eps)
+        if rotary.is_folded:
+            turned = turn(turned, rotary.cosine, rotary.sine)
+        else:
+            turned = rotate(turned * self._gain(), rotary.cosine, rotary.sine)
+        return turned[:, :num_queries], turned[:, num_queries:], heads[:, num_queries + num_keys :]
 
 
 class FeedForward(nn.Module):
@@ -209,15 +259,16 @@ class Backbone(nn.Module):
             layer.self_attn.join()
             layer.mlp.join()
 
-    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> Rotary:
-        """Angles of positions, for `forward`."""
+    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+        """Angles of positions for `forward`, layer by layer."""
         cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
-        return cosine.to(dtype), sine.to(dtype)
+        rotary = Rotary(cosine.to(dtype), sine.to(dtype))
+        return [layer.self_attn.fold(rotary) for layer in cast("list[DecoderLayer]", self.layers)]
 
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Int[Tensor, "batch seq"] | Rotary,
+        position: Int[Tensor, "batch seq"] | Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
@@ -225,16 +276,16 @@ class Backbone(nn.Module):
 
         Args:
             embeddings: Of tokens and latents alike.
-            position: Rotary positions, or their angles; several tokens may share one.
+            position: Rotary positions, or what `rotary` made of them; tokens may share one.
             attend: Attention over the pack or the cache.
             route: Tokens that pass through the expert.
         """
-        rotary = position
-        if isinstance(rotary, Tensor):
-            rotary = self.rotary(rotary, embeddings.dtype)
+        angles = position
+        if isinstance(angles, Tensor):
+            angles = self.rotary(angles, embeddings.dtype)
         hidden = embeddings
         recomputes = self.recomputes_layers and torch.is_grad_enabled()
-        for layer in self.layers:
+        for layer, rotary in zip(self.layers, angles, strict=True):
             if recomputes:
                 hidden = checkpoint(layer, hidden, rotary, attend, route, use_reentrant=False)
             else:

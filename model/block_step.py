@@ -13,6 +13,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from einops import rearrange, repeat
@@ -21,51 +22,34 @@ from torch import Tensor
 
 from model.attention import Attend
 from model.audiocalm import AudioCALM
-from model.experts import route_rows
-from model.flow import evaluation_times, guided_velocity, solver_step, time_grid
+from model.backbone import Rotary
+from model.experts import Route, route_rows
+from model.flow import guided_velocity
 from model.flow_head import ThinFlowHead
-from model.kv_cache import StepCache
-from model.local_head import LocalFlowHead
-from model.sampling import BlockContext, BlockOutput, FlowPath, GenerationState
-
-
-@dataclass(frozen=True, eq=False)
-class FlowSchedule:
-    """All that a solver path needs of flow time, for its evaluations in order.
-
-    Attributes:
-        grid: Flow times between which it steps.
-        embedding: What marks the frames of a noisy block in the backbone; None under the local
-            head.
-        modulations: Of the head's layers, each `times 1 width`.
-    """
-
-    grid: Float[Tensor, " grid"]
-    embedding: Float[Tensor, "times 1 hidden"] | None
-    modulations: list[Tensor]
-
-
-@torch.no_grad()
-def flow_schedule(model: AudioCALM, path: FlowPath) -> FlowSchedule:
-    """Time embeddings and modulations of a solver path under the present weights."""
-    grid = time_grid(path.time_grid, path.num_flow_steps, path.grid_shift).to(model.device)
-    times = evaluation_times(grid, path.solver)[:, None]
-    embedding = None if model.time_embedding is None else model.embed_time(times)
-    return FlowSchedule(grid, embedding, model.flow_head.modulations(times))
+from model.flow_schedule import FlowPoint, FlowSchedule, side_by_side
+from model.kv_cache import ALL_ROWS, StepCache
+from model.local_head import LayerContext, LocalFlowHead
+from model.sampling import BlockContext, BlockOutput, GenerationState
 
 
 class _Rows:
     """Requests and their rows: conditional, then unconditional under guidance."""
 
-    def __init__(self, states: Sequence[GenerationState], device: torch.device) -> None:
-        counts = [state.cache.num_rows for state in states]
+    kept = slice(None, None, 2)
+    """Rows of `without_guidance`."""
+
+    def __init__(
+        self, states: Sequence[GenerationState], device: torch.device, *, is_guided: bool = True
+    ) -> None:
+        counts = [state.cache.num_rows if is_guided else 1 for state in states]
+        self._halved: _Rows | None = None
         self.request = [index for index, count in enumerate(counts) for _ in range(count)]
         self.states = states
         self._index = torch.tensor(self.request, device=device)
         self._conditional = torch.tensor([0, *itertools.accumulate(counts)][:-1], device=device)
         self._guided = torch.tensor([i for i, n in enumerate(counts) if n > 1], device=device)
-        self._is_single = len(states) == len(self.request)
-        self._is_paired = all(count > 1 for count in counts)
+        self.is_single = len(states) == len(self.request)
+        self.is_paired = all(count > 1 for count in counts)
         options = [state.request.options for state, n in zip(states, counts, strict=True) if n > 1]
         self._scale = torch.tensor([o.guidance_scale for o in options], device=device)
         self._zero_star = None
@@ -75,17 +59,31 @@ class _Rows:
 
     def spread(self, of_requests: Tensor) -> Tensor:
         """The value of every row, given that of every request."""
-        return of_requests if self._is_single else of_requests[self._index]
+        if self.is_single:
+            return of_requests
+        if len(of_requests) == 1:
+            return of_requests.expand(len(self.request), *of_requests.shape[1:])
+        return of_requests[self._index]
 
     def conditional(self, of_rows: Tensor) -> Tensor:
         """The first row of every request."""
-        return of_rows if self._is_single else of_rows[self._conditional]
+        if self.is_single:
+            return of_rows
+        return of_rows[:: self.kept.step] if self.is_paired else of_rows[self._conditional]
+
+    def without_guidance(self) -> _Rows:
+        """The conditional rows alone, where they can be told apart without a copy."""
+        if not self.is_paired:
+            return self
+        if self._halved is None:
+            self._halved = _Rows(self.states, self._index.device, is_guided=False)
+        return self._halved
 
     def guide(self, velocity: Tensor) -> Tensor:
         """Velocity of every request, given that of every row."""
-        if self._is_single:
+        if self.is_single:
             return velocity
-        if self._is_paired:
+        if self.is_paired:
             conditional, unconditional = rearrange(velocity, "(b g) f d -> g b f d", g=2)
             return guided_velocity(conditional, unconditional, self._scale, self._zero_star)
         conditional = velocity[self._conditional]
@@ -96,6 +94,15 @@ class _Rows:
             self._zero_star,
         )
         return conditional.index_copy(0, self._guided, guided)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """A pass of the backbone over frames of some rows: where they stand and what they see."""
+
+    rotary: list[Rotary]
+    attention: Attend
+    route: Route | None
 
 
 class BlockStep(ABC):
@@ -116,32 +123,22 @@ class BlockStep(ABC):
         self.rows = _Rows(states, model.device)
         self.has_pending = [state.pending is not None for state in states]
         self.cache = StepCache([state.cache for state in states], self.has_pending)
-        self.attention = self.cache.block_attention()
         self.position = self._positions()
-        self.rotary = model.backbone.rotary(self.position, model.dtype)
-        self.evaluation = 0
+        self.uses_expert = [states[index].request.uses_expert for index in self.rows.request]
+        self.block = self._pass(self.position, self.cache.block_attention())
+        self.is_first = True
 
     def run(self) -> list[BlockOutput]:
         """The block of every request; their states move on."""
         self._begin()
         latents = self._integrate()
         stop: list[list[float]] | None = None
-        if any(self._may_stop(state) for state in self.states):
-            hidden = self._backbone(self._clean_rows(latents), self.rotary, self.attention)
+        if any(may_stop(state) for state in self.states):
+            hidden = self._backbone(self._clean_rows(latents), self.block)
             self._note_clean(hidden, latents, [True] * len(self.states))
             stop = self.model.stop_head(self.rows.conditional(hidden)).sigmoid().tolist()
         self.cache.commit(has_clean_block=stop is not None)
-        raw = self.model.denormalise(latents)
-        outputs = []
-        for index, state in enumerate(self.states):
-            decision = stop[index] if stop is not None and self._may_stop(state) else None
-            valid, is_last = _valid_frames(state, self.frames, decision)
-            state.block_index += 1
-            state.num_frames += valid
-            state.pending = latents[index] if stop is None and not is_last else None
-            state.is_done = is_last
-            outputs.append(BlockOutput(raw[index], valid, is_last))
-        return outputs
+        return finished(self.states, latents, self.model.denormalise(latents), stop)
 
     def _begin(self) -> None:  # noqa: B027  # optional: the thin head needs none
         """What precedes the first evaluation."""
@@ -150,39 +147,38 @@ class BlockStep(ABC):
         """Take in the states of clean blocks of those requests that are marked."""
 
     @abstractmethod
-    def _evaluate(self, noisy_latents: Tensor) -> Tensor:
-        """Velocity of every row at the flow time of this evaluation."""
+    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
+        """Velocity of every row."""
+
+    def _writes_first(self) -> bool:
+        """Whether the first evaluation runs all rows in any case."""
+        return False
 
     def _integrate(self) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Flow from noise to a clean block, state and times in float32."""
-        device, latent_dim = self.model.device, self.model.config.latent_dim
+        state = point = self._noise()
+        paths = self.schedules
+        kinds = zip(paths[0].is_state, paths[0].is_guided, strict=True)
+        for index, (is_state, is_guided) in enumerate(kinds):
+            self.is_first = index == 0
+            rows = self.rows
+            if not is_guided and not (self.is_first and self._writes_first()):
+                rows = self.rows.without_guidance()
+            at = side_by_side([path.points[index] for path in paths], rows.request)
+            velocity = self._evaluate(point, at, rows)
+            velocity = rows.guide(velocity) if is_guided else rows.conditional(velocity)
+            point = torch.addcmul(state, velocity, at.move)
+            if is_state:
+                state = point
+        return state
+
+    def _noise(self) -> Float[Tensor, "batch block_frames latent_dim"]:
+        shape = (self.frames, self.model.config.latent_dim)
         noise = [
-            torch.randn(self.frames, latent_dim, generator=state.generator)
-            * state.request.options.temperature**0.5
+            torch.randn(shape, generator=state.generator) * state.request.options.temperature**0.5
             for state in self.states
         ]
-        latents = torch.stack(noise).to(device)
-        grid = torch.stack([schedule.grid for schedule in self.schedules], dim=1)
-        solver = self.states[0].request.options.solver
-        for start, end in itertools.pairwise(grid):
-            latents = solver_step(self._velocity, latents, start, end, solver)
-        return latents
-
-    def _velocity(self, noisy_latents: Tensor, flow_time: Tensor) -> Tensor:
-        """Guided velocity of every request; the schedules know the flow time."""
-        velocity = self.rows.guide(self._evaluate(noisy_latents))
-        self.evaluation += 1
-        return velocity
-
-    def _of_schedules(self, values: list[Tensor]) -> Tensor:
-        """This evaluation's part of what the schedules hold, for the rows."""
-        if all(schedule is self.schedules[0] for schedule in self.schedules):
-            return values[0][self.evaluation][None]
-        return self.rows.spread(torch.stack([value[self.evaluation] for value in values]))
-
-    def _modulations(self) -> list[Tensor]:
-        of_layers = zip(*(schedule.modulations for schedule in self.schedules), strict=True)
-        return [self._of_schedules(list(values)) for values in of_layers]
+        return torch.stack(noise).to(self.model.device)
 
     def _clean_rows(self, latents: Tensor) -> Tensor:
         return self.rows.spread(self.model.embed_clean(latents))
@@ -193,12 +189,13 @@ class BlockStep(ABC):
         blocks = [nothing if state.pending is None else state.pending for state in self.states]
         return torch.stack(blocks)
 
-    def _backbone(
-        self, embeddings: Tensor, rotary: tuple[Tensor, Tensor], attention: Attend
-    ) -> Float[Tensor, "rows seq hidden"]:
-        uses = [self.states[index].request.uses_expert for index in self.rows.request]
-        route = route_rows(uses, embeddings.shape[1], self.model.device)
-        hidden: Tensor = self.model.backbone(embeddings, rotary, attention, route)
+    def _pass(self, position: Tensor, attention: Attend, rows: slice = ALL_ROWS) -> _Pass:
+        route = route_rows(self.uses_expert[rows], position.shape[1], self.model.device)
+        rotary = self.model.backbone.rotary(position[rows], self.model.dtype)
+        return _Pass(rotary, attention, route)
+
+    def _backbone(self, embeddings: Tensor, by: _Pass) -> Float[Tensor, "rows seq hidden"]:
+        hidden: Tensor = self.model.backbone(embeddings, by.rotary, by.attention, by.route)
         return hidden
 
     def _positions(self) -> Tensor:
@@ -211,33 +208,35 @@ class BlockStep(ABC):
         frames = repeat(torch.arange(self.frames), "f -> r f", r=len(starts))
         return (torch.tensor(starts)[:, None] + frames).to(self.model.device)
 
-    def _may_stop(self, state: GenerationState) -> bool:
-        request = state.request
-        return request.exact_frames is None and (
-            state.num_frames + self.frames >= request.min_frames
-        )
-
 
 class ThinBlockStep(BlockStep):
     """Every evaluation is a pass of the backbone; the first also writes the pending blocks."""
 
-    def _evaluate(self, noisy_latents: Tensor) -> Tensor:
+    def _writes_first(self) -> bool:
+        return any(self.has_pending)
+
+    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
         assert isinstance(self.model.flow_head, ThinFlowHead)
+        assert at.embedding is not None
         embeddings = self.model.latent_proj(noisy_latents.to(self.model.dtype))
-        marks = [s.embedding for s in self.schedules if s.embedding is not None]
-        embeddings = self.rows.spread(embeddings) + self._of_schedules(marks)
-        if self.evaluation == 0 and any(self.has_pending):
+        embeddings = rows.spread(embeddings) + at.embedding
+        if self.is_first and any(self.has_pending):
             hidden = self._with_pending(embeddings)
         else:
-            hidden = self._backbone(embeddings, self.rotary, self.attention)
-        return self.model.flow_head.velocity(hidden, self._modulations())
+            hidden = self._backbone(embeddings, self.block if rows is self.rows else self._halved)
+        return self.model.flow_head.velocity(hidden, at.modulations)
+
+    @cached_property
+    def _halved(self) -> _Pass:
+        """Without the unconditional rows."""
+        rows = self.rows.kept
+        return self._pass(self.position, self.cache.block_attention(rows), rows)
 
     def _with_pending(self, noisy: Tensor) -> Float[Tensor, "rows block_frames hidden"]:
         both = torch.cat([(self.position - self.frames).clamp_min(0), self.position], dim=1)
         hidden = self._backbone(
             torch.cat([self._clean_rows(self._pending()), noisy], dim=1),
-            self.model.backbone.rotary(both, self.model.dtype),
-            self.cache.fused_attention(),
+            self._pass(both, self.cache.fused_attention()),
         )
         # Contiguous, or the head's first product becomes one for every row.
         return hidden[:, self.frames :].contiguous()
@@ -252,9 +251,7 @@ class LocalBlockStep(BlockStep):
             pending = self._pending()
             before = (self.position - self.frames).clamp_min(0)
             hidden = self._backbone(
-                self._clean_rows(pending),
-                self.model.backbone.rotary(before, self.model.dtype),
-                self.cache.pending_attention(),
+                self._clean_rows(pending), self._pass(before, self.cache.pending_attention())
             )
             self._note_clean(hidden, pending, self.has_pending)
         contexts = [state.context for state in self.states if state.context is not None]
@@ -273,11 +270,50 @@ class LocalBlockStep(BlockStep):
             if is_marked:
                 state.context = BlockContext(states_of, block, is_audio=True)
 
-    def _evaluate(self, noisy_latents: Tensor) -> Tensor:
+    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
         assert isinstance(self.model.flow_head, LocalFlowHead)
-        return self.model.flow_head.velocity(
-            self.rows.spread(noisy_latents), self.context, self._modulations()
-        )
+        context = self.context if rows is self.rows else self._halved
+        return self.model.flow_head.velocity(rows.spread(noisy_latents), context, at.modulations)
+
+    @cached_property
+    def _halved(self) -> list[LayerContext]:
+        """Without the unconditional rows."""
+        return [layer.of_rows(self.rows.kept) for layer in self.context]
+
+
+def may_stop(state: GenerationState) -> bool:
+    """Whether the stop decision of the next block counts."""
+    request = state.request
+    return request.exact_frames is None and (
+        state.num_frames + state.cache.frames_per_block >= request.min_frames
+    )
+
+
+def finished(
+    states: Sequence[GenerationState],
+    latents: Float[Tensor, "batch block_frames latent_dim"],
+    raw: Float[Tensor, "batch block_frames latent_dim"],
+    stop: list[list[float]] | None,
+) -> list[BlockOutput]:
+    """The block of every request; the states move on.
+
+    Args:
+        states: Of the requests.
+        latents: Their blocks, normalised.
+        raw: The same in the codec's scale.
+        stop: Probability of `end_of_audio` at every frame; None where the blocks are not in the
+            cache yet.
+    """
+    outputs = []
+    for index, state in enumerate(states):
+        decision = stop[index] if stop is not None and may_stop(state) else None
+        valid, is_last = _valid_frames(state, latents.shape[1], decision)
+        state.block_index += 1
+        state.num_frames += valid
+        state.pending = latents[index] if stop is None and not is_last else None
+        state.is_done = is_last
+        outputs.append(BlockOutput(raw[index], valid, is_last))
+    return outputs
 
 
 def _valid_frames(

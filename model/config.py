@@ -190,7 +190,6 @@ PRESETS: dict[str, ModelConfig] = {
         ),
         head=HeadConfig(hidden_dim=256, num_layers=2),
         latent_dim=32,
-        frames_per_block=4,
         speaker_id=_BYTES_SPEAKER_ID,
     ),
     "0.6b": ModelConfig(

@@ -16,7 +16,7 @@ import torch
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch
 from model.config import ModelConfig
-from model.flow import EVALUATIONS_PER_STEP
+from model.flow import evaluation_times, time_grid
 from model.sampling import SamplingOptions
 from model.sequence import PADDING, document_length
 
@@ -167,33 +167,45 @@ def sampling_work(
         num_frames: Frames to generate.
         options: Steps, solver and guidance.
         uses_expert: Whether the request routes to the expert.
-        num_null: Tokens of the unconditional prefix.
+        num_null: Tokens of the unconditional prefix, which is read once for all requests.
         waits_for_stop: Whether the stop head is asked at every block; it reads the last one too.
     """
-    frames = config.frames_per_block
+    frames, is_thin = config.frames_per_block, config.head.kind == "thin"
     blocks = num_frames // frames
-    prefixes = [num_text, num_null] if options.guidance_scale != 1 else [num_text]
-    evaluations = options.num_flow_steps * EVALUATIONS_PER_STEP[options.solver]
     written = blocks if waits_for_stop else blocks - 1
-    is_thin = config.head.kind == "thin"
+    is_fused = is_thin and not waits_for_stop
+    evaluations = [_evaluations(options, block, is_fused=is_fused) for block in range(blocks)]
     work = Work()
-    for prefix in prefixes:
-        pairs = prefix * (prefix + 1) // 2
-        positions = prefix + frames * written
-        seen = [_seen_keys(config, prefix, block) for block in range(blocks)]
-        pairs += frames * sum(seen[:written])
+    for row in range(1 if options.guidance_scale == 1 else 2):
+        seen = [_seen_keys(config, num_null if row else num_text, block) for block in range(blocks)]
+        of_row = [counts[row] for counts in evaluations]
+        pairs, positions = frames * sum(seen[:written]), frames * written
+        if not row:
+            pairs += num_text * (num_text + 1) // 2
+            positions += num_text
         if is_thin:
-            pairs += evaluations * frames * sum(seen)
-            positions += evaluations * frames * blocks
+            pairs += frames * sum(n * keys for n, keys in zip(of_row, seen, strict=True))
+            positions += frames * sum(of_row)
         work += Work(
             dense=positions * _layers_dense(config),
             attention=pairs * _pair(config),
             expert=positions * _expert(config) if uses_expert else 0,
-            head=_head(config, frames * blocks, evaluations * frames * blocks, 0),
+            head=_head(config, frames * blocks, frames * sum(of_row), 0),
         )
     # Latents are embedded once for both rows.
-    embedded = frames * (written + (evaluations * blocks if is_thin else 0))
+    embedded = frames * (written + (sum(n for n, _ in evaluations) if is_thin else 0))
     return work + Work(dense=embedded * 2 * config.latent_dim * config.backbone.hidden_dim)
+
+
+def _evaluations(options: SamplingOptions, block: int, *, is_fused: bool) -> tuple[int, int]:
+    """Evaluations of a block by the conditional and by the unconditional row."""
+    path = options.path(is_first=block == 0)
+    grid = time_grid(path.time_grid, path.num_flow_steps, path.grid_shift)
+    start, end = path.guidance_interval
+    guided = [start <= time <= end for time in evaluation_times(grid, path.solver).tolist()]
+    # A fused clean write takes both rows along.
+    guided[0] |= is_fused and block > 0
+    return len(guided), sum(guided)
 
 
 def _seen_keys(config: ModelConfig, num_text: int, block: int) -> int:

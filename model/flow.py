@@ -5,7 +5,6 @@ Flow time runs from 0, noise, to 1, data. All of it is float32 arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -110,10 +109,20 @@ def time_grid(kind: TimeGrid, num_flow_steps: int, shift: float = 1.0) -> Float[
 
 
 def evaluation_times(grid: Float[Tensor, " grid"], solver: Solver) -> Float[Tensor, " times"]:
-    """Flow times at which `solver_step` asks for the velocity along a grid, in order."""
+    """Flow times at which a solver asks for the velocity along a grid, in order."""
     if solver == "euler":
         return grid[:-1]
     return torch.stack([grid[:-1], grid[:-1] + (grid[1:] - grid[:-1]) / 2], dim=1).flatten()
+
+
+def solver_moves(grid: Float[Tensor, " grid"], solver: Solver) -> Float[Tensor, " times"]:
+    """How far every evaluation carries the state along its velocity.
+
+    The move is from the last state: the point of a grid. `euler` makes it the next one. The first
+    of the two evaluations of `midpoint` gives only the point at which the second asks.
+    """
+    span = grid.diff()
+    return span if solver == "euler" else torch.stack([span / 2, span], dim=1).flatten()
 
 
 def guided_velocity(
@@ -141,31 +150,3 @@ def guided_velocity(
     scale = torch.where(uses_zero_star > 0, dot / norm, torch.ones_like(dot))
     base = scale[:, None, None] * unconditional
     return base + guidance_scale[:, None, None] * (conditional - base)
-
-
-def solver_step(
-    velocity: Callable[[Tensor, Tensor], Tensor],
-    noisy_latents: Float[Tensor, "batch block_frames latent_dim"],
-    start: Float[Tensor, " batch"],
-    end: Float[Tensor, " batch"],
-    solver: Solver,
-) -> Float[Tensor, "batch block_frames latent_dim"]:
-    """One step of the flow from time `start` to time `end` of every row.
-
-    Args:
-        velocity: Velocity at (noisy latents, flow time).
-        noisy_latents: State at `start`.
-        start: Flow time of every row.
-        end: Flow time after the step.
-        solver: `euler`, one evaluation; `midpoint`, two.
-
-    Raises:
-        ValueError: On an unknown solver.
-    """
-    span = (end - start)[:, None, None]
-    slope = velocity(noisy_latents, start)
-    if solver == "midpoint":
-        slope = velocity(noisy_latents + span / 2 * slope, start + (end - start) / 2)
-    elif solver != "euler":
-        raise ValueError(f"solver {solver!r}; use euler or midpoint")
-    return noisy_latents + span * slope

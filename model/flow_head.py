@@ -43,6 +43,22 @@ class TimeEmbedding(nn.Module):
         return self.output_proj(F.silu(self.input_proj(inputs)))
 
 
+Modulation = Sequence[Tensor]
+"""What a layer of a head takes from flow time: shift, gain and gate of each of its branches; the
+last layer has no gate."""
+
+
+def modulation_of(projected: Float[Tensor, "*batch width"], num_parts: int) -> Modulation:
+    """Output of a modulation projection, taken apart; every gain is 1 + scale."""
+    parts = projected.chunk(num_parts, dim=-1)
+    return [1 + part if index % 3 == 1 else part for index, part in enumerate(parts)]
+
+
+def modulated(hidden: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
+    """Layer norm whose gain and offset depend on flow time."""
+    return torch.addcmul(shift, F.layer_norm(hidden, hidden.shape[-1:]), gain)
+
+
 class _ResidualBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -50,15 +66,10 @@ class _ResidualBlock(nn.Module):
         self.input_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
 
-    def forward(self, hidden: Tensor, modulation: Tensor) -> Tensor:
-        shift, scale, gate = modulation.chunk(3, dim=-1)
-        inputs = modulated(hidden, shift, scale)
-        return torch.addcmul(hidden, gate, self.output_proj(F.silu(self.input_proj(inputs))))
-
-
-def modulated(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm whose gain 1 + scale and offset depend on flow time."""
-    return torch.addcmul(shift, F.layer_norm(hidden, hidden.shape[-1:]), 1 + scale)
+    def forward(self, hidden: Tensor, modulation: Modulation) -> Tensor:
+        shift, gain, gate = modulation
+        inputs = self.input_proj(modulated(hidden, shift, gain))
+        return torch.addcmul(hidden, gate, self.output_proj(F.silu(inputs)))
 
 
 class ThinFlowHead(nn.Module):
@@ -82,22 +93,23 @@ class ThinFlowHead(nn.Module):
         self.modulation = ZeroProjection(config.hidden_dim, 2 * config.hidden_dim)
         self.output_proj = ZeroProjection(config.hidden_dim, latent_dim)
 
-    def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Tensor]:
+    def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Modulation]:
         """All that the head computes from flow time alone, layer by layer."""
         condition = F.silu(self.time_embedding(flow_time))
         of_blocks = [
-            block.modulation(condition) for block in cast("list[_ResidualBlock]", self.blocks)
+            modulation_of(block.modulation(condition), 3)
+            for block in cast("list[_ResidualBlock]", self.blocks)
         ]
-        return [*of_blocks, self.modulation(condition)]
+        return [*of_blocks, modulation_of(self.modulation(condition), 2)]
 
     def velocity(
-        self, hidden: Float[Tensor, "*batch hidden"], modulations: Sequence[Tensor]
+        self, hidden: Float[Tensor, "*batch hidden"], modulations: Sequence[Modulation]
     ) -> Float[Tensor, "*batch latent_dim"]:
         """Velocity in float32, given `modulations` of the flow time."""
         state = self.input_proj(hidden)
         for block, modulation in zip(self.blocks, modulations, strict=False):
             state = block(state, modulation)
-        state = modulated(state, *modulations[-1].chunk(2, dim=-1))
+        state = modulated(state, *modulations[-1])
         return self.output_proj(state).float()
 
     def forward(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,9 +13,10 @@ from torch import Tensor
 from model.attention import arflow_mask
 from model.audiocalm import AudioCALM
 from model.batch import check_speaker
-from model.block_step import BlockStep, FlowSchedule, LocalBlockStep, ThinBlockStep, flow_schedule
+from model.block_step import LocalBlockStep, ThinBlockStep
 from model.experts import route_rows
-from model.kv_cache import PrefillAttention
+from model.flow_schedule import FlowSchedule, flow_schedule
+from model.kv_cache import KeysValues, PrefillAttention, aligned, filled_cache
 from model.sampling import (
     BlockContext,
     BlockOutput,
@@ -28,8 +30,16 @@ from model.sequence import PADDING, document_layout
 __all__ = ["BlockOutput", "GenerationRequest", "GenerationState", "Sampler", "SamplingOptions"]
 
 
-_SCHEDULES = 16
-"""Solver paths kept; a server sees a handful."""
+@runtime_checkable
+class SteppedBlock(Protocol):
+    """One block of some requests, ready to be computed."""
+
+    def run(self) -> list[BlockOutput]:
+        """The block of every request; their states move on."""
+
+
+_KEPT = 16
+"""Solver paths and null prefixes kept; a server sees a handful."""
 
 
 class Sampler:
@@ -41,6 +51,7 @@ class Sampler:
     def __init__(self, model: AudioCALM) -> None:
         self.model = model
         self._schedules: dict[FlowPath, FlowSchedule] = {}
+        self._nulls: dict[tuple[tuple[int, ...], bool], tuple[KeysValues, Tensor]] = {}
         model.backbone.join()
 
     @torch.inference_mode()
@@ -52,7 +63,8 @@ class Sampler:
         """
         prompt = self._prompt(request)
         state = self._prefill(request, prompt)
-        self._schedule(request.options)
+        for is_first in (True, False):
+            self._schedule(request.options.path(is_first=is_first))
         return state
 
     @torch.no_grad()
@@ -68,43 +80,46 @@ class Sampler:
             raise ValueError("a finished request cannot step; leave it out")
         if len({id(state) for state in states}) != len(states):
             raise ValueError("a request is given twice in one step")
-        groups: dict[tuple[int, str], list[int]] = {}
-        for index, state in enumerate(states):
-            options = state.request.options
-            groups.setdefault((options.num_flow_steps, options.solver), []).append(index)
+        schedules = [self._schedule(state.path) for state in states]
+        groups: dict[tuple[tuple[bool, ...], ...], list[int]] = {}
+        for index, schedule in enumerate(schedules):
+            groups.setdefault((schedule.is_state, schedule.is_guided), []).append(index)
         outputs: dict[int, BlockOutput] = {}
         for members in groups.values():
             chosen = [states[index] for index in members]
-            schedules = [self._schedule(state.request.options) for state in chosen]
             with torch.inference_mode():
-                blocks = self._block_step(chosen, schedules).run()
+                step = self._block_step(chosen, [schedules[index] for index in members])
+                blocks = step.run()
             for member, block in zip(members, blocks, strict=True):
                 # Callers get ordinary tensors.
                 outputs[member] = dataclasses.replace(block, latents=block.latents.clone())
         return [outputs[index] for index in range(len(states))]
 
+    def close(self, state: GenerationState) -> None:
+        """End a request before its last block, for good."""
+        state.is_done = True
+
     def generate(self, request: GenerationRequest) -> Iterator[BlockOutput]:
         """The blocks of one request."""
         state = self.open(request)
-        while not state.is_done:
-            yield self.step([state])[0]
+        try:
+            while not state.is_done:
+                yield self.step([state])[0]
+        finally:
+            self.close(state)
 
     def _block_step(
         self, states: list[GenerationState], schedules: list[FlowSchedule]
-    ) -> BlockStep:
+    ) -> SteppedBlock:
         is_local = self.model.config.head.kind == "local"
         return (LocalBlockStep if is_local else ThinBlockStep)(self.model, states, schedules)
 
-    def _schedule(self, options: SamplingOptions) -> FlowSchedule:
+    def _schedule(self, path: FlowPath) -> FlowSchedule:
         """Of a solver path; what depends on flow time alone is computed once."""
-        path = options.path
         schedule = self._schedules.pop(path, None)
         if schedule is None:
             schedule = flow_schedule(self.model, path)
-        # The last used comes last; the first is forgotten.
-        self._schedules[path] = schedule
-        while len(self._schedules) > _SCHEDULES:
-            del self._schedules[next(iter(self._schedules))]
+        _keep(self._schedules, path, schedule)
         return schedule
 
     def _prompt(self, request: GenerationRequest) -> Float[Tensor, "frames latent_dim"]:
@@ -127,16 +142,56 @@ class Sampler:
     def _prefill(
         self, request: GenerationRequest, prompt: Float[Tensor, "frames latent_dim"]
     ) -> GenerationState:
-        model, config = self.model, self.model.config
-        rows = [request.token_ids, request.null_ids][: 1 + request.is_guided]
+        config = self.model.config
+        prefixes = [request.token_ids, request.null_ids][: 1 + request.is_guided]
+        rows = [self._checked_ids(ids, request, is_null=i > 0) for i, ids in enumerate(prefixes)]
         longest = max(len(row) for row in rows)
         padding = tuple(longest - len(row) for row in rows)
-        token_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for index, row in enumerate(rows):
-            token_ids[index, padding[index] :] = self._checked_ids(row, request, is_null=index > 0)
+        if len(rows) > 1 and not len(prompt) and config.speaker_id not in request.null_ids:
+            # Of the null prefix nothing depends on the request.
+            alone, last = self._read(rows[:1], prompt, request.uses_expert, request.speaker)
+            null, null_last = self._read_null(request.null_ids, request.uses_expert)
+            kept = aligned([alone, null])
+            hidden = torch.cat([last[:, -1:], null_last[:, -1:]])
+        else:
+            kept, hidden = self._read(rows, prompt, request.uses_expert, request.speaker)
+        cache = filled_cache(kept, padding, longest, config.frames_per_block, config.window_blocks)
+        return GenerationState(
+            request,
+            cache,
+            generator=torch.Generator().manual_seed(request.seed),
+            block_index=cache.num_blocks,
+            context=self._context(hidden, prompt),
+        )
+
+    def _read_null(self, ids: tuple[int, ...], uses_expert: bool) -> tuple[KeysValues, Tensor]:
+        """`_read` of a null prefix without a voice; requests share it."""
+        known = self._nulls.pop((ids, uses_expert), None)
+        if known is None:
+            nothing = torch.zeros(0, self.model.config.latent_dim, device=self.model.device)
+            known = self._read([torch.tensor(ids)], nothing, uses_expert, None)
+        _keep(self._nulls, (ids, uses_expert), known)
+        return known
+
+    def _read(
+        self,
+        rows: list[Tensor],
+        prompt: Float[Tensor, "frames latent_dim"],
+        uses_expert: bool,
+        speaker: Tensor | None,
+    ) -> tuple[KeysValues, Float[Tensor, "rows block_frames hidden"]]:
+        """Keys and values of prefixes and prompt, and the states of their last frames.
+
+        The rows end together; shorter ones are padded on the left.
+        """
+        model, config = self.model, self.model.config
+        longest = max(len(row) for row in rows)
+        padding = [longest - len(row) for row in rows]
         layout = document_layout(longest, len(prompt), 0, config.frames_per_block)
+        token_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
         document = torch.zeros(len(rows), len(layout.segment), dtype=torch.int32)
-        for index, pad in enumerate(padding):
+        for index, (row, pad) in enumerate(zip(rows, padding, strict=True)):
+            token_ids[index, pad:] = row
             document[index, :pad] = PADDING
         mask = arflow_mask(
             document,
@@ -146,9 +201,8 @@ class Sampler:
             config.window_blocks,
         )
         position = (layout.position - torch.tensor(padding)[:, None]).clamp_min(0)
-        speaker = None
-        if request.speaker is not None:
-            speaker = request.speaker.to(model.device).expand(len(rows), 1, -1)
+        if speaker is not None:
+            speaker = speaker.to(model.device).expand(len(rows), 1, -1)
         embeddings = torch.cat(
             [
                 model.embed_prefix(token_ids.to(model.device), speaker),
@@ -157,16 +211,9 @@ class Sampler:
             dim=1,
         )
         attention = PrefillAttention(mask.to(model.device))
-        route = route_rows([request.uses_expert], embeddings.shape[1], model.device)
+        route = route_rows([uses_expert], embeddings.shape[1], model.device)
         hidden = model.backbone(embeddings, position.to(model.device), attention, route)
-        cache = attention.cache(padding, longest, config.frames_per_block, config.window_blocks)
-        return GenerationState(
-            request,
-            cache,
-            generator=torch.Generator().manual_seed(request.seed),
-            block_index=cache.num_blocks,
-            context=self._context(hidden, prompt),
-        )
+        return attention.kept(), hidden[:, -config.frames_per_block :]
 
     def _context(
         self, hidden: Float[Tensor, "rows seq hidden"], prompt: Float[Tensor, "frames latent_dim"]
@@ -176,7 +223,7 @@ class Sampler:
             return None
         frames = self.model.config.frames_per_block
         if len(prompt):
-            return BlockContext(hidden[:, -frames:], prompt[-frames:], is_audio=True)
+            return BlockContext(hidden, prompt[-frames:], is_audio=True)
         nothing = prompt.new_zeros(frames, prompt.shape[1])
         return BlockContext(hidden[:, -1:].expand(-1, frames, -1), nothing, is_audio=False)
 
@@ -193,3 +240,10 @@ class Sampler:
         drops_speaker = is_null and config.speaker_id not in ids
         check_speaker(token_ids, None if drops_speaker else request.speaker, config)
         return token_ids
+
+
+def _keep(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """The last used comes last; the first is forgotten."""
+    known[key] = value
+    while len(known) > _KEPT:
+        del known[next(iter(known))]

@@ -12,12 +12,21 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.attention import attend, attend_few, few_bias
 
 _GROWTH = 1.5
 """Factor by which a full cache grows, so that appending copies each slot a bounded number of
 times."""
+
+
+ALL_ROWS = slice(None)
+"""Every row of a step."""
+
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values, `layers rows kv_heads slots head_dim` each."""
 
 
 @dataclass
@@ -131,31 +140,46 @@ class PrefillAttention:
         self._values.append(value)
         return attend(query, key, value, self.mask)
 
-    def cache(
-        self,
-        left_padding: tuple[int, ...],
-        prefix_slots: int,
-        frames_per_block: int,
-        window_blocks: int | None,
-    ) -> KVCache:
-        """The cache after the prefill, with room for the blocks of one step."""
-        keys, values = torch.stack(self._keys), torch.stack(self._values)
-        num_blocks = (keys.shape[3] - prefix_slots) // frames_per_block
-        cache = KVCache(
-            keys[:, :, :, :prefix_slots],
-            values[:, :, :, :prefix_slots],
-            left_padding,
-            prefix_slots,
-            frames_per_block,
-            window_blocks,
-        )
-        kept = num_blocks if window_blocks is None else min(num_blocks, window_blocks)
-        cache.reserve((kept + 2) * frames_per_block)
-        for block in range(num_blocks):
-            start = prefix_slots + block * frames_per_block
-            span = slice(start, start + frames_per_block)
-            cache.append(keys[:, :, :, span], values[:, :, :, span])
-        return cache
+    def kept(self) -> KeysValues:
+        """Keys and values of all layers, `layers rows kv_heads slots head_dim`."""
+        return torch.stack(self._keys), torch.stack(self._values)
+
+
+def filled_cache(
+    kept: KeysValues,
+    left_padding: tuple[int, ...],
+    prefix_slots: int,
+    frames_per_block: int,
+    window_blocks: int | None,
+) -> KVCache:
+    """The cache after a prefill, with room for the blocks of one step."""
+    keys, values = kept
+    num_blocks = (keys.shape[3] - prefix_slots) // frames_per_block
+    cache = KVCache(
+        keys[:, :, :, :prefix_slots],
+        values[:, :, :, :prefix_slots],
+        left_padding,
+        prefix_slots,
+        frames_per_block,
+        window_blocks,
+    )
+    written = num_blocks if window_blocks is None else min(num_blocks, window_blocks)
+    cache.reserve((written + 2) * frames_per_block)
+    for block in range(num_blocks):
+        start = prefix_slots + block * frames_per_block
+        span = slice(start, start + frames_per_block)
+        cache.append(keys[:, :, :, span], values[:, :, :, span])
+    return cache
+
+
+def aligned(rows: Sequence[KeysValues]) -> KeysValues:
+    """Prefixes of different length as rows that end together, zeros before the shorter ones."""
+    longest = max(keys.shape[3] for keys, _ in rows)
+    keys, values = (
+        torch.cat([F.pad(row[i], (0, 0, longest - row[i].shape[3], 0)) for row in rows], dim=1)
+        for i in range(2)
+    )
+    return keys, values
 
 
 class StepCache:
@@ -184,9 +208,9 @@ class StepCache:
         self._block_mask = torch.cat([block for block, _ in masks])[:, None]
         self._pending_mask = torch.cat([pending for _, pending in masks])[:, None]
 
-    def block_attention(self) -> CachedAttention:
-        """Attention of the current block alone, noisy or clean."""
-        return CachedAttention(self, self._block_start, self._end, self._block_mask)
+    def block_attention(self, rows: slice = ALL_ROWS) -> CachedAttention:
+        """Attention of the current block alone, noisy or clean; of all rows or some."""
+        return CachedAttention(self, self._block_start, self._end, self._block_mask, rows)
 
     def pending_attention(self) -> CachedAttention:
         """Attention of the pending clean block alone."""
@@ -240,18 +264,23 @@ class CachedAttention:
     """Attention of new tokens over a `StepCache`, written into its scratch slots on the way."""
 
     def __init__(
-        self, cache: StepCache, start: int, end: int, mask: Bool[Tensor, "batch #seq slots"]
+        self,
+        cache: StepCache,
+        start: int,
+        end: int,
+        mask: Bool[Tensor, "batch #seq slots"],
+        rows: slice = ALL_ROWS,
     ) -> None:
         # Views and mask are made once a block; every flow evaluation goes through them again.
         self._own = [
-            (keys[:, :, start:end], values[:, :, start:end])
+            (keys[rows, :, start:end], values[rows, :, start:end])
             for keys, values in zip(cache.keys, cache.values, strict=True)
         ]
         self._seen = [
-            (keys[:, :, :end], values[:, :, :end])
+            (keys[rows, :, :end], values[rows, :, :end])
             for keys, values in zip(cache.keys, cache.values, strict=True)
         ]
-        visible = mask[:, :, :end]
+        visible = mask[rows, :, :end]
         self._mask = None if bool(visible.all()) else visible.to(cache.keys.device)
         self._bias: Tensor | None = None
 

@@ -8,6 +8,7 @@ goes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -77,8 +78,13 @@ def rms_normalise(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tens
         return F.rms_norm(inputs.float(), inputs.shape[-1:], eps=eps).to(inputs.dtype)
     # The same in four small operations where `rms_norm` takes ten.
     length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
-    mean_square = length.square_().mul_(1 / inputs.shape[-1])
-    return inputs * mean_square.add_(eps).rsqrt_()
+    mean_square = torch.addcmul(_scalar(eps), length, length, value=1 / inputs.shape[-1])
+    return inputs * mean_square.rsqrt_()
+
+
+@cache
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value)
 
 
 def joined(projections: Sequence[nn.Linear]) -> Tensor:

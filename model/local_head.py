@@ -9,6 +9,7 @@ one block in a few narrow layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -17,17 +18,35 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.backbone import rotary_table, rotate
+from model.backbone import folded, rotary_table, turn
 from model.config import HeadConfig
-from model.flow_head import TimeEmbedding, modulated
-from model.layers import RMSNorm, ZeroProjection
+from model.flow_head import Modulation, TimeEmbedding, modulated, modulation_of
+from model.layers import RMSNorm, ZeroProjection, rms_normalise
 
 _FFN_RATIO = 4
 _ROPE_THETA = 1e4
 _EPS = 1e-6
 
-KeyValue = tuple[Tensor, Tensor]
-"""Keys with positions, and values, `batch heads block_frames head_dim`, of one layer's context."""
+
+@dataclass(frozen=True, eq=False)
+class LayerContext:
+    """What one layer needs besides the noisy block; flow time does not touch it.
+
+    Attributes:
+        key: Keys of the context, with positions.
+        value: Values of the context.
+        cosine: Angles of the block, `block_frames 2 1 head_dim`, the norms' gains in them.
+        sine: Likewise.
+    """
+
+    key: Float[Tensor, "batch heads block_frames head_dim"]
+    value: Float[Tensor, "batch heads block_frames head_dim"]
+    cosine: Tensor
+    sine: Tensor
+
+    def of_rows(self, rows: slice) -> LayerContext:
+        """The same of some rows."""
+        return LayerContext(self.key[rows], self.value[rows], self.cosine, self.sine)
 
 
 class _LocalLayer(nn.Module):
@@ -45,24 +64,35 @@ class _LocalLayer(nn.Module):
         self.input_proj = nn.Linear(dim, _FFN_RATIO * dim)
         self.output_proj = nn.Linear(_FFN_RATIO * dim, dim)
 
-    def key_value(self, projected: Tensor, rotary: tuple[Tensor, Tensor]) -> KeyValue:
-        """Context that `context_proj` gave, as keys and values of a block."""
+    def context(
+        self,
+        projected: Float[Tensor, "batch block_frames width"],
+        cosine: Float[Tensor, "seq head_dim"],
+        sine: Float[Tensor, "seq head_dim"],
+    ) -> LayerContext:
+        """Of what `context_proj` gave, and the angles of context and block."""
         key, value = rearrange(projected, "n f (t h d) -> t n h f d", t=2, d=self.head_dim)
-        return rotate(self.k_norm(key), *rotary), value
+        frames = key.shape[2]
+        of_context = folded(cosine[:frames], sine[:frames], self.k_norm.weight)
+        gain = torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None]
+        of_block = folded(cosine[frames:, None, None], sine[frames:, None, None], gain)
+        return LayerContext(turn(rms_normalise(key, _EPS), *of_context), value, *of_block)
 
-    def forward(
-        self, state: Tensor, modulation: Tensor, context: KeyValue, rotary: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, state: Tensor, modulation: Modulation, context: LayerContext) -> Tensor:
         """State of the block's frames after the layer, seeing the context and one another."""
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=-1)
-        projected = self.qkv_proj(modulated(state, shift, scale))
-        query, key, value = rearrange(projected, "n f (t h d) -> t n h f d", t=3, d=self.head_dim)
-        query = rotate(self.q_norm(query), *rotary)
-        key = torch.cat([context[0], rotate(self.k_norm(key), *rotary)], dim=2)
-        value = torch.cat([context[1], value], dim=2)
-        heads = F.scaled_dot_product_attention(query, key, value)
-        state = torch.addcmul(state, gate, self.o_proj(rearrange(heads, "n h f d -> n f (h d)")))
-        inputs = self.input_proj(modulated(state, ffn_shift, ffn_scale))
+        shift, gain, gate, ffn_shift, ffn_gain, ffn_gate = modulation
+        projected = self.qkv_proj(modulated(state, shift, gain))
+        # Named axes cost as much as the arithmetic here: every flow evaluation comes by.
+        heads = projected.unflatten(-1, (3, -1, self.head_dim))
+        turned = turn(rms_normalise(heads[:, :, :2], _EPS), context.cosine, context.sine)
+        query, key = turned[:, :, 0].transpose(1, 2), turned[:, :, 1].transpose(1, 2)
+        seen = F.scaled_dot_product_attention(
+            query,
+            torch.cat([context.key, key], dim=2),
+            torch.cat([context.value, heads[:, :, 2].transpose(1, 2)], dim=2),
+        )
+        state = torch.addcmul(state, gate, self.o_proj(seen.transpose(1, 2).flatten(2)))
+        inputs = self.input_proj(modulated(state, ffn_shift, ffn_gain))
         return torch.addcmul(state, ffn_gate, self.output_proj(F.silu(inputs)))
 
 
@@ -93,11 +123,11 @@ class LocalFlowHead(nn.Module):
         self.modulation = ZeroProjection(dim, 2 * dim)
         self.output_proj = ZeroProjection(dim, latent_dim)
 
-    def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Tensor]:
+    def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Modulation]:
         """All that the head computes from flow time alone, layer by layer."""
         condition = F.silu(self.time_embedding(flow_time))
-        of_layers = [layer.modulation(condition) for layer in self._layers]
-        return [*of_layers, self.modulation(condition)]
+        of_layers = [modulation_of(layer.modulation(condition), 6) for layer in self._layers]
+        return [*of_layers, modulation_of(self.modulation(condition), 2)]
 
     def context(
         self,
@@ -105,8 +135,8 @@ class LocalFlowHead(nn.Module):
         latents: Float[Tensor, "batch seq latent_dim"],
         is_audio: Bool[Tensor, "batch seq"],
         gather: Int[Tensor, "noisy_blocks block_frames"] | None = None,
-    ) -> list[KeyValue]:
-        """Keys and values of what predicts a block, layer by layer.
+    ) -> list[LayerContext]:
+        """What predicts a block, layer by layer.
 
         Args:
             hidden: States of the backbone, each projected once however many copies it serves.
@@ -118,34 +148,39 @@ class LocalFlowHead(nn.Module):
         previous = self.previous_proj(latents.to(hidden.dtype))
         state = self.hidden_proj(hidden) + torch.where(is_audio[..., None], previous, 0)
         state = self.context_norm(state)
+        frames = hidden.shape[1] if gather is None else gather.shape[1]
+        # The context stands right before the block.
+        position = torch.arange(2 * frames, device=state.device)[None]
+        cosine, sine = (
+            table[0, 0].to(state.dtype)
+            for table in rotary_table(position, self.head_dim, _ROPE_THETA)
+        )
         contexts = []
         for layer in self._layers:
             projected = layer.context_proj(state)
             if gather is not None:
                 projected = projected.flatten(0, 1)[gather]
-            rotary = self._rotary(projected, start=0)
-            contexts.append(layer.key_value(projected, rotary))
+            contexts.append(layer.context(projected, cosine, sine))
         return contexts
 
     def velocity(
         self,
         noisy_latents: Float[Tensor, "batch block_frames latent_dim"],
-        context: Sequence[KeyValue],
-        modulations: Sequence[Tensor],
+        context: Sequence[LayerContext],
+        modulations: Sequence[Modulation],
     ) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Velocity in float32, given `context` and the `modulations` of the flow time."""
         state = self.input_proj(noisy_latents.to(self.input_proj.weight.dtype))
-        rotary = self._rotary(state, start=state.shape[1])
         for layer, modulation, of_layer in zip(self.layers, modulations, context, strict=False):
-            state = layer(state, modulation, of_layer, rotary)
-        state = modulated(state, *modulations[-1].chunk(2, dim=-1))
+            state = layer(state, modulation, of_layer)
+        state = modulated(state, *modulations[-1])
         return self.output_proj(state).float()
 
     def forward(
         self,
         noisy_latents: Float[Tensor, "batch block_frames latent_dim"],
         flow_time: Float[Tensor, "batch 1"],
-        context: Sequence[KeyValue],
+        context: Sequence[LayerContext],
     ) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Velocity in float32."""
         return self.velocity(noisy_latents, context, self.modulations(flow_time))
@@ -153,9 +188,3 @@ class LocalFlowHead(nn.Module):
     @property
     def _layers(self) -> Sequence[_LocalLayer]:
         return [cast("_LocalLayer", layer) for layer in self.layers]
-
-    def _rotary(self, like: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """The context stands right before the block."""
-        position = torch.arange(start, start + like.shape[1], device=like.device)[None]
-        cosine, sine = rotary_table(position, self.head_dim, _ROPE_THETA)
-        return cosine.to(like.dtype), sine.to(like.dtype)

@@ -154,6 +154,8 @@ def check_request(request: SynthesisRequest, limits: Limits) -> None:
     if request.options is not None:
         options = request.options
         _check_range("num_flow_steps", options.num_flow_steps, 1, limits.max_flow_steps)
+        if options.first_flow_steps is not None:
+            _check_range("first_flow_steps", options.first_flow_steps, 1, limits.max_flow_steps)
         _check_range("guidance_scale", options.guidance_scale, 0, limits.max_guidance_scale)
 
 

@@ -14,12 +14,13 @@ from model.kv_cache import KVCache
 
 
 class FlowPath(NamedTuple):
-    """What fixes the flow times that a solver visits."""
+    """What fixes the flow times that a solver visits, and at which of them guidance acts."""
 
     time_grid: TimeGrid
     num_flow_steps: int
     grid_shift: float
     solver: Solver
+    guidance_interval: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,12 @@ class SamplingOptions:
     """Solver steps a block."""
     guidance_scale: float = 2.0
     """w of v_u + w (v_c - v_u); 1 is no guidance and half the work."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Flow times between which guidance acts; outside, the unconditional velocity is not computed
+    (arXiv:2404.07724)."""
+    first_flow_steps: int | None = None
+    """Solver steps of the first block, where fewer bring the first audio sooner; None takes
+    `num_flow_steps`."""
     solver: Solver = "euler"
     """euler, one evaluation a step; midpoint, two."""
     time_grid: TimeGrid = "sway"
@@ -51,6 +58,13 @@ class SamplingOptions:
         time_grid(self.time_grid, self.num_flow_steps, self.grid_shift)
         if self.solver not in EVALUATIONS_PER_STEP:
             raise ValueError(f"solver {self.solver!r}; use euler or midpoint")
+        if self.first_flow_steps is not None and self.first_flow_steps < 1:
+            raise ValueError(f"first_flow_steps is {self.first_flow_steps}; it must be at least 1")
+        start, end = self.guidance_interval
+        if not 0 <= start <= end <= 1:
+            raise ValueError(
+                f"guidance_interval {self.guidance_interval} must lie in [0, 1], in order"
+            )
         if not 0 <= self.guidance_scale <= 100:
             raise ValueError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
         if not 0 <= self.temperature <= 4:
@@ -58,10 +72,16 @@ class SamplingOptions:
         if not 0 < self.stop_threshold < 1:
             raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
 
-    @property
-    def path(self) -> FlowPath:
-        """The flow times that a solver visits."""
-        return FlowPath(self.time_grid, self.num_flow_steps, self.grid_shift, self.solver)
+    def path(self, *, is_first: bool) -> FlowPath:
+        """The solver path of a block, the first or another."""
+        steps = self.first_flow_steps if is_first else None
+        return FlowPath(
+            self.time_grid,
+            steps or self.num_flow_steps,
+            self.grid_shift,
+            self.solver,
+            self.guidance_interval,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,6 +170,11 @@ class GenerationState:
     pending: Float[Tensor, "block_frames latent_dim"] | None = None
     context: BlockContext | None = None
     is_done: bool = False
+
+    @property
+    def path(self) -> FlowPath:
+        """The solver path of the next block."""
+        return self.request.options.path(is_first=self.num_frames == 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,3 +100,11 @@ def random_document(
         "speaker": normal(config.speaker_dim) if has_speaker else None,
     }
     return Document(**{**fields, **changes})
+
+
+def solver_step(velocity: Any, state: Tensor, start: Tensor, end: Tensor, solver: str) -> Tensor:
+    """One step of the flow as the textbook writes it, `velocity(state, time)`."""
+    slope = velocity(state, start)
+    if solver == "midpoint":
+        slope = velocity(state + (end - start) / 2 * slope, (start + end) / 2)
+    return state + (end - start) * slope

@@ -101,6 +101,10 @@ def test_work_of_a_training_step_is_what_torch_counts(name: str) -> None:
     ("name", "options"),
     [
         ("thin", SamplingOptions(num_flow_steps=3)),
+        (
+            "thin",
+            SamplingOptions(num_flow_steps=4, first_flow_steps=2, guidance_interval=(0.2, 0.8)),
+        ),
         ("thin", SamplingOptions(num_flow_steps=2, solver="midpoint", guidance_scale=1.0)),
         ("local", SamplingOptions(num_flow_steps=3)),
         ("window, expert everywhere", SamplingOptions(num_flow_steps=1)),

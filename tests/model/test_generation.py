@@ -13,7 +13,7 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.batch import Document, pack
 from model.config import ModelConfig
-from model.flow import guided_velocity, solver_step, time_grid
+from model.flow import guided_velocity, time_grid
 from model.generation import GenerationRequest, Sampler, SamplingOptions
 from model.sequence import NOISY
 from tests.factories.model import (
@@ -22,6 +22,7 @@ from tests.factories.model import (
     NULL_ID,
     SPEAKER_ID,
     random_model,
+    solver_step,
     tiny_config,
 )
 
@@ -92,6 +93,9 @@ def packed_velocity(
     conditional, unconditional = (
         velocity[noisy_part & (batch.document[0] == i)][-config.frames_per_block :] for i in (0, 1)
     )
+    start, end = asked.options.guidance_interval
+    if not start <= flow_time <= end:
+        return conditional
     return guided_velocity(
         conditional[None],
         unconditional[None],
@@ -104,7 +108,6 @@ def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) 
     """Generation by the training forward alone: no cache, one full pass an evaluation."""
     config, options = model.config, asked.options
     frames = config.frames_per_block
-    grid = time_grid(options.time_grid, options.num_flow_steps, options.grid_shift)
     generator = torch.Generator().manual_seed(asked.seed)
     latents = torch.zeros(0, config.latent_dim)
     if asked.prompt_latents is not None:
@@ -112,6 +115,9 @@ def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) 
     skip = len(latents)
     while len(latents) - skip < num_frames:
         past = latents
+        is_first = len(latents) == skip
+        steps = (options.first_flow_steps if is_first else None) or options.num_flow_steps
+        grid = time_grid(options.time_grid, steps, options.grid_shift)
         block = torch.randn(frames, config.latent_dim, generator=generator)
         block = (block * options.temperature**0.5)[None]
 
@@ -122,7 +128,7 @@ def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) 
             return packed_velocity(model, asked, clean, noisy, float(time))[None]
 
         for start, end in itertools.pairwise(grid):
-            block = solver_step(velocity, block, start[None], end[None], options.solver)
+            block = solver_step(velocity, block, start, end, options.solver)
         latents = torch.cat([latents, block[0]])
     return model.denormalise(latents[skip : skip + num_frames])
 
@@ -140,6 +146,22 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     "zero star and shift": (
         {},
         request(options=SamplingOptions(num_flow_steps=2, time_grid="shift", cfg_zero_star=True)),
+    ),
+    "guidance in the middle": (
+        {},
+        voiced(options=SamplingOptions(num_flow_steps=4, guidance_interval=(0.2, 0.6))),
+    ),
+    "guidance at the start, midpoint": (
+        {},
+        request(
+            options=SamplingOptions(
+                num_flow_steps=2, solver="midpoint", guidance_interval=(0.0, 0.3)
+            )
+        ),
+    ),
+    "fewer steps for the first block": (
+        {},
+        request(options=SamplingOptions(num_flow_steps=3, first_flow_steps=1)),
     ),
     "no guidance": ({}, request(options=SamplingOptions(num_flow_steps=2, guidance_scale=1.0))),
     "continuation": ({}, voiced(prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))),
@@ -253,6 +275,9 @@ MIXED = [
     voiced(5, exact_frames=None, options=SamplingOptions(num_flow_steps=3, stop_threshold=0.6)),
     request(6, token_ids=(AUDIO_ID,), prompt_latents=torch.linspace(-1, 1, 90).reshape(15, 6)),
     request(7, options=SamplingOptions(num_flow_steps=3, time_grid="uniform", cfg_zero_star=True)),
+    request(8, options=SamplingOptions(num_flow_steps=3, guidance_interval=(0.1, 0.6))),
+    voiced(9, options=SamplingOptions(num_flow_steps=3, guidance_interval=(0.1, 0.6))),
+    request(10, options=SamplingOptions(num_flow_steps=3, first_flow_steps=2)),
 ]
 
 
@@ -361,6 +386,9 @@ def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None
         ({"temperature": 5.0}, "temperature 5.0"),
         ({"stop_threshold": 1.0}, "stop_threshold 1.0"),
         ({"grid_shift": 0.0}, "grid_shift is 0.0"),
+        ({"first_flow_steps": 0}, "first_flow_steps is 0"),
+        ({"guidance_interval": (0.6, 0.5)}, "guidance_interval \\(0.6, 0.5\\)"),
+        ({"guidance_interval": (0.0, 1.5)}, "guidance_interval \\(0.0, 1.5\\)"),
     ],
 )
 def test_bad_options_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from model.batch import Document, pack
 from model.config import ModelConfig
 from model.experts import route_rows
 from model.flow import interpolate
-from model.kv_cache import KVCache, PrefillAttention, StepCache
+from model.kv_cache import KVCache, PrefillAttention, StepCache, filled_cache
 from model.sequence import CLEAN, NOISY, document_layout
 from tests.factories.model import random_document, random_model, tiny_config
 
@@ -34,7 +34,8 @@ def prefilled(model: AudioCALM, document: Document) -> KVCache:
     embeddings = model.embed_prefix(document.token_ids[None], speaker)
     route = route_rows([document.uses_expert], num_text, mask.device)
     model.backbone(embeddings, layout.position[None], attention, route)
-    return attention.cache((0,), num_text, config.frames_per_block, config.window_blocks)
+    kept = attention.kept()
+    return filled_cache(kept, (0,), num_text, config.frames_per_block, config.window_blocks)
 
 
 def cached_states(
