@@ -28,8 +28,13 @@ from model.request import (
     options_for,
     speech_bounds_s,
 )
+from model.slot_sampler import SlotSampler
+from model.slots import SlotPlan, SlotSizeError
 from model.text import Prompt, null_ids, prompt_ids
 from model.timebase import Timebase
+
+_MARKS = 64
+"""Tokens of a prompt besides its texts, at most."""
 
 
 class SynthesisError(RuntimeError):
@@ -83,12 +88,24 @@ class Synthesizer:
     Args:
         bundle: Model, codec and tokenizer.
         limits: What a request may ask for.
+        num_slots: Requests at a time for which memory is claimed now; None takes it as it comes.
+        compiles: With slots, compile the passes before they are captured.
     """
 
-    def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        limits: Limits | None = None,
+        *,
+        num_slots: int | None = None,
+        compiles: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.limits = limits or Limits()
         self._sampler = Sampler(bundle.model)
+        if num_slots is not None:
+            plan = self._slot_plan(num_slots, compiles)
+            self._sampler = SlotSampler(bundle.model, plan)
 
     @property
     def timebase(self) -> Timebase:
@@ -139,8 +156,15 @@ class Synthesizer:
         """
         prepared = self.prepare(request)
         with torch.inference_mode():
-            state = self._sampler.open(prepared.generation)
+            try:
+                state = self._sampler.open(prepared.generation)
+            except SlotSizeError as error:
+                raise RequestError("description", str(error)) from error
             return Utterance(state, self.bundle.codec.initial_state(), prepared.num_samples)
+
+    def close(self, utterance: Utterance) -> None:
+        """Free what a request holds, ended or not; it cannot step again."""
+        self._sampler.close(utterance.generation)
 
     def step(self, utterances: Sequence[Utterance]) -> list[Piece | SynthesisError]:
         """Advance each request by one block; the audio of one never depends on the others.
@@ -167,13 +191,27 @@ class Synthesizer:
         """
         utterance = self.open(request)
         is_last = False
-        while not is_last:
-            (piece,) = self.step([utterance])
-            if isinstance(piece, SynthesisError):
-                raise piece
-            is_last = piece.is_last
-            if piece.waveform.shape[-1]:
-                yield piece.waveform
+        try:
+            while not is_last:
+                (piece,) = self.step([utterance])
+                if isinstance(piece, SynthesisError):
+                    raise piece
+                is_last = piece.is_last
+                if piece.waveform.shape[-1]:
+                    yield piece.waveform
+        finally:
+            self.close(utterance)
+
+    def _slot_plan(self, num_slots: int, compiles: bool) -> SlotPlan:
+        """Slots for what the limits allow; a prefix is taken to have a token a character."""
+        limits = self.limits
+        return SlotPlan(
+            num_slots=num_slots,
+            num_text=limits.max_description_chars + limits.max_transcript_chars + _MARKS,
+            num_frames=self.timebase.frames_in(limits.max_duration_s),
+            num_evaluations=max(4, limits.max_flow_steps),
+            compiles=compiles,
+        )
 
     def _lengths(self, request: SynthesisRequest, duration_s: float | None) -> _Lengths:
         timebase = self.timebase

@@ -94,6 +94,9 @@ class Worker(Protocol[HandleT]):
     def step(self, handles: Sequence[HandleT]) -> list[Step]:
         """Advance each request by one block; raises `RuntimeError` if none can go on."""
 
+    def close(self, handle: HandleT) -> None:
+        """Free what a request holds, ended or not; it is not stepped again."""
+
 
 @dataclass(frozen=True)
 class _Failed:
@@ -250,7 +253,7 @@ class BatchEngine(Generic[HandleT]):
             plan = self._scheduler.plan()
             jobs = [(t, self._readers[t].job) for t in plan.opened if t in self._readers]
         for ticket in plan.closed:
-            self._handles.pop(ticket, None)
+            self._forget(ticket)
         self._step_began = time.monotonic()
         for ticket, job in jobs:
             self._open(ticket, job)
@@ -300,10 +303,15 @@ class BatchEngine(Generic[HandleT]):
                 self._counts["finished"] += 1
                 self._end(ticket, _Ended())
         if step.is_last:
-            self._handles.pop(ticket, None)
+            self._forget(ticket)
+
+    def _forget(self, ticket: int) -> None:
+        handle = self._handles.pop(ticket, None)
+        if handle is not None:
+            self._worker.close(handle)
 
     def _fail(self, ticket: int, item: Refusal | _Failed) -> None:
-        self._handles.pop(ticket, None)
+        self._forget(ticket)
         with self._changed:
             if self._scheduler.failed(ticket):
                 self._end(ticket, item)

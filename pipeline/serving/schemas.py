@@ -56,8 +56,12 @@ class GenerateBody(_Body):
     """Same request, same seed, same audio; null draws one and says it in X-Seed."""
     num_flow_steps: int | None = None
     """Solver steps for each block; null takes the default of the modality."""
+    first_flow_steps: int | None = None
+    """Solver steps of the first block, for earlier audio; null is `num_flow_steps`."""
     guidance_scale: float | None = None
     """How closely to follow the description; null takes the default of the modality."""
+    guidance_interval: tuple[float, float] | None = None
+    """Flow times, 0 noise and 1 data, between which guidance acts; null is all of them."""
     response_format: Format = "wav"
     """wav, pcm (16-bit little-endian, interleaved) or flac."""
     stream: bool | None = None
@@ -82,7 +86,8 @@ class GenerateBody(_Body):
     def job(self, seed: int, voice_aliases: dict[str, str]) -> AudioJob:
         """What to make, with the seed drawn for it."""
         embedding = self.voice_embedding
-        sampling = {"num_flow_steps": self.num_flow_steps, "guidance_scale": self.guidance_scale}
+        names = ("num_flow_steps", "first_flow_steps", "guidance_scale", "guidance_interval")
+        sampling = {name: getattr(self, name) for name in names}
         return AudioJob(
             description=self.description,
             transcript=self.transcript,

@@ -55,12 +55,17 @@ class BundleWorker:
         """Advance each request by one block."""
         return [_step(piece) for piece in self._synthesizer.step(handles)]
 
+    def close(self, handle: Utterance) -> None:
+        """Free what a request holds."""
+        self._synthesizer.close(handle)
+
     def warm_up(self) -> None:
         """Generate up to two blocks, so that lazy set-up costs no client anything."""
         handle = self.open(AudioJob(description="warm up", modality="sound"))
         for _ in range(2):
             if self.step([handle])[0].is_last:
-                return
+                break
+        self.close(handle)
 
     def _request(self, job: AudioJob) -> SynthesisRequest:
         request = SynthesisRequest(
@@ -108,7 +113,14 @@ def load_worker(
         bundle = load_bundle(local_copy(settings.bundle, Path(scratch)), device)
     embeddings = {name: torch.tensor(values) for name, values in voices.items()}
     check_voices(bundle.model, embeddings)
-    worker = BundleWorker(Synthesizer(bundle, settings.limits.limits()), embeddings)
+    batch = settings.batch
+    synthesizer = Synthesizer(
+        bundle,
+        settings.limits.limits(),
+        num_slots=batch.max_batch if batch.static_slots else None,
+        compiles=batch.compiles,
+    )
+    worker = BundleWorker(synthesizer, embeddings)
     worker.warm_up()
     return worker
 

@@ -33,6 +33,7 @@ class FakeWorker:
     is_manual: bool = False
     batches: list[list[int]] = field(default_factory=list)
     permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    closed: list[int] = field(default_factory=list)
 
     def open(self, job: AudioJob) -> Handle:
         if "refuse" in job.description:
@@ -48,6 +49,9 @@ class FakeWorker:
         if any("sink the batch" in handle.job.description for handle in handles):
             raise RuntimeError("device lost")
         return [self._step(handle) for handle in handles]
+
+    def close(self, handle: Handle) -> None:
+        self.closed.append(handle.job.seed)
 
     def _step(self, handle: Handle) -> Step:
         handle.num_steps += 1

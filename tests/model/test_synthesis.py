@@ -148,6 +148,7 @@ def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
         ({"voice": torch.zeros(3)}, "voice", "3 values; the model takes 5"),
         ({"voice": torch.full((5,), float("nan"))}, "voice", "not finite"),
         ({"options": options_for("sound", num_flow_steps=300)}, "num_flow_steps", "is 300"),
+        ({"options": options_for("sound", first_flow_steps=300)}, "first_flow_steps", "is 300"),
         ({"options": options_for("sound", guidance_scale=30.0)}, "guidance_scale", "is 30"),
     ],
 )

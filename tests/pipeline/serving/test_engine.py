@@ -244,6 +244,22 @@ def test_a_failed_step_fails_its_requests_and_three_make_it_unhealthy(build: Cal
     run(body())
 
 
+def test_what_a_request_holds_is_freed_once_however_it_ends(build: Callable) -> None:
+    engine, worker = build()
+
+    async def body() -> None:
+        await read(engine.generate(job(seed=1)))
+        async with aclosing(engine.generate(job(seed=2, steps=1000))) as items:
+            await anext(items)
+        for seed, words in ((3, "break after 0"), (4, "sink the batch")):
+            (item,) = [i async for i in engine.generate(job(seed=seed, description=words))]
+            assert isinstance(item, Refusal)
+        await until(lambda: len(worker.closed) == 4)
+
+    run(body())
+    assert sorted(worker.closed) == [1, 2, 3, 4]
+
+
 def test_a_stuck_step_is_unhealthy(build: Callable) -> None:
     engine, worker = build(is_manual=True, stall_timeout_s=0.05)
 

@@ -1,0 +1,230 @@
+"""The passes of a block over static slots, captured as CUDA graphs where there is a GPU.
+
+Whatever changes from block to block is read from buffers that never move: the caches through
+masks, the flow time through tables that a counter on the device walks down. So one graph serves
+every evaluation of every block of a shape, and the host only launches it: nothing inside a block
+waits for the device. Shapes differ in slots, cache width, and whether any request uses the expert:
+without one it is not launched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.backbone import Rotary
+from model.experts import Route
+from model.flow import guided_velocity
+from model.flow_head import ThinFlowHead
+from model.flow_schedule import FlowSchedule
+from model.local_head import LayerContext, LocalFlowHead
+from model.slots import ROWS, SlotAttention, SlotPlan, Slots
+
+_WARM_UPS = 2
+"""Runs before a capture, in which libraries choose their kernels and take their memory."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a pass is captured for.
+
+    Attributes:
+        num_slots: Slots from the first on.
+        width: Places of each.
+        uses_expert: Whether any of them routes to the expert.
+    """
+
+    num_slots: int
+    width: int
+    uses_expert: bool
+
+
+class Buffers:
+    """What passes read and write, in memory that never moves; axis `slots` first, or its rows."""
+
+    def __init__(self, model: AudioCALM, slots: Slots, plan: SlotPlan, width: int) -> None:
+        config, count = model.config, plan.num_slots
+        frames, rows, times = config.frames_per_block, ROWS * plan.num_slots, plan.num_evaluations
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, device=model.device, dtype=dtype)
+
+        self.state = zeros(count, frames, config.latent_dim)
+        self.point = zeros(count, frames, config.latent_dim)
+        self.pending = zeros(count, frames, config.latent_dim)
+        self.evaluation = zeros(1, dtype=torch.int64)
+        self.table = zeros(times, count, width, dtype=model.dtype)
+        self.moves = zeros(times, count, 1, 1)
+        self.is_state = zeros(times, 1, 1, dtype=torch.bool)
+        self.guidance_scale = zeros(times, count)
+        self.zero_star = zeros(count)
+        angles = (rows, 1, 2 * frames, config.backbone.head_dim)
+        self.cosine, self.sine = (zeros(*angles, dtype=model.dtype) for _ in range(2))
+        self.block_bias = zeros(rows, 1, 1, slots.size, dtype=model.dtype)
+        self.pending_bias = zeros(rows, 1, 1, slots.size, dtype=model.dtype)
+        self.routed = zeros(rows, 1, 1, dtype=model.dtype)
+        self.hidden = zeros(rows, frames, config.backbone.hidden_dim, dtype=model.dtype)
+        self.context: list[LayerContext] = []
+
+    def keep_context(self, rows: Tensor, contexts: Sequence[LayerContext]) -> None:
+        """Take in the local head's context of some rows."""
+        if not self.context:
+            shape = (len(self.hidden), *contexts[0].key.shape[1:])
+            self.context = [
+                LayerContext(
+                    layer.key.new_zeros(shape),
+                    layer.value.new_zeros(shape),
+                    layer.cosine,
+                    layer.sine,
+                )
+                for layer in contexts
+            ]
+        for own, new in zip(self.context, contexts, strict=True):
+            own.key[rows], own.value[rows] = new.key, new.value
+
+
+class Passes:
+    """The passes of one model over its slots.
+
+    Args:
+        model: Its weights must not change.
+        slots: Memory of the caches.
+        plan: Sizes, and whether passes are captured and compiled.
+        schedule: Any solver path of the model.
+    """
+
+    def __init__(
+        self, model: AudioCALM, slots: Slots, plan: SlotPlan, schedule: FlowSchedule
+    ) -> None:
+        self.model, self.slots, self._schedule = model, slots, schedule
+        self.buffers = Buffers(model, slots, plan, schedule.table.shape[1])
+        self._compiles = plan.compiles
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] | None = None
+        if plan.uses_graphs and model.device.type == "cuda":
+            self._graphs = {}
+
+    def evaluate(self, shape: Shape, *, writes_pending: bool) -> None:
+        """One evaluation of the flow; `point` and `state` move on.
+
+        Args:
+            shape: Of the pass.
+            writes_pending: Run the pending clean blocks along; only under the thin head.
+        """
+        self._run(
+            ("evaluate", shape, writes_pending), lambda: self._evaluate(shape, writes_pending)
+        )
+
+    def write(self, shape: Shape, *, is_pending: bool) -> None:
+        """A clean pass over the pending blocks, or over `state`; `hidden` has its states."""
+        self._run(("write", shape, is_pending), lambda: self._write(shape, is_pending))
+
+    def _evaluate(self, shape: Shape, writes_pending: bool) -> None:
+        buffers, count = self.buffers, shape.num_slots
+        now = buffers.evaluation
+        at = self._schedule.taken_apart(
+            _twice(buffers.table[:, :count].index_select(0, now)[0][:, None])
+        )
+        head, point = self.model.flow_head, buffers.point[:count]
+        if isinstance(head, ThinFlowHead):
+            assert at.embedding is not None
+            noisy = _twice(self.model.latent_proj(point.to(self.model.dtype))) + at.embedding
+            hidden = self._frames(shape, noisy, writes_pending)
+            velocity = head.velocity(hidden, at.modulations)
+        else:
+            assert isinstance(head, LocalFlowHead)
+            context = [layer.of_rows(slice(ROWS * count)) for layer in buffers.context]
+            velocity = head.velocity(_twice(point), context, at.modulations)
+        conditional, unconditional = rearrange(velocity, "(b g) f d -> g b f d", g=ROWS)
+        scale = buffers.guidance_scale[:, :count].index_select(0, now)[0]
+        guided = guided_velocity(conditional, unconditional, scale, buffers.zero_star[:count])
+        moves = buffers.moves[:, :count].index_select(0, now)[0]
+        moved = buffers.state[:count] + moves * guided
+        point.copy_(moved)
+        is_state = buffers.is_state.index_select(0, now)
+        buffers.state[:count].copy_(torch.where(is_state, moved, buffers.state[:count]))
+        now.add_(1)
+
+    def _frames(
+        self, shape: Shape, noisy: Tensor, writes_pending: bool
+    ) -> Float[Tensor, "rows block_frames hidden"]:
+        """States of the noisy blocks."""
+        frames = self.slots.frames
+        if not writes_pending:
+            return self._backbone(shape, noisy, slice(frames, 2 * frames))
+        clean = _twice(self.model.embed_clean(self.buffers.pending[: shape.num_slots]))
+        both = torch.cat([clean, noisy], dim=1)
+        return self._backbone(shape, both, slice(0, 2 * frames))[:, frames:].contiguous()
+
+    def _write(self, shape: Shape, is_pending: bool) -> None:
+        buffers, frames = self.buffers, self.slots.frames
+        latents = buffers.pending if is_pending else buffers.state
+        own = slice(0, frames) if is_pending else slice(frames, 2 * frames)
+        clean = _twice(self.model.embed_clean(latents[: shape.num_slots]))
+        buffers.hidden[: len(clean)].copy_(self._backbone(shape, clean, own))
+
+    def _backbone(
+        self, shape: Shape, embeddings: Tensor, own: slice
+    ) -> Float[Tensor, "rows seq hidden"]:
+        """A pass over blocks that stand in the scratch places `own`."""
+        buffers, rows = self.buffers, ROWS * shape.num_slots
+        angles = Rotary(buffers.cosine[:rows, :, own], buffers.sine[:rows, :, own])
+        config = self.model.config.backbone
+        attention = SlotAttention(self.slots, rows, own, self._bias(shape, own))
+        route = Route(None, rows=buffers.routed[:rows]) if shape.uses_expert else None
+        hidden: Tensor = self.model.backbone(
+            embeddings, [angles] * config.num_layers, attention, route
+        )
+        return hidden
+
+    def _bias(self, shape: Shape, own: slice) -> Float[Tensor, "rows 1 queries places"]:
+        """What the frames in `own` see; one query stands for all where they see the same."""
+        buffers, rows, frames = self.buffers, ROWS * shape.num_slots, self.slots.frames
+        of_block = buffers.block_bias[:rows, :, :, : shape.width]
+        of_pending = buffers.pending_bias[:rows, :, :, : shape.width]
+        if own.stop - own.start == frames:
+            return of_block if own.start else of_pending
+        config = self.model.config.backbone
+        both = torch.cat(
+            [repeat(b, "r 1 1 p -> r 1 f p", f=frames) for b in (of_pending, of_block)], 2
+        )
+        return repeat(both, "r 1 f p -> r 1 (g f) p", g=config.num_heads // config.num_kv_heads)
+
+    def _run(self, key: Hashable, run: Callable[[], None]) -> None:
+        if self._graphs is None:
+            run()
+            return
+        if key not in self._graphs:
+            self._graphs[key] = self._captured(run)
+        self._graphs[key].replay()
+
+    def _captured(self, run: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """A graph of a pass; what the pass moves on is put back."""
+        if self._compiles:
+            run = torch.compile(run, dynamic=False)
+        moving = (self.buffers.evaluation, self.buffers.point, self.buffers.state)
+        before = [value.clone() for value in moving]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        for value, old in zip(moving, before, strict=True):
+            value.copy_(old)
+        graph = torch.cuda.CUDAGraph()
+        # They run one after the other, so they may share their intermediate memory.
+        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        with torch.cuda.graph(graph, pool=pool):
+            run()
+        return graph
+
+
+def _twice(of_slots: Tensor) -> Tensor:
+    """The value of both rows of every slot."""
+    return of_slots[:, None].expand(-1, ROWS, *of_slots.shape[1:]).flatten(0, 1)

@@ -1,0 +1,268 @@
+"""The sampler over static slots: the same latents, with shapes that a graph can be captured for.
+
+A request takes a slot when it is opened and gives it back with its last block, or by `close`. All
+slots up to the last taken one run in every pass; those that do not take part compute what nothing
+reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.backbone import rotary_table
+from model.block_step import finished, may_stop
+from model.flow_schedule import FlowSchedule
+from model.generation import Sampler
+from model.local_head import LocalFlowHead
+from model.sampling import (
+    BlockContext,
+    BlockOutput,
+    GenerationRequest,
+    GenerationState,
+    SamplingOptions,
+)
+from model.slot_passes import Passes, Shape
+from model.slots import ROWS, SlotCache, SlotPlan, Slots, SlotSizeError
+
+
+class SlotSampler(Sampler):
+    """Generates with one model in static slots.
+
+    Args:
+        model: As for `Sampler`; a GPU pays, a CPU only tests.
+        plan: Slots and their sizes.
+    """
+
+    def __init__(self, model: AudioCALM, plan: SlotPlan) -> None:
+        super().__init__(model)
+        self.plan = plan
+        self._slots = Slots(model.config, plan, model.device, model.dtype)
+        schedule = self._schedule(SamplingOptions().path(is_first=False))
+        self._passes = Passes(model, self._slots, plan, schedule)
+
+    @torch.inference_mode()
+    def open(self, request: GenerationRequest) -> GenerationState:
+        """State of a request in a slot of its own.
+
+        Raises:
+            ValueError: If the request does not suit the model.
+            SlotSizeError: If its slot would be too small.
+            NoSlotError: If every slot is taken.
+        """
+        self._check_size(request)
+        state = super().open(request)
+        state.cache = self._slots.take(state.cache)
+        return state
+
+    def step(self, states: Sequence[GenerationState]) -> list[BlockOutput]:
+        """The next block of every request; those that end give their slots back.
+
+        Raises:
+            ValueError: If a request is finished or closed, or given twice.
+        """
+        outputs = super().step(states)
+        for state in states:
+            if state.is_done:
+                self._release(state)
+        return outputs
+
+    def close(self, state: GenerationState) -> None:
+        """End a request before its last block; one that has ended may be closed again."""
+        if not state.is_done:
+            state.is_done = True
+            self._release(state)
+
+    def _release(self, state: GenerationState) -> None:
+        assert isinstance(state.cache, SlotCache)
+        self._slots.release(state.cache.slot)
+
+    def _block_step(self, states: list[GenerationState], schedules: list[FlowSchedule]) -> SlotStep:
+        return SlotStep(self.model, self._slots, self._passes, states, schedules)
+
+    def _check_size(self, request: GenerationRequest) -> None:
+        text = max(len(request.token_ids), len(request.null_ids) if request.is_guided else 0)
+        prompt = 0 if request.prompt_latents is None else len(request.prompt_latents)
+        frames = prompt + (request.exact_frames or request.max_frames)
+        evaluations = max(
+            len(self._schedule(request.options.path(is_first=is_first)).points)
+            for is_first in (True, False)
+        )
+        for name, value, limit in (
+            ("prefix tokens", text, self.plan.num_text),
+            ("frames", frames, self.plan.num_frames),
+            ("evaluations a block", evaluations, self.plan.num_evaluations),
+        ):
+            if value > limit:
+                raise SlotSizeError(f"the request needs {value} {name}; slots are made for {limit}")
+
+
+class SlotStep:
+    """One block of requests in slots that have equal solver work."""
+
+    def __init__(
+        self,
+        model: AudioCALM,
+        slots: Slots,
+        passes: Passes,
+        states: list[GenerationState],
+        schedules: list[FlowSchedule],
+    ) -> None:
+        self.model, self.slots, self.passes = model, slots, passes
+        self.states, self.schedules = states, schedules
+        self.caches = [state.cache for state in states if isinstance(state.cache, SlotCache)]
+        assert len(self.caches) == len(states)
+        self.frames = slots.frames
+        self.is_local = isinstance(model.flow_head, LocalFlowHead)
+        taken = [cache.slot for cache in self.caches]
+        self.slot = torch.tensor(taken, device=model.device)
+        self.row = torch.tensor([ROWS * s + r for s in taken for r in range(ROWS)]).to(model.device)
+        used = slots.scratch + max(cache.num_slots for cache in self.caches)
+        self.shape = Shape(
+            slots.rows_for(max(taken) + 1),
+            slots.width_for(used),
+            any(state.request.uses_expert for state in states),
+        )
+
+    def run(self) -> list[BlockOutput]:
+        """The block of every request; their states move on."""
+        has_pending = any(state.pending is not None for state in self.states)
+        self._fill()
+        if self.is_local:
+            self._fill_context(has_pending)
+        for index in range(len(self.schedules[0].points)):
+            writes = has_pending and index == 0 and not self.is_local
+            self.passes.evaluate(self.shape, writes_pending=writes)
+        latents = self.passes.buffers.state[self.slot]
+        stop: list[list[float]] | None = None
+        if any(may_stop(state) for state in self.states):
+            self.passes.write(self.shape, is_pending=False)
+            hidden = self.passes.buffers.hidden
+            self._note_clean(latents, [True] * len(self.states))
+            stop = self.model.stop_head(hidden[ROWS * self.slot]).sigmoid().tolist()
+        self._commit(has_clean_block=stop is not None)
+        return finished(self.states, latents, self.model.denormalise(latents), stop)
+
+    def _fill(self) -> None:
+        """Everything of this block that passes read; the device need not have finished any."""
+        buffers, device = self.passes.buffers, self.model.device
+        shape = (self.frames, self.model.config.latent_dim)
+        noise = [
+            torch.randn(shape, generator=state.generator) * state.request.options.temperature**0.5
+            for state in self.states
+        ]
+        buffers.state[self.slot] = torch.stack(noise).to(device)
+        buffers.point[self.slot] = buffers.state[self.slot]
+        for cache, state in zip(self.caches, self.states, strict=True):
+            if state.pending is not None:
+                buffers.pending[cache.slot] = state.pending
+        buffers.evaluation.zero_()
+        self._fill_schedules()
+        masks = [self._masks(*pair) for pair in zip(self.caches, self.states, strict=True)]
+        for own, visible in zip(
+            (buffers.block_bias, buffers.pending_bias), zip(*masks, strict=True), strict=True
+        ):
+            hidden = ~torch.cat(visible)[:, None, None]
+            bias = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+            own[self.row] = bias.to(device, own.dtype)
+        tables = rotary_table(
+            self._positions(), self.model.config.backbone.head_dim, self._rope_theta
+        )
+        for own, table in zip((buffers.cosine, buffers.sine), tables, strict=True):
+            own[self.row] = table.to(device, own.dtype)
+        uses = [float(s.request.uses_expert) for s in self.states for _ in range(ROWS)]
+        buffers.routed[self.row] = torch.tensor(uses)[:, None, None].to(device, self.model.dtype)
+
+    @property
+    def _rope_theta(self) -> float:
+        return self.model.config.backbone.rope_theta
+
+    def _fill_schedules(self) -> None:
+        buffers, schedules = self.passes.buffers, self.schedules
+        times, device = len(schedules[0].points), self.model.device
+        is_state = torch.tensor(schedules[0].is_state)
+        buffers.is_state[:times] = is_state[:, None, None].to(device)
+        options = [state.request.options for state in self.states]
+        scale = [
+            [o.guidance_scale if is_guided else 1.0 for o in options]
+            for is_guided in schedules[0].is_guided
+        ]
+        buffers.guidance_scale[:times, self.slot] = torch.tensor(scale).to(device)
+        # Without guidance the unconditional velocity must not be scaled either.
+        zero_star = [
+            float(o.cfg_zero_star and cache.num_rows > 1)
+            for o, cache in zip(options, self.caches, strict=True)
+        ]
+        buffers.zero_star[self.slot] = torch.tensor(zero_star).to(device)
+        for cache, schedule in zip(self.caches, schedules, strict=True):
+            buffers.table[:times, cache.slot] = schedule.table
+            moves = torch.cat([point.move for point in schedule.points])
+            buffers.moves[:times, cache.slot] = moves
+
+    def _masks(self, cache: SlotCache, state: GenerationState) -> tuple[Tensor, Tensor]:
+        """What the current and the pending block of a request see, of all places."""
+        has_pending = state.pending is not None
+        places = self.slots.size - self.slots.scratch
+        scratch = torch.tensor([has_pending, True]).repeat_interleave(self.frames)
+        own = torch.tensor([True, False]).repeat_interleave(self.frames)
+        rows = []
+        for seen, hides_oldest in ((scratch, has_pending), (own, False)):
+            kept = cache.visible_slots(places, hides_oldest=hides_oldest)
+            # Without guidance the second row stands for the first again.
+            kept = kept.expand(ROWS, -1) if cache.num_rows == 1 else kept
+            rows.append(torch.cat([seen.expand(ROWS, -1), kept], dim=1))
+        return rows[0], rows[1]
+
+    def _positions(self) -> Tensor:
+        """Rotary positions of the frames of pending and current block in every row."""
+        starts = []
+        for cache, state in zip(self.caches, self.states, strict=True):
+            padding = cache.left_padding * (ROWS // cache.num_rows)
+            first = cache.prefix_slots + (state.block_index - 1) * self.frames
+            starts += [first - pad for pad in padding]
+        frames = torch.arange(2 * self.frames)
+        return (torch.tensor(starts)[:, None] + frames).clamp_min(0)
+
+    def _fill_context(self, has_pending: bool) -> None:
+        """Of the local head: the pending blocks are written first, and read at once."""
+        head, buffers = self.model.flow_head, self.passes.buffers
+        assert isinstance(head, LocalFlowHead)
+        if has_pending:
+            self.passes.write(self.shape, is_pending=True)
+            is_new = [state.pending is not None for state in self.states]
+            self._note_clean(buffers.pending[self.slot], is_new)
+        contexts = [state.context for state in self.states if state.context is not None]
+        hidden = [
+            c.hidden.expand(ROWS, -1, -1) if len(c.hidden) == 1 else c.hidden for c in contexts
+        ]
+        latents = torch.stack([context.latents for context in contexts])
+        is_audio = torch.tensor([c.is_audio for c in contexts for _ in range(ROWS)])
+        of_rows = head.context(
+            torch.cat(hidden),
+            latents.repeat_interleave(ROWS, 0),
+            is_audio[:, None].expand(-1, self.frames).to(self.model.device),
+        )
+        buffers.keep_context(self.row, of_rows)
+
+    def _note_clean(
+        self, latents: Float[Tensor, "batch block_frames latent_dim"], is_new: list[bool]
+    ) -> None:
+        if not self.is_local:
+            return
+        of_requests = zip(self.states, self.caches, latents, is_new, strict=True)
+        for state, cache, block, is_marked in of_requests:
+            if is_marked:
+                first = ROWS * cache.slot
+                hidden = self.passes.buffers.hidden[first : first + cache.num_rows].clone()
+                state.context = BlockContext(hidden, block, is_audio=True)
+
+    def _commit(self, *, has_clean_block: bool) -> None:
+        for cache, state in zip(self.caches, self.states, strict=True):
+            if state.pending is not None:
+                cache.append(*self.slots.scratch_block(cache, 0))
+            if has_clean_block:
+                cache.append(*self.slots.scratch_block(cache, 1))
