@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import importlib
 import os
 import platform
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("rooms", nargs="*", metavar="room", help=f"of {', '.join(ROOMS)}; all")
     parser.add_argument("--repeats", type=int, default=5, help="pairs of runs; medians are shown")
+    parser.add_argument("--presets", nargs="+", help="of the model; tiny, or 0.6b on a GPU")
     options = parser.parse_args()
     unknown = set(options.rooms) - set(ROOMS)
     if unknown:
@@ -35,7 +37,10 @@ def main() -> None:
     for room in options.rooms or ROOMS:
         module = importlib.import_module(f"tests.bench.{room}")
         print(f"\n### {room}\n\n{Row.header()}")
-        for row in module.rows(options.repeats):
+        rows = functools.partial(module.rows, options.repeats)
+        if room == "model":
+            rows = functools.partial(rows, options.presets)
+        for row in rows():
             print(row, flush=True)
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -64,7 +66,22 @@ def compare(
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
+    """Wall seconds of one call, its work on a GPU included."""
+    _settle()
     started = time.perf_counter()
     run()
+    _settle()
     return time.perf_counter() - started
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second that a large matrix product reaches now: what utilisation divides by."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = min(seconds(lambda: left @ right) for _ in range(8))
+    return 2 * size**3 / best
+
+
+def _settle() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

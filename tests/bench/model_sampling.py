@@ -1,0 +1,256 @@
+"""Sampler: cache, fused write, guidance, heads, codec, batches, graphs, and growth with length."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from model.attention import PackedAttention
+from model.audiocalm import AudioCALM
+from model.codec.protocol import AudioCodec
+from model.flow import time_grid
+from model.generation import GenerationRequest, GenerationState, Sampler
+from model.sequence import document_layout
+from model.slot_sampler import SlotSampler
+from model.slots import SlotPlan
+from tests.bench.measure import Row, compare
+from tests.bench.subject import FLOW_STEPS, PREFIX, Subject, request, with_local_head
+
+NUM_BLOCKS = 5
+FEW_STEPS = 4
+MINUTES = (1, 4, 16)
+BATCHES = (1, 8, 32)
+
+
+def rows(subject: Subject, repeats: int) -> Iterator[Row]:
+    """Everything about the sampler."""
+    thin = subject.built(subject.config)
+    local = subject.built(with_local_head(subject.config))
+    few = max(1, repeats // 2)
+    yield from one_request(subject, thin, local, repeats)
+    yield from first_blocks(subject, thin, local, repeats)
+    yield from batches(subject, thin, few)
+    yield from lengths(subject, thin, few)
+
+
+def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: int) -> Iterator[Row]:
+    """One request: cache, fused write, expert, guidance interval, head, codec."""
+    frames = NUM_BLOCKS * subject.config.frames_per_block
+    audio_s = subject.timebase.frames_duration_s(frames)
+    sampler, local_sampler = Sampler(thin), Sampler(local)
+    plain = request(frames)
+
+    def factor(seconds: float) -> str:
+        return f"RTF {seconds / audio_s:.3f}"
+
+    def run(asked: GenerationRequest, by: Sampler = sampler) -> Callable[[], object]:
+        return lambda: list(by.generate(asked))
+
+    def decode(by: Sampler) -> Callable[[], object]:
+        return functools.partial(decoded, by, subject.codec, plain)
+
+    named = f"{subject.name}, {audio_s:.1f} s, {FLOW_STEPS} steps with guidance"
+    slots = SlotSampler(thin, SlotPlan(num_slots=1, num_text=64, num_frames=2 * frames))
+    in_graphs = "CUDA graphs" if subject.device.type == "cuda" else "static slots, no graphs"
+    pairs = (
+        (
+            "cache and fused write",
+            run(plain),
+            "the same flow, whole history recomputed at every evaluation",
+            lambda: recompute(thin, NUM_BLOCKS),
+        ),
+        (
+            "fused write",
+            run(plain),
+            "a clean write of its own, as the stop decision asks for",
+            run(request(frames, waits_for_stop=True)),
+        ),
+        (
+            "sound",
+            run(plain),
+            "speech: the expert runs on every token",
+            run(request(frames, uses_expert=True)),
+        ),
+        (
+            "guidance at flow times 0.2 to 0.8 only",
+            run(request(frames, guidance_interval=(0.2, 0.8))),
+            "guidance throughout",
+            run(plain),
+        ),
+        (in_graphs, run(plain, slots), "memory as it comes, step by step", run(plain)),
+        ("local head", run(plain, local_sampler), "thin head", run(plain)),
+        ("thin head, codec decode included", decode(sampler), "without the codec", run(plain)),
+        (
+            "local head, codec decode included",
+            decode(local_sampler),
+            "without the codec",
+            run(plain, local_sampler),
+        ),
+    )
+    for what, ours, against, theirs in pairs:
+        yield compare(f"{named}, {what}", ours, against, theirs, repeats, factor)
+
+
+def first_blocks(
+    subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: int
+) -> Iterator[Row]:
+    """From the request to its first audio."""
+    block = subject.config.frames_per_block
+    for name, model in (("thin", thin), ("local", local)):
+        by, name = Sampler(model), f"{subject.name}, {name} head, first audio"
+        first = functools.partial(decoded, by, subject.codec, request(block))
+        for what, ours, against, theirs in (
+            (
+                f"{name} of a request: prefill, block, codec",
+                first,
+                "first two blocks",
+                functools.partial(decoded, by, subject.codec, request(2 * block)),
+            ),
+            (
+                f"{name}, {FLOW_STEPS // 2} steps in the first block",
+                functools.partial(
+                    decoded, by, subject.codec, request(block, first_flow_steps=FLOW_STEPS // 2)
+                ),
+                f"{FLOW_STEPS} steps",
+                first,
+            ),
+        ):
+            yield compare(what, ours, against, theirs, repeats)
+
+
+def batches(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
+    """Requests that arrive together: throughput, and the time to everyone's first block."""
+    is_cuda = subject.device.type == "cuda"
+    steps = FLOW_STEPS if is_cuda else FEW_STEPS
+    block = subject.config.frames_per_block
+    frames = 2 * block
+    audio_s = subject.timebase.frames_duration_s(frames)
+    sampler = Sampler(model)
+    for batch in BATCHES:
+        asked = [request(frames, seed, num_flow_steps=steps) for seed in range(batch)]
+        firsts = [request(block, seed, num_flow_steps=steps) for seed in range(batch)]
+        named = f"{subject.name}, {batch} requests in one batch, {steps} steps"
+
+        def speed(seconds: float, batch: int = batch) -> str:
+            rate = batch * audio_s / seconds
+            return f"{rate:.1f} audio-seconds per second, RTF {seconds / audio_s:.3f}"
+
+        if batch > 1:
+            yield compare(
+                named,
+                functools.partial(together, sampler, asked),
+                "the same requests one after the other",
+                functools.partial(one_by_one, sampler, asked),
+                repeats,
+                speed,
+            )
+            yield compare(
+                f"{named}, first block of all",
+                functools.partial(together, sampler, firsts),
+                "first block of one alone",
+                functools.partial(together, sampler, firsts[:1]),
+                repeats,
+            )
+        if is_cuda:
+            plan = SlotPlan(num_slots=batch, num_text=64, num_frames=frames)
+            slots = SlotSampler(model, plan)
+            for what, of_each in (("", asked), (", first block of all", firsts)):
+                yield compare(
+                    f"{named}, CUDA graphs{what}",
+                    functools.partial(together, slots, of_each),
+                    "without graphs",
+                    functools.partial(together, sampler, of_each),
+                    repeats,
+                    speed if not what else lambda seconds: f"{seconds * 1e3:.1f} ms",
+                )
+
+
+def lengths(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
+    """A block behind minutes of audio against a block behind none."""
+    frames = subject.timebase.frames_in(60.0)
+    sampler = Sampler(model)
+    for minutes in MINUTES:
+        long, short = (
+            behind(subject, sampler, request(frames, num_flow_steps=FEW_STEPS), m)
+            for m in (minutes, 0)
+        )
+        yield compare(
+            f"{subject.name}, a block behind {minutes} min of audio, {FEW_STEPS} steps with "
+            "guidance",
+            lambda state=long: sampler.step([state]),  # type: ignore[misc]
+            "a block behind none",
+            lambda state=short: sampler.step([state]),  # type: ignore[misc]
+            repeats,
+        )
+
+
+@torch.inference_mode()
+def decoded(sampler: Sampler, codec: AudioCodec, asked: GenerationRequest) -> None:
+    """Generate and decode block by block."""
+    states = [codec.initial_state()]
+    for block in sampler.generate(asked):
+        _, states = codec.decode_stream(block.latents[None], states, [block.is_last])
+
+
+def one_by_one(sampler: Sampler, requests: list[GenerationRequest]) -> None:
+    """Generate the requests one after the other."""
+    for item in requests:
+        list(sampler.generate(item))
+
+
+def together(sampler: Sampler, requests: list[GenerationRequest]) -> None:
+    """Step all requests until all are done."""
+    states = [sampler.open(item) for item in requests]
+    while active := [state for state in states if not state.is_done]:
+        sampler.step(active)
+
+
+@torch.inference_mode()
+def behind(
+    subject: Subject, sampler: Sampler, asked: GenerationRequest, minutes: int
+) -> GenerationState:
+    """An open request with random keys in place of minutes of audio before it."""
+    state = sampler.open(asked)
+    cache, block = state.cache, subject.config.frames_per_block
+    num_blocks = subject.timebase.frames_in(60.0 * minutes) // block
+    cache.reserve((num_blocks + 2) * block)
+    cache.keys[:, :, :, cache.num_slots :].normal_()
+    cache.values[:, :, :, cache.num_slots :].normal_()
+    cache.num_blocks += num_blocks
+    state.block_index += num_blocks
+    return state
+
+
+@torch.no_grad()
+def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
+    """The sampler's arithmetic without a cache: prefix and all clean blocks run every time."""
+    config = model.config
+    frames, width = config.frames_per_block, config.latent_dim
+    device = model.device
+    clean = torch.zeros(0, width, device=device)
+    prefix = model.embed_prefix(torch.tensor([PREFIX], device=device), None)
+    for block in range(num_blocks):
+        latents = torch.randn(frames, width, device=device)
+        layout = document_layout(len(PREFIX), (block + 1) * frames, 0, frames)
+        position = repeat(layout.position, "s -> 2 s").to(device)
+        index = torch.where(layout.segment == 0, torch.zeros_like(layout.block), layout.block + 1)
+        visible = index[:, None] >= index[None, :]
+        prefix_rows = layout.segment == 0
+        causal = torch.ones(len(index), len(index), dtype=torch.bool).tril()
+        mask = torch.where(prefix_rows[:, None] & prefix_rows[None, :], causal, visible)
+        attention = PackedAttention(repeat(mask, "q k -> 2 q k").to(device))
+        history = torch.cat([prefix, model.embed_clean(clean)[None]], 1)
+        grid = time_grid("sway", FLOW_STEPS).to(device)
+        for start, end in itertools.pairwise(grid):
+            noisy = model.embed_noisy(latents[None], model.embed_time(start.expand(1, frames)))
+            rows_ = repeat(torch.cat([history, noisy], 1), "1 s d -> 2 s d")
+            hidden = model.backbone(rows_, position, attention, None)[:, -frames:]
+            velocity = model.flow_head(hidden, start.expand(2, frames))
+            latents = latents + (end - start) * (2 * velocity[0] - velocity[1])
+        clean = torch.cat([clean, latents])
+    return clean
