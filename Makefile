@@ -45,8 +45,9 @@ format: setup  ## rewrite to the project's format
 bench: setup  ## measure; prints a table for BENCHMARKS.md
 	$(BIN)/python -m tests.bench
 
-bench-model: setup  ## sampler and training step of the tiny preset
-	$(BIN)/python -m tests.bench model
+PRESETS ?=
+bench-model: setup  ## sampler and training step; PRESETS="0.6b 1.7b 4b" on a GPU
+	$(BIN)/python -m tests.bench model $(if $(PRESETS),--presets $(PRESETS))
 
 bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
 	$(BIN)/python -m tests.bench codec
