@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -48,6 +49,8 @@ MAX_CHANNELS = 64
 """Channels believed."""
 MAX_OVERSHOOT = 2.0
 """Largest sample magnitude that is still scaled back into [-1, 1]: lossy decoders overshoot."""
+REMOTE_BYTES = 64 * 2**20
+"""Files on other machines up to this size are fetched whole; larger ones in pieces of 1 MiB."""
 SPAN_TOLERANCE_S = 0.1
 """A span may end this much beyond its file, seconds; it is then cut."""
 
@@ -274,13 +277,29 @@ def _open_binary(uri: str) -> Iterator[BinaryIO]:
         elif member:
             yield io.BytesIO(read_member(*member))
         else:
-            folder, name = parent_of(uri)
-            yield io.BytesIO(folder.read_bytes(name))
+            yield from _open_remote(uri)
     except FileNotFoundError as error:
         raise AudioError(AudioFault.MISSING_AUDIO, "there is no such file") from error
     except OSError as error:
         text = error.strerror or str(error)
         raise AudioError(AudioFault.UNREADABLE, f"cannot be opened: {text}") from error
+
+
+def _open_remote(uri: str) -> Iterator[BinaryIO]:
+    folder, name = parent_of(uri)
+    info = folder.filesystem.get_file_info(folder.join(name))
+    if (info.size or 0) <= REMOTE_BYTES:
+        yield io.BytesIO(_fetch(uri, info.size, info.mtime_ns))
+        return
+    with folder.open(name) as stream:
+        yield io.BufferedReader(cast(io.RawIOBase, stream), 2**20)
+
+
+@lru_cache(maxsize=1)
+def _fetch(uri: str, _size: int | None, _mtime_ns: int | None) -> bytes:
+    """A whole file; kept for the next span of it, or its digest."""
+    folder, name = parent_of(uri)
+    return folder.read_bytes(name)
 
 
 def _power(waveform: Float[np.ndarray, "channels samples"]) -> np.ndarray:

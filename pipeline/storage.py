@@ -1,7 +1,8 @@
 """Directories and files by URI: a laptop folder and an object store are the same code.
 
 A path without scheme is local. Files appear complete or not at all: written aside and renamed where
-the file system can rename, put in one request where it cannot.
+the file system can rename; an object store shows an object once its upload is completed. Endpoint
+and credentials are those of the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ COMPLETE = "_COMPLETE"
 CARD = "dataset.json"
 """The card of a finished directory."""
 _ASIDE = ".aside-"
+_WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
+"""Types of file systems whose names need no directory to lie in."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,13 @@ class Folder:
     def write_bytes(self, name: str, payload: bytes) -> None:
         """Write a file so that it appears complete or not at all."""
         path = self.join(name)
-        self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        if self.filesystem.type_name not in _WITHOUT_FOLDERS:
+            self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
         if not self.is_local:
-            with self.filesystem.open_output_stream(path) as stream:
-                stream.write(payload)
+            # No `with`: it would complete the upload of a part when writing fails.
+            stream = self.filesystem.open_output_stream(path)
+            stream.write(payload)
+            stream.close()
             return
         aside = posixpath.join(
             posixpath.dirname(path), f"{_ASIDE}{uuid.uuid4().hex}-{posixpath.basename(path)[-80:]}"

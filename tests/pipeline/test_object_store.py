@@ -1,0 +1,148 @@
+"""The same calls and commands on `s3://` URIs as on local paths."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from pyarrow import fs
+
+import pipeline.audio_io
+from pipeline.audio_io import AudioError, file_sha256, read_audio
+from pipeline.data.ingest import IngestSettings, ingest
+from pipeline.data.stage import Resources
+from pipeline.errors import IncompleteError, PipelineError
+from pipeline.storage import COMPLETE, Folder, sha256
+from tests.factories.clips import RATE, noise, tone, voice, write_codec
+from tests.factories.s3 import objects, s3_bucket, upload
+from tests.factories.stage import number_units, run_numbers, snapshot
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_bucket("audiocalm-test") as uri:
+        yield uri
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """Four clips of every modality, one transcribed and one silent, in names that need quoting."""
+    root = tmp_path / "corpora"
+    waves = {
+        "sound/a bird/robin & wren.wav": noise(1.0),
+        "music/tones/a#1.flac": tone(1.2, 220),
+        "speech/talk/one.wav": voice(1.4, 120),
+        "sound/a bird/still.wav": np.zeros(4_000, np.float32),
+    }
+    for name, wave in waves.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, RATE, subtype="PCM_16")
+    (root / "speech/talk/one.txt").write_text("one two three\n")
+    return root
+
+
+def test_files_are_written_read_listed_and_removed(bucket):
+    folder = Folder.at(f"{bucket}/files")
+    assert not folder.exists()
+    folder.write_bytes("deep/ü b.bin", b"0123456789")
+    folder.write_bytes("deep/ü b.bin", b"9876543210")
+    assert folder.read_bytes("deep/ü b.bin") == b"9876543210"
+    assert folder.read_range("deep/ü b.bin", 3, 4) == b"6543"
+    assert folder.files(recursive=True) == ["deep/ü b.bin"]
+    assert folder.files() == []
+    assert folder.exists("deep/ü b.bin")
+    assert folder.child("deep").exists()
+    folder.delete("deep/ü b.bin")
+    folder.delete("deep/ü b.bin")
+    assert not folder.exists("deep/ü b.bin")
+    with pytest.raises(FileNotFoundError):
+        folder.read_bytes("deep/ü b.bin")
+
+
+def test_writing_makes_no_objects_but_the_file(bucket):
+    folder = Folder.at(f"{bucket}/plain")
+    folder.write_bytes("a/b/c.bin", b"x" * 100)
+    selector = fs.FileSelector(folder.path, recursive=True)
+    sizes = {info.path: info.size for info in folder.filesystem.get_file_info(selector)}
+    assert sizes.pop(f"{folder.path}/a/b/c.bin") == 100
+    assert not any(sizes.values())
+
+
+def test_a_directory_is_complete_when_its_marker_is_there(bucket):
+    folder = Folder.at(f"{bucket}/done")
+    with pytest.raises(IncompleteError, match="does not exist"):
+        folder.card()
+    folder.finish({"stage": "numbers"})
+    assert folder.card("numbers") == {"stage": "numbers"}
+    folder.reopen()
+    with pytest.raises(IncompleteError, match="is not complete"):
+        folder.card()
+    assert not folder.exists(COMPLETE)
+
+
+def test_a_stage_resumes_to_the_bytes_of_an_undisturbed_run(bucket, tmp_path):
+    uri = f"{bucket}/numbers"
+    run_numbers(tmp_path / "here", number_units(4))
+    with pytest.raises(PipelineError, match="injected"):
+        run_numbers(uri, number_units(4), fail_at="00002")
+    run_numbers(uri, number_units(4))
+    here = {name: body for name, body in snapshot(tmp_path / "here").items() if body is not None}
+    assert objects(uri) == here
+    log = tmp_path / "log"
+    log.touch()
+    run_numbers(uri, number_units(4), log=str(log))
+    assert log.read_text() == ""
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 2**26], ids=["in pieces", "at once"])
+def test_audio_is_read_by_uri(bucket, tmp_path, monkeypatch, buffer_bytes):
+    monkeypatch.setattr(pipeline.audio_io, "REMOTE_BYTES", buffer_bytes)
+    path = tmp_path / "x y.flac"
+    soundfile.write(path, noise(1.0), RATE, subtype="PCM_16")
+    Folder.at(f"{bucket}/audio").write_bytes("x y.flac", path.read_bytes())
+    uri = f"{bucket}/audio/x%20y.flac"
+    assert np.array_equal(read_audio(uri).waveform, read_audio(str(path)).waveform)
+    part = read_audio(uri, 0.25, 0.5).waveform
+    assert np.array_equal(part, read_audio(str(path), 0.25, 0.5).waveform)
+    assert file_sha256(uri) == sha256(path.read_bytes())
+    with pytest.raises(AudioError, match="no such file"):
+        read_audio(f"{bucket}/audio/none.flac")
+
+
+def test_ingest_reads_and_writes_a_bucket(bucket, corpus):
+    inputs = (upload(corpus, f"{bucket}/ingest/in"),)
+    settings = IngestSettings(inputs=inputs, resources=Resources(workers=0))
+    output = Folder.at(f"{bucket}/ingest/clips")
+    card = ingest(settings, output)
+    assert (card["read"], card["written"]) == (4, 3)
+    assert card["rejected_by_reason"] == {"silent": 1}
+    before = objects(output.uri)
+    assert ingest(settings, output) == card
+    assert objects(output.uri) == before
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_commands_take_uris_from_corpora_to_shards(bucket, corpus, tmp_path):
+    """A process of its own: its workers inherit the endpoint from the environment."""
+    source = upload(corpus, f"{bucket}/prepare/in")
+    codec = write_codec(tmp_path / "codec")
+    command = [sys.executable, "-m", "jobs.prepare", "--codec", codec]
+    stages = ("ingest", "encode", "describe", "shard")
+    at = [f"--set={stage}.resources.workers=1" for stage in stages]
+    for given in (source, str(corpus)):
+        output = f"{bucket}/prepare/out" if given == source else str(tmp_path / "out")
+        alone = at if given == source else [text.replace("=1", "=0") for text in at]
+        subprocess.run([*command, "--input", given, "--output", output, *alone], check=True)
+    shards = Folder.at(f"{bucket}/prepare/out/train-shards")
+    assert shards.card("shard")["written"] == 3
+    local = Folder.at(tmp_path / "out/train-shards")
+    for name in shards.files(recursive=True):
+        if name.startswith(("shards/", "index/")):
+            assert shards.read_bytes(name) == local.read_bytes(name), name
