@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, PlannedOnlyError
 from pipeline.settings import Settings, load_settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -63,11 +63,23 @@ def settings_from(
     return load_settings(schema, options.config, [*options.overrides, *given])
 
 
+def add_dry_run(built: argparse.ArgumentParser) -> None:
+    """The option of data stages that do nothing but say what they would do."""
+    built.add_argument(
+        "--dry-run",
+        action="store_const",
+        const=True,
+        help="say what would be done and how long it would take; write nothing",
+    )
+
+
 def run(body: Callable[[], None], options: argparse.Namespace) -> int:
     """Run a job's body: configure the log, print known errors in one line, give an exit code."""
     configure_log(verbose=options.verbose)
     try:
         body()
+    except PlannedOnlyError as planned:
+        print(planned)
     except KeyboardInterrupt:
         logging.getLogger(__name__).warning("interrupted; run the same command again to go on")
         return 130

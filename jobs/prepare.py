@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.options import main_of, parser, run, settings_from
-from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare, summary
+from jobs.options import add_dry_run, main_of, parser, run, settings_from
+from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare, preview_text, summary
+from pipeline.errors import PlannedOnlyError
 from pipeline.storage import Folder
 
 
@@ -19,11 +20,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options_of.add_argument(
         "--output", required=True, metavar="DIR", help=f"parent of {', '.join(FOLDERS.values())}"
     )
+    add_dry_run(options_of)
     options = options_of.parse_args(argv)
 
     def body() -> None:
-        settings = settings_from(PrepareSettings, options, ingest__inputs=options.input)
-        print(summary(prepare(settings, Folder.at(options.output), options.codec)))
+        dry = {f"{stage}__resources__dry_run": options.dry_run for stage in FOLDERS}
+        settings = settings_from(PrepareSettings, options, ingest__inputs=options.input, **dry)
+        try:
+            print(summary(prepare(settings, Folder.at(options.output), options.codec)))
+        except PlannedOnlyError as planned:
+            print(preview_text(planned))
 
     return run(body, options)
 

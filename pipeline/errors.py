@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PipelineError(Exception):
     """Base of the pipeline's own errors; a job prints the message without a traceback."""
@@ -25,3 +27,15 @@ class TooManyFallbacksError(PipelineError):
 
 class NonFiniteError(PipelineError):
     """A loss or gradient was not finite on at least one rank."""
+
+
+class PlannedOnlyError(Exception):
+    """Raised in place of work: a stage was asked what it would do, and there is something.
+
+    Attributes:
+        preview: A `pipeline.data.preview.Preview`.
+    """
+
+    def __init__(self, preview: Any) -> None:
+        super().__init__(str(preview))
+        self.preview = preview

@@ -92,6 +92,15 @@ class Folder:
         ]
         return sorted(name for name in names if _ASIDE not in posixpath.basename(name))
 
+    def times_ns(self, suffix: str = "") -> list[int]:
+        """When the files directly in it were last written, nanoseconds; unordered."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return [
+            info.mtime_ns or 0
+            for info in self.filesystem.get_file_info(selector)
+            if info.type == fs.FileType.File and info.path.endswith(suffix)
+        ]
+
     def open(self, name: str) -> BinaryIO:
         """A seekable binary reader.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -21,13 +22,14 @@ from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
 from pipeline.data.plan import input_digests, plan_units
+from pipeline.data.preview import Preview
 from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.scan import SEGMENTED, ScanWorker, part_name, unit_of
 from pipeline.data.schema import CLIPS, Reject
 from pipeline.data.segments import SegmentSettings
 from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, input_digest, run_stage
-from pipeline.errors import SettingsError
+from pipeline.errors import PlannedOnlyError, SettingsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, iter_rows, table_bytes
 
@@ -37,6 +39,7 @@ STAGE = "ingest"
 SCAN = "scan"
 WORK_SUFFIX = ".work"
 """The plan and the scan lie in a folder called like the output, with this added."""
+_SAMPLE_CLIPS = 8
 
 Modality = Literal["speech", "sound", "music"]
 
@@ -136,15 +139,22 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     Raises:
         SettingsError: If an input is missing or two corpora have one name.
         TooManyRejectsError: Above `max_reject_share`.
+        PlannedOnlyError: In a dry run, if there is something to do.
     """
     work = Folder(output.filesystem, output.path + WORK_SUFFIX, output.uri + WORK_SUFFIX)
     discovery = discover(_sources(settings), _split_rule(settings))
-    units = plan_units(discovery, work, settings.unit_clips, settings.unit_bytes)
+    is_dry = settings.resources.dry_run
+    units = plan_units(
+        discovery, work, settings.unit_clips, settings.unit_bytes, is_kept=not is_dry
+    )
     if not units:
         raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
     inputs = input_digests(discovery)
     scan = work.child(SCAN)
-    scanned = _scan(settings, scan, inputs, units, settings.segments)
+    try:
+        scanned = _scan(settings, scan, inputs, units, settings.segments)
+    except PlannedOnlyError as planned:
+        raise PlannedOnlyError(_timed(planned.preview, settings)) from None
     evaluation_sets = [_evaluation_set(settings, entry, work) for entry in settings.evaluation_sets]
     refusals = find_refusals(scan, [u.name for u in units], evaluation_sets, settings.refusals)
     return run_stage(
@@ -159,7 +169,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         units=list(_final_units(units, scanned, refusals)),
         worker=FinalWorker,
         worker_kwargs={"scan": scan.uri},
-        resources=Resources(workers=0),
+        resources=Resources(workers=0, dry_run=is_dry),
         max_reject_share=settings.max_reject_share,
         card_extra={"corpora": _corpora(discovery), "ignored_files": discovery.ignored},
     )
@@ -185,6 +195,21 @@ def _scan(
     )
 
 
+def _timed(preview: Preview, settings: IngestSettings) -> Preview:
+    """A preview of the scan with a time; where no unit is done yet, of a few clips tried here."""
+    clips = [clip for unit in preview.pending for clip in unit.payload["clips"]]
+    if preview.left_s is not None or not clips:
+        return preview
+    sample = clips[:: -(-len(clips) // _SAMPLE_CLIPS)]
+    began = time.perf_counter()
+    worker = ScanWorker(settings.checks, settings.segments)
+    worker.process(Unit("sample", "", {"clips": sample, "rejects": []}))
+    took_s = (time.perf_counter() - began) / len(sample)
+    workers = max(1, settings.resources.workers)
+    basis = f"{len(sample)} of {len(clips)} clips tried, {took_s:.2g} s each, {workers} at a time"
+    return preview.timed(took_s * len(clips) / workers, basis)
+
+
 def _evaluation_set(
     settings: IngestSettings, entry: EvaluationSettings, work: Folder
 ) -> EvaluationSet:
@@ -199,7 +224,8 @@ def _evaluation_set(
     source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
     discovery = discover([source], _split_rule(settings))
     scan = work.child("evaluation", name)
-    units = plan_units(discovery, work.child("evaluation", f"{name}.plan"), settings.unit_clips)
+    plan = work.child("evaluation", f"{name}.plan")
+    units = plan_units(discovery, plan, settings.unit_clips, is_kept=not settings.resources.dry_run)
     if not units:
         raise SettingsError(f"the evaluation set {name!r} holds no audio: {entry.path}")
     card = _scan(settings, scan, input_digests(discovery), units, SegmentSettings())

@@ -25,7 +25,12 @@ _SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
 
 
 def plan_units(
-    discovery: Discovery, folder: Folder, unit_clips: int, unit_bytes: int = 2**30
+    discovery: Discovery,
+    folder: Folder,
+    unit_clips: int,
+    unit_bytes: int = 2**30,
+    *,
+    is_kept: bool = True,
 ) -> list[Unit]:
     """Units of a discovery, stable against what is already planned in the folder.
 
@@ -34,6 +39,7 @@ def plan_units(
         folder: Where the plan is kept; written only if it changes.
         unit_clips: Items of a new unit.
         unit_bytes: Bytes of the files of a new unit, as far as its items are files of their own.
+        is_kept: Whether the plan is written down.
     """
     items = _items(discovery)
     units: dict[int, list[str]] = {}
@@ -45,7 +51,8 @@ def plan_units(
     first = max(planned.values(), default=-1) + 1
     for number, run in enumerate(_runs(fresh, items, unit_clips, unit_bytes), first):
         units[number] = run
-    _write(folder, units)
+    if is_kept:
+        _write(folder, units)
     return [_unit(number, [items[key] for key in keys]) for number, keys in sorted(units.items())]
 
 

@@ -11,6 +11,7 @@ from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeSettings, encode
 from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.shard import ShardSettings, shard
+from pipeline.errors import PlannedOnlyError
 from pipeline.settings import Settings
 from pipeline.storage import Folder
 
@@ -41,7 +42,7 @@ class PrepareSettings(Settings):
     def uses_ray(self) -> bool:
         """Whether any stage has worker processes."""
         stages = (self.ingest, self.encode, self.describe, self.shard)
-        return any(stage.resources.workers for stage in stages)
+        return any(stage.resources.workers and not stage.resources.dry_run for stage in stages)
 
 
 def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, dict[str, Any]]:
@@ -58,6 +59,7 @@ def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, 
     Raises:
         PipelineError: If a stage fails; those before it are kept.
         ValueError: If the codec or a corpus cannot be read.
+        PlannedOnlyError: In a dry run, at the first stage that has something to do.
     """
     codec_digest(codec)  # a wrong codec is found before hours of ingest
     if not settings.uses_ray:
@@ -74,6 +76,15 @@ def _prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str,
         "describe": describe(clips, latents, descriptions, settings.describe),
         "shard": shard(clips, latents, descriptions, shards, settings.shard),
     }
+
+
+def preview_text(planned: PlannedOnlyError) -> str:
+    """What a dry run of `prepare` found: the first stage with work, and those that wait for it."""
+    names = list(FOLDERS)
+    stage = planned.preview.stage
+    first = names.index(stage) if stage in names else 0  # the scan is the first half of ingest
+    waiting = [f"{name}: waits for {names[first]}" for name in names[first + 1 :]]
+    return "\n".join([str(planned), *waiting])
 
 
 def summary(cards: dict[str, dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ removed.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import logging
 import re
@@ -22,9 +23,10 @@ from pydantic import Field
 from pipeline.cluster import ray_cluster
 from pipeline.data.attempts import Attempts
 from pipeline.data.commits import Commits, Unit, UnitOutput, hours_key, rejects_bytes, summarise
+from pipeline.data.preview import preview_stage
 from pipeline.data.progress import Progress
 from pipeline.data.schema import SCHEMA_VERSION
-from pipeline.errors import PipelineError, TooManyRejectsError
+from pipeline.errors import PipelineError, PlannedOnlyError, TooManyRejectsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import COMPLETE, Folder
 
@@ -56,6 +58,7 @@ NOT_IN_DIGEST = frozenset(
     }
 )
 """Settings that say how to run, not what to write: changing them redoes nothing."""
+_STANDARD_ERROR = 2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -74,6 +77,11 @@ class Resources(Settings):
     """Deaths of a worker at one unit, without a clip to blame, before the job fails."""
     no_progress_timeout_s: float = 7200.0
     """Without any finished unit for this long the job fails."""
+    hang_timeout_s: float = Field(default=1800.0, gt=0)
+    """A worker process that begins no new clip and ends no unit for this long counts as hung and is
+    killed, seconds; the clip is found and rejected like one that crashes the decoder."""
+    dry_run: bool = False
+    """Say what would be done and how long it would take; write nothing."""
 
 
 class UnitWorker(Protocol):
@@ -123,9 +131,10 @@ def run_stage(
         ValueError: On a directory of something else, or a plan with bad or repeated names.
         TooManyRejectsError: With the reasons and their counts; the directory stays incomplete.
         PipelineError: If a unit failed, or killed its worker too often; with the unit's name.
+        PlannedOnlyError: In a dry run, if there is something to do.
     """
     _check_plan(units)
-    _claim(folder, stage)
+    is_new = _is_unclaimed(folder, stage)
     kept = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
     commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept}))
     done, stale = commits.compare(units)
@@ -137,6 +146,10 @@ def run_stage(
     if not pending and not stale and folder.is_complete and folder.card()["inputs"] == inputs:
         logger.info("%s: nothing to do, %d units are up to date", stage, len(units))
         return folder.card()
+    if resources.dry_run:
+        raise PlannedOnlyError(preview_stage(folder, stage, units, pending, stale))
+    if is_new:
+        folder.write_json(OWNER, {"stage": stage})
     folder.reopen()
     commits.forget(stale)
     commits.sweep(done)
@@ -144,6 +157,8 @@ def run_stage(
     if pending:
         logger.info("%s: %d of %d units to do", stage, len(pending), len(units))
         runner = {"commits": commits, "attempts": attempts, "stage": stage}
+        if resources.workers:  # the calling process is nobody's to kill
+            runner["hang_timeout_s"] = resources.hang_timeout_s
         _work(pending, runner | {"worker": worker, "worker_kwargs": worker_kwargs}, resources)
     attempts.clear()
     records = commits.read([unit.name for unit in units])
@@ -177,7 +192,9 @@ class UnitRunner:
         stage: str,
         worker: type,
         worker_kwargs: dict[str, Any],
+        hang_timeout_s: float | None = None,
     ) -> None:
+        self._hang_timeout_s = hang_timeout_s
         self._commits = commits
         self._attempts = attempts
         self._stage = stage
@@ -199,17 +216,30 @@ class UnitRunner:
         }
         if attempt.verdict:
             return result
-        unit = Unit(
-            row["name"], row["digest"], json.loads(row["payload"]), attempt.number, attempt.enter
-        )
+
+        def guard(item: str) -> bool:
+            self._watch()
+            return attempt.enter(item)
+
+        payload = json.loads(row["payload"])
+        unit = Unit(row["name"], row["digest"], payload, attempt.number, guard)
+        self._watch()
         try:
             output = self._worker.process(unit)
             self._commits.write(unit, self._stage, output)
         except (PipelineError, OSError, ValueError) as error:
             logger.exception("%s: unit %s failed", self._stage, unit.name)
             return result | {"failure": f"{type(error).__name__}: {error}"}
+        finally:
+            if self._hang_timeout_s is not None:
+                faulthandler.cancel_dump_traceback_later()
         self._attempts.end(unit.name)
         return result | {"read": output.read, "rejected": len(output.rejects)}
+
+    def _watch(self) -> None:
+        """Give the process this long again; C code that hangs may hold the interpreter's lock."""
+        if self._hang_timeout_s is not None:
+            faulthandler.dump_traceback_later(self._hang_timeout_s, exit=True, file=_STANDARD_ERROR)
 
 
 def _work(pending: Sequence[Unit], runner: dict[str, Any], resources: Resources) -> None:
@@ -277,19 +307,20 @@ def _check_plan(units: Sequence[Unit]) -> None:
         raise ValueError(f"unit names must be unique and safe as file names; not so: {bad[:5]}")
 
 
-def _claim(folder: Folder, stage: str) -> None:
+def _is_unclaimed(folder: Folder, stage: str) -> bool:
+    """Whether no stage owns the directory yet, and this one may."""
     if folder.exists(OWNER):
         owner = folder.read_json(OWNER)["stage"]
         if owner != stage:
             raise ValueError(
                 f"{folder.uri} was written by stage {owner!r}, not {stage!r}; give another --output"
             )
-        return
+        return False
     if folder.files(recursive=True):
         raise ValueError(
             f"{folder.uri} holds files that no stage wrote; give --output an empty or new directory"
         )
-    folder.write_json(OWNER, {"stage": stage})
+    return True
 
 
 def _check_rejects(folder: Folder, card: dict[str, Any], max_reject_share: float) -> None:

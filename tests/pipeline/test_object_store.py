@@ -14,8 +14,7 @@ from pyarrow import fs
 
 import pipeline.audio_io
 from pipeline.audio_io import AudioError, file_sha256, read_audio
-from pipeline.data.ingest import IngestSettings, ingest
-from pipeline.data.stage import Resources
+from pipeline.data.prepare import PrepareSettings, prepare
 from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import COMPLETE, Folder, sha256
 from tests.factories.clips import RATE, noise, tone, voice, write_codec
@@ -115,34 +114,52 @@ def test_audio_is_read_by_uri(bucket, tmp_path, monkeypatch, buffer_bytes):
         read_audio(f"{bucket}/audio/none.flac")
 
 
-def test_ingest_reads_and_writes_a_bucket(bucket, corpus):
-    inputs = (upload(corpus, f"{bucket}/ingest/in"),)
-    settings = IngestSettings(inputs=inputs, resources=Resources(workers=0))
-    output = Folder.at(f"{bucket}/ingest/clips")
-    card = ingest(settings, output)
-    assert (card["read"], card["written"]) == (4, 3)
-    assert card["rejected_by_reason"] == {"silent": 1}
-    before = objects(output.uri)
-    assert ingest(settings, output) == card
-    assert objects(output.uri) == before
+def check_shards(uri: str, expected: Path) -> None:
+    """The shards at a URI are complete, and those of a local run byte by byte."""
+    shards, local = Folder.at(uri), Folder.at(expected)
+    assert shards.card("shard")["written"] == 3
+    names = [name for name in local.files(recursive=True) if name.startswith(("shards", "index"))]
+    assert len(names) >= 2
+    for name in names:
+        assert shards.read_bytes(name) == local.read_bytes(name), name
+
+
+@pytest.fixture
+def local(corpus, tmp_path) -> Path:
+    """What `prepare` makes of the corpus on the disk."""
+    return prepare_here(str(corpus), tmp_path / "local", write_codec(tmp_path / "codec"))
+
+
+def prepare_here(source, output, codec):
+    stages = ("ingest", "encode", "describe", "shard")
+    values = {stage: {"resources": {"workers": 0}} for stage in stages}
+    values["ingest"]["inputs"] = (source,)
+    prepare(PrepareSettings.model_validate(values), Folder.at(output), codec)
+    return output
+
+
+def test_prepare_goes_from_bucket_to_bucket_and_again_changes_nothing(
+    bucket, corpus, local, tmp_path
+):
+    source, output = upload(corpus, f"{bucket}/here/in"), f"{bucket}/here/out"
+    prepare_here(source, output, str(tmp_path / "codec"))
+    card = Folder.at(f"{output}/clips").card("ingest")
+    assert (card["read"], card["rejected_by_reason"]) == (4, {"silent": 1})
+    check_shards(f"{output}/train-shards", local / "train-shards")
+    before = objects(output)
+    prepare_here(source, output, str(tmp_path / "codec"))
+    assert objects(output) == before
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_commands_take_uris_from_corpora_to_shards(bucket, corpus, tmp_path):
+def test_workers_of_the_command_reach_the_bucket(bucket, corpus, local, tmp_path):
     """A process of its own: its workers inherit the endpoint from the environment."""
-    source = upload(corpus, f"{bucket}/prepare/in")
-    codec = write_codec(tmp_path / "codec")
-    command = [sys.executable, "-m", "jobs.prepare", "--codec", codec]
+    source, output = upload(corpus, f"{bucket}/there/in"), f"{bucket}/there/out"
+    command = [sys.executable, "-m", "jobs.prepare", "--codec", str(tmp_path / "codec")]
     stages = ("ingest", "encode", "describe", "shard")
-    at = [f"--set={stage}.resources.workers=1" for stage in stages]
-    for given in (source, str(corpus)):
-        output = f"{bucket}/prepare/out" if given == source else str(tmp_path / "out")
-        alone = at if given == source else [text.replace("=1", "=0") for text in at]
-        subprocess.run([*command, "--input", given, "--output", output, *alone], check=True)
-    shards = Folder.at(f"{bucket}/prepare/out/train-shards")
-    assert shards.card("shard")["written"] == 3
-    local = Folder.at(tmp_path / "out/train-shards")
-    for name in shards.files(recursive=True):
-        if name.startswith(("shards/", "index/")):
-            assert shards.read_bytes(name) == local.read_bytes(name), name
+    workers = [f"--set={stage}.resources.workers=1" for stage in stages]
+    command += ["--input", source, "--output", output, *workers]
+    # Ray gives itself half a minute to start, which a busy machine may exceed; runs are resumed.
+    assert any(subprocess.run(command).returncode == 0 for _ in range(3))
+    check_shards(f"{output}/train-shards", local / "train-shards")
