@@ -20,7 +20,7 @@ import soundfile
 from jaxtyping import Float
 
 _BLOCK = 65_536
-_STEP = 1_024  # frames a call: where a file is damaged, at most this many good ones are lost
+_STEP = 1_024  # frames a call in a damaged block: at most this many good ones are lost
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND)\s*:\s*(\d+)\s*\(should be (\d+)\)", re.MULTILINE)
 _STREAMED = 0x7FFF_0000  # lengths from here on are what streaming writers leave
 
@@ -120,12 +120,8 @@ class _SndfileDecoder:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        # A descriptor is read without a Python callback for every few bytes.
-        is_plain = isinstance(stream, io.FileIO)
         try:
-            self._file = soundfile.SoundFile(
-                stream.fileno() if is_plain else stream, closefd=not is_plain
-            )
+            self._file = self._open()
         except (soundfile.LibsndfileError, TypeError) as error:
             text = getattr(error, "error_string", str(error)).rstrip(".")
             raise AudioError(AudioFault.UNREADABLE, f"no decoder reads it: {text}") from error
@@ -137,6 +133,12 @@ class _SndfileDecoder:
             self._file.format,
         )
         self.warnings: list[str] = []
+
+    def _open(self) -> soundfile.SoundFile:
+        # A descriptor is read without a Python callback for every few bytes.
+        is_plain = isinstance(self._stream, io.FileIO)
+        source = self._stream.fileno() if is_plain else self._stream
+        return soundfile.SoundFile(source, closefd=not is_plain)
 
     def close(self) -> None:
         self._file.close()
@@ -152,25 +154,36 @@ class _SndfileDecoder:
         is_whole = True
         while is_whole:
             buffer = np.empty((_BLOCK, self.info.num_channels), dtype=np.float32)
-            filled, is_whole = self._fill(buffer)
+            filled, is_whole = self._fill(buffer, done)
             done += filled
             if filled:
                 yield buffer[:filled]
         self._look_for_truncation(done)
 
-    def _fill(self, buffer: Float[np.ndarray, "samples channels"]) -> tuple[int, bool]:
-        filled = 0
-        while filled < len(buffer):
-            part = buffer[filled : filled + _STEP]
-            try:
-                count = len(self._file.read(out=part, dtype="float32"))
-            except soundfile.LibsndfileError:
-                self.warnings.append("damaged: decoding stopped before the end")
-                return filled, False
-            filled += count
-            if count < len(part):
-                return filled, False
-        return filled, True
+    def _fill(self, buffer: Float[np.ndarray, "samples channels"], start: int) -> tuple[int, bool]:
+        """Decode from `start` on: how many samples, and whether the buffer is full of them."""
+        try:
+            # One call a block: soundfile seeks twice in each, which costs more than decoding.
+            filled = len(self._file.read(out=buffer, dtype="float32"))
+            return filled, filled == len(buffer)
+        except soundfile.LibsndfileError:
+            self.warnings.append("damaged: decoding stopped before the end")
+        return self._refill(buffer, start), False
+
+    def _refill(self, buffer: Float[np.ndarray, "samples channels"], start: int) -> int:
+        """What of a damaged block can be decoded, in small steps; an error leaves no way back."""
+        self._stream.seek(0)
+        done = -start
+        with contextlib.suppress(soundfile.LibsndfileError), self._open() as again:
+            while done < len(buffer):
+                wanted = min(_STEP, len(buffer) - done, -done if done < 0 else len(buffer))
+                part = again.read(wanted, dtype="float32", always_2d=True)
+                if done >= 0:
+                    buffer[done : done + len(part)] = part
+                done += len(part)
+                if len(part) < wanted:
+                    break
+        return max(0, done)
 
     def _look_for_truncation(self, num_decoded: int) -> None:
         promised = self.info.num_samples

@@ -25,7 +25,7 @@ from pipeline.data.latent_distribution import stored_distribution
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
 from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes
-from pipeline.data.speaker import StatisticsEncoder, embed_speaker
+from pipeline.data.speaker_models import load_speaker_encoder, speaker_encoder_digest
 from pipeline.data.stage import (
     Resources,
     Unit,
@@ -74,6 +74,8 @@ class EncodeSettings(Settings):
     """Whether level, pitch, tempo and the like are measured."""
     embeds_speakers: bool = True
     """Whether speech gets a speaker embedding."""
+    speaker_encoder: str | None = None
+    """Folder of a published x-vector model, reachable from every node; None is the built-in one."""
     max_reject_share: float = Field(default=0.1, ge=0, le=1)
     """Above this share of rejected clips the stage fails."""
     resources: EncodeResources = EncodeResources()
@@ -95,33 +97,36 @@ def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) 
 
     Raises:
         IncompleteError: If `clips` is not complete.
-        ValueError: If the codec cannot be loaded.
+        ValueError: If the codec or the speaker encoder cannot be loaded.
         TooManyRejectsError: If too many clips cannot be encoded.
     """
     digest = codec_digest(codec)
+    voices = speaker_encoder_digest(settings.speaker_encoder)
+    inputs = {"clips": input_digest(clips), "codec": digest}
     return run_stage(
         output,
         stage=STAGE,
         settings=settings,
-        inputs={"clips": input_digest(clips), "codec": digest},
-        units=list(_plan(clips, digest)),
+        inputs=inputs | ({"speaker_encoder": voices} if voices else {}),
+        units=list(_plan(clips, [digest, voices])),
         worker=EncodeWorker,
         worker_kwargs={"clips": clips, "codec": codec, "settings": settings},
         resources=settings.resources,
         max_reject_share=settings.max_reject_share,
         card_extra=lambda _records: {
             **_codec_facts(codec, digest),
+            **_speaker_facts(settings),
             "latent_distribution": stored_distribution(output),
         },
     )
 
 
-def _plan(clips: Folder, digest: str) -> Iterator[Unit]:
+def _plan(clips: Folder, models: list[str]) -> Iterator[Unit]:
     for name in clips.child("parts").files(".parquet"):
         rows = clips.read_table(f"parts/{name}", COLUMNS).to_pylist()
         yield Unit(
             name.removeprefix("part-").removesuffix(".parquet"),
-            digest_of({"codec": digest, "clips": rows}),
+            digest_of({"models": models, "clips": rows}),
             {"part": f"parts/{name}"},
         )
 
@@ -138,12 +143,13 @@ def _codec_facts(folder: str, digest: str) -> dict[str, Any]:
             "latent_dim": codec.latent_dim,
             "delay_samples": codec.delay_samples,
         },
-        "speaker": {
-            "encoder": StatisticsEncoder.name,
-            "speaker_dim": StatisticsEncoder.speaker_dim,
-        },
         "silence": base64.b64encode(silence_frame(codec).tobytes()).decode(),
     }
+
+
+def _speaker_facts(settings: EncodeSettings) -> dict[str, Any]:
+    encoder = load_speaker_encoder(settings.speaker_encoder)
+    return {"speaker": {"encoder": encoder.name, "speaker_dim": encoder.speaker_dim}}
 
 
 def silence_frame(codec: AudioCodec) -> NDArray[np.float16]:
@@ -179,6 +185,7 @@ class EncodeWorker:
         self._device = torch.device("cuda" if has_gpu else "cpu")
         if isinstance(self._codec, torch.nn.Module):
             self._codec.to(self._device)
+        self._speakers = load_speaker_encoder(settings.speaker_encoder, self._device)
 
     def process(self, unit: Unit) -> UnitOutput:
         """Tar, index and rejects of a part."""
@@ -239,7 +246,7 @@ class EncodeWorker:
             attributes = measure(waveform, rate, row["modality"])
         speaker = None
         if is_speech and self._settings.embeds_speakers:
-            embedding = embed_speaker(waveform, rate)
+            embedding = self._speakers.embed(waveform, rate)
             speaker = [float(value) for value in embedding] if embedding.any() else None
         at_rate = resample(
             to_channels(waveform, self._codec.num_channels), rate, self._codec.timebase.sample_rate

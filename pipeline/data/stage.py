@@ -52,6 +52,7 @@ NOT_IN_DIGEST = frozenset(
         "max_fallback_share",
         "redo_unanswered",
         "endpoint",
+        "speaker_encoder",
         "caption_endpoint",
         "local",
         "cache",

@@ -177,6 +177,18 @@ def test_damage_in_the_middle_ends_the_audio_with_a_warning(tmp_path):
     assert audio.warnings[0].startswith("damaged: ")
 
 
+def test_what_comes_before_damage_is_kept_to_a_thousand_samples(tmp_path):
+    payload = bytearray(encoded(noise(200_000), "FLAC"))
+    (tmp_path / "whole").write_bytes(payload)
+    payload[len(payload) // 2 : len(payload) // 2 + 64] = bytes(64)
+    (tmp_path / "a").write_bytes(payload)
+    kept = read_audio(str(tmp_path / "a")).waveform
+    assert 90_000 < kept.shape[1] < 110_000
+    assert np.array_equal(kept, read_audio(str(tmp_path / "whole")).waveform[:, : kept.shape[1]])
+    span = read_audio(str(tmp_path / "a"), 70_000 / RATE, 90_000 / RATE).waveform
+    assert np.array_equal(span, kept[:, 70_000:90_000])
+
+
 def test_a_span_is_the_same_samples_as_the_whole_file_has(tmp_path):
     samples = noise(RATE * 3)
     path = tmp_path / "a.flac"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pipeline.data.stage import Unit
 from pipeline.errors import IncompleteError, TooManyRejectsError
 from pipeline.storage import Folder, read_tables
 from tests.factories.clips import RATE, noise, small_corpus, tone, write_clips, write_codec
+from tests.factories.speakers import save_x_vector
 from tests.factories.stage import snapshot
 
 HERE = EncodeSettings(resources=EncodeResources(workers=0))
@@ -84,6 +86,24 @@ def test_speech_alone_has_speaker_embeddings_and_all_have_attributes(corpus):
         if is_speech:
             assert len(row["speaker_embedding"]) == SPEAKER_DIM
         assert "level_dbfs" in json.loads(row["attributes"])
+
+
+def test_a_published_speaker_encoder_is_used_by_its_weights_not_its_path(corpus, tmp_path):
+    pytest.importorskip("transformers")
+    save_x_vector(tmp_path / "a", "WavLM")
+    shutil.copytree(tmp_path / "a", tmp_path / "moved")
+    clips, codec, out = Folder.at(corpus / "clips"), str(corpus / "codec"), tmp_path / "latents"
+    for folder in ("a", "moved"):
+        settings = HERE.model_copy(update={"speaker_encoder": str(tmp_path / folder)})
+        card = encode(clips, Folder.at(out), settings, codec)
+        assert card["speaker"]["encoder"].startswith("wavlm-")
+        assert card["speaker"]["speaker_dim"] == 24
+        stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+        if folder == "a":
+            before = stamps
+    assert stamps == before
+    widths = {len(row["speaker_embedding"] or []) for row in rows_of(Folder.at(out))}
+    assert widths == {0, 24}
 
 
 def test_card_names_codec_and_silence(corpus):
