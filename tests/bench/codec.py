@@ -18,8 +18,8 @@ BATCH = 8
 SIZES = ((1, 1.0), (8, 1.0), (1, 10.0), (8, 10.0), (1, 60.0), (8, 60.0))
 """Clips in a batch, and seconds of each; smallest first."""
 FRAMES_PER_BLOCK = 4
-_FEW_S = 100.0
-"""From this much audio on, one pair is timed: Oobleck needs minutes."""
+_FEW_S = 50.0
+"""From this much audio on, one pair is timed, and no warm-up: Oobleck needs minutes."""
 
 
 @torch.inference_mode()
@@ -33,8 +33,7 @@ def rows(repeats: int) -> Iterator[Row]:
     names = (f"tiny ({sizes[0] / 1e6:.2f} M)", f"Oobleck ({sizes[1] / 1e6:.2f} M)")
     yield _streamed(oobleck, f"{names[1]}, windows", BATCH // 2, 4.0, repeats)
     for batch, duration_s in SIZES:
-        pairs = repeats if batch * duration_s < _FEW_S else 1
-        yield from _beside(codec, oobleck, names, batch, duration_s, pairs)
+        yield from _beside(codec, oobleck, names, batch, duration_s, repeats)
 
 
 def like_oobleck(codec: AudioCodec) -> OobleckCodec:
@@ -116,21 +115,25 @@ def _beside(
     def factor(seconds: float) -> str:
         return f"RTF {seconds / (batch * duration_s):.5f}"
 
+    is_long = batch * duration_s >= _FEW_S
+    pairs = 1 if is_long else repeats
     yield compare(
         f"encode, {names[0]}, {batch} x {duration_s:g} s",
         lambda: codec.encode(waveform),
         names[1],
         lambda: oobleck.network.encode(waveform),
-        repeats,
+        pairs,
         factor,
+        warms_up=not is_long,
     )
     yield compare(
         f"decode, {names[0]}, {batch} x {duration_s:g} s",
         lambda: codec.decode(latents),
         names[1],
         lambda: oobleck.network.decode(theirs),
-        repeats,
+        pairs,
         factor,
+        warms_up=not is_long,
     )
 
 

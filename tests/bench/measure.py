@@ -46,6 +46,8 @@ def compare(
     alternative: Callable[[], object],
     repeats: int,
     value: Callable[[float], str] = lambda seconds: f"{seconds * 1e3:.1f} ms",
+    *,
+    warms_up: bool = True,
 ) -> Row:
     """Time `run` and `alternative` in turn, after one warm-up of each.
 
@@ -56,9 +58,11 @@ def compare(
         alternative: The second.
         repeats: Pairs counted.
         value: Text of the first's median seconds.
+        warms_up: Whether each runs once uncounted; runs of minutes need not.
     """
-    seconds(run)
-    seconds(alternative)
+    if warms_up:
+        seconds(run)
+        seconds(alternative)
     pairs = [(seconds(run), seconds(alternative)) for _ in range(repeats)]
     ratios = [theirs / ours for ours, theirs in pairs]
     median = statistics.median(ours for ours, _ in pairs)
