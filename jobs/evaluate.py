@@ -1,7 +1,8 @@
 """Measure a bundle on held-out clips of a prepared directory, and write a report.
 
 Reads DATA/clips and DATA/descriptions (as `prepare` leaves them). Writes results.json, samples with
-spectrograms, and report.html, which opens from disk.
+spectrograms, and report.html, which opens from disk. With --codec in place of --bundle, measures a
+codec alone on DATA/clips and writes results.json.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     built = options.parser("evaluate", __doc__ or "")
-    built.add_argument("--bundle", required=True, metavar="DIR", help="what to measure")
+    measured = built.add_mutually_exclusive_group(required=True)
+    measured.add_argument("--bundle", metavar="DIR", help="what to measure")
+    measured.add_argument("--codec", metavar="DIR", help="measure a codec alone")
     built.add_argument("--data", required=True, metavar="DIR", help="output of `prepare`")
     built.add_argument("--output", required=True, metavar="DIR", help="where results go")
     parsed = built.parse_args(argv)
-    return options.run(lambda: _evaluate(parsed), parsed)
+    body = _evaluate if parsed.codec is None else _evaluate_codec
+    return options.run(lambda: body(parsed), parsed)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
@@ -44,6 +48,23 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     Folder.at(output).write_bytes("settings.yaml", save_settings(settings).encode())
     write_evaluation(evaluation, output)
     print(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+
+
+def _evaluate_codec(parsed: argparse.Namespace) -> None:
+    from model.codec.registry import codec_digest, load_codec
+    from pipeline.evaluation.codec import EvaluateCodecSettings, evaluate_codec
+    from pipeline.storage import Folder
+
+    settings = options.settings_from(EvaluateCodecSettings, parsed)
+    results = evaluate_codec(
+        load_codec(parsed.codec),
+        Folder.at(parsed.data).child("clips"),
+        settings,
+        lambda done, total: logger.info("evaluate: %d/%d clips", done, total),
+    )
+    output = Folder.at(parsed.output)
+    output.write_json("results.json", {"codec_digest": codec_digest(parsed.codec), **results})
+    print(f"wrote {parsed.output}/results.json")
 
 
 if __name__ == "__main__":

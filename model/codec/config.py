@@ -20,8 +20,8 @@ class CodecConfig:
     num_channels: int
     """Waveform channels, 1 or 2."""
     stem: Literal["convolution", "spectrum"] = "convolution"
-    """First layer: a plain convolution, or one that begins as a mel-spaced filter bank and gives
-    log powers: a small model then need not learn spectral analysis first."""
+    """First layer: a plain convolution, or a fixed mel-spaced filter bank that gives log powers: a
+    small model then need not learn spectral analysis first."""
     stem_stride: int = 1
     """Stride of the first convolution; above 1 keeps small models away from the sample rate."""
     stem_kernel: int = 7
@@ -60,11 +60,16 @@ class CodecConfig:
     """Samples between inverse-STFT frames; divides the stride of the convolutions."""
     head_window: int
     """Samples of one inverse-STFT frame: four hops overlap well."""
+    head_phase: Literal["steady", "integrated"] = "steady"
+    """Phase of a bin before its own offset: a steady tone at the bin's frequency, or at a predicted
+    frequency, summed over the frames. Only a sum lets tones between bins go on across frames."""
 
     def __post_init__(self) -> None:
         require_positive(self)
         if self.stem not in ("convolution", "spectrum"):
             raise ValueError(f"stem {self.stem!r}; use convolution or spectrum")
+        if self.head_phase not in ("steady", "integrated"):
+            raise ValueError(f"head_phase {self.head_phase!r}; use steady or integrated")
         if self.num_channels > 2:
             raise ValueError(f"num_channels is {self.num_channels}; 1 and 2 are supported")
         if len(self.channels) != len(self.strides) + 1:
@@ -131,7 +136,7 @@ CODEC_PRESETS: dict[str, CodecConfig] = {
         num_channels=1,
         stem="spectrum",
         stem_stride=80,
-        stem_kernel=400,
+        stem_kernel=640,
         strides=(2,),
         channels=(96, 192),
         dilations=(1, 3),
@@ -144,10 +149,11 @@ CODEC_PRESETS: dict[str, CodecConfig] = {
         window=32,
         latent_dim=32,
         decoder_units=2,
-        head_channels=160,
-        head_units=2,
-        head_hop=80,
-        head_window=320,
+        head_channels=256,
+        head_units=3,
+        head_hop=160,
+        head_window=640,
+        head_phase="integrated",
     ),
     "small": CodecConfig(
         sample_rate=24_000,

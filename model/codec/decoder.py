@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model.codec.config import CodecConfig
-from model.codec.istft import SpectralHead, overlap_add
+from model.codec.istft import HeadSpectrum, SpectralHead, overlap_add
 from model.codec.layers import CausalConv, CausalUnit, ChannelNorm, DecoderLayer
 
 _KERNEL = 3
@@ -28,7 +28,7 @@ class DecoderState:
     """What one request carries from piece to piece.
 
     Attributes:
-        layers: Past of every causal layer, in their order; no batch axis.
+        layers: Past of every causal layer, in their order, and of the head; no batch axis.
         overlap: Sum of waveform frames that later ones still add to, `channels samples`; the last
             row is the sum of squared windows that it is divided by.
         num_spectral_frames: Inverse-STFT frames so far.
@@ -59,28 +59,33 @@ class Decoder(nn.Module):
         )
         self.norm = ChannelNorm(config.head_channels)
         self.head = SpectralHead(
-            config.head_channels, config.num_channels, config.head_window, config.head_hop
+            config.head_channels,
+            config.num_channels,
+            config.head_window,
+            config.head_hop,
+            is_integrated=config.head_phase == "integrated",
         )
 
     def initial_state(self) -> DecoderState:
         """State of a request before its first piece."""
         overlap = self.config.head_window - self.config.head_hop
         return DecoderState(
-            layers=tuple(layer.initial_state() for layer in self._causal_layers()),
+            layers=tuple(layer.initial_state() for layer in (*self._causal_layers(), self.head)),
             overlap=self.head.window.new_zeros(self.config.num_channels + 1, overlap),
             num_spectral_frames=0,
         )
 
     def forward(
         self, latents: Float[Tensor, "batch frames latent_dim"]
-    ) -> Float[Tensor, "batch channels samples"]:
-        """A whole waveform at once, for training."""
-        frames, _ = self._frames(latents, [None] * len(self._causal_layers()))
+    ) -> tuple[Float[Tensor, "batch channels samples"], HeadSpectrum]:
+        """A whole waveform at once, and the spectra it was made of, for training."""
+        predicted, _ = self._predict(latents, [None] * len(self._causal_layers()))
+        frames, _ = self.head.frames(predicted)
         start = self.initial_state().overlap
         summed, tail = self._overlap_add(frames, start.expand(latents.shape[0], -1, -1))
         samples = _normalised(torch.cat([summed, tail], dim=-1))
         trim = self._trim
-        return samples[..., trim : samples.shape[-1] - trim]
+        return samples[..., trim : samples.shape[-1] - trim], predicted
 
     def stream(
         self,
@@ -93,7 +98,9 @@ class Decoder(nn.Module):
         if latents.shape[1]:
             counts = [state.num_spectral_frames for state in states]
             num_before = torch.tensor(counts, device=latents.device)
-            frames, past = self._frames(latents, past, num_before)
+            predicted, following_layers = self._predict(latents, past[:-1])
+            frames, turned = self.head.frames(predicted, num_before, past[-1])
+            past = [*following_layers, turned]
         else:
             # Convolutions refuse inputs without steps; a piece may only flush what is held back.
             shape = (latents.shape[0], self.config.num_channels, 0, self.config.head_window)
@@ -127,15 +134,12 @@ class Decoder(nn.Module):
     def _causal_layers(self) -> list[Any]:
         return [*self.layers, *self.units, self.smooth, *self.head_units]
 
-    def _frames(
-        self,
-        latents: Tensor,
-        states: Sequence[Tensor | None],
-        num_before: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "batch channels seq window"], list[Tensor]]:
+    def _predict(
+        self, latents: Tensor, states: Sequence[Tensor | None]
+    ) -> tuple[HeadSpectrum, list[Tensor]]:
         past, following = iter(states), []
         steps = rearrange(
-            self.spread(latents), "b f (p d) -> b (f p) d", p=self.config.patch_frames
+            self.spread(latents).float(), "b f (p d) -> b (f p) d", p=self.config.patch_frames
         )
         for layer in self.layers:
             steps, state = layer(steps, next(past))
@@ -150,7 +154,7 @@ class Decoder(nn.Module):
             features, state = unit(features, next(past))
             following.append(state)
         features = rearrange(self.norm(features), "batch hidden seq -> batch seq hidden")
-        return self.head(features, num_before), following
+        return self.head.predict(features), following
 
     def _overlap_add(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
         envelope = self.head.window.square().expand(frames.shape[0], 1, frames.shape[2], -1)

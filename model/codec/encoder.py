@@ -47,11 +47,13 @@ class Stage(nn.Module):
 
 
 class SpectralStem(nn.Module):
-    """Log powers of a bank of filters that begins mel-spaced and is then trained.
+    """Log powers of a bank of mel-spaced filters, which is not trained.
 
     Each filter is a pair in quadrature, so that its power does not depend on phase. Log powers are
-    centred: between silence and full scale they run from -3 to about 3. A departure from the
-    paper's plain convolution, for codecs trained in minutes.
+    centred: between silence and full scale they run from -3 to about 3. The logarithm of quiet
+    bands gives filters a gradient ten times that of everything else: trained, they turn to noise
+    within hundreds of steps, and latents carry loudness alone. A departure from the paper's plain
+    convolution, for codecs trained in minutes.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -70,12 +72,14 @@ class SpectralStem(nn.Module):
         with torch.no_grad():
             self.filters.conv.weight.copy_(_quadrature_bank(config))
             nn.init.zeros_(cast("Tensor", self.filters.conv.bias))
+        self.requires_grad_(False)
 
     def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> Tensor:
-        """Features `batch hidden seq` at the rate of the stem."""
-        real, imaginary = self.filters(waveform).chunk(2, dim=1)
-        power = real.square() + imaginary.square()
-        return _LOG_SCALE * torch.log1p(power / _FLOOR**2) - _LOG_CENTRE
+        """Features `batch hidden seq` at the rate of the stem; float32 under autocast too."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            real, imaginary = self.filters(waveform.float()).chunk(2, dim=1)
+            power = real.square() + imaginary.square()
+            return _LOG_SCALE * torch.log1p(power / _FLOOR**2) - _LOG_CENTRE
 
 
 class Encoder(nn.Module):
@@ -124,13 +128,14 @@ class Encoder(nn.Module):
         features = silence_after(self.stem(waveform), lengths)
         for stage in self.stages:
             features, lengths = stage(features, lengths)
-        steps = self.project(rearrange(features, "batch hidden seq -> batch seq hidden"))
+        steps = self.project(rearrange(features, "batch hidden seq -> batch seq hidden")).float()
         valid = None
         if lengths is not None:
             valid = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
         for layer in self.layers:
             steps = layer(steps, valid)
-        mean, log_std = self.posterior(self.norm(self._aggregate(steps))).chunk(2, dim=-1)
+        posterior = self.posterior(self.norm(self._aggregate(steps))).float()
+        mean, log_std = posterior.chunk(2, dim=-1)
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     def _aggregate(
@@ -138,7 +143,7 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "batch frames hidden"]:
         batch = steps.shape[0]
         patches = rearrange(steps, "b (f p) d -> (b f) p d", p=self.config.patch_frames)
-        cls = self.cls(rearrange(patches, "b p d -> b 1 (p d)"))
+        cls = self.cls(rearrange(patches, "b p d -> b 1 (p d)")).float()
         tokens = torch.cat([patches, cls], dim=1)
         for layer in self.aggregator:
             tokens = layer(tokens)

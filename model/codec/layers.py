@@ -24,7 +24,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, features: Float[Tensor, "batch hidden seq"]) -> Tensor:
         """Scale every step to unit mean square."""
-        power = features.square().mean(dim=1, keepdim=True)
+        power = features.float().square().mean(dim=1, keepdim=True)
         return features * torch.rsqrt(power + self.eps) * self.weight
 
 

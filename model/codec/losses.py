@@ -7,12 +7,14 @@ half: a codec that only pleases left and right may lose the width of the image u
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from model.codec.istft import HeadSpectrum, SpectralHead
 from model.codec.mel import mel_filters
 from model.codec.protocol import Posterior
 from model.codec.vae import VAECodec
@@ -43,7 +45,15 @@ class CodecLossConfig:
     num_mels: int = 80
     """Mel bands."""
     floor: float = 1e-3
-    """Magnitude below which logarithms do not look, relative to full scale: -60 dB."""
+    """Magnitude below which logarithms do not look, relative to full scale: -60 dB. A lower one
+    lets quiet bins next to loud ones rule the gradient."""
+    head_floor: float = 2e-5
+    """The same for `head_magnitude`, whose gradient the quietest bin cannot inflate."""
+    head_magnitude: float = 1.0
+    """Weight of the L1 distance of the spectral head's log magnitudes from those of the target at
+    its own frames: a gradient that no phase disturbs. Only in training."""
+    head_drift: float = 1.0
+    """Weight of the distance of its predicted frequencies from measured ones, where there are."""
     kl: float = 1e-2
     """Weight of the KL divergence to a standard Gaussian, mean over latents."""
 
@@ -52,11 +62,20 @@ class CodecLossConfig:
             raise ValueError(f"window_lengths {self.window_lengths}: give at least one, each >= 16")
         if any(length % 4 for length in (*self.window_lengths, self.mel_window)):
             raise ValueError("window lengths must be multiples of 4, the hop is a quarter")
-        for name in ("log_magnitude", "linear_magnitude", "phase", "mel", "kl"):
+        for name in (
+            "log_magnitude",
+            "linear_magnitude",
+            "phase",
+            "mel",
+            "kl",
+            "head_magnitude",
+            "head_drift",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 < self.floor < 1:
-            raise ValueError(f"floor {self.floor} is outside (0, 1)")
+        for name in ("floor", "head_floor"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is outside (0, 1)")
         if not 0 < self.phase_exponent <= 1:
             raise ValueError(f"phase_exponent {self.phase_exponent} is outside (0, 1]")
         if self.num_mels <= 0:
@@ -80,19 +99,23 @@ class CodecObjective(nn.Module):
         self,
         waveform: Float[Tensor, "batch channels samples"],
         noise: Float[Tensor, "2 batch frames latent_dim"],
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Losses of reconstructing `waveform`, a whole number of frames.
+    ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "batch channels samples"]]:
+        """Losses of reconstructing `waveform`, a whole number of frames, and the reconstruction.
 
         Args:
             waveform: What is encoded and compared with.
             noise: Standard Gaussian: the posterior's draw, then the regularising noise.
         """
         posterior = Posterior(*self.codec.encoder(waveform))
-        latents = posterior.mean + posterior.log_std.exp() * noise[0]
+        latents = posterior.mean + posterior.log_std.float().exp() * noise[0]
         latents = regularised(latents, noise[1], self.latent_noise)
-        output = self.codec.decoder(latents)
+        output, predicted = self.codec.decoder(latents)
         rate = self.codec.timebase.sample_rate
-        return codec_losses(output, waveform, posterior, self.config, rate)
+        with torch.autocast(waveform.device.type, enabled=False):
+            losses = codec_losses(output, waveform, posterior, self.config, rate)
+            direct = head_distances(self.codec.decoder.head, predicted, waveform, self.config)
+            weighted = [getattr(self.config, name) * term for name, term in direct.items()]
+            return losses | direct | {"total": sum(weighted, losses["total"])}, output
 
 
 def codec_losses(
@@ -138,35 +161,84 @@ def spectral_distances(
     sample_rate: int,
 ) -> dict[str, Tensor]:
     """Log-magnitude, magnitude, phase and mel terms of one view, mean over resolutions."""
-    joined = torch.cat([output, target]).float()
+    with torch.no_grad():
+        wanted = _spectra(target, config)
     names = ("log_magnitude", "linear_magnitude", "phase")
-    sums = dict.fromkeys(names, joined.new_zeros(()))
-    magnitude = None
-    for length in sorted(config.window_lengths, key=lambda length: length == config.mel_window):
-        spectrum = stft(joined, length)
-        magnitude = spectrum.abs().clamp(min=config.floor)
-        for name, distance in zip(names, _distances(spectrum, magnitude, config), strict=True):
+    sums = dict.fromkeys(names, output.new_zeros((), dtype=torch.float32))
+    mel = sums["phase"]
+    for length, (spectrum, magnitude) in _spectra(output, config).items():
+        if length == config.mel_window:
+            mine, theirs = (
+                log_mel(part, config, sample_rate) for part in (magnitude, wanted[length][1])
+            )
+            mel = (mine - theirs).abs().mean()
+        if length not in config.window_lengths:
+            continue
+        distances = _distances(spectrum, magnitude, *wanted[length], config)
+        for name, distance in zip(names, distances, strict=True):
             sums[name] = sums[name] + distance / len(config.window_lengths)
-    if magnitude is None or config.mel_window not in config.window_lengths:
-        magnitude = stft(joined, config.mel_window).abs()
-    mel_mine, mel_theirs = log_mel(magnitude, config, sample_rate).chunk(2)
-    return {**sums, "mel": (mel_mine - mel_theirs).abs().mean()}
+    return {**sums, "mel": mel}
+
+
+def _spectra(
+    waveform: Float[Tensor, "batch samples"], config: CodecLossConfig
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Spectrum, and magnitude above the floor, of every window length that is compared."""
+    spectra = {}
+    for length in dict.fromkeys((*config.window_lengths, config.mel_window)):
+        spectrum = stft(waveform.float(), length)
+        spectra[length] = (spectrum, spectrum.abs().clamp(min=config.floor))
+    return spectra
 
 
 def _distances(
-    spectrum: Tensor, magnitude: Tensor, config: CodecLossConfig
+    spectrum: Tensor,
+    magnitude: Tensor,
+    target_spectrum: Tensor,
+    target_magnitude: Tensor,
+    config: CodecLossConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-magnitude, magnitude and phase distance of a batch whose second half is the target."""
-    mine, theirs = magnitude.chunk(2)
-    loudness = theirs.mean(dim=(1, 2), keepdim=True).clamp(min=_QUIETEST)
-    log_mine, log_theirs = magnitude.log().chunk(2)
-    squeezed = torch.view_as_real(spectrum) * magnitude.pow(config.phase_exponent - 1)[..., None]
-    phase_mine, phase_theirs = squeezed.chunk(2)
+    """Log-magnitude, magnitude and phase distance at one window length."""
+    loudness = target_magnitude.mean(dim=(1, 2), keepdim=True).clamp(min=_QUIETEST)
+    if config.phase:
+        mine, theirs = (
+            torch.view_as_real(complex_) * size.pow(config.phase_exponent - 1)[..., None]
+            for complex_, size in ((spectrum, magnitude), (target_spectrum, target_magnitude))
+        )
+        phase = (mine - theirs).abs().mean()
+    else:
+        phase = magnitude.new_zeros(())
     return (
-        (log_mine - log_theirs).abs().mean(),
-        ((mine - theirs).abs() / loudness).mean(),
-        (phase_mine - phase_theirs).abs().mean(),
+        (magnitude.log() - target_magnitude.log()).abs().mean(),
+        ((magnitude - target_magnitude).abs() / loudness).mean(),
+        phase,
     )
+
+
+def head_distances(
+    head: SpectralHead,
+    predicted: HeadSpectrum,
+    target: Float[Tensor, "batch channels samples"],
+    config: CodecLossConfig,
+) -> dict[str, Float[Tensor, ""]]:
+    """Distances of what the spectral head predicts from the spectra of the target.
+
+    Source:
+        Supervising magnitude and phase spectra apart: APNet, arXiv:2305.07952, section III-C.
+    """
+    spectrum = head.analyse(target)
+    floor = config.head_floor * float(head.window.square().sum().sqrt())
+    size = spectrum.abs().clamp(min=floor)
+    # What the target has below the floor may lie anywhere below it; what it has above pulls always.
+    allowed = predicted.log_magnitude.clamp(min=math.log(floor))
+    mine = torch.where(size > floor, predicted.log_magnitude, allowed)
+    terms = {"head_magnitude": (mine - size.log()).abs().mean()}
+    if predicted.drift is not None:
+        # Loud bins have a frequency; 1 - cos is blind to whole turns.
+        weight = (size[..., 1:, :] * size[..., :-1, :]).pow(0.25)
+        missed = 1 - (predicted.drift[..., 1:, :] - head.drift_of(spectrum)).cos()
+        terms["head_drift"] = (weight * missed).mean() / weight.mean()
+    return terms
 
 
 def kl_divergence(posterior: Posterior) -> Float[Tensor, ""]:

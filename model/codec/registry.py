@@ -38,6 +38,9 @@ SELF_CHECK = "self_check"
 SCHEMA_VERSION = 1
 """Raised when the meaning of `codec.json` changes; other versions are refused."""
 
+SHIPPED: dict[str, tuple[Path, str]] = {}
+"""Codecs that come with the package, by name: folder, and the digest it must have."""
+
 _ARCHITECTURES: dict[str, Callable[[dict[str, Any], int], AudioCodec]] = {
     VAECodec.name: VAECodec.from_config,
     OobleckCodec.name: OobleckCodec.from_config,
@@ -112,12 +115,15 @@ def save_codec(codec: AudioCodec, folder: str | Path) -> None:
 def load_codec(folder: str | Path) -> AudioCodec:
     """A saved codec in eval mode.
 
+    Args:
+        folder: Where it lies, or the name of a shipped one.
+
     Raises:
         FileNotFoundError: If the folder holds no codec.
         ValueError: If the files disagree, are damaged, of another schema version, or mean something
             else to this version of the code.
     """
-    card, weights = _read(Path(folder))
+    card, weights = _read(folder)
     codec = _assembled(card["config"], weights, str(folder))
     if SELF_CHECK in card:
         verify_self_check(codec, card[SELF_CHECK], str(folder))
@@ -135,7 +141,17 @@ def codec_digest(folder: str | Path) -> str:
         FileNotFoundError: If the folder holds no codec.
         ValueError: If the files disagree.
     """
-    card, _ = _read(Path(folder))
+    card, _ = _read(folder)
+    return _digest(card)
+
+
+def codec_folder(name: str | Path) -> Path:
+    """Folder of a codec: that of a shipped one, or the path as it is."""
+    shipped = SHIPPED.get(str(name))
+    return Path(name) if shipped is None else shipped[0]
+
+
+def _digest(card: dict[str, Any]) -> str:
     named = {name: value for name, value in card.items() if name != SELF_CHECK}
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -150,11 +166,23 @@ def _assembled(config: dict[str, Any], weights: bytes, where: str) -> AudioCodec
     return codec
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
+def _read(name: str | Path) -> tuple[dict[str, Any], bytes]:
+    card, weights = _read_folder(codec_folder(name))
+    shipped = SHIPPED.get(str(name))
+    if shipped is not None and _digest(card) != shipped[1]:
+        raise ValueError(
+            f"codec {name} has digest {_digest(card)}, not the {shipped[1]} it was shipped with; "
+            "install the package again"
+        )
+    return card, weights
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
     for name in (CODEC_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no codec: {name} is missing; train one with train-codec"
+                f"{folder} holds no codec: {name} is missing; train one with train-codec, or use "
+                f"a shipped one: {', '.join(SHIPPED)}"
             )
     try:
         card = json.loads((folder / CODEC_FILE).read_bytes())

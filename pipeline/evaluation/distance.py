@@ -12,6 +12,8 @@ REFERENCE_LEVEL_DBFS = -20.0
 """Clips are brought to this RMS level before a spectral distance, so that loudness drops out."""
 NUM_MEL_BANDS = 80
 LOG_FLOOR = 1e-5
+BANDWIDTH_DB = -60.0
+"""A band this far below the loudest one is outside the bandwidth."""
 STFT_SIZES = (2048, 1024, 512, 256, 128)
 
 
@@ -88,6 +90,39 @@ def si_sdr_db(estimate: Tensor, reference: Tensor) -> float:
     target = (ours.dot(theirs) / energy) * theirs
     noise = ours - target
     return float(10 * torch.log10(target.dot(target) / noise.dot(noise).clamp_min(1e-20)))
+
+
+def bandwidth_hz(waveform: Tensor, sample_rate: int) -> float:
+    """Highest frequency that still stands out, Hz: within 60 dB of the loudest band.
+
+    Read from the average power of 1024-sample spectra, so that single clicks do not count.
+
+    Args:
+        waveform: `channels samples`.
+        sample_rate: Hz.
+    """
+    size = 1024
+    padded = torch.nn.functional.pad(waveform.float(), (0, max(0, size - waveform.shape[-1])))
+    # Not centred: mirrored edges have a kink that is heard at all frequencies.
+    spectrum = torch.stft(
+        padded, size, window=torch.hann_window(size), center=False, return_complex=True
+    )
+    power = spectrum.abs().square().mean(dim=(0, 2))
+    heard = torch.nonzero(power >= power.max() * 10 ** (BANDWIDTH_DB / 10))
+    return float(heard.max()) * sample_rate / size
+
+
+def width_db(waveform: Tensor) -> float:
+    """Level of the side over that of the mid of a stereo waveform, dB; lower is narrower.
+
+    Raises:
+        ValueError: If the waveform is not stereo.
+    """
+    if waveform.shape[0] != 2:
+        raise ValueError(f"width of {waveform.shape[0]} channels; it is defined for 2")
+    left, right = waveform.double()
+    mid, side = ((left + right) / 2).square().sum(), ((left - right) / 2).square().sum()
+    return float(10 * torch.log10((side + 1e-12) / (mid + 1e-12)))
 
 
 def _log_stft(waveform: Tensor, size: int) -> Tensor:

@@ -27,7 +27,7 @@ def save_checkpoint(
     folder: Folder,
     step: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     state: Mapping[str, Any],
 ) -> None:
     """Write one checkpoint.
@@ -36,19 +36,13 @@ def save_checkpoint(
         folder: Where checkpoints lie.
         step: Steps taken.
         tensors: State dicts by file stem.
-        optimizer: Its moments go into a file of tensors, its hyper-parameters into the JSON.
+        optimizers: By file stem; moments go into files of tensors, hyper-parameters into the JSON.
         state: More plain values to get back.
     """
     target = folder.child(f"{_PREFIX}{step:08d}")
-    moments = optimizer.state_dict()
-    flat = {
-        f"{index}.{name}": value
-        for index, values in moments["state"].items()
-        for name, value in values.items()
-    }
+    moments = {stem: _flat(optimizer) for stem, optimizer in optimizers.items()}
     payloads = {
-        f"{stem}.safetensors": _bytes(values)
-        for stem, values in {**tensors, "optimizer": flat}.items()
+        f"{stem}.safetensors": _bytes(values) for stem, values in {**tensors, **moments}.items()
     }
     for name, payload in payloads.items():
         target.write_bytes(name, payload)
@@ -57,7 +51,10 @@ def save_checkpoint(
         {
             "step": step,
             "files": {name: sha256(payload) for name, payload in payloads.items()},
-            "param_groups": moments["param_groups"],
+            "param_groups": {
+                stem: optimizer.state_dict()["param_groups"]
+                for stem, optimizer in optimizers.items()
+            },
             "state": dict(state),
         },
     )
@@ -72,9 +69,9 @@ def checkpoint_steps(folder: Folder) -> list[int]:
 def load_checkpoint(
     folder: Folder,
     step: int,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by file stem and the plain values of one checkpoint; restores the optimizer.
+    """Tensors by file stem and the plain values of one checkpoint; restores the optimizers.
 
     Raises:
         IncompleteError: If a file is missing or differs from its digest.
@@ -90,11 +87,13 @@ def load_checkpoint(
                 "the checkpoint before it"
             )
         tensors[name.removesuffix(".safetensors")] = load(payload)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.pop("optimizer").items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": card["param_groups"]})
+    for stem, optimizer in optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.pop(stem).items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = value
+        groups = card["param_groups"][stem]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return tensors, card["state"]
 
 
@@ -104,6 +103,14 @@ def prune_checkpoints(folder: Folder, kept: int) -> None:
         name = f"{_PREFIX}{step:08d}"
         folder.delete(f"{name}/{_STATE}")
         folder.filesystem.delete_dir(folder.join(name))
+
+
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
 
 
 def _bytes(values: Mapping[str, Tensor]) -> bytes:

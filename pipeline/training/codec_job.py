@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from model.codec.registry import codec_digest
 from pipeline.errors import SettingsError
 from pipeline.settings import digest_of, save_settings
 from pipeline.storage import COMPLETE, Folder
@@ -60,6 +61,8 @@ def train_codec(
         "settings": digest_of(settings.model_dump(mode="json", exclude=_OPERATIONAL)),
         "clips": clips.read_bytes(COMPLETE).decode().strip(),
     }
+    if settings.init_from is not None:
+        identity["init_from"] = codec_digest(settings.init_from)
     _claim(output, identity)
     if output.exists(METRICS):
         logger.info("%s is finished; nothing to do", output.uri)

@@ -8,6 +8,7 @@ checkpoint and ends in the same weights as a run that was never interrupted.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.codec.losses import CodecObjective
-from model.codec.registry import build_codec, codec_files
+from model.codec.registry import build_codec, codec_files, load_codec
 from model.codec.vae import VAECodec
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
 from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
+from pipeline.training.codec_adversary import Adversary
 from pipeline.training.codec_checkpoint import (
     checkpoint_steps,
     load_checkpoint,
@@ -136,9 +138,8 @@ class CodecTraining:
     ) -> None:
         self.settings, self.worker = settings, worker
         self.checkpoints = output.child(CHECKPOINTS)
-        config = settings.codec_config()
-        self.codec = _trainable(build_codec(config, settings.seed)).to(worker.device).train()
-        self.average = _trainable(build_codec(config, settings.seed)).to(worker.device)
+        self.codec = first_codec(settings).to(worker.device).train()
+        self.average = first_codec(settings).to(worker.device)
         groups = parameter_groups(self.codec, settings.optim)
         self.optimizer = adamw(groups, settings.optim)
         objective = CodecObjective(self.codec, settings.loss, settings.latent_noise)
@@ -146,12 +147,17 @@ class CodecTraining:
         if worker.world_size > 1:
             devices = [worker.device] if worker.device.startswith("cuda") else None
             self.objective = DistributedDataParallel(objective, device_ids=devices)
+        self.adversary: Adversary | None = None
+        if settings.adversarial.start_step is not None:
+            is_parallel = worker.world_size > 1
+            channels = self.codec.num_channels
+            self.adversary = Adversary(settings, channels, worker.device, is_parallel)
         self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
         self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
         self.step = 0
         self.curve: list[dict[str, float]] = []
         self.steps_per_s = 0.0
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, list[float]] = {}
         self._clock = (0, time.perf_counter())
 
     def resume(self) -> None:
@@ -159,8 +165,10 @@ class CodecTraining:
         found = checkpoint_steps(self.checkpoints)
         if not found:
             return
-        tensors, state = load_checkpoint(self.checkpoints, found[-1], self.optimizer)
+        tensors, state = load_checkpoint(self.checkpoints, found[-1], self._optimizers())
         self.codec.load_state_dict(tensors["model"])
+        if self.adversary is not None:
+            self.adversary.load(tensors["discriminators"])
         self.average.load_state_dict(tensors["average"])
         self.step, self.curve, self._sums = found[-1], state["curve"], state["sums"]
         self._clock = (self.step, time.perf_counter())
@@ -194,33 +202,57 @@ class CodecTraining:
         return waveform, torch.from_numpy(np.stack(noise, axis=1))
 
     def _update(self, waveform: Tensor, noise: Tensor) -> None:
-        optim = self.settings.optim
+        optim, device = self.settings.optim, self.worker.device
         set_rates(self.optimizer.param_groups, self.step, optim)
-        device = self.worker.device
-        losses = self.objective(waveform.to(device), noise.to(device))
+        real = waveform.to(device)
+        with self._autocast():
+            losses, fake = self.objective(real, noise.to(device))
+        measured: dict[str, float] = {}
+        if self.adversary is not None and self.settings.adversarial.is_due(self.step):
+            with self._autocast():
+                told = self.adversary.differentiate(real, fake)
+            measured |= self._finite(told)
+            self.adversary.update(self.step)
+            with self._autocast():
+                asked = self.adversary.terms(real, fake)
+            losses = losses | asked | {"total": losses["total"] + asked["total"]}
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         limit = optim.clip_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(self.codec.parameters(), limit)
-        names = [*losses, "gradient_norm"]
-        values = self.worker.mean(torch.stack([*losses.values(), norm]).detach())
-        if not bool(values.isfinite().all()):
-            bad = ", ".join(n for n, v in zip(names, values.tolist(), strict=True) if v - v != 0)
-            raise NonFiniteError(
-                f"step {self.step + 1}: {bad} not finite on some worker; the weights are untouched "
-                "since the last checkpoint, try a lower optim.learning_rate"
-            )
+        measured |= self._finite({**losses, "gradient_norm": norm})
         self.optimizer.step()
         decay = average_decay(self.step, optim)
         update_average(list(self.average.parameters()), list(self.codec.parameters()), decay)
         self.step += 1
-        for name, value in zip(names, values.tolist(), strict=True):
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._sums["count"] = self._sums.get("count", 0.0) + 1
+        for name, value in measured.items():
+            total, count = self._sums.get(name, [0.0, 0.0])
+            self._sums[name] = [total + value, count + 1]
+
+    def _autocast(self) -> torch.autocast:
+        is_half = self.settings.precision == "bfloat16"
+        kind = torch.device(self.worker.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=is_half)
+
+    def _finite(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Means over all workers, the same on each; raises on each if one is not finite."""
+        means = self.worker.mean(torch.stack(list(values.values())).detach().float()).tolist()
+        named = dict(zip(values, means, strict=True))
+        if bad := ", ".join(name for name, value in named.items() if not math.isfinite(value)):
+            raise NonFiniteError(
+                f"step {self.step + 1}: {bad} not finite on some worker; the weights are untouched "
+                "since the last checkpoint, try a lower optim.learning_rate"
+            )
+        return named
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        found: dict[str, torch.optim.Optimizer] = {"optimizer": self.optimizer}
+        if self.adversary is not None:
+            found["discriminator_optimizer"] = self.adversary.optimizer
+        return found
 
     def _point(self) -> dict[str, float]:
-        count = self._sums.pop("count")
-        point = {name: value / count for name, value in self._sums.items()}
+        point = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums = {}
         begin, since = self._clock
         self._clock = (self.step, time.perf_counter())
@@ -231,8 +263,10 @@ class CodecTraining:
     def _save(self) -> None:
         if self.worker.rank == 0:
             tensors = {"model": self.codec.state_dict(), "average": self.average.state_dict()}
+            if self.adversary is not None:
+                tensors["discriminators"] = self.adversary.discriminators.state_dict()
             state = {"curve": self.curve, "sums": self._sums}
-            save_checkpoint(self.checkpoints, self.step, tensors, self.optimizer, state)
+            save_checkpoint(self.checkpoints, self.step, tensors, self._optimizers(), state)
             prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
         self.worker.wait()
 
@@ -298,6 +332,27 @@ def _write_artefacts(
         for path in sorted(folder.iterdir()):
             output.child(RECONSTRUCTIONS).write_bytes(path.name, path.read_bytes())
             tracker.log_file(path, RECONSTRUCTIONS)
+
+
+def first_codec(settings: TrainCodecSettings) -> VAECodec:
+    """The codec as a run begins: drawn from the seed, or the weights of `init_from`.
+
+    Raises:
+        FileNotFoundError: If `init_from` holds no codec.
+        ValueError: If it has another configuration than the recipe, or cannot be trained here.
+    """
+    config = settings.codec_config()
+    if settings.init_from is None:
+        return _trainable(build_codec(config, settings.seed))
+    codec = _trainable(load_codec(settings.init_from))
+    found = codec.config_dict()
+    if differing := [name for name in config if config[name] != found.get(name)]:
+        raise ValueError(
+            f"init_from {settings.init_from} has another "
+            + ", ".join(f"{name} ({found.get(name)}, not {config[name]})" for name in differing)
+            + "; give its preset and codec fields"
+        )
+    return codec
 
 
 def _trainable(codec: Any) -> VAECodec:

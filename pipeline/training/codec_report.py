@@ -18,6 +18,8 @@ from pipeline.training.codec_data import CropSource
 _STEP = 0
 _BATCH = 8
 _DRAWS = 4
+_NOT_DRAWN = ("step", "gradient_norm", "discriminator_gradient_norm", "adversarial")
+"""Steps, gradients, and the hinge term of the codec, which has no logarithm below zero."""
 
 
 def validation_losses(
@@ -65,8 +67,12 @@ def _distinct(source: CropSource, count: int, seed: int) -> list[NDArray[np.floa
 
 def write_curves(path: Path, curve: Sequence[dict[str, float]]) -> None:
     """The terms of the loss over the steps, as a PNG."""
-    names = [name for name in curve[0] if name not in ("step", "gradient_norm")]
-    lines = {name: [(point["step"], point[name]) for point in curve] for name in names}
+    names = dict.fromkeys(name for point in curve for name in point)
+    lines = {
+        name: [(point["step"], point[name]) for point in curve if name in point]
+        for name in names
+        if name not in _NOT_DRAWN
+    }
     save_curves(path, lines, "codec training", is_log=True)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from model.codec.adversarial import AdversarialConfig
 from model.codec.config import codec_config_from_dict
+from model.codec.discriminator import DiscriminatorConfig, discriminator_config
 from model.codec.losses import CodecLossConfig
 from model.codec.registry import codec_preset
 from model.optim import OptimConfig
@@ -66,6 +68,14 @@ class TrainCodecSettings(Settings):
     """Fields of the codec configuration that differ from the preset."""
     loss: CodecLossConfig = Field(default_factory=CodecLossConfig)
     """Terms of the loss."""
+    adversarial: AdversarialConfig = Field(default_factory=AdversarialConfig)
+    """When discriminators join, and what they weigh; by default never."""
+    discriminator: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the discriminators' configuration that differ from the preset's."""
+    init_from: str | None = None
+    """Folder of a codec whose weights the run begins with; its configuration must be this one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of layers; spectra, losses, weights and their averages stay float32 in either case."""
     latent_noise: float = Field(default=0.05, ge=0, le=1)
     """Noise added to latents in training, relative to their spread."""
     optim: CodecOptimConfig = Field(default_factory=CodecOptimConfig)
@@ -99,7 +109,16 @@ class TrainCodecSettings(Settings):
                 f"{self.resources.workers} workers; change either"
             )
         self.codec_config()
+        self.discriminator_config()
         return self
+
+    def discriminator_config(self) -> DiscriminatorConfig:
+        """Shapes of the discriminators: those of the preset with their changes.
+
+        Raises:
+            ValueError: On an unknown field or a value out of range.
+        """
+        return discriminator_config(self.preset, self.discriminator)
 
     def codec_config(self) -> dict[str, Any]:
         """Configuration of the codec: the preset with its changes.

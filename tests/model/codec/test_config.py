@@ -37,6 +37,7 @@ def test_preset_rates_are_those_of_the_models_they_serve() -> None:
         ({"head_window": 15}, "head_window 15"),
         ({"latent_dim": 0}, "latent_dim is 0"),
         ({"stem": "fourier"}, "fourier"),
+        ({"head_phase": "wild"}, "wild"),
         ({"colour": 1}, "colour"),
     ],
 )

@@ -7,10 +7,12 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
+from model.codec.istft import HeadSpectrum
 from model.codec.losses import (
     CodecLossConfig,
     CodecObjective,
     codec_losses,
+    head_distances,
     kl_divergence,
     regularised,
     spectral_distances,
@@ -19,7 +21,9 @@ from model.codec.losses import (
 from model.codec.protocol import Posterior
 from tests.factories.codec import small_codec
 
-CONFIG = CodecLossConfig(window_lengths=(64, 32), mel_window=128, num_mels=10, floor=1e-6)
+CONFIG = CodecLossConfig(
+    window_lengths=(64, 32), mel_window=128, num_mels=10, floor=1e-6, head_floor=1e-6
+)
 
 
 def posterior() -> Posterior:
@@ -87,6 +91,36 @@ def test_stereo_is_heard_as_mid_side_left_and_right() -> None:
     assert narrowed["mel"] > 2 * swapped["mel"]
 
 
+def test_the_head_is_taught_magnitude_and_frequency_apart() -> None:
+    head = small_codec(head_phase="integrated").decoder.head
+    target = torch.randn(2, 1, 400)
+    spectrum = head.analyse(target)
+    log_magnitude, phase = spectrum.abs().log(), torch.zeros(spectrum.shape)
+    drift = torch.nn.functional.pad(head.drift_of(spectrum), (0, 0, 1, 0)) + 4 * torch.pi
+    perfect = HeadSpectrum(log_magnitude, phase, drift)
+    found = head_distances(head, perfect, target, CONFIG)
+    assert float(found["head_magnitude"]) < 1e-5
+    assert float(found["head_drift"]) < 1e-5  # whole turns are none
+    wrong = HeadSpectrum(log_magnitude - 0.5, phase, drift + torch.pi)
+    found = head_distances(head, wrong, target, CONFIG)
+    assert float(found["head_magnitude"]) == pytest.approx(0.5, rel=1e-4)
+    assert float(found["head_drift"]) == pytest.approx(2.0, rel=1e-4)
+    steady = head_distances(head, HeadSpectrum(log_magnitude, phase, None), target, CONFIG)
+    assert steady.keys() == {"head_magnitude"}
+
+
+def test_a_magnitude_below_the_floor_is_pulled_up_only_where_the_target_is_loud() -> None:
+    head = small_codec().decoder.head
+    target = torch.zeros(1, 1, 400)
+    target[..., 200:] = torch.randn(200)
+    log_magnitude = torch.full(head.analyse(target).shape, -30.0, requires_grad=True)
+    predicted = HeadSpectrum(log_magnitude, torch.zeros_like(log_magnitude), None)
+    head_distances(head, predicted, target, CONFIG)["head_magnitude"].backward()
+    assert log_magnitude.grad is not None
+    assert not log_magnitude.grad[:, :, :15].any()
+    assert bool((log_magnitude.grad[:, :, -10:] < 0).all())
+
+
 def test_silence_has_finite_losses_and_gradients() -> None:
     output = torch.zeros(1, 1, 400, requires_grad=True)
     losses = codec_losses(output, torch.zeros(1, 1, 400), posterior(), CONFIG, 4000)
@@ -134,6 +168,8 @@ def test_latent_noise_scales_with_the_spread_of_each_dimension() -> None:
         {"phase_exponent": 0.0},
         {"num_mels": 0},
         {"floor": 0.0},
+        {"head_floor": 1.0},
+        {"head_drift": -1.0},
     ],
 )
 def test_wrong_loss_settings_are_refused(values: dict) -> None:
@@ -150,7 +186,7 @@ def test_one_clip_is_learnt() -> None:
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
     totals = []
     for _ in range(60):
-        losses = objective(clip, torch.zeros(2, 1, 10, 4))
+        losses, _ = objective(clip, torch.zeros(2, 1, 10, 4))
         optimizer.zero_grad()
         losses["total"].backward()
         optimizer.step()

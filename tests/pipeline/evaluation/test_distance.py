@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from pipeline.evaluation.distance import at_level, log_mel_l1, si_sdr_db, stft_distance
+from pipeline.evaluation.distance import (
+    at_level,
+    bandwidth_hz,
+    log_mel_l1,
+    si_sdr_db,
+    stft_distance,
+    width_db,
+)
 
 RATE = 16_000
 
@@ -54,3 +61,22 @@ def test_a_silent_reference_has_no_si_sdr() -> None:
 def test_too_short_for_any_window_is_refused() -> None:
     with pytest.raises(ValueError, match="fewer than the smallest window"):
         stft_distance(torch.zeros(1, 100), torch.zeros(1, 100))
+
+
+def test_bandwidth_is_the_highest_frequency_that_stands_out() -> None:
+    rate = 16_000
+    noise = torch.randn(1, 4 * rate)
+    spectrum = torch.fft.rfft(noise)
+    spectrum[:, 3000 * 4 :] = 0
+    low = torch.fft.irfft(spectrum)
+    # a bin of 1024 samples is 16 Hz wide; at -60 dB a Hann window spreads over a few
+    assert bandwidth_hz(low, rate) == pytest.approx(3000, abs=100)
+    assert bandwidth_hz(noise, rate) == rate / 2
+
+
+def test_width_is_side_over_mid() -> None:
+    mid, side = torch.randn(2, 8000)
+    wide = torch.stack([mid + 0.1 * side, mid - 0.1 * side])
+    assert width_db(wide) == pytest.approx(-20, abs=0.3)
+    with pytest.raises(ValueError, match="1 channels"):
+        width_db(mid[None])

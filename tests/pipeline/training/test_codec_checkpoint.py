@@ -33,9 +33,11 @@ def advance(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> None:
 def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     layer, optimizer = trained(3)
-    save_checkpoint(folder, 3, {"model": layer.state_dict()}, optimizer, {"curve": [1.5]})
+    save_checkpoint(
+        folder, 3, {"model": layer.state_dict()}, {"optimizer": optimizer}, {"curve": [1.5]}
+    )
     other, fresh = trained(0)
-    tensors, state = load_checkpoint(folder, 3, fresh)
+    tensors, state = load_checkpoint(folder, 3, {"optimizer": fresh})
     other.load_state_dict(tensors["model"])
     assert state == {"curve": [1.5]}
     for pair in ((layer, optimizer), (other, fresh)):
@@ -47,7 +49,7 @@ def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
 def test_a_folder_without_its_marker_is_no_checkpoint(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     for step in (2, 10, 6):
-        save_checkpoint(folder, step, {}, trained(1)[1], {})
+        save_checkpoint(folder, step, {}, {"optimizer": trained(1)[1]}, {})
     folder.delete("step-00000010/state.json")
     assert checkpoint_steps(folder) == [2, 6]
 
@@ -55,7 +57,7 @@ def test_a_folder_without_its_marker_is_no_checkpoint(tmp_path: Path) -> None:
 def test_only_the_latest_are_kept(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     for step in (1, 2, 3):
-        save_checkpoint(folder, step, {}, trained(1)[1], {})
+        save_checkpoint(folder, step, {}, {"optimizer": trained(1)[1]}, {})
     prune_checkpoints(folder, 2)
     assert checkpoint_steps(folder) == [2, 3]
     assert not folder.exists("step-00000001")
@@ -63,7 +65,7 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
-    save_checkpoint(folder, 4, {}, trained(1)[1], {})
+    save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
     (tmp_path / "step-00000004" / "optimizer.safetensors").write_bytes(b"torn")
     with pytest.raises(IncompleteError, match=r"optimizer\.safetensors is missing or damaged"):
-        load_checkpoint(folder, 4, trained(0)[1])
+        load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})

@@ -63,6 +63,92 @@ def test_an_interrupted_run_ends_in_the_same_bytes(clips: Folder, tmp_path: Path
         assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+ADVERSARIAL: dict[str, Any] = {
+    "adversarial": {"start_step": 3},
+    "discriminator": {
+        "window_lengths": [32], "spectral_channels": 4, "periods": [3], "period_channels": 2,
+    },
+}  # fmt: skip
+
+
+def test_discriminators_join_at_their_step(clips: Folder, tmp_path: Path) -> None:
+    shared = {"optim": {"num_steps": 5, "warmup_steps": 1, "learning_rate": 1e-2}, "log_every": 1}
+    metrics = train(clips, tmp_path / "joined", **ADVERSARIAL, **shared)
+    alone = train(clips, tmp_path / "alone", **shared)
+    terms = {"adversarial", "feature_matching", "discriminator", "discriminator_gradient_norm"}
+    assert [terms <= point.keys() for point in metrics["curve"]] == [False] * 3 + [True] * 2
+    assert not terms & metrics["curve"][2].keys()
+    assert metrics["curve"][:3] == alone["curve"][:3]
+    point = metrics["curve"][3]
+    assert point["total"] == pytest.approx(
+        alone["curve"][3]["total"] + 0.1 * point["adversarial"] + 5 * point["feature_matching"],
+        rel=1e-5,
+    )
+    assert point["gradient_norm"] != alone["curve"][3]["gradient_norm"]
+    assert metrics["curve"][4]["mel"] != alone["curve"][4]["mel"]
+
+
+def test_an_interrupted_adversarial_run_ends_in_the_same_bytes(
+    clips: Folder, tmp_path: Path
+) -> None:
+    whole = train(clips, tmp_path / "whole", **ADVERSARIAL)
+    torn = Folder.at(tmp_path / "torn")
+    training = CodecTraining(settings(**ADVERSARIAL), clips, torn, Worker())
+    for _ in training.steps():
+        if training.step == 8:  # its checkpoint is not written yet: goes on from step 6
+            break
+    torch.manual_seed(99)
+    assert train(clips, tmp_path / "torn", **ADVERSARIAL) == whole
+    for name in ("model", "average", "discriminators", "discriminator_optimizer"):
+        path = Path(CHECKPOINTS) / "step-00000008" / f"{name}.safetensors"
+        assert (tmp_path / "torn" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+
+
+def test_a_discriminator_that_is_not_finite_stops_before_its_step(
+    clips: Folder, tmp_path: Path
+) -> None:
+    changes = {**ADVERSARIAL, "adversarial": {"start_step": 0}}
+    training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path), Worker())
+    assert training.adversary is not None
+    weights = training.adversary.discriminators.state_dict()
+    with torch.no_grad():
+        next(iter(training.adversary.discriminators.parameters())).fill_(float("inf"))
+    before = {name: value.clone() for name, value in weights.items()}
+    codec = training.codec.encoder.project.weight.clone()
+    with pytest.raises(NonFiniteError, match="step 1: discriminator"):
+        list(training.steps())
+    assert all(torch.equal(weights[name], value) for name, value in before.items())
+    assert torch.equal(training.codec.encoder.project.weight, codec)
+
+
+def test_a_run_begins_with_the_weights_it_is_given(clips: Folder, tmp_path: Path) -> None:
+    train(clips, tmp_path / "first")
+    given = str(tmp_path / "first" / "codec")
+    training = CodecTraining(
+        settings(init_from=given, seed=5), clips, Folder.at(tmp_path / "second"), Worker()
+    )
+    expected = load_codec(given).state_dict()
+    for begun in (training.codec, training.average):
+        assert all(torch.equal(begun.state_dict()[name], expected[name]) for name in expected)
+    values = codec_settings_values(init_from=given)
+    values["codec"] = {**values["codec"], "ffn_dim": 32}
+    with pytest.raises(ValueError, match=r"ffn_dim \(24, not 32\)"):
+        CodecTraining(
+            TrainCodecSettings.model_validate(values), clips, Folder.at(tmp_path), Worker()
+        )
+
+
+def test_layers_in_bfloat16_learn_what_float32_learns(clips: Folder, tmp_path: Path) -> None:
+    changes = {"log_every": 1}
+    half = train(clips, tmp_path / "half", precision="bfloat16", **changes)
+    full = train(clips, tmp_path / "full", **changes)
+    for mine, theirs in zip(half["curve"], full["curve"], strict=True):
+        # eight bits of mantissa in the layers, none lost in spectra and losses
+        assert mine["total"] == pytest.approx(theirs["total"], rel=0.03)
+    weights = load_file(tmp_path / "half" / "codec" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
 def test_a_seed_changes_the_run(clips: Folder, tmp_path: Path) -> None:
     runs = [
         CodecTraining(settings(seed=seed), clips, Folder.at(tmp_path / str(seed)), Worker())
