@@ -27,6 +27,7 @@ def _add_options(options: ArgumentParser) -> None:
     add("--language", help="BCP 47 tag of the transcript")
     add("--singing", action="store_true", help="the transcript is sung")
     add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
+    add("--speaker-encoder", metavar="DIR", help="as in the data's `encode.speaker_encoder`")
     add("--seconds", type=float, metavar="S", help="exact duration")
     add("--flow-steps", type=int, metavar="N", help="solver steps for each block")
     add("--guidance", type=float, metavar="G", help="how closely to follow the description")
@@ -41,6 +42,9 @@ def generate(given: Namespace) -> None:
     from model.request import SynthesisRequest, with_sampling
     from pipeline.serving.offline import make_file, open_synthesizer, voice_of
 
+    def embed(path: str) -> list[float]:
+        return recorded_voice(path, given.speaker_encoder)
+
     synthesizer = open_synthesizer(given.bundle, given.device)
     request = SynthesisRequest(
         description=given.description,
@@ -48,7 +52,7 @@ def generate(given: Namespace) -> None:
         language=given.language,
         modality=given.modality,
         duration_s=given.seconds,
-        voice=voice_of(synthesizer.bundle, given.voice, recorded_voice) if given.voice else None,
+        voice=voice_of(synthesizer.bundle, given.voice, embed) if given.voice else None,
         seed=given.seed,
         is_singing=given.singing,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.audio_io import AudioError, read_audio
-from pipeline.data.speaker import embed_speaker
+from pipeline.data.speaker_models import load_speaker_encoder
 from pipeline.errors import PipelineError
 
 _MAX_DURATION_S = 120.0
@@ -17,10 +17,16 @@ class VoiceError(PipelineError):
     """A recording holds no voice, or a folder no recording."""
 
 
-def recorded_voice(path: str | Path) -> list[float]:
-    """Speaker embedding of one recording, by the encoder that training data is embedded with.
+def recorded_voice(path: str | Path, encoder: str | None = None) -> list[float]:
+    """Speaker embedding of one recording.
+
+    Args:
+        path: Audio file.
+        encoder: Folder of the speaker encoder that the training data was embedded with; None is
+            the built-in one.
 
     Raises:
+        ValueError: If the folder holds no speaker encoder.
         VoiceError: If the file is not audio, is longer than two minutes, or nothing in it is loud
             enough to tell a voice.
     """
@@ -28,13 +34,13 @@ def recorded_voice(path: str | Path) -> list[float]:
         audio = read_audio(str(path), max_duration_s=_MAX_DURATION_S)
     except AudioError as error:
         raise VoiceError(f"{path} cannot be heard: {error}") from error
-    embedding = embed_speaker(audio.waveform, audio.sample_rate)
+    embedding = load_speaker_encoder(encoder).embed(audio.waveform, audio.sample_rate)
     if not np.any(embedding):
         raise VoiceError(f"{path} holds no voice that can be heard; record one closer")
     return [float(value) for value in embedding]
 
 
-def recorded_voices(folder: str | None) -> dict[str, list[float]]:
+def recorded_voices(folder: str | None, encoder: str | None = None) -> dict[str, list[float]]:
     """Speaker embedding of every recording in a folder, by file name without ending.
 
     Raises:
@@ -49,4 +55,4 @@ def recorded_voices(folder: str | None) -> dict[str, list[float]]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise VoiceError(f"{folder} holds several recordings of {', '.join(twice)}; keep one each")
-    return {path.stem: recorded_voice(path) for path in paths}
+    return {path.stem: recorded_voice(path, encoder) for path in paths}

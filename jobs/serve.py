@@ -28,7 +28,7 @@ def build_app(args: dict[str, Any]) -> Any:
     from pipeline.serving.replica import build
 
     settings = ServeSettings.model_validate(args)
-    return build(settings, recorded_voices(settings.voices))
+    return build(settings, recorded_voices(settings.voices, settings.speaker_encoder))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def serve_until_stopped(settings: ServeSettings) -> None:
     """Deploy, say where, wait for SIGINT or SIGTERM, and take it all down again."""
     from pipeline.serving.local import deployed
 
-    voices = recorded_voices(settings.voices)
+    voices = recorded_voices(settings.voices, settings.speaker_encoder)
     with ray_cluster():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with deployed(settings, APP_NAME, voices) as url:

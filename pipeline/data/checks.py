@@ -122,7 +122,8 @@ class Meter:
         Raises:
             UnfitError: As soon as a block shows that the clip is no good.
         """
-        peak = float(np.abs(block).max(initial=0.0))
+        magnitude = np.abs(block)
+        peak = float(magnitude.max(initial=0.0))
         if not math.isfinite(peak):
             odd = ~np.isfinite(block)
             first = self._num_samples + int(odd.any(axis=0).argmax())
@@ -142,11 +143,11 @@ class Meter:
             )
         wide = block.astype(np.float64)
         self._peak = max(self._peak, peak)
-        self._num_clipped += int((np.abs(block) >= FULL_SCALE).sum())
+        self._num_clipped += int((magnitude >= FULL_SCALE).sum())
         self._sum += wide.sum(axis=1)
         self._power += np.square(wide).sum(axis=1)
         self._mix_power += float(np.square(wide.mean(axis=0)).sum())
-        whole = np.round(np.clip(wide, -1, 1) * 32_768).astype("<i4")
+        whole = np.round(np.clip(block, -1, 1) * np.float32(32_768)).astype("<i4")  # exact
         self._fingerprinter.add(block)
         self._bandwidth.add(block)
         self._digest.update(np.ascontiguousarray(whole.T).tobytes())

@@ -83,6 +83,8 @@ class ServeSettings(Settings):
     """Bundle folder or URI, readable from every node."""
     voices: str | None = None
     """Folder of recordings, one voice each, named by file; None has the voices of the bundle."""
+    speaker_encoder: str | None = None
+    """Folder of the speaker encoder that the training data was embedded with; None is built in."""
     model_name: str = "audiocalm"
     """Name in /v1/models and in the `model` field of requests."""
     model_aliases: tuple[str, ...] = ("tts-1", "gpt-4o-mini-tts")

@@ -10,6 +10,7 @@ import soundfile
 
 from jobs.recordings import VoiceError, recorded_voice, recorded_voices
 from pipeline.data.speaker import SPEAKER_DIM
+from tests.factories.speakers import save_x_vector
 
 
 def record(path: Path, pitch_hz: float, level: float = 0.2) -> Path:
@@ -25,6 +26,13 @@ def test_a_recording_gives_an_embedding_of_its_voice(tmp_path: Path) -> None:
     assert one.shape == (SPEAKER_DIM,)
     assert np.array_equal(one, np.array(recorded_voice(low)))
     assert not np.allclose(one, two, atol=1e-2)
+
+
+def test_the_encoder_of_the_training_data_is_taken_from_its_folder(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    save_x_vector(tmp_path / "encoder", "WavLM")
+    voice = recorded_voice(record(tmp_path / "a.wav", 110.0), str(tmp_path / "encoder"))
+    assert len(voice) == 24
 
 
 def test_a_folder_gives_voices_by_file_name(tmp_path: Path) -> None:
