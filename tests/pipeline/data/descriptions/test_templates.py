@@ -142,7 +142,7 @@ FLAWS = re.compile(
     r"[{}<>\[\]]|  | [,.]|,,|\.\.|,\.|\(n\)|\bNone\b"
     r"|\ba (?:[aio]|e[^uw]|u(?![knst]))\w|\ban (?:[bcdgjkpqtvwyz]|eu|uni[^dmn]|U[ky])"
     r"|\b(?:dark|deep|low|light|bright|high|flat|even|slow|fast|quick|monotone|natural|medium-pitched)"
-    r" (?:wo)?man\b(?!'s voice)|\bis (?:bells|dogs)\b|s is heard\b"
+    r" (?:wo)?man\b(?!'s voice)|\bis (?:bells|dogs)\b|[^s]s is heard\b"
     r"|\b(?:the|this|these|an?|in|with|of|by|is|are|and)[.,:]"
 )
 """Signs of a slot that was filled badly."""
@@ -153,7 +153,7 @@ def test_no_clip_whatever_is_known_of_it_gets_a_flawed_text(kind):
     rng = random.Random(kind)
     tags = LABELS.get(KINDS[kind]["modality"], ("calm", "story"))
     languages = sorted(LANGUAGES) + sorted(REGIONAL)
-    for _ in range(150):
+    for _ in range(60):
         clip = KINDS[kind] | {
             "tags": rng.sample(tags, rng.randrange(3)),
             "speaker_sex": rng.choice(["female", "male", None]),
