@@ -38,7 +38,12 @@ SELF_CHECK = "self_check"
 SCHEMA_VERSION = 1
 """Raised when the meaning of `codec.json` changes; other versions are refused."""
 
-SHIPPED: dict[str, tuple[Path, str]] = {}
+SHIPPED: dict[str, tuple[Path, str]] = {
+    "shipped-tiny": (
+        Path(__file__).parent / "pretrained" / "tiny",
+        "a31a124fe4863f3ac591024c7cc68c9669b80c57ccfefd73d4fa38cfde9807de",
+    ),
+}
 """Codecs that come with the package, by name: folder, and the digest it must have."""
 
 _ARCHITECTURES: dict[str, Callable[[dict[str, Any], int], AudioCodec]] = {

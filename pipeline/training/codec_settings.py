@@ -73,7 +73,8 @@ class TrainCodecSettings(Settings):
     discriminator: dict[str, Any] = Field(default_factory=dict)
     """Fields of the discriminators' configuration that differ from the preset's."""
     init_from: str | None = None
-    """Folder of a codec whose weights the run begins with; its configuration must be this one."""
+    """Codec whose weights the run begins with, a folder or the name of a shipped one; it must have
+    this configuration."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of layers; spectra, losses, weights and their averages stay float32 in either case."""
     latent_noise: float = Field(default=0.05, ge=0, le=1)

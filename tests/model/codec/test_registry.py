@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from model.codec.registry import (
+    SHIPPED,
     build_codec,
     codec_digest,
+    codec_folder,
     codec_preset,
     load_codec,
     save_codec,
@@ -153,3 +155,17 @@ def test_a_codec_that_gives_no_numbers_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finite"):
         save_codec(codec, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shipped_codec_is_loaded_by_name_and_its_digest_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert codec_digest("shipped-tiny") == SHIPPED["shipped-tiny"][1]
+    codec = load_codec("shipped-tiny")
+    assert codec.config_dict() == codec_preset("tiny")
+    assert all(value.dtype == torch.float32 for value in codec.state_dict().values())
+    assert codec_folder(tmp_path) == tmp_path
+    save_codec(small_codec(), tmp_path)
+    monkeypatch.setitem(SHIPPED, "shipped-tiny", (tmp_path, "0" * 64))
+    with pytest.raises(ValueError, match="not the 0000"):
+        load_codec("shipped-tiny")
