@@ -62,7 +62,8 @@ class _Rows:
         if self.is_single:
             return of_requests
         if len(of_requests) == 1:
-            return of_requests.expand(len(self.request), *of_requests.shape[1:])
+            # Contiguous, or the next product becomes one for every row.
+            return of_requests.expand(len(self.request), *of_requests.shape[1:]).contiguous()
         return of_requests[self._index]
 
     def conditional(self, of_rows: Tensor) -> Tensor:
