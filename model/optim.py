@@ -6,7 +6,7 @@ Everything is a function of the step, so that a resumed run needs nothing but it
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,18 +91,25 @@ def set_rates(groups: Sequence[dict[str, Any]], step: int, config: OptimConfig) 
     return rate
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module,
+    config: OptimConfig,
+    shape_of: Callable[[nn.Parameter], Sequence[int]] = lambda parameter: parameter.shape,
+) -> list[dict[str, Any]]:
     """Parameters by rate and decay; frozen parameters are left out.
-
-    Only the matrices of linear maps decay.
 
     The backbone is the submodule `backbone`, without its experts and its embedding: what published
     weights can fill. Groups come in a fixed order, and a group without members is left out.
+
+    Args:
+        model: Holds the parameters.
+        config: Rates and decay.
+        shape_of: Shape of a whole parameter; one that is sharded does not show its own.
     """
-    # By module, not by shape: a sharded parameter shows none.
-    owners = {
-        id(parameter): module
+    embeddings = {
+        id(parameter)
         for module in model.modules()
+        if isinstance(module, nn.Embedding)
         for parameter in module.parameters(recurse=False)
     }
     multipliers = {
@@ -116,10 +123,9 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, An
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        owner = owners[id(parameter)]
-        kind = "embedding" if isinstance(owner, nn.Embedding) else _kind(name)
-        is_matrix = isinstance(owner, nn.Linear) and name.endswith("weight")
-        members[kind, is_matrix].append(parameter)
+        is_embedding = id(parameter) in embeddings
+        kind = "embedding" if is_embedding else _kind(name)
+        members[kind, len(shape_of(parameter)) >= 2 and not is_embedding].append(parameter)
     return [
         {
             "params": parameters,

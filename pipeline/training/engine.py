@@ -12,7 +12,7 @@ import math
 import os
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -81,8 +81,10 @@ class TrainEngine:
         self._optim = settings.optim
         self.module = model.to(device)
         self.module.train()
-        optimiser = adamw(parameter_groups(self.module, settings.optim), settings.optim)
-        self.num_parameters = sum(whole_size(parameter) for parameter in model.parameters())
+        optimiser = adamw(
+            parameter_groups(self.module, settings.optim, whole_shape), settings.optim
+        )
+        self.num_parameters = sum(math.prod(whole_shape(p)) for p in model.parameters())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._engine: Any = deepspeed.initialize(
@@ -155,9 +157,10 @@ class TrainEngine:
         return context
 
 
-def whole_size(parameter: nn.Parameter) -> int:
-    """Elements of a parameter over all workers."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
+def whole_shape(parameter: nn.Parameter) -> Sequence[int]:
+    """Shape of a parameter over all workers; ZeRO-3 leaves an empty one behind."""
+    shape: Sequence[int] = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
 
 
 def sharding(settings: TrainSettings, device: torch.device) -> Callable[[nn.Module], None] | None:
@@ -178,7 +181,7 @@ def sharding(settings: TrainSettings, device: torch.device) -> Callable[[nn.Modu
         for parameter in own if is_half else ():
             parameter.data = parameter.data.to(torch.bfloat16)
         # It converts what is not converted yet: the children came first.
-        config = engine_config(settings, sum(whole_size(parameter) for parameter in own))
+        config = engine_config(settings, sum(math.prod(whole_shape(p)) for p in own))
         zero.Init(module=module, config_dict_or_path=config)
 
     return shard

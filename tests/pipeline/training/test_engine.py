@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from model.optim import parameter_groups
 from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
 from pipeline.training.engine import (
@@ -10,7 +13,7 @@ from pipeline.training.engine import (
     precision_of,
     quiet_deepspeed,
     sharding,
-    whole_size,
+    whole_shape,
 )
 from pipeline.training.setup import build_model, model_config, open_tokenizer
 from pipeline.training.shards import TrainShards
@@ -78,7 +81,10 @@ def test_zero_3_takes_every_module_out_of_memory_as_soon_as_it_has_values(alone,
         assert all(parameter.numel() == 0 for parameter in module.parameters())
 
     model = build_model(settings, config, shards, shard=watched)
-    total = sum(whole_size(parameter) for parameter in model.parameters())
+    total = sum(math.prod(whole_shape(parameter)) for parameter in model.parameters())
+    groups = parameter_groups(model, settings.optim, whole_shape)
+    decaying = [p for group in groups if group["weight_decay"] for p in group["params"]]
+    assert {len(whole_shape(parameter)) for parameter in decaying} == {2}
     assert sum(sizes) == total, "of every module only its own parameters were in memory"
 
 
