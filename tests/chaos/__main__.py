@@ -12,11 +12,13 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import ray
 
 from pipeline.cluster import ray_cluster
+from tests.chaos.forked import run_forked
 from tests.chaos.prepare import Arena, Outcome
 
 
@@ -30,15 +32,23 @@ def main() -> int:
         action="store_true",
         help="every run starts its own Ray, which dies with it; default: one for all, as a cluster",
     )
+    parser.add_argument(
+        "--without-ray",
+        action="store_true",
+        help="the driver does all units itself and alone is killed, five times a seed; cheap",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folders of failed seeds")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     outcomes = []
-    with contextlib.nullcontext() if options.own_ray else ray_cluster():
-        address = None if options.own_ray else ray.get_runtime_context().gcs_address
+    shares_ray = not (options.own_ray or options.without_ray)
+    with ray_cluster() if shares_ray else contextlib.nullcontext():
+        address = ray.get_runtime_context().gcs_address if shares_ray else None
         arena = Arena.build(root, options.clips, address)
+        run = partial(run_forked, arena) if options.without_ray else arena.run
         for seed in seeds_of(options.seeds):
-            outcomes.append(_run(arena, seed, is_kept=options.keep))
+            outcomes.append(run(seed))
+            _show(arena, seed, outcomes[-1], is_kept=options.keep)
     print(summary(outcomes, len(arena.expected)))
     is_bad = any(outcome.differences for outcome in outcomes)
     if options.keep and is_bad:
@@ -48,14 +58,13 @@ def main() -> int:
     return int(is_bad)
 
 
-def _run(arena: Arena, seed: int, *, is_kept: bool) -> Outcome:
-    outcome = arena.run(seed)
+def _show(arena: Arena, seed: int, outcome: Outcome, *, is_kept: bool) -> None:
     print(f"seed {seed}: {outcome}", flush=True)
     for line in (*outcome.differences[:20], *outcome.failures):
         print(f"  {line}", flush=True)
     if not (is_kept and outcome.differences):
-        shutil.rmtree(arena.root / f"seed-{seed}", ignore_errors=True)
-    return outcome
+        for folder in arena.root.glob(f"*-{seed}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def seeds_of(text: str) -> list[int]:
