@@ -9,6 +9,11 @@ from collections.abc import Iterator
 
 import ray
 
+logger = logging.getLogger(__name__)
+
+_STARTS = 3
+_STARTUP_TIMEOUT = "timed out during startup"
+
 WORKER_ENVIRONMENT = {
     # One process per core: a BLAS or OpenMP pool in each would oversubscribe the node.
     "OMP_NUM_THREADS": "1",
@@ -38,17 +43,30 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)}, logging_level=logging.WARNING)
     else:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            runtime_env={"env_vars": local_environment()},
-            logging_level=logging.ERROR,
-        )
+        _start_local(num_cpus)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(num_cpus: int | None) -> None:
+    """Start Ray here; a machine too busy to do so in the 30 s that Ray fixes is asked again."""
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                runtime_env={"env_vars": local_environment()},
+                logging_level=logging.ERROR,
+            )
+            return
+        except Exception as error:  # Ray raises nothing narrower
+            if _STARTUP_TIMEOUT not in str(error) or attempt == _STARTS:
+                raise
+            logger.warning("Ray did not start in time, attempt %d of %d", attempt, _STARTS)
+            ray.shutdown()
 
 
 def local_environment() -> dict[str, str]:
