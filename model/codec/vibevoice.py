@@ -156,6 +156,10 @@ class VibeVoiceCodec(WindowedCodec):
         mean = self.network.encode(waveform, sample=False).latents
         return mean, torch.full_like(mean, math.log(self.network.config.vae_std))
 
+    def _waveform(self, latents: Tensor) -> Tensor:
+        samples: Tensor = self.network.decode(latents).audio
+        return samples
+
 
 def _encoder_reach(config: Any) -> Reach:
     """From one latent step back to the first sample it sees; nothing sees a later one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -23,7 +24,7 @@ from model.codec.segments import (
 from model.timebase import Timebase
 
 
-class WindowedCodec(nn.Module):
+class WindowedCodec(nn.Module, abc.ABC):
     """An `AudioCodec` around the model of a library whose layers reach a bounded number of frames.
 
     A waveform is taken to go on in silence behind its end, as far as the encoder reaches: so the
@@ -123,17 +124,17 @@ class WindowedCodec(nn.Module):
         mean, log_std = self._posterior(F.pad(waveform, (0, padded - waveform.shape[-1])))
         return mean[:, :num_frames], log_std[:, :num_frames]
 
+    @abc.abstractmethod
     def config_dict(self) -> dict[str, Any]:
         """Plain values from which the registry builds the same architecture again."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _posterior(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of whole frames."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _waveform(self, latents: Tensor) -> Tensor:
         """Samples of whole frames."""
-        raise NotImplementedError
 
 
 def build_network(codec: str, package: str, build: Callable[[], nn.Module], seed: int) -> nn.Module:
