@@ -67,7 +67,7 @@ def plan(
     codec_run, bundle = out / "codec-training", str(out / "bundle")
     codec = str(codec_run / "codec")
     for_codec, for_train = _config("codec", codec_steps), _config("train", train_steps)
-    from_shards = ["--shards", shards, "--codec", codec, "--set", "sample.every=90"]
+    from_shards = ["--shards", shards, "--codec", codec, "--set", "sample.every=80"]
     lines = [
         ["starter-corpus", "--out", corpus, "--minutes", f"{minutes:g}", "--seed", str(seed)],
         ["ingest", "--input", corpus, "--output", clips],
