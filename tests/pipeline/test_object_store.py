@@ -160,6 +160,5 @@ def test_workers_of_the_command_reach_the_bucket(bucket, corpus, local, tmp_path
     stages = ("ingest", "encode", "describe", "shard")
     workers = [f"--set={stage}.resources.workers=1" for stage in stages]
     command += ["--input", source, "--output", output, *workers]
-    # Ray gives itself half a minute to start, which a busy machine may exceed; runs are resumed.
-    assert any(subprocess.run(command).returncode == 0 for _ in range(3))
+    assert subprocess.run(command).returncode == 0
     check_shards(f"{output}/train-shards", local / "train-shards")
