@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 export OMP_NUM_THREADS ?= 1
+# Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-fast lint format bench bench-model bench-codec bench-data chaos serve lock clean
 
