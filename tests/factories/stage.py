@@ -26,7 +26,7 @@ class NumberWorker:
         log: File that gets a line per unit processed, across processes.
         fail_at: Unit name that raises.
         die_at: Item that ends the process at once.
-        pause_s: Sleep per unit.
+        stay_at: Unit name that never ends.
     """
 
     def __init__(
@@ -35,17 +35,18 @@ class NumberWorker:
         log: str = "",
         fail_at: str = "",
         die_at: int | None = None,
-        pause_s: float = 0.0,
+        stay_at: str = "",
         die_blindly: bool = False,
     ) -> None:
         self.factor, self.log, self.fail_at = factor, log, fail_at
-        self.die_at, self.pause_s, self.die_blindly = die_at, pause_s, die_blindly
+        self.die_at, self.stay_at, self.die_blindly = die_at, stay_at, die_blindly
 
     def process(self, unit: Unit) -> UnitOutput:
         if self.log:
             with Path(self.log).open("a") as stream:
                 stream.write(unit.name + "\n")
-        time.sleep(self.pause_s)
+        while unit.name == self.stay_at:
+            time.sleep(1.0)
         if unit.name == self.fail_at:
             raise OSError(f"injected failure at {unit.name}")
         if self.die_blindly and self.die_at in unit.payload["numbers"]:
