@@ -35,8 +35,9 @@ class CheckSettings(Settings):
     """Longer clips are rejected, seconds."""
     min_peak_dbfs: float = Field(default=-60.0, lt=0)
     """A clip whose largest sample lies below is silent, dB of full scale."""
-    max_clipped_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of samples at full scale above which the clip is rejected."""
+    max_clipped_share: float = Field(default=0.95, gt=0, le=1)
+    """Share of samples at full scale above which nothing is left of the sound, and the clip is
+    rejected; overdriven recordings stay far below."""
     note_clipped_share: float = Field(default=0.001, gt=0, le=1)
     """Share of samples at full scale above which it is noted."""
     note_dc_offset: float = Field(default=0.05, gt=0)
