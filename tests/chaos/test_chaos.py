@@ -1,12 +1,18 @@
-"""The comparison and the plan of `make chaos` can be trusted."""
+"""The comparison and the plan of `make chaos` can be trusted, and one short seed of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import ray
+
 from tests.chaos.__main__ import seeds_of
 from tests.chaos.kills import VICTIMS, plan_kills
-from tests.chaos.prepare import differences, digests
+from tests.chaos.prepare import Arena, differences, digests
+
+SEED = 6
+"""Kills an actor, then the driver at its first record, then another worker process."""
 
 
 def test_every_seed_kills_each_victim_once_in_order_of_the_points():
@@ -38,3 +44,13 @@ def test_missing_extra_and_changed_files_and_folders_are_told_apart(tmp_path: Pa
 
 def test_seeds_are_numbers_and_ranges():
     assert seeds_of("0-2,7,9-9") == [0, 1, 2, 7, 9]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_prepare_ends_in_the_same_bytes_whatever_is_killed(ray_session, tmp_path: Path):
+    arena = Arena.build(tmp_path, 12, ray.get_runtime_context().gcs_address)
+    outcome = arena.run(SEED)
+    assert {kill.victim for kill in outcome.kills} == set(VICTIMS), str(outcome)
+    assert outcome.failures == []
+    assert outcome.differences == []

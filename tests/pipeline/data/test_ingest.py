@@ -249,14 +249,3 @@ def test_nothing_to_read_is_an_error_with_the_remedy(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(SettingsError, match="no audio and no manifest"):
         run(tmp_path / "in", tmp_path / "clips")
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_workers_write_the_same_bytes(corpora, tmp_path, ray_session):
-    run(corpora, tmp_path / "here", unit_clips=2)
-    run(corpora, tmp_path / "there", unit_clips=2, resources=Resources(workers=2))
-    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
-    assert {name: value[0] for name, value in here.items()} == {
-        name: value[0] for name, value in there.items()
-    }
