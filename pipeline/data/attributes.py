@@ -1,4 +1,4 @@
-"""What can be measured of any clip: level, pitch, tempo, brightness, bandwidth, noise, pauses.
+"""What can be measured of any clip: level, pitch, tempo, key, brightness, noise, pauses, decay.
 
 Every name carries its unit. What cannot be measured of a clip (the pitch of noise, the tempo of one
 click) is absent, never zero. Numbers keep four significant digits.
@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.audio_io import resample
+from pipeline.data.decay import decay_time_s
+from pipeline.data.musical_key import estimate_key
 from pipeline.data.pitch import PitchRange, pitch_track
+
+ATTRIBUTES_VERSION = 2
+"""Raised when more is measured, or otherwise, so that clips are measured again."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -29,7 +34,7 @@ _SILENCE_DBFS = -100.0
 _MIN_PAUSE_S = 0.2
 _STATIONARY_DB = 10.0
 _BANDWIDTH_BELOW_PEAK_DB = 60.0
-_PITCH_RATE = 8000
+_TONAL_RATE = 8000  # of pitch, key and decay, Hz
 _TEMPO_PRIOR_BPM = 120.0
 _TEMPO_RANGE_BPM = (40.0, 240.0)
 _MIN_TEMPO_S = 4.0
@@ -55,7 +60,8 @@ def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> d
         `noise_floor_dbfs`, `snr_db`, `pause_count`, `pause_share`, `dynamic_range_db`,
         `level_trend_db`, `brightness_hz`, `bandwidth_hz`, `onset_rate_hz`, `pitch_median_hz`,
         `pitch_low_hz`, `pitch_high_hz`, `pitch_range_semitones`, `voiced_share`, `tempo_bpm`,
-        `beat_strength`, `stereo_width`.
+        `beat_strength`, `stereo_width`, `decay_time_s`; of music also `key_number`, a place in
+        `musical_key.KEY_NAMES`, and `key_confidence`.
     """
     values = {"duration_s": waveform.shape[1] / sample_rate}
     values |= _levels(waveform)
@@ -67,8 +73,12 @@ def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> d
         spectrum = _analyse(mono, sample_rate)
         values |= _colour(spectrum)
         values |= _rhythm(spectrum, with_tempo=modality != "speech")
-        values |= _pitch(mono, sample_rate, modality, levels)
         values |= _width(waveform)
+        narrow = resample(mono[None], sample_rate, _TONAL_RATE)[0]
+        values |= _pitch(narrow, modality, levels)
+        values |= _decay(narrow)
+        if modality == "music":
+            values |= _key(narrow)
     return {name: _significant(value) for name, value in sorted(values.items())}
 
 
@@ -274,11 +284,8 @@ def _tempo(onset: Array) -> dict[str, float]:
     return {"tempo_bpm": 60 / (fine * _HOP_S), "beat_strength": strength}
 
 
-def _pitch(
-    mono: NDArray[np.float32], sample_rate: int, modality: str, levels: Array
-) -> dict[str, float]:
-    at_rate = resample(mono[None], sample_rate, _PITCH_RATE)[0]
-    track = pitch_track(at_rate, _PITCH_RATE, PITCH_RANGES[modality])
+def _pitch(narrow: NDArray[np.float32], modality: str, levels: Array) -> dict[str, float]:
+    track = pitch_track(narrow, _TONAL_RATE, PITCH_RANGES[modality])
     if not len(track):
         return {}
     index = np.minimum(np.arange(len(track)) * len(levels) // len(track), len(levels) - 1)
@@ -294,6 +301,18 @@ def _pitch(
             "pitch_range_semitones": 12 * math.log2(high / low),
         }
     return values
+
+
+def _decay(narrow: NDArray[np.float32]) -> dict[str, float]:
+    found_s = decay_time_s(narrow, _TONAL_RATE)
+    return {} if found_s is None else {"decay_time_s": found_s}
+
+
+def _key(narrow: NDArray[np.float32]) -> dict[str, float]:
+    key = estimate_key(narrow, _TONAL_RATE)
+    if key is None:
+        return {}
+    return {"key_number": float(key.number), "key_confidence": key.confidence}
 
 
 def _width(waveform: NDArray[np.float32]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, load_codec
 from pipeline.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
-from pipeline.data.attributes import measure
+from pipeline.data.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.data.latent_distribution import stored_distribution
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
@@ -72,6 +72,8 @@ class EncodeSettings(Settings):
 
     measures_attributes: bool = True
     """Whether level, pitch, tempo and the like are measured."""
+    attributes_version: int = ATTRIBUTES_VERSION
+    """Of what is measured; recorded, so that another one measures anew."""
     embeds_speakers: bool = True
     """Whether speech gets a speaker embedding."""
     speaker_encoder: str | None = None

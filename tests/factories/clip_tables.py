@@ -82,6 +82,7 @@ def random_clip(number: int, rng: random.Random) -> tuple[ClipRow, dict[str, flo
             "pitch_range_semitones": rng.uniform(1, 14),
             "pause_share": rng.uniform(0, 0.4),
             "snr_db": rng.uniform(5, 50),
+            "decay_time_s": rng.uniform(0.1, 1.3),
         }
     if kind in ("sound", "music"):
         row["tags"] = tuple(rng.sample(_SOUNDS if kind == "sound" else _MUSIC, rng.randrange(1, 4)))
@@ -94,6 +95,8 @@ def random_clip(number: int, rng: random.Random) -> tuple[ClipRow, dict[str, flo
             "stereo_width": rng.uniform(0, 0.4),
             "tempo_bpm": rng.uniform(60, 170),
             "beat_strength": rng.uniform(0, 1),
+            "key_number": float(rng.randrange(24)),
+            "key_confidence": rng.uniform(0, 0.3),
         }
     clip_id = f"made/{number:07d}"
     return ClipRow(clip_id=clip_id, corpus="made", uri=f"/none/{number}.wav", **row), measured

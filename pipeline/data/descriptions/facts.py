@@ -12,6 +12,7 @@ from pipeline.data.descriptions.language_names import language_name
 from pipeline.data.descriptions.musical_words import sort_tags
 from pipeline.data.descriptions.vocabulary import (
     MIN_BEAT_STRENGTH,
+    MIN_KEY_CONFIDENCE,
     PITCH_BY_SEX,
     PITCH_OF_PERSON,
     PITCH_WORDS,
@@ -19,6 +20,7 @@ from pipeline.data.descriptions.vocabulary import (
     about_seconds,
     noun_phrase,
 )
+from pipeline.data.musical_key import KEY_NAMES
 
 MAX_LABEL_WORDS = 8
 _MIN_ACTIVITY_S = 2.0  # of a single hit nobody says how often it comes
@@ -43,6 +45,8 @@ _STATED = {
     "stereo": re.compile(r"\b(?:stereo|mono)\b"),
     "dynamics": re.compile(r"\b(?:dynamics?|crescendo|volume)\b"),
     "trend": re.compile(r"\b(?:fad(?:es|ing)|crescendo|build(?:s|ing) up|swell)"),
+    "room": re.compile(r"\b(?:reverb|echo|room|hall\b|acoustics)"),
+    "key": re.compile(r"\b(?:major|minor|key of|tonality|atonal)\b"),
 }
 """What people said of a clip stands; measured words on the same subject are left out."""
 _PERSONS = {
@@ -112,6 +116,7 @@ def facts_of(clip: Mapping[str, Any], attributes: Mapping[str, float], *, max_wo
     if "tempo" in slots:
         bpm = round(attributes["tempo_bpm"])
         slots["bpm"] = (f"around {bpm} BPM", f"at {bpm} beats per minute", f"roughly {bpm} BPM")
+    slots |= _key(modality, attributes)
     if "duration_s" in attributes:
         slots["length"] = (about_seconds(attributes["duration_s"]),)
     title = " ".join((clip["title"] or "").split()).casefold()
@@ -149,6 +154,14 @@ def _voice(clip: Mapping[str, Any], attributes: Mapping[str, float]) -> dict[str
         slots["pitch"] = PITCH_WORDS[kind]
         slots["pitch_person"] = PITCH_OF_PERSON.get(kind, ())
     return slots
+
+
+def _key(modality: str, attributes: Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    number = attributes.get("key_number")
+    is_certain = attributes.get("key_confidence", 0.0) >= MIN_KEY_CONFIDENCE
+    if number is None or modality != "music" or not is_certain:
+        return {}
+    return {"key": (KEY_NAMES[int(number)],)}
 
 
 def _labels(labels: Sequence[str], modality: str) -> dict[str, tuple[str, ...]]:

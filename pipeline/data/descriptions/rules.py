@@ -60,6 +60,7 @@ SPEECH = {
         "<in_language>, <who> <speaks>[ <manner>].",
         "<speech_noun>: {person_human}, <adjectives>[, {language}].",
         "{person_human} reads[ <in_language>][ <manner>].[ <speech_after>.]",
+        "<who> <speaks>[ <in_language>] {room}[, {pace}].",
     ),
     "who": (
         "{person}",
@@ -90,13 +91,7 @@ SPEECH = {
         "{pitch}, {pace_adjective}",
         "{tone_adjective}, {pace_adjective}",
     ),
-    "speaks": (
-        "speaks",
-        "talks",
-        "says something",
-        "is speaking",
-        "is talking",
-    ),
+    "speaks": ("speaks", "talks", "says something", "is speaking", "is talking"),
     "speaking": ("speaking", "talking"),
     "speech_noun": ("speech", "spoken words", "a spoken text"),
     "in_language": ("in {language}",),
@@ -110,7 +105,7 @@ SPEECH = {
         "{tone}, {pauses}",
     ),
     "manner_first": ("{pace}", "{tone}", "speaking {pace}", "{tone} and {pace}"),
-    "aside": ("<recording_note>", "{pauses}", "for {length}", "{tone}", "{pace}"),
+    "aside": ("<recording_note>", "{pauses}", "for {length}", "{tone}", "{pace}", "{room}"),
     "speech_after": (
         "<recording_sentence>",
         "the delivery is {pace_adjective}",
@@ -118,6 +113,8 @@ SPEECH = {
         "the delivery is {pace_adjective} and {tone_adjective}",
         "the voice is {pitch}",
         "the words come {pace}",
+        "the voice is heard {room}",
+        "it was recorded {room}",
         "the language is {language}",
         "it lasts {length}",
         "keywords: {tags}",
@@ -195,6 +192,7 @@ SINGING = {
         "<length_note>",
     ),
     "song_after": (
+        "the song is in {key}",
         "the tempo is {tempo_word}",
         "the mix is {colour}",
         "the mix is {level}",
@@ -328,6 +326,9 @@ MUSIC = {
         "{instruments}[, <music_note>].[ <music_after>.]",
         "the music is {mood}[ and {tempo}].[ <music_after>.]",
         "the listener hears {instruments}[, <music_note>].[ <music_after>.]",
+        "<piece> in {key}[, {bpm}].[ <music_after>.]",
+        "in {key}: <piece>[, <music_note>].",
+        "[{genre} ]music in {key}[, {bpm}][, {dynamics}].",
     ),
     "piece": (
         "a(n) <work>",
@@ -365,6 +366,8 @@ MUSIC = {
     ),
     "music_note": (
         "{bpm}",
+        "in {key}",
+        "in {key} and {bpm}",
         "{dynamics}",
         "{stereo}",
         "{trend}",
@@ -385,6 +388,9 @@ MUSIC = {
         "the recording is {recording}",
         "the mood is {mood}",
         "we hear {instruments}",
+        "the key is {key}",
+        "the piece is in {key}",
+        "the key is {key} and the tempo {tempo_word}",
     ),
     "music_after_last": ("it lasts {length}", "the mix is {level}", "the tempo is {tempo_word}"),
 }

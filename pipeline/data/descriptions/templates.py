@@ -9,7 +9,7 @@ from pipeline.data.descriptions.facts import Facts, split_sentences
 from pipeline.data.descriptions.grammar import Form, Grammar, Sentence, fill, num_subjects, pick
 from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
 
-GRAMMAR_VERSION = 2
+GRAMMAR_VERSION = 3
 """Raised when wording changes, so that texts are written again."""
 _MAX_DRAWS = 24
 _KEPT_SHARE = 0.8

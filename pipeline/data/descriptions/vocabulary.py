@@ -102,6 +102,12 @@ SCALES = (
         (38, ()),
         (_REST, ("clean", "noise-free", "clear")),
     ), ("speech",)),
+    Scale("room", "decay_time_s", (
+        (0.2, ("in a dry room", "without reverberation", "with hardly any echo")),
+        (0.65, ()),
+        (1.1, ("in a reverberant room", "with audible reverberation", "in a room that echoes")),
+        (_REST, ("in a large, echoing space", "with long reverberation", "with a long echo")),
+    ), ("speech",)),
     Scale("recording", "bandwidth_hz", (
         (4300, ("narrow-band", "telephone-like", "muffled")),
         (9000, ()),
@@ -181,6 +187,9 @@ SCALES = (
 
 MIN_BEAT_STRENGTH = 0.25
 """Below it a tempo is not spoken of."""
+
+MIN_KEY_CONFIDENCE = 0.15
+"""Below it a key is not spoken of."""
 
 NUMBER_WORDS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.musical_key import KEY_NAMES
 from pipeline.page import number
 
 NUM_BINS = 40
@@ -24,6 +25,8 @@ _UNITS = {
     "_count": "count",
     "_syllables_per_s": "syllables per second",
 }
+_LABELS = {"key_number": ("key", KEY_NAMES)}
+"""Attributes that count names up, with their title."""
 _OUTER = 0.5
 """Percent of values beyond either end of the axis; they are counted in the outermost bins."""
 _LOG_SPREAD = 20.0
@@ -65,6 +68,7 @@ class Histogram:
         median: The median.
         high: The 95th percentile.
         is_log: Whether the axis is logarithmic.
+        labels: Names of the bins, where the values stand for names; empty otherwise.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Histogram:
     median: float
     high: float
     is_log: bool
+    labels: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -84,12 +89,27 @@ class Histogram:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Position and text of five marks below the axis."""
+        if self.labels:
+            step = WIDTH / len(self.labels)
+            shown = np.linspace(0, len(self.labels) - 1, 5).round().astype(int)
+            return [((place + 0.5) * step, self.labels[place]) for place in shown]
         places = np.linspace(0, len(self.edges) - 1, 5)
         marks = [self.edges[round(place)] for place in places]
         step = WIDTH / (len(self.edges) - 1)
         return [
             (round(place) * step, number(value)) for place, value in zip(places, marks, strict=True)
         ]
+
+    @property
+    def most_frequent(self) -> str:
+        """The label, or the bin, that most values fall into."""
+        return self._span(int(np.argmax(sum(self.counts.values()))))
+
+    def _span(self, place: int) -> str:
+        if self.labels:
+            return self.labels[place]
+        low, high = number(self.edges[place]), number(self.edges[place + 1])
+        return f"{low} to {high} {self.unit}".strip()
 
     def bars(self) -> Iterator[Bar]:
         """Stacked rectangles, left to right."""
@@ -103,8 +123,7 @@ class Histogram:
                     continue
                 height = HEIGHT * count / tallest
                 top -= height
-                span = f"{number(self.edges[place])} to {number(self.edges[place + 1])} {self.unit}"
-                tip = f"{span.strip()}: {count:,} {series}"
+                tip = f"{self._span(place)}: {count:,} {series}"
                 yield Bar(place * step, top, step * 0.92, height, series, tip)
 
 
@@ -116,6 +135,14 @@ def histogram(name: str, values: Mapping[str, NDArray[np.float64]]) -> Histogram
         values: Finite values by modality; at least one.
     """
     everything = np.concatenate(list(values.values()))
+    inner_low, median, inner_high = (float(v) for v in np.percentile(everything, [5, 50, 95]))
+    if name in _LABELS:
+        title, labels = _LABELS[name]
+        edges: NDArray[np.float64] = np.linspace(-0.5, len(labels) - 0.5, len(labels) + 1)
+        counts = {series: np.histogram(found, edges)[0] for series, found in sorted(values.items())}
+        return Histogram(
+            title, "", edges, counts, inner_low, median, inner_high, is_log=False, labels=labels
+        )
     low, high = np.percentile(everything, [_OUTER, 100 - _OUTER])
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -126,8 +153,7 @@ def histogram(name: str, values: Mapping[str, NDArray[np.float64]]) -> Histogram
         series: np.histogram(np.clip(found, edges[0], edges[-1]), edges)[0]
         for series, found in sorted(values.items())
     }
-    inner = [float(value) for value in np.percentile(everything, [5, 50, 95])]
-    return Histogram(title, unit, edges, counts, inner[0], inner[1], inner[2], is_log)
+    return Histogram(title, unit, edges, counts, inner_low, median, inner_high, is_log)
 
 
 def histogram_of_counts(

@@ -199,3 +199,20 @@ def test_speaking_rate_needs_words_and_time():
     assert speaking_rate("one two three four", 2.0) == pytest.approx(2.0)
     assert speaking_rate("", 2.0) is None
     assert speaking_rate("one", 0.0) is None
+
+
+def test_music_has_a_key_and_everything_that_ends_a_decay():
+    time = seconds(0.6)
+    chords = [(0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7)] * 2
+    wave = np.concatenate(
+        [
+            sum(np.sin(2 * np.pi * 220 * 2 ** (s / 12) * time) for s in chord) * np.exp(-8 * time)
+            for chord in chords
+        ]
+    ).astype(np.float32)[None]
+    values = measure(0.2 * wave, RATE, "music")
+    assert values["key_number"] == 9
+    assert values["key_confidence"] > 0.15
+    # exp(-8 t) falls by 60 dB in 6.91 / 8 seconds.
+    assert values["decay_time_s"] == pytest.approx(0.86, rel=0.1)
+    assert "key_number" not in measure(0.2 * wave, RATE, "sound")

@@ -192,3 +192,29 @@ def test_words_for_a_pitch_are_not_said_of_a_person():
 )  # fmt: skip
 def test_files_addresses_and_identifiers_are_seen_in_a_text(text, is_one):
     assert names_a_file(text) is is_one
+
+
+def test_a_key_is_said_of_music_where_it_is_certain_and_nobody_said_otherwise():
+    measured = {"key_number": 21.0, "key_confidence": 0.3}
+    clip = clip_values(modality="music", tags=["piano"])
+    assert facts_of(clip, measured, max_words=80).slots["key"] == ("A minor",)
+    for row, values in (
+        (clip, measured | {"key_confidence": 0.1}),
+        (clip_values(modality="sound", tags=["piano"]), measured),
+        (clip | {"captions": ["A piece in C major."]}, measured),
+        (clip, {}),
+    ):
+        assert "key" not in facts_of(row, values, max_words=80).slots
+
+
+def test_rooms_are_said_of_speech_that_is_dry_or_reverberant():
+    def room(decay_time_s, **row):
+        facts = facts_of(clip_values(**row), {"decay_time_s": decay_time_s}, max_words=80)
+        return facts.slots.get("room", ("",))[0]
+
+    assert room(0.15) == "in a dry room"
+    assert room(0.4) == ""
+    assert room(0.8) == "in a reverberant room"
+    assert room(2.0) == "in a large, echoing space"
+    assert room(0.8, modality="sound") == ""
+    assert room(0.8, captions=["He speaks in a big hall."]) == ""

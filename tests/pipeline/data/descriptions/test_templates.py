@@ -17,6 +17,7 @@ MEASURED = {
     "pitch_range_semitones": 8.0, "pause_share": 0.3, "snr_db": 40.0, "bandwidth_hz": 20_000.0,
     "brightness_hz": 1000.0, "tempo_bpm": 121.6, "beat_strength": 0.6, "dynamic_range_db": 30.0,
     "level_trend_db": -15.0, "onset_rate_hz": 1.0, "stereo_width": 0.3, "pitch_median_hz": 200.0,
+    "decay_time_s": 0.8, "key_number": 21.0, "key_confidence": 0.2,
 }  # fmt: skip
 KINDS = {
     "speech": clip_values(speaker_sex="female", language="en-gb"),
@@ -86,7 +87,7 @@ def test_every_slot_of_every_grammar_can_be_filled():
         for name in facts_of(
             {**clip, "tags": tags, "title": "A Title"},
             {name: value * scale for name, value in MEASURED.items()}
-            | {"duration_s": duration_s, "beat_strength": 0.6},
+            | {"duration_s": duration_s, "beat_strength": 0.6, "key_number": 9.0},
             max_words=80,
         ).slots
     }
@@ -164,7 +165,7 @@ def test_no_clip_whatever_is_known_of_it_gets_a_flawed_text(kind):
             name: value * rng.choice([0.1, 0.5, 1.0, 1.7])
             for name, value in MEASURED.items()
             if rng.random() < 0.8
-        }
+        } | {"key_number": float(rng.randrange(24))}
         facts = facts_of(clip, measured, max_words=80)
         for _ in range(4):
             if (sentence := compose(facts, rng)) is not None:

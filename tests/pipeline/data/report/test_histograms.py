@@ -53,3 +53,11 @@ def test_counts_alone_give_percentiles_within_a_bin():
 )
 def test_units_are_read_from_the_name(name, words):
     assert words_of(name) == words
+
+
+def test_keys_are_counted_by_name():
+    shown = histogram("key_number", {"music": np.array([21.0, 21.0, 0.0])})
+    assert (shown.name, shown.total, shown.most_frequent) == ("key", 3, "A minor")
+    assert [bar.tip for bar in shown.bars()] == ["C major: 1 music", "A minor: 2 music"]
+    assert shown.ticks[0][1] == "C major"
+    assert shown.ticks[-1][1] == "B minor"
