@@ -23,6 +23,7 @@ from pipeline.settings import Settings
 
 FULL_SCALE = 0.999
 """Magnitude from which a sample counts as clipped."""
+_AUDIBLE_RATE = 48_000  # what a higher rate could hold, nobody hears and no codec keeps
 _SLOW_SPEECH = 0.5  # characters a second under which a transcript is probably not all that is said
 
 
@@ -51,7 +52,8 @@ class CheckSettings(Settings):
     duration_tolerance_share: float = Field(default=0.02, ge=0)
     """How far it may be off, as a share of itself; the larger of the two counts."""
     min_bandwidth_share: float = Field(default=0.2, ge=0, lt=1)
-    """Share of half the sample rate below which nothing above a low-pass filter is a reject."""
+    """Share of half the sample rate (of 24 kHz at most) below which a low-pass filter is a
+    reject."""
     note_bandwidth_share: float = Field(default=0.5, ge=0, lt=1)
     """Share below which it is noted."""
     checks_language: bool = True
@@ -191,7 +193,7 @@ class Meter:
 
     def _check_bandwidth(self) -> list[str]:
         cutoff_hz, limits = self._bandwidth.cutoff_hz(), self._settings
-        share = 1.0 if cutoff_hz is None else cutoff_hz / (self._rate / 2)
+        share = 1.0 if cutoff_hz is None else cutoff_hz / (min(self._rate, _AUDIBLE_RATE) / 2)
         text = f"a low-pass filter at {cutoff_hz or 0:.0f} Hz, {self._rate} Hz sample rate"
         if share < limits.min_bandwidth_share:
             raise UnfitError(
