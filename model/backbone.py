@@ -6,7 +6,7 @@ Parameter names are those of published Qwen3 checkpoints, so loading is a change
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -18,74 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from model.attention import Attend
 from model.config import BackboneConfig, ExpertConfig
 from model.experts import FeedForwardExpert, ProjectionExpert, Route, add_routed
-from model.layers import (
-    Projection,
-    RMSNorm,
-    TokenEmbedding,
-    is_joined,
-    joined,
-    rms_normalise,
-)
-
-
-class Rotary(NamedTuple):
-    """Rotary angles of the positions of a pass, as one layer uses them.
-
-    Attributes:
-        cosine: `batch 1 seq head_dim`; folded, `batch heads seq head_dim`.
-        sine: Of the same shape.
-        is_folded: Whether the gains of the query and key norms and the sign of the rotated half
-            are in them, for the heads of queries and keys side by side.
-    """
-
-    cosine: Tensor
-    sine: Tensor
-    is_folded: bool = False
-
-
-def rotary_table(
-    position: Int[Tensor, "batch seq"], head_dim: int, theta: float
-) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
-    """Cosine and sine of the rotary angles, float32.
-
-    Source:
-        RoFormer, arXiv:2104.09864; halves rotated against each other, as Qwen3 does.
-    """
-    exponent = torch.arange(0, head_dim, 2, device=position.device).float() / head_dim
-    angle = position.unsqueeze(-1).float() * theta**-exponent
-    angle = torch.cat([angle, angle], dim=-1).unsqueeze(1)
-    return angle.cos(), angle.sin()
-
-
-def rotate(
-    heads: Float[Tensor, "batch heads seq head_dim"],
-    cosine: Float[Tensor, "#batch 1 seq head_dim"],
-    sine: Float[Tensor, "#batch 1 seq head_dim"],
-) -> Float[Tensor, "batch heads seq head_dim"]:
-    """Heads turned to their positions."""
-    first, second = heads.chunk(2, dim=-1)
-    return torch.addcmul(heads * cosine, torch.cat([-second, first], dim=-1), sine)
-
-
-def folded(
-    cosine: Float[Tensor, "*#batch seq head_dim"],
-    sine: Float[Tensor, "*#batch seq head_dim"],
-    gain: Float[Tensor, "*#heads head_dim"],
-) -> tuple[Tensor, Tensor]:
-    """Angles that take in the gain of the norm before them, for `turn`.
-
-    With gain g, the halves of a head exchanged by s, the rotated head is
-    x (g cos) + s(x) (s(g) (-sin, sin)).
-    """
-    first, second = sine.chunk(2, dim=-1)
-    signed = torch.cat([-first, second], dim=-1)
-    return cosine * gain, signed * gain.roll(gain.shape[-1] // 2, -1)
-
-
-def turn(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """`rotate` by angles that are `folded`, in three operations."""
-    swapped = heads.roll(heads.shape[-1] // 2, -1)
-    return torch.addcmul(heads * cosine, swapped, sine)
+from model.layers import Projection, RMSNorm, TokenEmbedding, is_joined, joined
+from model.rotary import Rotary, rotary_table, rotate
 
 
 class Attention(nn.Module):
@@ -140,48 +74,20 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch seq hidden"]:
         """Attention output, before the residual sum."""
         if is_joined(self._joined, self.q_proj):
-            query, key, value = self._joined_heads(hidden, rotary)
+            assert self._joined is not None
+            heads = rearrange(
+                F.linear(hidden, self._joined), "b s (h d) -> b h s d", d=self.head_dim
+            )
+            query, key, value = heads.split(self._split, dim=1)
         else:
             query, key, value = (
                 rearrange(self._project(n, hidden, route), "b s (h d) -> b h s d", d=self.head_dim)
                 for n in "qkv"
             )
-            query = rotate(self.q_norm(query), rotary.cosine, rotary.sine)
-            key = rotate(self.k_norm(key), rotary.cosine, rotary.sine)
+        query = rotate(self.q_norm(query), rotary.cosine, rotary.sine)
+        key = rotate(self.k_norm(key), rotary.cosine, rotary.sine)
         heads = attend(layer, query, key, value)
         return self._project("o", rearrange(heads, "b h s d -> b s (h d)"), route)
-
-    def fold(self, rotary: Rotary) -> Rotary:
-        """Angles with the norms' gains in them, for the joined product on a CPU.
-
-        Elsewhere they stay as they are: tables for every head would have to be read.
-        """
-        if not (is_joined(self._joined, self.q_proj) and rotary.cosine.is_cpu):
-            return rotary
-        return Rotary(*folded(rotary.cosine, rotary.sine, self._gain()), is_folded=True)
-
-    def _gain(self) -> Float[Tensor, "heads 1 head_dim"]:
-        """Of the norms of queries and keys."""
-        num_queries, num_keys, _ = self._split
-        return torch.cat(
-            [
-                self.q_norm.weight.expand(num_queries, 1, -1),
-                self.k_norm.weight.expand(num_keys, 1, -1),
-            ]
-        )
-
-    def _joined_heads(self, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, the first two normalised and rotated together."""
-        assert self._joined is not None
-        num_queries, num_keys, _ = self._split
-        # Named axes cost as much as the arithmetic here: every flow evaluation comes by.
-        heads = F.linear(hidden, self._joined).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        turned = rms_normalise(heads[:, : num_queries + num_keys], self.q_norm.eps)
-        if rotary.is_folded:
-            turned = turn(turned, rotary.cosine, rotary.sine)
-        else:
-            turned = rotate(turned * self._gain(), rotary.cosine, rotary.sine)
-        return turned[:, :num_queries], turned[:, num_queries:], heads[:, num_queries + num_keys :]
 
 
 class FeedForward(nn.Module):
@@ -262,8 +168,7 @@ class Backbone(nn.Module):
     def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for `forward`, layer by layer."""
         cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
-        rotary = Rotary(cosine.to(dtype), sine.to(dtype))
-        return [layer.self_attn.fold(rotary) for layer in cast("list[DecoderLayer]", self.layers)]
+        return [Rotary(cosine.to(dtype), sine.to(dtype))] * self.config.num_layers
 
     def forward(
         self,

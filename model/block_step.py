@@ -22,13 +22,15 @@ from torch import Tensor
 
 from model.attention import Attend
 from model.audiocalm import AudioCALM
-from model.backbone import Rotary
+from model.backbone import Backbone
+from model.cpu_backbone import CpuBackbone
 from model.experts import Route, route_rows
 from model.flow import guided_velocity
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowPoint, FlowSchedule, side_by_side
 from model.kv_cache import ALL_ROWS, StepCache
 from model.local_head import LayerContext, LocalFlowHead
+from model.rotary import Rotary
 from model.sampling import BlockContext, BlockOutput, GenerationState
 
 
@@ -111,14 +113,19 @@ class BlockStep(ABC):
 
     Args:
         model: Of all requests.
+        backbone: Its `inference_backbone`.
         states: Move on by one block.
         schedules: Of the solver path of every request.
     """
 
     def __init__(
-        self, model: AudioCALM, states: list[GenerationState], schedules: list[FlowSchedule]
+        self,
+        model: AudioCALM,
+        backbone: Backbone | CpuBackbone,
+        states: list[GenerationState],
+        schedules: list[FlowSchedule],
     ) -> None:
-        self.model, self.states = model, states
+        self.model, self.backbone, self.states = model, backbone, states
         self.frames = model.config.frames_per_block
         self.schedules = schedules
         self.rows = _Rows(states, model.device)
@@ -192,11 +199,11 @@ class BlockStep(ABC):
 
     def _pass(self, position: Tensor, attention: Attend, rows: slice = ALL_ROWS) -> _Pass:
         route = route_rows(self.uses_expert[rows], position.shape[1], self.model.device)
-        rotary = self.model.backbone.rotary(position[rows], self.model.dtype)
+        rotary = self.backbone.rotary(position[rows], self.model.dtype)
         return _Pass(rotary, attention, route)
 
     def _backbone(self, embeddings: Tensor, by: _Pass) -> Float[Tensor, "rows seq hidden"]:
-        hidden: Tensor = self.model.backbone(embeddings, by.rotary, by.attention, by.route)
+        hidden: Tensor = self.backbone(embeddings, by.rotary, by.attention, by.route)
         return hidden
 
     def _positions(self) -> Tensor:

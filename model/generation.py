@@ -14,6 +14,7 @@ from model.attention import arflow_mask
 from model.audiocalm import AudioCALM
 from model.batch import check_speaker
 from model.block_step import LocalBlockStep, ThinBlockStep
+from model.cpu_backbone import inference_backbone
 from model.experts import route_rows
 from model.flow_schedule import FlowSchedule, flow_schedule
 from model.kv_cache import KeysValues, PrefillAttention, aligned, filled_cache
@@ -52,7 +53,7 @@ class Sampler:
         self.model = model
         self._schedules: dict[FlowPath, FlowSchedule] = {}
         self._nulls: dict[tuple[tuple[int, ...], bool], tuple[KeysValues, Tensor]] = {}
-        model.backbone.join()
+        self.backbone = inference_backbone(model.backbone)
 
     @torch.inference_mode()
     def open(self, request: GenerationRequest) -> GenerationState:
@@ -112,7 +113,8 @@ class Sampler:
         self, states: list[GenerationState], schedules: list[FlowSchedule]
     ) -> SteppedBlock:
         is_local = self.model.config.head.kind == "local"
-        return (LocalBlockStep if is_local else ThinBlockStep)(self.model, states, schedules)
+        step = LocalBlockStep if is_local else ThinBlockStep
+        return step(self.model, self.backbone, states, schedules)
 
     def _schedule(self, path: FlowPath) -> FlowSchedule:
         """Of a solver path; what depends on flow time alone is computed once."""
@@ -212,7 +214,7 @@ class Sampler:
         )
         attention = PrefillAttention(mask.to(model.device))
         route = route_rows([uses_expert], embeddings.shape[1], model.device)
-        hidden = model.backbone(embeddings, position.to(model.device), attention, route)
+        hidden = self.backbone(embeddings, position.to(model.device), attention, route)
         return attention.kept(), hidden[:, -config.frames_per_block :]
 
     def _context(

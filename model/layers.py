@@ -77,9 +77,13 @@ def rms_normalise(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tens
     if torch.is_grad_enabled() or inputs.dtype != torch.float32 or not inputs.is_cpu:
         return F.rms_norm(inputs.float(), inputs.shape[-1:], eps=eps).to(inputs.dtype)
     # The same in four small operations where `rms_norm` takes ten.
+    return over_length(inputs, eps).mul_(inputs.shape[-1] ** 0.5)
+
+
+def over_length(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tensor, "*batch dim"]:
+    """`rms_normalise` without its factor of sqrt(dim), for float32: x / sqrt(|x|^2 + dim eps)."""
     length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
-    mean_square = torch.addcmul(_scalar(eps), length, length, value=1 / inputs.shape[-1])
-    return inputs * mean_square.rsqrt_()
+    return inputs / length.hypot_(_scalar((eps * inputs.shape[-1]) ** 0.5))
 
 
 @cache

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.backbone import folded, rotary_table, turn
 from model.config import HeadConfig
 from model.flow_head import Modulation, TimeEmbedding, modulated, modulation_of
 from model.layers import RMSNorm, ZeroProjection, rms_normalise
+from model.rotary import Rotary, folded, rotary_table, turn
 
 _FFN_RATIO = 4
 _ROPE_THETA = 1e4
@@ -35,18 +35,16 @@ class LayerContext:
     Attributes:
         key: Keys of the context, with positions.
         value: Values of the context.
-        cosine: Angles of the block, `block_frames 2 1 head_dim`, the norms' gains in them.
-        sine: Likewise.
+        angles: Of the block, `block_frames 2 1 head_dim`, the norms' gains in them.
     """
 
     key: Float[Tensor, "batch heads block_frames head_dim"]
     value: Float[Tensor, "batch heads block_frames head_dim"]
-    cosine: Tensor
-    sine: Tensor
+    angles: Rotary
 
     def of_rows(self, rows: slice) -> LayerContext:
         """The same of some rows."""
-        return LayerContext(self.key[rows], self.value[rows], self.cosine, self.sine)
+        return LayerContext(self.key[rows], self.value[rows], self.angles)
 
 
 class _LocalLayer(nn.Module):
@@ -76,7 +74,7 @@ class _LocalLayer(nn.Module):
         of_context = folded(cosine[:frames], sine[:frames], self.k_norm.weight)
         gain = torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None]
         of_block = folded(cosine[frames:, None, None], sine[frames:, None, None], gain)
-        return LayerContext(turn(rms_normalise(key, _EPS), *of_context), value, *of_block)
+        return LayerContext(turn(rms_normalise(key, _EPS), of_context), value, of_block)
 
     def forward(self, state: Tensor, modulation: Modulation, context: LayerContext) -> Tensor:
         """State of the block's frames after the layer, seeing the context and one another."""
@@ -84,7 +82,7 @@ class _LocalLayer(nn.Module):
         projected = self.qkv_proj(modulated(state, shift, gain))
         # Named axes cost as much as the arithmetic here: every flow evaluation comes by.
         heads = projected.unflatten(-1, (3, -1, self.head_dim))
-        turned = turn(rms_normalise(heads[:, :, :2], _EPS), context.cosine, context.sine)
+        turned = turn(rms_normalise(heads[:, :, :2], _EPS), context.angles)
         query, key = turned[:, :, 0].transpose(1, 2), turned[:, :, 1].transpose(1, 2)
         seen = F.scaled_dot_product_attention(
             query,

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.backbone import Rotary
 from model.experts import Route
 from model.flow import guided_velocity
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowSchedule
 from model.local_head import LayerContext, LocalFlowHead
+from model.rotary import Rotary
 from model.slots import ROWS, SlotAttention, SlotPlan, Slots
 
 _WARM_UPS = 2
@@ -77,12 +77,7 @@ class Buffers:
         if not self.context:
             shape = (len(self.hidden), *contexts[0].key.shape[1:])
             self.context = [
-                LayerContext(
-                    layer.key.new_zeros(shape),
-                    layer.value.new_zeros(shape),
-                    layer.cosine,
-                    layer.sine,
-                )
+                LayerContext(layer.key.new_zeros(shape), layer.value.new_zeros(shape), layer.angles)
                 for layer in contexts
             ]
         for own, new in zip(self.context, contexts, strict=True):

@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.backbone import rotary_table
 from model.block_step import finished, may_stop
 from model.flow_schedule import FlowSchedule
 from model.generation import Sampler
 from model.local_head import LocalFlowHead
+from model.rotary import rotary_table
 from model.sampling import (
     BlockContext,
     BlockOutput,

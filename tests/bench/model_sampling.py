@@ -39,11 +39,13 @@ def rows(subject: Subject, repeats: int) -> Iterator[Row]:
 
 
 def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: int) -> Iterator[Row]:
-    """One request: cache, fused write, expert, guidance interval, head, codec."""
+    """One request: cache, fused write, backbone, expert, guidance interval, head, codec."""
     frames = NUM_BLOCKS * subject.config.frames_per_block
     audio_s = subject.timebase.frames_duration_s(frames)
     sampler, local_sampler = Sampler(thin), Sampler(local)
     plain = request(frames)
+    as_trained = Sampler(thin)
+    as_trained.backbone = thin.backbone
 
     def factor(seconds: float) -> str:
         return f"RTF {seconds / audio_s:.3f}"
@@ -69,6 +71,12 @@ def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: in
             run(plain),
             "a clean write of its own, as the stop decision asks for",
             run(request(frames, waits_for_stop=True)),
+        ),
+        (
+            "the sampler's form of the backbone",
+            run(plain),
+            "the modules as they are trained",
+            run(plain, as_trained),
         ),
         (
             "sound",

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from model.attention import PackedAttention
 from model.audiocalm import AudioCALM
-from model.backbone import rotary_table, rotate
 from model.config import BackboneConfig, ModelConfig
 from model.layers import RMSNorm
 from model.weights import load_qwen3
@@ -139,15 +138,3 @@ def test_rms_norm_computes_in_float32_and_casts_before_the_gain() -> None:
     wide = inputs.float()
     scaled = wide / (wide.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     assert torch.equal(norm(inputs), norm.weight * scaled.to(torch.bfloat16))
-
-
-def test_rotary_attention_depends_on_distance_alone() -> None:
-    query, key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
-
-    def score(query_at: int, key_at: int) -> Tensor:
-        at_query = rotary_table(torch.tensor([[query_at]]), 16, 1e4)
-        at_key = rotary_table(torch.tensor([[key_at]]), 16, 1e4)
-        return (rotate(query, *at_query) * rotate(key, *at_key)).sum()
-
-    torch.testing.assert_close(score(9, 4), score(25, 20), atol=1e-5, rtol=1e-5)
-    assert (score(9, 4) - score(9, 5)).abs() > 1e-3

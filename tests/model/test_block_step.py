@@ -32,7 +32,7 @@ def test_requests_of_equal_solver_work_share_their_passes() -> None:
     model = random_model(tiny_config())
     sampler = Sampler(model)
     calls = []
-    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    sampler.backbone.register_forward_hook(lambda *_: calls.append(1))
     # Of different age: the fused write of one must not cost the other a pass.
     states = [sampler.open(request(1))]
     sampler.step(states)
@@ -49,7 +49,7 @@ def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
     # The null prefix is read once for all requests.
     sampler.open(request())
     calls = []
-    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    sampler.backbone.register_forward_hook(lambda *_: calls.append(1))
     for asked, expected in ((request(), 1 + 4 * 3), (request(exact_frames=None), 1 + 4 * (3 + 1))):
         calls.clear()
         run(sampler, asked)
@@ -62,7 +62,7 @@ def test_under_the_local_head_the_backbone_runs_once_a_block() -> None:
     sampler = Sampler(model)
     sampler.open(request())
     calls: list[int] = []
-    model.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
+    sampler.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
     # The last of four blocks is written only where the stop decision reads it.
     for asked, blocks in ((request(), 3), (request(exact_frames=None), 4)):
         calls.clear()

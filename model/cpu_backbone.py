@@ -1,0 +1,188 @@
+"""The backbone as a CPU samples with it: the same function of the same weights in few operations.
+
+A flow evaluation runs a handful of frames through every layer. At that size a product costs what
+reading its weights costs, and calling small operations costs as much again. So the weights are
+copied once, in the order in which products read them, norms' gains are multiplied into what
+follows them, and the residual expert is more columns of the feed-forward.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.attention import Attend
+from model.backbone import Attention, Backbone, DecoderLayer
+from model.experts import FeedForwardExpert, Route
+from model.layers import RMSNorm, over_length
+from model.rotary import Rotary, folded, rotary_table, turn
+
+_PANEL = 64
+"""Inner channels of the feed-forward whose gate and up lie side by side: panels stay in the cache
+while a product reads them."""
+_MOST_BYTES = 2 << 30
+"""Weights beyond which a copy costs more memory than fewer operations are worth."""
+
+
+def inference_backbone(backbone: Backbone) -> Backbone | CpuBackbone:
+    """What a sampler runs: a `CpuBackbone`, or the backbone itself with joined products.
+
+    The latter on a GPU, for weights of other than float32 or of more than 2 GiB, and for experts
+    in the attention.
+    """
+    weights = list(backbone.parameters())
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    has_attention_expert = any(
+        len(layer.self_attn.expert) for layer in cast("list[DecoderLayer]", backbone.layers)
+    )
+    is_plain = all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
+    if is_plain and size <= _MOST_BYTES and not has_attention_expert:
+        return CpuBackbone(backbone)
+    backbone.join()
+    return backbone
+
+
+class CpuBackbone(nn.Module):
+    """`Backbone` for inference in float32; to be called as that is.
+
+    Args:
+        backbone: Its weights are copied, but for the token embedding.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.config = backbone.config
+        self._layers = [_Layer(layer) for layer in cast("list[DecoderLayer]", backbone.layers)]
+        self._gain = _gain(backbone.norm)
+        self._eps = backbone.norm.eps
+
+    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+        """Angles of positions for `forward`, layer by layer: `heads tokens head_dim`."""
+        table = rotary_table(position, self.config.head_dim, self.config.rope_theta)
+        cosine, sine = (angle.flatten(0, 2).to(dtype) for angle in table)
+        return [folded(cosine, sine, layer.head_gain) for layer in self._layers]
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        position: Int[Tensor, "batch seq"] | list[Rotary],
+        attend: Attend,
+        route: Route | None = None,
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Normalised hidden states, as of `Backbone.forward`."""
+        batch, seq, _ = embeddings.shape
+        angles = position
+        if isinstance(angles, Tensor):
+            angles = self.rotary(angles.expand(batch, -1), embeddings.dtype)
+        share = None if route is None else _expert_share(route, batch, seq)
+        hidden = embeddings.flatten(0, 1)
+        for index, (layer, rotary) in enumerate(zip(self._layers, angles, strict=True)):
+            hidden = layer.attention(hidden, (batch, seq), rotary, attend, index)
+            hidden = layer.feed_forward(hidden, is_routed=route is not None, share=share)
+        return (over_length(hidden, self._eps) * self._gain).view(batch, seq, -1)
+
+
+class _Layer:
+    def __init__(self, layer: DecoderLayer) -> None:
+        attention: Attention = layer.self_attn
+        self.eps = layer.input_layernorm.eps
+        self.head_eps = attention.q_norm.eps
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        heads = torch.cat([p.weight.detach() for p in projections])
+        heads = heads * _gain(layer.input_layernorm)
+        # A product of its own for every head: they come out apart.
+        self.heads = heads.unflatten(0, (-1, attention.head_dim)).transpose(1, 2).contiguous()
+        self.num_heads = attention.q_proj.out_features // attention.head_dim
+        self.num_kv_heads = attention.k_proj.out_features // attention.head_dim
+        self.head_gain = torch.cat(
+            [
+                _gain(attention.q_norm).expand(self.num_heads, 1, -1),
+                _gain(attention.k_norm).expand(self.num_kv_heads, 1, -1),
+            ]
+        )
+        self.output = attention.o_proj.weight.detach().t().contiguous()
+        parts: list[nn.Module] = [layer.mlp] if layer.expert is None else [layer.mlp, layer.expert]
+        gain = _gain(layer.post_attention_layernorm)
+        panels = [_panels(part, gain) for part in parts]
+        self.num_shared = len(panels[0][0])
+        self.gate_up = torch.cat([gate_up for gate_up, _ in panels])
+        self.down = torch.cat([down for _, down in panels])
+
+    def attention(
+        self,
+        hidden: Float[Tensor, "tokens hidden"],
+        shape: tuple[int, int],
+        rotary: Rotary,
+        attend: Attend,
+        layer: int,
+    ) -> Float[Tensor, "tokens hidden"]:
+        """States after the attention, of `batch seq` tokens."""
+        inputs = over_length(hidden, self.eps).expand(len(self.heads), -1, -1)
+        heads = torch.bmm(inputs, self.heads)
+        turned = turn(over_length(heads[: len(self.head_gain)], self.head_eps), rotary)
+        query, key, value = (
+            part.unflatten(1, shape).transpose(0, 1)
+            for part in (
+                turned[: self.num_heads],
+                turned[self.num_heads :],
+                heads[len(self.head_gain) :],
+            )
+        )
+        seen = attend(layer, query, key, value).transpose(1, 2).reshape(len(hidden), -1)
+        return torch.addmm(hidden, seen, self.output)
+
+    def feed_forward(
+        self, hidden: Float[Tensor, "tokens hidden"], *, is_routed: bool, share: Tensor | None
+    ) -> Float[Tensor, "tokens hidden"]:
+        """States after the feed-forward, and the expert where any token is routed.
+
+        Args:
+            hidden: States of all tokens.
+            is_routed: Whether the expert runs.
+            share: How much of it every token takes, `tokens 1`; None is all of it.
+        """
+        count = len(self.gate_up) if is_routed else self.num_shared
+        inputs = over_length(hidden, self.eps).expand(count, -1, -1)
+        gate, up = torch.bmm(inputs, self.gate_up[:count]).chunk(2, dim=-1)
+        inner = hidden.new_empty(len(hidden), count, _PANEL)
+        torch.mul(F.silu(gate), up, out=inner.transpose(0, 1))
+        if share is not None:
+            inner[:, self.num_shared :] *= share[:, None]
+        return torch.addmm(hidden, inner.flatten(1), self.down[: count * _PANEL])
+
+
+def _gain(norm: RMSNorm) -> Float[Tensor, " dim"]:
+    """What `over_length` lacks of a norm."""
+    return norm.weight.detach() * len(norm.weight) ** 0.5
+
+
+def _panels(
+    part: nn.Module, gain: Float[Tensor, " hidden"]
+) -> tuple[Float[Tensor, "panels hidden both"], Float[Tensor, "inner hidden"]]:
+    """Gate and up of a SwiGLU side by side in panels, and the rows of its output projection.
+
+    The last panel is filled with zeros, which add nothing.
+    """
+    swiglu = cast("FeedForwardExpert", part)
+    missing = -swiglu.gate_proj.out_features % _PANEL
+    gate, up = (
+        F.pad(projection.weight.detach() * gain, (0, 0, 0, missing)).unflatten(0, (-1, _PANEL))
+        for projection in (swiglu.gate_proj, swiglu.up_proj)
+    )
+    down = F.pad(swiglu.down_proj.weight.detach(), (0, missing)).t()
+    return torch.cat([gate, up], dim=1).transpose(1, 2).contiguous(), down.contiguous()
+
+
+def _expert_share(route: Route, batch: int, seq: int) -> Float[Tensor, "tokens 1"] | None:
+    """How much of the expert every token takes; None is all of it."""
+    if route.tokens is None:
+        if route.rows is None:
+            return None
+        return route.rows.expand(batch, seq, 1).flatten(0, 1)
+    share = torch.zeros(batch * seq, 1)
+    share[route.tokens] = route.scale
+    return share

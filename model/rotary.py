@@ -1,0 +1,66 @@
+"""Rotary position embedding, plain and with the gain of a norm folded into it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Rotary(NamedTuple):
+    """Rotary angles of the positions of a pass, as one layer uses them.
+
+    Attributes:
+        cosine: `batch 1 seq head_dim`; other shapes where they are `folded`.
+        sine: Of the same shape.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+
+def rotary_table(
+    position: Int[Tensor, "batch seq"], head_dim: int, theta: float
+) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
+    """Cosine and sine of the rotary angles, float32.
+
+    Source:
+        RoFormer, arXiv:2104.09864; halves rotated against each other, as Qwen3 does.
+    """
+    exponent = torch.arange(0, head_dim, 2, device=position.device).float() / head_dim
+    angle = position.unsqueeze(-1).float() * theta**-exponent
+    angle = torch.cat([angle, angle], dim=-1).unsqueeze(1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(
+    heads: Float[Tensor, "batch heads seq head_dim"],
+    cosine: Float[Tensor, "#batch 1 seq head_dim"],
+    sine: Float[Tensor, "#batch 1 seq head_dim"],
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Heads turned to their positions."""
+    first, second = heads.chunk(2, dim=-1)
+    return torch.addcmul(heads * cosine, torch.cat([-second, first], dim=-1), sine)
+
+
+def folded(
+    cosine: Float[Tensor, "*#batch seq head_dim"],
+    sine: Float[Tensor, "*#batch seq head_dim"],
+    gain: Float[Tensor, "*#heads head_dim"],
+) -> Rotary:
+    """Angles that take in the gain of the norm before them, for `turn`.
+
+    With gain g, the halves of a head exchanged by s, the rotated head is
+    x (g cos) + s(x) (s(g) (-sin, sin)).
+    """
+    first, second = sine.chunk(2, dim=-1)
+    signed = torch.cat([-first, second], dim=-1)
+    return Rotary(cosine * gain, signed * gain.roll(gain.shape[-1] // 2, -1))
+
+
+def turn(heads: Tensor, angles: Rotary) -> Tensor:
+    """`rotate` by angles that are `folded`, in three operations."""
+    swapped = heads.roll(heads.shape[-1] // 2, -1)
+    return torch.addcmul(heads * angles.cosine, swapped, angles.sine)

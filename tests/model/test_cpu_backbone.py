@@ -1,0 +1,69 @@
+"""The CPU form of the backbone gives the states of the plain one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import cpu_backbone
+from model.attention import PackedAttention
+from model.backbone import Backbone
+from model.config import ExpertConfig, ModelConfig
+from model.cpu_backbone import CpuBackbone, inference_backbone
+from model.experts import Route, route_rows
+from tests.factories.model import random_model, tiny_config
+
+NO_EXPERT = ExpertConfig(placement="none")
+ROUTES: dict[str, Route | None] = {
+    "nobody": None,
+    "everybody": route_rows([True, True], 9, torch.device("cpu")),
+    "one": route_rows([True, False], 9, torch.device("cpu")),
+    "the other, by rows": Route(None, rows=torch.tensor([0.0, 1.0])[:, None, None]),
+}
+
+
+def states(backbone: Backbone | CpuBackbone, config: ModelConfig, route: Route | None) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    embeddings = torch.randn(2, 9, config.backbone.hidden_dim, generator=generator)
+    position = torch.arange(9) + torch.tensor([[0], [4]])
+    causal = PackedAttention(torch.ones(9, 9).tril().bool().expand(2, -1, -1))
+    with torch.no_grad():
+        return backbone(embeddings, position, causal, route)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_states_are_those_of_the_plain_backbone(route: str) -> None:
+    # 48 and 12 inner channels: neither fills a panel.
+    config = tiny_config()
+    plain = random_model(config).backbone
+    quick = inference_backbone(plain)
+    assert isinstance(quick, CpuBackbone)
+    torch.testing.assert_close(
+        states(quick, config, ROUTES[route]),
+        states(plain, config, ROUTES[route]),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_more_than_one_panel_and_no_expert() -> None:
+    config = tiny_config(expert=NO_EXPERT)
+    wide = dataclasses.replace(config.backbone, ffn_dim=150)
+    config = dataclasses.replace(config, backbone=wide)
+    plain = random_model(config).backbone
+    torch.testing.assert_close(
+        states(CpuBackbone(plain), config, None), states(plain, config, None), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_what_it_does_not_suit_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = random_model().backbone.bfloat16()
+    experts = random_model(tiny_config(expert=ExpertConfig(placement="both"))).backbone
+    large = random_model().backbone
+    for backbone in (half, experts):
+        assert inference_backbone(backbone) is backbone
+    monkeypatch.setattr(cpu_backbone, "_MOST_BYTES", 1000)
+    assert inference_backbone(large) is large
