@@ -45,6 +45,14 @@ def noise(duration_s: float, seed: int = 0) -> np.ndarray:
     return (0.05 * rng.standard_normal(round(duration_s * RATE))).astype(np.float32)
 
 
+def write_recordings(folder: Path, waves: dict[str, np.ndarray]) -> None:
+    """Audio files of 16 bits at `RATE`, by names relative to a folder."""
+    for name, wave in waves.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave, RATE, subtype="PCM_16")
+
+
 def write_clips(
     folder: Path, rows: Sequence[tuple[ClipRow, np.ndarray]], rows_per_part: int = 4
 ) -> Folder:

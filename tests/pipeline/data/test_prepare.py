@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from jobs.prepare import main
 from pipeline.data.ingest import IngestSettings
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare, summary
 from pipeline.settings import load_settings
 from pipeline.storage import Folder
-from tests.factories.clips import RATE, noise, tone, voice, write_codec
+from tests.factories.clips import noise, tone, voice, write_codec, write_recordings
 from tests.factories.stage import snapshot
 
 HERE = {stage: {"resources": {"workers": 0}} for stage in ("ingest", "encode", "describe", "shard")}
@@ -29,10 +28,7 @@ def corpus(tmp_path):
         "speech/talk/one.wav": voice(1.4, 120),
         "sound/birds/blip.wav": np.zeros(20, np.float32),
     }
-    for name, wave in waves.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, wave, RATE, subtype="PCM_16")
+    write_recordings(root, waves)
     (root / "speech/talk/one.txt").write_text("one two three\n")
     return root
 
@@ -63,7 +59,7 @@ def test_second_run_changes_nothing_and_a_new_clip_is_added(corpus, tmp_path, ca
         prepare(settings_for(corpus), out, codec)
     assert snapshot(tmp_path / "out") == before
     assert sum("nothing to do" in record.message for record in caplog.records) >= 4
-    soundfile.write(corpus / "music/tones/c.wav", tone(1.0, 440), RATE, subtype="PCM_16")
+    write_recordings(corpus, {"music/tones/c.wav": tone(1.0, 440)})
     cards = prepare(settings_for(corpus), out, codec)
     assert cards["shard"]["written"] == 6
     fresh = prepare(settings_for(corpus), Folder.at(tmp_path / "fresh"), codec)
