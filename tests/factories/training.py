@@ -187,9 +187,15 @@ def break_one_rank(
     return {"raised": everyone, "is_unchanged": unchanged}
 
 
-def both_works(
-    rank: int, world_size: int, values: dict[str, Any], run: Path, shards: Path
-) -> dict[str, Any]:
-    """`train_two_steps` and `break_one_rank` in one pair of processes, for their start costs."""
-    trained = train_two_steps(rank, world_size, values, run, shards)
-    return trained | break_one_rank(rank, world_size, values, run.with_name("broken"), shards)
+def works_of_stages(
+    rank: int, world_size: int, settings: dict[int, dict[str, Any]], folder: Path, shards: Path
+) -> dict[int, dict[str, Any]]:
+    """`train_two_steps` and `break_one_rank` at every ZeRO stage in one pair of processes, for
+    their start costs; results by stage, runs in folders `run-STAGE`.
+    """
+    results = {}
+    for stage, values in settings.items():
+        trained = train_two_steps(rank, world_size, values, folder / f"run-{stage}", shards)
+        broken = break_one_rank(rank, world_size, values, folder / f"broken-{stage}", shards)
+        results[stage] = trained | broken
+    return results

@@ -12,38 +12,51 @@ from pipeline.training.rundir import STOP_REQUEST, claim_directory, load_run_set
 from pipeline.training.shards import TrainShards
 from tests.factories.train_shards import FakeClip, write_shards
 from tests.factories.training import (
-    both_works,
     reference,
     run_workers,
     small_settings,
     training,
     weights_of,
+    works_of_stages,
 )
 
+STAGES = (2, 3)
 
-@pytest.fixture(scope="module", params=[2, 3])
-def pair(tmp_path_factory, request):
-    """Two workers over shards of one speech and one sound clip, one document a row."""
-    folder = tmp_path_factory.mktemp("pair")
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Two workers at every stage over shards of a speech and a sound clip, one document a row."""
+    folder = tmp_path_factory.mktemp("pairs")
     clips = [
         FakeClip(name="words", modality="speech", transcript="one two", num_frames=30, speaker="s"),
         FakeClip(name="noise", num_frames=12),
     ]
     write_shards(folder / "shards", clips)
-    settings = small_settings(
-        feed={"documents_per_step": 2, "pack_length": 110, "modality_weights": None},
-        optim={"num_steps": 3},
-        engine={"num_workers": 2, "zero_stage": request.param},
-    )
-    values = settings.model_dump(mode="json")
-    result = run_workers(both_works, 2, folder / "group", values, folder / "run", folder / "shards")
-    return folder, settings, result
+    settings = {
+        stage: small_settings(
+            feed={"documents_per_step": 2, "pack_length": 110, "modality_weights": None},
+            optim={"num_steps": 3},
+            engine={"num_workers": 2, "zero_stage": stage},
+        )
+        for stage in STAGES
+    }
+    values = {stage: made.model_dump(mode="json") for stage, made in settings.items()}
+    places = (folder, folder / "shards")
+    return folder, settings, run_workers(works_of_stages, 2, folder / "group", values, *places)
+
+
+@pytest.fixture(params=STAGES)
+def pair(request, pairs):
+    """The shards, the run directory, the settings and the results at one stage."""
+    folder, settings, results = pairs
+    stage = request.param
+    return folder / "shards", folder / f"run-{stage}", settings[stage], results[stage]
 
 
 @pytest.mark.slow
 def test_two_workers_equal_plain_torch_though_only_one_sees_speech(pair):
-    folder, settings, result = pair
-    expected, _, _ = reference(settings, folder / "shards", 2)
+    shards, _, settings, result = pair
+    expected, _, _ = reference(settings, shards, 2)
     counts = result["expert_positions"]
     assert all((first > 0) != (second > 0) for first, second in zip(*counts, strict=True)), (
         f"one worker of every step sees speech, the other none: {counts}"
@@ -54,13 +67,13 @@ def test_two_workers_equal_plain_torch_though_only_one_sees_speech(pair):
 
 @pytest.mark.slow
 def test_one_worker_goes_on_from_the_checkpoint_of_two(pair, alone):
-    folder, settings, result = pair
-    worker = training(settings, folder / "run", folder / "shards")
+    shards, run, settings, result = pair
+    worker = training(settings, run, shards)
     assert worker.start == 2
     found = weights_of(worker)
     assert all(torch.equal(found[name], result["weights"][name]) for name in found)
     worker.run()
-    expected, average, _ = reference(settings, folder / "shards", 3)
+    expected, average, _ = reference(settings, shards, 3)
     for name, value in expected.items():
         torch.testing.assert_close(weights_of(worker)[name], value, atol=1e-5, rtol=0)
         torch.testing.assert_close(
@@ -70,7 +83,7 @@ def test_one_worker_goes_on_from_the_checkpoint_of_two(pair, alone):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_worker_stops_both_before_the_step(pair):
-    result = pair[2]
+    result = pair[-1]
     assert all("loss of step 0 is not finite" in text for text in result["raised"])
     assert result["is_unchanged"]
 
