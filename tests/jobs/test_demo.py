@@ -3,11 +3,34 @@
 import json
 import wave
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from jobs import cli, demo
+from jobs import cli, demo, demo_plan
 from jobs.demo_plan import PROMPTS, next_commands, plan
+
+FEWER: dict[str, dict[str, Any]] = {
+    "codec": {"resources": {"workers": 1}, "crops": {"per_step": 4}},
+    "train": {"engine": {"num_workers": 1}, "feed": {"documents_per_step": 4}},
+    "prepare": {
+        stage: {"resources": {"workers": 0}} for stage in ("ingest", "encode", "describe", "shard")
+    },
+}
+"""Changes of the demo's recipes: every process imports for seconds, and several of a kind, alike
+and killed, are the subject of other tests."""
+
+
+@pytest.fixture
+def smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, changes in FEWER.items():
+        name = f"{kind}_tiny_cpu.yaml"
+        recipe = yaml.safe_load((demo_plan.CONFIGS / name).read_text("utf-8"))
+        for section, values in changes.items():
+            recipe[section] = recipe.get(section, {}) | values
+        (tmp_path / name).write_text(yaml.safe_dump(recipe), "utf-8")
+    monkeypatch.setattr(demo_plan, "CONFIGS", tmp_path)
 
 
 def test_every_step_is_a_command_and_every_path_lies_below_the_folder(tmp_path: Path) -> None:
@@ -22,23 +45,24 @@ def test_every_step_is_a_command_and_every_path_lies_below_the_folder(tmp_path: 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_session", "smaller")
 def test_the_whole_road_from_nothing_to_samples_and_report(tmp_path: Path) -> None:
-    words = ["--minutes", "0.5", "--codec-steps", "6", "--train-steps", "4"]
-    assert demo.main(["--out", str(tmp_path), *words]) == 0
+    words = ["--minutes", "0.5", "--codec-steps", "2", "--train-steps", "2"]
+    out = tmp_path / "demo"
+    assert demo.main(["--out", str(out), *words]) == 0
 
-    summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
     for stage in summary["stages"].values():
         assert stage["read"] == stage["written"] + stage["rejected"]
         assert stage["written"] > 0
     assert set(summary["hours"]["by_modality"]) == {"speech", "sound", "music"}
-    assert summary["codec"]["steps"] == 6
-    assert summary["model"]["steps"] == 4
+    assert summary["codec"]["steps"] == 2
+    assert summary["model"]["steps"] == 2
     for artefact in summary["artefacts"]:
-        assert (tmp_path / artefact).exists(), artefact
+        assert (out / artefact).exists(), artefact
 
     for modality in PROMPTS:
-        with wave.open(str(tmp_path / "samples" / f"{modality}.wav")) as sample:
+        with wave.open(str(out / "samples" / f"{modality}.wav")) as sample:
             assert sample.getnframes() > 0
-    page = (tmp_path / "report.html").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
     assert page.count("data:audio/wav") >= 3
