@@ -14,10 +14,12 @@ from pyarrow import fs
 
 import pipeline.audio_io
 from pipeline.audio_io import AudioError, file_sha256, read_audio
+from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.prepare import PrepareSettings, prepare
+from pipeline.data.stage import Resources
 from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import COMPLETE, Folder, sha256
-from tests.factories.clips import RATE, noise, tone, voice, write_codec
+from tests.factories.clips import RATE, noise, tone, voice, write_codec, write_recordings
 from tests.factories.s3 import objects, s3_bucket, upload
 from tests.factories.stage import number_units, run_numbers, snapshot
 
@@ -38,10 +40,7 @@ def corpus(tmp_path) -> Path:
         "speech/talk/one.wav": voice(1.4, 120),
         "sound/a bird/still.wav": np.zeros(4_000, np.float32),
     }
-    for name, wave in waves.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, wave, RATE, subtype="PCM_16")
+    write_recordings(root, waves)
     (root / "speech/talk/one.txt").write_text("one two three\n")
     return root
 
@@ -153,12 +152,13 @@ def test_prepare_goes_from_bucket_to_bucket_and_again_changes_nothing(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_workers_of_the_command_reach_the_bucket(bucket, corpus, local, tmp_path):
+def test_workers_of_the_command_read_from_and_write_to_the_bucket(bucket, corpus):
     """A process of its own: its workers inherit the endpoint from the environment."""
     source, output = upload(corpus, f"{bucket}/there/in"), f"{bucket}/there/out"
-    command = [sys.executable, "-m", "jobs.prepare", "--codec", str(tmp_path / "codec")]
-    stages = ("ingest", "encode", "describe", "shard")
-    workers = [f"--set={stage}.resources.workers=1" for stage in stages]
-    command += ["--input", source, "--output", output, *workers]
-    assert subprocess.run(command).returncode == 0
-    check_shards(f"{output}/train-shards", local / "train-shards")
+    command = [sys.executable, "-m", "jobs.ingest", "--input", source, "--output", output]
+    assert subprocess.run([*command, "--set=resources.workers=1"]).returncode == 0
+    alone = IngestSettings(inputs=(source,), resources=Resources(workers=0))
+    ingest(alone, Folder.at(f"{bucket}/there/alone"))
+    assert len(objects(output)) > 4
+    for folder in ("", ".work/scan"):
+        assert objects(output + folder) == objects(f"{bucket}/there/alone{folder}")
