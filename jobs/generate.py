@@ -31,6 +31,8 @@ def _add_options(options: ArgumentParser) -> None:
     add("--seconds", type=float, metavar="S", help="exact duration")
     add("--flow-steps", type=int, metavar="N", help="solver steps for each block")
     add("--guidance", type=float, metavar="G", help="how closely to follow the description")
+    add("--guidance-rescale", type=float, metavar="R", help="0 to 1, bring its spread back")
+    add("--sde-temperature", type=float, metavar="T", help="noise that the solver adds on its way")
     add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     add("--out", required=True, type=Path, metavar="WAV", help="file to write")
@@ -58,7 +60,13 @@ def generate(given: Namespace) -> None:
     )
     made = make_file(
         synthesizer,
-        with_sampling(request, num_flow_steps=given.flow_steps, guidance_scale=given.guidance),
+        with_sampling(
+            request,
+            num_flow_steps=given.flow_steps,
+            guidance_scale=given.guidance,
+            guidance_rescale=given.guidance_rescale,
+            sde_temperature=given.sde_temperature,
+        ),
         given.out,
     )
     print(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from model.audiocalm import AudioCALM
 from model.backbone import Backbone
 from model.cpu_backbone import CpuBackbone
 from model.experts import Route, route_rows
-from model.flow import guided_velocity
+from model.flow import guided_velocity, sde_drift
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowPoint, FlowSchedule, side_by_side
 from model.kv_cache import ALL_ROWS, StepCache
@@ -54,10 +54,8 @@ class _Rows:
         self.is_paired = all(count > 1 for count in counts)
         options = [state.request.options for state, n in zip(states, counts, strict=True) if n > 1]
         self._scale = torch.tensor([o.guidance_scale for o in options], device=device)
-        self._zero_star = None
-        if any(o.cfg_zero_star for o in options):
-            uses = [float(o.cfg_zero_star) for o in options]
-            self._zero_star = torch.tensor(uses, device=device)
+        self._zero_star = _values([float(o.cfg_zero_star) for o in options], device)
+        self._rescale = _values([o.guidance_rescale for o in options], device)
 
     def spread(self, of_requests: Tensor) -> Tensor:
         """The value of every row, given that of every request."""
@@ -87,16 +85,24 @@ class _Rows:
         if self.is_single:
             return velocity
         if self.is_paired:
-            conditional, unconditional = rearrange(velocity, "(b g) f d -> g b f d", g=2)
-            return guided_velocity(conditional, unconditional, self._scale, self._zero_star)
+            conditional, unconditional = velocity[::2], velocity[1::2]
+            return guided_velocity(
+                conditional, unconditional, self._scale, self._zero_star, self._rescale
+            )
         conditional = velocity[self._conditional]
         guided = guided_velocity(
             conditional[self._guided],
             velocity[self._conditional[self._guided] + 1],
             self._scale,
             self._zero_star,
+            self._rescale,
         )
         return conditional.index_copy(0, self._guided, guided)
+
+
+def _values(of_requests: list[float], device: torch.device) -> Tensor | None:
+    """None where all are zero."""
+    return torch.tensor(of_requests, device=device) if any(of_requests) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +170,12 @@ class BlockStep(ABC):
 
     def _integrate(self) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Flow from noise to a clean block, state and times in float32."""
-        state = point = self._noise()
-        paths = self.schedules
+        device, paths = self.model.device, self.schedules
+        state = point = initial_noise(self.states, self.model.config.latent_dim).to(device)
+        noise = step_noise(self.states, paths, self.model.config.latent_dim)
+        heat = _values([state.request.options.sde_temperature for state in self.states], device)
+        if noise is not None and heat is not None:
+            noise, heat = noise.to(device), heat[:, None, None]
         kinds = zip(paths[0].is_state, paths[0].is_guided, strict=True)
         for index, (is_state, is_guided) in enumerate(kinds):
             self.is_first = index == 0
@@ -175,18 +185,14 @@ class BlockStep(ABC):
             at = side_by_side([path.points[index] for path in paths], rows.request)
             velocity = self._evaluate(point, at, rows)
             velocity = rows.guide(velocity) if is_guided else rows.conditional(velocity)
+            if heat is not None:
+                velocity = sde_drift(velocity, point, at.time, heat)
             point = torch.addcmul(state, velocity, at.move)
+            if noise is not None:
+                point = point + noise[index]
             if is_state:
                 state = point
         return state
-
-    def _noise(self) -> Float[Tensor, "batch block_frames latent_dim"]:
-        shape = (self.frames, self.model.config.latent_dim)
-        noise = [
-            torch.randn(shape, generator=state.generator) * state.request.options.temperature**0.5
-            for state in self.states
-        ]
-        return torch.stack(noise).to(self.model.device)
 
     def _clean_rows(self, latents: Tensor) -> Tensor:
         return self.rows.spread(self.model.embed_clean(latents))
@@ -287,6 +293,41 @@ class LocalBlockStep(BlockStep):
     def _halved(self) -> list[LayerContext]:
         """Without the unconditional rows."""
         return [layer.of_rows(self.rows.kept) for layer in self.context]
+
+
+def initial_noise(
+    states: Sequence[GenerationState], latent_dim: int
+) -> Float[Tensor, "batch block_frames latent_dim"]:
+    """Where the flow of the next block starts, on the CPU; every request draws its own."""
+    return torch.stack(
+        [_drawn(state, latent_dim) * state.request.options.temperature**0.5 for state in states]
+    )
+
+
+def step_noise(
+    states: Sequence[GenerationState], schedules: Sequence[FlowSchedule], latent_dim: int
+) -> Float[Tensor, "times batch block_frames latent_dim"] | None:
+    """What is added to the point after every evaluation, on the CPU; None where it is nothing.
+
+    To be drawn after `initial_noise`.
+    """
+    heats = [state.request.options.sde_temperature for state in states]
+    if not any(heats):
+        return None
+    of_requests = []
+    for state, schedule, heat in zip(states, schedules, heats, strict=True):
+        shape = (len(schedule.noise_std), state.cache.frames_per_block, latent_dim)
+        noise = torch.zeros(shape)
+        if heat:
+            for index in [i for i, is_state in enumerate(schedule.is_state) if is_state]:
+                noise[index] = heat**0.5 * schedule.noise_std[index] * _drawn(state, latent_dim)
+        of_requests.append(noise)
+    return torch.stack(of_requests, dim=1)
+
+
+def _drawn(state: GenerationState, latent_dim: int) -> Float[Tensor, "block_frames latent_dim"]:
+    shape = (state.cache.frames_per_block, latent_dim)
+    return torch.randn(shape, generator=state.generator)
 
 
 def may_stop(state: GenerationState) -> bool:

@@ -130,6 +130,7 @@ def guided_velocity(
     unconditional: Float[Tensor, "batch block_frames latent_dim"],
     guidance_scale: Float[Tensor, " batch"],
     uses_zero_star: Float[Tensor, " batch"] | None = None,
+    rescale: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch block_frames latent_dim"]:
     """Classifier-free guidance v_u + w (v_c - v_u); 1 leaves the conditional velocity.
 
@@ -139,14 +140,53 @@ def guided_velocity(
         guidance_scale: w of every request.
         uses_zero_star: 1 where v_u is first scaled to its projection on v_c, else 0; None is
             nowhere.
+        rescale: How far, 0 to 1, the standard deviation of the result is brought to that of v_c;
+            None is nowhere.
 
     Source:
-        arXiv:2207.12598, written for velocities; CFG-Zero*: arXiv:2503.18886.
+        arXiv:2207.12598, written for velocities; CFG-Zero*: arXiv:2503.18886; rescaling:
+        arXiv:2305.08891, Eq. 15 and 16.
     """
-    if uses_zero_star is None:
-        return unconditional + guidance_scale[:, None, None] * (conditional - unconditional)
-    dot = (conditional * unconditional).sum((1, 2))
-    norm = unconditional.square().sum((1, 2)).clamp_min(1e-8)
-    scale = torch.where(uses_zero_star > 0, dot / norm, torch.ones_like(dot))
-    base = scale[:, None, None] * unconditional
-    return base + guidance_scale[:, None, None] * (conditional - base)
+    base = unconditional
+    if uses_zero_star is not None:
+        dot = (conditional * unconditional).sum((1, 2))
+        norm = unconditional.square().sum((1, 2)).clamp_min(1e-8)
+        scale = torch.where(uses_zero_star > 0, dot / norm, torch.ones_like(dot))
+        base = scale[:, None, None] * unconditional
+    guided = base + guidance_scale[:, None, None] * (conditional - base)
+    if rescale is None:
+        return guided
+    ratio = conditional.std((1, 2)) / guided.std((1, 2)).clamp_min(1e-8)
+    return guided * (1 + rescale * (ratio - 1))[:, None, None]
+
+
+def sde_drift(
+    velocity: Float[Tensor, "*batch latent_dim"],
+    point: Float[Tensor, "*batch latent_dim"],
+    flow_time: Float[Tensor, "*#batch 1"],
+    temperature: Float[Tensor, "*#batch 1"],
+) -> Float[Tensor, "*batch latent_dim"]:
+    """Drift v + T/2 (t v - x) of the SDE that has the marginals of the flow at every temperature.
+
+    Its diffusion is T (1 - t); the score of a straight path from noise is (t v - x) / (1 - t).
+
+    Args:
+        velocity: v at the point.
+        point: x.
+        flow_time: t.
+        temperature: T; 0 leaves the velocity.
+
+    Source:
+        SiT, arXiv:2401.08740, with the diffusion w = T sigma of its section 2.
+    """
+    return velocity + temperature / 2 * (flow_time * velocity - point)
+
+
+def sde_noise_std(grid: Float[Tensor, " grid"], solver: Solver) -> Float[Tensor, " times"]:
+    """Standard deviation of the noise that follows every evaluation, at temperature 1.
+
+    The diffusion of a step is taken at its end: the last one adds none, and what comes out is
+    clean. An evaluation that does not end a step adds none either.
+    """
+    std = ((1 - grid[1:]) * grid.diff()).sqrt()
+    return std if solver == "euler" else torch.stack([torch.zeros_like(std), std], dim=1).flatten()

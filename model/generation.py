@@ -47,6 +47,9 @@ class Sampler:
     """Generates with one model; holds no state of any request.
 
     The model's weights are read at the start and must not change while it is used.
+
+    Attributes:
+        backbone: What runs in place of the model's own.
     """
 
     def __init__(self, model: AudioCALM) -> None:

@@ -49,8 +49,13 @@ class SamplingOptions:
     """Only read by the grid `shift`."""
     cfg_zero_star: bool = False
     """Scale v_u to its projection on v_c first."""
+    guidance_rescale: float = 0.0
+    """How far, 0 to 1, the guided velocity is brought back to the spread of v_c, against the loud
+    and saturated results of strong guidance (arXiv:2305.08891)."""
     temperature: float = 1.0
     """Variance of the initial noise."""
+    sde_temperature: float = 0.0
+    """Noise that the solver adds on the way and takes away again; 0 is the deterministic flow."""
     stop_threshold: float = 0.5
     """Probability of `end_of_audio` above which a frame is the last; lower ends earlier."""
 
@@ -69,6 +74,10 @@ class SamplingOptions:
             raise ValueError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
         if not 0 <= self.temperature <= 4:
             raise ValueError(f"temperature {self.temperature} is outside [0, 4]")
+        if not 0 <= self.sde_temperature <= 4:
+            raise ValueError(f"sde_temperature {self.sde_temperature} is outside [0, 4]")
+        if not 0 <= self.guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale {self.guidance_rescale} is outside [0, 1]")
         if not 0 < self.stop_threshold < 1:
             raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
 

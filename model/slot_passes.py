@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.experts import Route
-from model.flow import guided_velocity
+from model.flow import guided_velocity, sde_drift
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowSchedule
 from model.local_head import LayerContext, LocalFlowHead
@@ -60,10 +60,12 @@ class Buffers:
         self.pending = zeros(count, frames, config.latent_dim)
         self.evaluation = zeros(1, dtype=torch.int64)
         self.table = zeros(times, count, width, dtype=model.dtype)
-        self.moves = zeros(times, count, 1, 1)
+        self.times, self.moves = (zeros(times, count, 1, 1) for _ in range(2))
         self.is_state = zeros(times, 1, 1, dtype=torch.bool)
         self.guidance_scale = zeros(times, count)
-        self.zero_star = zeros(count)
+        self.zero_star, self.rescale = zeros(count), zeros(count)
+        self.sde_temperature = zeros(count, 1, 1)
+        self.noise = zeros(times, count, frames, config.latent_dim)
         angles = (rows, 1, 2 * frames, config.backbone.head_dim)
         self.cosine, self.sine = (zeros(*angles, dtype=model.dtype) for _ in range(2))
         self.block_bias = zeros(rows, 1, 1, slots.size, dtype=model.dtype)
@@ -137,9 +139,15 @@ class Passes:
             velocity = head.velocity(_twice(point), context, at.modulations)
         conditional, unconditional = rearrange(velocity, "(b g) f d -> g b f d", g=ROWS)
         scale = buffers.guidance_scale[:, :count].index_select(0, now)[0]
-        guided = guided_velocity(conditional, unconditional, scale, buffers.zero_star[:count])
-        moves = buffers.moves[:, :count].index_select(0, now)[0]
-        moved = buffers.state[:count] + moves * guided
+        guided = guided_velocity(
+            conditional, unconditional, scale, buffers.zero_star[:count], buffers.rescale[:count]
+        )
+        times, moves, noise = (
+            values[:, :count].index_select(0, now)[0]
+            for values in (buffers.times, buffers.moves, buffers.noise)
+        )
+        drift = sde_drift(guided, point, times, buffers.sde_temperature[:count])
+        moved = buffers.state[:count] + moves * drift + noise
         point.copy_(moved)
         is_state = buffers.is_state.index_select(0, now)
         buffers.state[:count].copy_(torch.where(is_state, moved, buffers.state[:count]))

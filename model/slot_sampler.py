@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.block_step import finished, may_stop
+from model.block_step import finished, initial_noise, may_stop, step_noise
 from model.flow_schedule import FlowSchedule
 from model.generation import Sampler
 from model.local_head import LocalFlowHead
@@ -150,13 +150,12 @@ class SlotStep:
     def _fill(self) -> None:
         """Everything of this block that passes read; the device need not have finished any."""
         buffers, device = self.passes.buffers, self.model.device
-        shape = (self.frames, self.model.config.latent_dim)
-        noise = [
-            torch.randn(shape, generator=state.generator) * state.request.options.temperature**0.5
-            for state in self.states
-        ]
-        buffers.state[self.slot] = torch.stack(noise).to(device)
+        latent_dim = self.model.config.latent_dim
+        buffers.state[self.slot] = initial_noise(self.states, latent_dim).to(device)
         buffers.point[self.slot] = buffers.state[self.slot]
+        noise = step_noise(self.states, self.schedules, latent_dim)
+        added = buffers.noise[: len(self.schedules[0].points)]
+        added[:, self.slot] = 0.0 if noise is None else noise.to(device)
         for cache, state in zip(self.caches, self.states, strict=True):
             if state.pending is not None:
                 buffers.pending[cache.slot] = state.pending
@@ -169,17 +168,12 @@ class SlotStep:
             hidden = ~torch.cat(visible)[:, None, None]
             bias = torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
             own[self.row] = bias.to(device, own.dtype)
-        tables = rotary_table(
-            self._positions(), self.model.config.backbone.head_dim, self._rope_theta
-        )
+        backbone = self.model.config.backbone
+        tables = rotary_table(self._positions(), backbone.head_dim, backbone.rope_theta)
         for own, table in zip((buffers.cosine, buffers.sine), tables, strict=True):
             own[self.row] = table.to(device, own.dtype)
         uses = [float(s.request.uses_expert) for s in self.states for _ in range(ROWS)]
         buffers.routed[self.row] = torch.tensor(uses)[:, None, None].to(device, self.model.dtype)
-
-    @property
-    def _rope_theta(self) -> float:
-        return self.model.config.backbone.rope_theta
 
     def _fill_schedules(self) -> None:
         buffers, schedules = self.passes.buffers, self.schedules
@@ -198,10 +192,20 @@ class SlotStep:
             for o, cache in zip(options, self.caches, strict=True)
         ]
         buffers.zero_star[self.slot] = torch.tensor(zero_star).to(device)
+        rescale = [
+            o.guidance_rescale * (cache.num_rows > 1)
+            for o, cache in zip(options, self.caches, strict=True)
+        ]
+        buffers.rescale[self.slot] = torch.tensor(rescale).to(device)
+        heat = torch.tensor([o.sde_temperature for o in options])
+        buffers.sde_temperature[self.slot] = heat[:, None, None].to(device)
         for cache, schedule in zip(self.caches, schedules, strict=True):
             buffers.table[:times, cache.slot] = schedule.table
-            moves = torch.cat([point.move for point in schedule.points])
-            buffers.moves[:times, cache.slot] = moves
+            for own, values in (
+                (buffers.times, [point.time for point in schedule.points]),
+                (buffers.moves, [point.move for point in schedule.points]),
+            ):
+                own[:times, cache.slot] = torch.cat(values)
 
     def _masks(self, cache: SlotCache, state: GenerationState) -> tuple[Tensor, Tensor]:
         """What the current and the pending block of a request see, of all places."""

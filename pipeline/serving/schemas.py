@@ -11,6 +11,15 @@ from pipeline.serving.formats import STREAMED_FORMATS, Format
 
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
+_SAMPLING = (
+    "num_flow_steps",
+    "first_flow_steps",
+    "guidance_scale",
+    "guidance_interval",
+    "guidance_rescale",
+    "sde_temperature",
+)
+"""Sampling that a request may change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,10 @@ class GenerateBody(_Body):
     """How closely to follow the description; null takes the default of the modality."""
     guidance_interval: tuple[float, float] | None = None
     """Flow times, 0 noise and 1 data, between which guidance acts; null is all of them."""
+    guidance_rescale: float | None = None
+    """How far, 0 to 1, the spread of strong guidance is brought back; null is 0."""
+    sde_temperature: float | None = None
+    """Noise that the solver adds on the way, for more variety; null is 0, none."""
     response_format: Format = "wav"
     """wav, pcm (16-bit little-endian, interleaved) or flac."""
     stream: bool | None = None
@@ -86,8 +99,7 @@ class GenerateBody(_Body):
     def job(self, seed: int, voice_aliases: dict[str, str]) -> AudioJob:
         """What to make, with the seed drawn for it."""
         embedding = self.voice_embedding
-        names = ("num_flow_steps", "first_flow_steps", "guidance_scale", "guidance_interval")
-        sampling = {name: getattr(self, name) for name in names}
+        sampling = {name: getattr(self, name) for name in _SAMPLING}
         return AudioJob(
             description=self.description,
             transcript=self.transcript,

@@ -59,6 +59,7 @@ REQUESTS = [
     request(7, prompt_latents=torch.linspace(-1, 1, 60).reshape(10, 6)),
     request(8, options={"guidance_interval": (0.1, 0.6), "first_flow_steps": 2}),
     voiced(9, options={"time_grid": "shift", "cfg_zero_star": True}),
+    request(10, options={"sde_temperature": 0.5, "guidance_rescale": 0.7}),
 ]
 
 

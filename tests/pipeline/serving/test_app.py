@@ -105,6 +105,8 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
         "first_flow_steps": 2,
         "guidance_scale": 1.5,
         "guidance_interval": [0.2, 0.8],
+        "guidance_rescale": 0.5,
+        "sde_temperature": 0.25,
     }
     assert post(client, **body).status_code == 200
     sampling = {
@@ -112,6 +114,8 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
         "first_flow_steps": 2,
         "guidance_scale": 1.5,
         "guidance_interval": (0.2, 0.8),
+        "guidance_rescale": 0.5,
+        "sde_temperature": 0.25,
     }
     expected = {k: v for k, v in body.items() if k not in sampling}
     assert engine.jobs == [AudioJob(**expected, sampling=sampling)]  # type: ignore[arg-type]
