@@ -367,7 +367,7 @@ MUSIC = {
     "music_note": (
         "{bpm}",
         "in {key}",
-        "in {key} and {bpm}",
+        "in {key}, {bpm}",
         "{dynamics}",
         "{stereo}",
         "{trend}",
