@@ -12,7 +12,8 @@ import ray
 logger = logging.getLogger(__name__)
 
 _STARTS = 3
-_STARTUP_TIMEOUT = "timed out during startup"
+_NOT_IN_TIME = ("timed out during startup", "Failed to connect to GCS")
+"""What Ray says if one of its processes was too slow to start."""
 
 WORKER_ENVIRONMENT = {
     # One process per core: a BLAS or OpenMP pool in each would oversubscribe the node.
@@ -63,7 +64,8 @@ def _start_local(num_cpus: int | None) -> None:
             )
             return
         except Exception as error:  # Ray raises nothing narrower
-            if _STARTUP_TIMEOUT not in str(error) or attempt == _STARTS:
+            is_slow = any(said in str(error) for said in _NOT_IN_TIME)
+            if not is_slow or attempt == _STARTS:
                 raise
             logger.warning("Ray did not start in time, attempt %d of %d", attempt, _STARTS)
             ray.shutdown()

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from model.codec.pitch import NUM_PITCH_LATENTS
 from model.config import require_positive
 from model.timebase import Timebase
 
@@ -20,12 +21,16 @@ class CodecConfig:
     num_channels: int
     """Waveform channels, 1 or 2."""
     stem: Literal["convolution", "spectrum"] = "convolution"
-    """First layer: a plain convolution, or a fixed mel-spaced filter bank that gives log powers: a
-    small model then need not learn spectral analysis first."""
+    """First layer: a plain convolution, or log magnitudes of a short-time Fourier transform, with
+    which a small model need not learn spectral analysis first."""
     stem_stride: int = 1
-    """Stride of the first convolution; above 1 keeps small models away from the sample rate."""
+    """Stride of the first layer; above 1 keeps small models away from the sample rate."""
     stem_kernel: int = 7
-    """Samples the first convolution sees; at least `stem_stride`."""
+    """Samples the first layer sees; at least `stem_stride`."""
+    principal_bands: int | None = None
+    """Mel bands of a linear autoencoder beside the network, with which training begins: the
+    principal components of the corpus, and the pitch in the last three latents. None is none. Needs
+    the stem `spectrum` at the head's hop and window."""
     strides: tuple[int, ...]
     """Stride of each encoder stage, finest first."""
     channels: tuple[int, ...]
@@ -60,16 +65,16 @@ class CodecConfig:
     """Samples between inverse-STFT frames; divides the stride of the convolutions."""
     head_window: int
     """Samples of one inverse-STFT frame: four hops overlap well."""
-    head_phase: Literal["steady", "integrated"] = "steady"
-    """Phase of a bin before its own offset: a steady tone at the bin's frequency, or at a predicted
-    frequency, summed over the frames. Only a sum lets tones between bins go on across frames."""
+    head_phase: Literal["predicted", "propagated"] = "predicted"
+    """Phase of a bin: predicted relative to a steady tone at the bin's frequency, or following from
+    the magnitudes, from frame to frame, with nothing to learn."""
 
     def __post_init__(self) -> None:
         require_positive(self)
         if self.stem not in ("convolution", "spectrum"):
             raise ValueError(f"stem {self.stem!r}; use convolution or spectrum")
-        if self.head_phase not in ("steady", "integrated"):
-            raise ValueError(f"head_phase {self.head_phase!r}; use steady or integrated")
+        if self.head_phase not in ("predicted", "propagated"):
+            raise ValueError(f"head_phase {self.head_phase!r}; use predicted or propagated")
         if self.num_channels > 2:
             raise ValueError(f"num_channels is {self.num_channels}; 1 and 2 are supported")
         if len(self.channels) != len(self.strides) + 1:
@@ -96,6 +101,18 @@ class CodecConfig:
             raise ValueError(
                 f"head_window {self.head_window} must be at least twice head_hop {self.head_hop} "
                 "and differ from it by an even number"
+            )
+
+        stem = (self.stem, self.stem_stride, self.stem_kernel)
+        if self.principal_bands and stem != ("spectrum", self.head_hop, self.head_window):
+            raise ValueError(
+                f"principal_bands need the stem to analyse what the head gives: spectrum, stride "
+                f"{self.head_hop}, kernel {self.head_window}; the stem is {stem}"
+            )
+        if self.principal_bands and self.latent_dim <= NUM_PITCH_LATENTS:
+            raise ValueError(
+                f"latent_dim is {self.latent_dim}; principal_bands need more than the "
+                f"{NUM_PITCH_LATENTS} latents of pitch"
             )
 
     @property
@@ -135,25 +152,27 @@ CODEC_PRESETS: dict[str, CodecConfig] = {
         sample_rate=16_000,
         num_channels=1,
         stem="spectrum",
-        stem_stride=80,
+        stem_stride=160,
         stem_kernel=640,
+        principal_bands=120,
         strides=(2,),
-        channels=(96, 192),
+        channels=(256, 256),
         dilations=(1, 3),
-        hidden_dim=192,
+        hidden_dim=256,
         num_heads=4,
-        ffn_dim=384,
+        ffn_dim=512,
         encoder_layers=1,
         aggregator_layers=1,
         decoder_layers=2,
         window=32,
-        latent_dim=32,
-        decoder_units=2,
+        patch_frames=2,
+        latent_dim=64,
+        decoder_units=1,
         head_channels=256,
         head_units=3,
         head_hop=160,
         head_window=640,
-        head_phase="integrated",
+        head_phase="propagated",
     ),
     "small": CodecConfig(
         sample_rate=24_000,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model.codec.config import CodecConfig
 from model.codec.istft import HeadSpectrum, SpectralHead, overlap_add
 from model.codec.layers import CausalConv, CausalUnit, ChannelNorm, DecoderLayer
+from model.codec.principal import Components, PrincipalDecoder
 
 _KERNEL = 3
 
@@ -63,8 +64,13 @@ class Decoder(nn.Module):
             config.num_channels,
             config.head_window,
             config.head_hop,
-            is_integrated=config.head_phase == "integrated",
+            is_propagated=config.head_phase == "propagated",
         )
+        self.principal = self.partials = None
+        if config.principal_bands:
+            self.principal = PrincipalDecoder(config)
+            self.partials = nn.Linear(self.head.num_bins, config.head_channels, bias=False)
+            nn.init.zeros_(self.partials.weight)
 
     def initial_state(self) -> DecoderState:
         """State of a request before its first piece."""
@@ -75,17 +81,35 @@ class Decoder(nn.Module):
             num_spectral_frames=0,
         )
 
+    def begin_linear(self, components: Components) -> None:
+        """Begin as principal components, with nothing added by the network.
+
+        Raises:
+            ValueError: If the configuration has no `principal_bands`.
+        """
+        if self.principal is None:
+            raise ValueError("this codec has no principal_bands; it cannot begin linear")
+        self.principal.fit(components)
+        self.head.begin_linear()
+
     def forward(
         self, latents: Float[Tensor, "batch frames latent_dim"]
-    ) -> tuple[Float[Tensor, "batch channels samples"], HeadSpectrum]:
-        """A whole waveform at once, and the spectra it was made of, for training."""
-        predicted, _ = self._predict(latents, [None] * len(self._causal_layers()))
+    ) -> Float[Tensor, "batch channels samples"]:
+        """A whole waveform at once, for training."""
+        return self.sound(self.predict(latents))
+
+    def predict(self, latents: Float[Tensor, "batch frames latent_dim"]) -> HeadSpectrum:
+        """The spectra that a whole waveform is made of."""
+        return self._predict(latents, [None] * len(self._causal_layers()))[0]
+
+    def sound(self, predicted: HeadSpectrum) -> Float[Tensor, "batch channels samples"]:
+        """The waveform that is made of the spectra of a whole one."""
         frames, _ = self.head.frames(predicted)
         start = self.initial_state().overlap
-        summed, tail = self._overlap_add(frames, start.expand(latents.shape[0], -1, -1))
+        summed, tail = self._overlap_add(frames, start.expand(frames.shape[0], -1, -1))
         samples = _normalised(torch.cat([summed, tail], dim=-1))
         trim = self._trim
-        return samples[..., trim : samples.shape[-1] - trim], predicted
+        return samples[..., trim : samples.shape[-1] - trim]
 
     def stream(
         self,
@@ -99,8 +123,8 @@ class Decoder(nn.Module):
             counts = [state.num_spectral_frames for state in states]
             num_before = torch.tensor(counts, device=latents.device)
             predicted, following_layers = self._predict(latents, past[:-1])
-            frames, turned = self.head.frames(predicted, num_before, past[-1])
-            past = [*following_layers, turned]
+            frames, phases = self.head.frames(predicted, num_before, past[-1])
+            past = [*following_layers, phases]
         else:
             # Convolutions refuse inputs without steps; a piece may only flush what is held back.
             shape = (latents.shape[0], self.config.num_channels, 0, self.config.head_window)
@@ -149,12 +173,17 @@ class Decoder(nn.Module):
             features, state = unit(features, next(past))
             following.append(state)
         fine = self.upsample(rearrange(features, "batch hidden seq -> batch seq hidden"))
-        features = rearrange(fine, "b s (u d) -> b d (s u)", u=self.config.head_upsample)
+        fine = rearrange(fine, "b s (u d) -> b (s u) d", u=self.config.head_upsample)
+        linear = None
+        if self.principal is not None and self.partials is not None:
+            linear, comb = self.principal(latents)
+            fine = fine + self.partials(comb)
+        features = rearrange(fine, "b s d -> b d s")
         for unit in (self.smooth, *self.head_units):
             features, state = unit(features, next(past))
             following.append(state)
         features = rearrange(self.norm(features), "batch hidden seq -> batch seq hidden")
-        return self.head.predict(features), following
+        return self.head.predict(features, linear), following
 
     def _overlap_add(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
         envelope = self.head.window.square().expand(frames.shape[0], 1, frames.shape[2], -1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -11,14 +9,20 @@ from torch import Tensor, nn
 
 from model.codec.config import CodecConfig
 from model.codec.layers import CenteredConv, CenteredUnit, ChannelNorm, EncoderLayer
-from model.codec.mel import mel_frequencies
+from model.codec.principal import Components, PrincipalEncoder
 from model.codec.segments import Reach
+from model.codec.spectrum import log_magnitudes
 
 _KERNEL = 3
-_FLOOR = 1e-3
-_LOG_SCALE, _LOG_CENTRE = 0.45, 3.0
+_LOG_SCALE, _LOG_CENTRE = 0.4, -6.0
+"""Between digital silence and full scale scaled log magnitudes run from -2 to about 2."""
 _FIRST_LOG_STD = -2.5
 """Posteriors begin narrow: latents that are mostly noise are ignored by the decoder for long."""
+_FIRST_ERROR = 0.2
+"""The same for principal components: standard deviation of the noise along each, nats."""
+_LARGEST_FIRST_ERROR = 0.4
+_FIRST_PITCH_ERRORS = (0.02, 0.1, 0.15)
+"""The same for the latents of pitch, in their own units: the first is a hundredth of an octave."""
 LOG_STD_RANGE = (-8.0, 2.0)
 """Bounds of the posterior's log standard deviation; keeps its exponential finite."""
 
@@ -47,39 +51,34 @@ class Stage(nn.Module):
 
 
 class SpectralStem(nn.Module):
-    """Log powers of a bank of mel-spaced filters, which is not trained.
+    """Log magnitudes of a short-time Fourier transform, and a map of them that is trained.
 
-    Each filter is a pair in quadrature, so that its power does not depend on phase. Log powers are
-    centred: between silence and full scale they run from -3 to about 3. The logarithm of quiet
-    bands gives filters a gradient ten times that of everything else: trained, they turn to noise
-    within hundreds of steps, and latents carry loudness alone. A departure from the paper's plain
-    convolution, for codecs trained in minutes.
+    A departure from the paper's plain convolution, for codecs trained in minutes. Powers alone are
+    seen: a codec this small could not keep phases anyway.
     """
+
+    window: Tensor
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        if config.channels[0] % config.num_channels:
-            raise ValueError(
-                f"{config.channels[0]} spectral filters do not divide among "
-                f"{config.num_channels} channels"
-            )
-        self.filters = CenteredConv(
-            config.num_channels,
-            2 * config.channels[0],
-            config.stem_kernel,
-            stride=config.stem_stride,
-        )
-        with torch.no_grad():
-            self.filters.conv.weight.copy_(_quadrature_bank(config))
-            nn.init.zeros_(cast("Tensor", self.filters.conv.bias))
-        self.requires_grad_(False)
+        self.hop_length = config.stem_stride
+        num_bins = config.num_channels * (config.stem_kernel // 2 + 1)
+        self.project = nn.Conv1d(num_bins, config.channels[0], 1)
+        self.register_buffer("window", torch.hann_window(config.stem_kernel), persistent=False)
 
-    def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> Tensor:
-        """Features `batch hidden seq` at the rate of the stem; float32 under autocast too."""
+    def log_magnitudes(
+        self, waveform: Float[Tensor, "batch channels samples"]
+    ) -> Float[Tensor, "batch channels seq bins"]:
+        """What is seen of a waveform; float32 under autocast too."""
         with torch.autocast(waveform.device.type, enabled=False):
-            real, imaginary = self.filters(waveform.float()).chunk(2, dim=1)
-            power = real.square() + imaginary.square()
-            return _LOG_SCALE * torch.log1p(power / _FLOOR**2) - _LOG_CENTRE
+            return log_magnitudes(waveform, self.window, self.hop_length)
+
+    def forward(self, logs: Float[Tensor, "batch channels seq bins"]) -> Tensor:
+        """Features `batch hidden seq` of log magnitudes."""
+        scaled = _LOG_SCALE * (logs - _LOG_CENTRE)
+        return self.project(
+            rearrange(scaled, "batch channels seq bins -> batch (channels bins) seq")
+        )
 
 
 class Encoder(nn.Module):
@@ -107,6 +106,7 @@ class Encoder(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_dim, eps=1e-6)
         self.posterior = nn.Linear(config.hidden_dim, 2 * config.latent_dim)
         nn.init.constant_(self.posterior.bias[config.latent_dim :], _FIRST_LOG_STD)
+        self.principal = PrincipalEncoder(config) if config.principal_bands else None
 
     def forward(
         self,
@@ -125,7 +125,14 @@ class Encoder(nn.Module):
         config = self.config
         per_frame = config.timebase.hop_length // config.stem_stride
         lengths = None if num_frames is None else num_frames * per_frame
-        features = silence_after(self.stem(waveform), lengths)
+        linear = None
+        if isinstance(self.stem, SpectralStem):
+            logs = self.stem.log_magnitudes(waveform)
+            features = self.stem(logs)
+            linear = None if self.principal is None else self.principal(logs)
+        else:
+            features = self.stem(waveform)
+        features = silence_after(features, lengths)
         for stage in self.stages:
             features, lengths = stage(features, lengths)
         steps = self.project(rearrange(features, "batch hidden seq -> batch seq hidden")).float()
@@ -136,7 +143,28 @@ class Encoder(nn.Module):
             steps = layer(steps, valid)
         posterior = self.posterior(self.norm(self._aggregate(steps))).float()
         mean, log_std = posterior.chunk(2, dim=-1)
+        if linear is not None:
+            mean = mean + linear
         return mean, log_std.clamp(*LOG_STD_RANGE)
+
+    @torch.no_grad()
+    def begin_linear(self, waveforms: list[Float[Tensor, "batch channels samples"]]) -> Components:
+        """Begin as the principal components of these waveforms, with nothing added by the network.
+
+        Raises:
+            ValueError: If the configuration has no `principal_bands`.
+        """
+        if self.principal is None or not isinstance(self.stem, SpectralStem):
+            raise ValueError("this codec has no principal_bands; it cannot begin linear")
+        logs = [self.stem.log_magnitudes(waveform) for waveform in waveforms]
+        components = self.principal.fit(logs)
+        mean_weight, _ = self.posterior.weight.chunk(2)
+        mean_bias, std_bias = self.posterior.bias.chunk(2)
+        mean_weight.zero_()
+        mean_bias.zero_()
+        errors = (_FIRST_ERROR / components.deviation).clamp(max=_LARGEST_FIRST_ERROR)
+        std_bias.copy_(torch.cat([errors, errors.new_tensor(_FIRST_PITCH_ERRORS)]).log())
+        return components
 
     def _aggregate(
         self, steps: Float[Tensor, "batch seq hidden"]
@@ -169,21 +197,6 @@ def silence_after(
         return features
     beyond = torch.arange(features.shape[-1], device=features.device) >= lengths[:, None]
     return features.masked_fill(beyond[:, None], 0.0)
-
-
-def _quadrature_bank(config: CodecConfig) -> Float[Tensor, "filters channels samples"]:
-    """Cosines, then sines, under a Hann window of unit energy; each channel has its own."""
-    per_channel = config.channels[0] // config.num_channels
-    centre = mel_frequencies(per_channel + 2, config.sample_rate)[1:-1, None]
-    time_s = (torch.arange(config.stem_kernel) - (config.stem_kernel - 1) / 2) / config.sample_rate
-    window = torch.hann_window(config.stem_kernel, periodic=False)
-    window = window / window.square().sum().sqrt()
-    angle = 2 * torch.pi * centre * time_s
-    pair = torch.stack([angle.cos(), angle.sin()]).float() * window
-    own = torch.eye(config.num_channels)
-    return rearrange(
-        pair[:, None, :, None] * own[None, :, None, :, None], "q c f i k -> (q c f) i k"
-    )
 
 
 def _layer(config: CodecConfig) -> EncoderLayer:

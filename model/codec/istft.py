@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,14 @@ from einops import rearrange
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
+from model.codec.phase import excitation, initial_phases, noise_spectra
+from model.codec.spectrum import QUIETEST, short_time_spectrum, window_energy
+
 MAX_MAGNITUDE = 1e2
 """Ceiling of a bin's magnitude; the exponential would overflow first."""
+
+_MARGIN = 0.5
+"""What is at most this far above the quietest magnitude, nats, is silent."""
 
 
 @dataclass(frozen=True)
@@ -19,37 +26,35 @@ class HeadSpectrum:
 
     Attributes:
         log_magnitude: Natural logarithm of the magnitude of each bin.
-        phase: Offset of each bin's phase, radians.
-        drift: Turn of each bin from frame to frame beyond that of a tone at the bin's frequency,
-            radians; None if tones are steady.
+        phase: Offset of each bin's phase from that of a steady tone, radians; None if phases follow
+            from the magnitudes.
     """
 
     log_magnitude: Float[Tensor, "batch channels seq bins"]
-    phase: Float[Tensor, "batch channels seq bins"]
-    drift: Float[Tensor, "batch channels seq bins"] | None
+    phase: Float[Tensor, "batch channels seq bins"] | None
 
 
 class SpectralHead(nn.Module):
     """Features to the frames of an inverse STFT.
 
-    The phase of a bin is predicted relative to a steady tone at the bin's own frequency: constant
-    features sound steady, and frames that overlap add up instead of cancelling at random. Vocos
-    predicts the phase itself, and has to learn how it advances from frame to frame first. With
-    `is_integrated` the tone's frequency is predicted too and summed over frames: what comes before
-    a frame sets where its phases start, and features that stand still hold any pitch.
+    A predicted phase is relative to a steady tone at the bin's own frequency: constant features
+    sound steady, and frames that overlap add up instead of cancelling at random. Vocos predicts the
+    phase itself, and has to learn how it advances from frame to frame first. With `is_propagated`
+    the phase is not predicted: it follows from the magnitudes.
 
     Args:
         hidden_dim: Width of the features.
         num_channels: Waveform channels.
         window_length: Samples of a frame.
         hop_length: Samples between frames.
-        is_integrated: Whether frequencies are predicted and summed.
+        is_propagated: Whether phases follow from the magnitudes.
 
     Source:
         Vocos, arXiv:2306.00814, section 3.3.
     """
 
     window: Tensor
+    noise: Tensor
 
     def __init__(
         self,
@@ -57,76 +62,86 @@ class SpectralHead(nn.Module):
         num_channels: int,
         window_length: int,
         hop_length: int,
-        is_integrated: bool = False,
+        is_propagated: bool = False,
     ) -> None:
         super().__init__()
-        self.is_integrated = is_integrated
-        self.num_parts = 3 if is_integrated else 2
+        self.is_propagated = is_propagated
         self.num_channels = num_channels
         self.window_length, self.hop_length = window_length, hop_length
         self.num_bins = window_length // 2 + 1
+        self.num_parts = 1 if is_propagated else 2
         self.project = nn.Linear(hidden_dim, num_channels * self.num_parts * self.num_bins)
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        if is_propagated:
+            noise = noise_spectra(window_length, hop_length)
+            self.register_buffer("noise", noise, persistent=False)
         self._begin()
 
-    def initial_state(self) -> Float[Tensor, "channels bins"]:
-        """Turns summed before the first frame, radians; float64, so that long streams stay true."""
-        shape = (self.num_channels, self.num_bins)
-        return torch.zeros(shape, dtype=torch.float64, device=self.window.device)
+    def initial_state(self) -> Float[Tensor, "3 channels bins"]:
+        """What phases go on from, before the first frame."""
+        return initial_phases(self.num_channels, self.num_bins).to(self.window.device)
 
-    def predict(self, features: Float[Tensor, "batch seq hidden"]) -> HeadSpectrum:
-        """Magnitudes and phases of frames, one vector of features each."""
+    def predict(
+        self,
+        features: Float[Tensor, "batch seq hidden"],
+        linear: Float[Tensor, "batch channels seq bins"] | None = None,
+    ) -> HeadSpectrum:
+        """Magnitudes and phases of frames, one vector of features each.
+
+        Args:
+            features: Of the frames.
+            linear: Log magnitudes under a window of unit energy to which the network adds.
+        """
         projected = self.project(features).float()
         shaped = rearrange(projected, "b s (c k) -> b c s k", c=self.num_channels)
-        parts = shaped.chunk(self.num_parts, dim=-1)
-        return HeadSpectrum(parts[0], parts[1], parts[2] if self.is_integrated else None)
+        log_magnitude, *phase = shaped.chunk(self.num_parts, dim=-1)
+        if linear is not None:
+            log_magnitude = log_magnitude + linear + math.log(window_energy(self.window))
+        return HeadSpectrum(log_magnitude, phase[0] if phase else None)
 
     def frames(
         self,
         predicted: HeadSpectrum,
         num_before: Int[Tensor, " batch"] | None = None,
-        turned: Float[Tensor, "batch channels bins"] | None = None,
+        state: Float[Tensor, "batch 3 channels bins"] | None = None,
     ) -> tuple[Float[Tensor, "batch channels seq window"], Tensor]:
-        """Windowed waveform frames, and the turns summed so far; Fourier transforms are float32.
+        """Windowed waveform frames, and the state after them; Fourier transforms are float32.
 
         Args:
             predicted: From `predict`.
             num_before: Frames of each row's waveform before these; None is the beginning.
-            turned: Turns summed before these frames; None is the beginning.
+            state: After the frames before these; None is the beginning.
         """
-        magnitude = predicted.log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
-        batch, _, length, _ = magnitude.shape
-        phase = predicted.phase + self._advance(length, num_before)
-        if turned is None:
-            turned = self.initial_state().expand(batch, -1, -1)
-        if predicted.drift is not None:
-            turns = turned[:, :, None] + predicted.drift.detach().double().cumsum(dim=2)
-            # A gradient reaches its own frame only: through the later ones it is mostly noise.
-            own = predicted.drift - predicted.drift.detach()
-            phase = phase + torch.remainder(turns, 2 * torch.pi).float() + own
-            turned = torch.remainder(turns[:, :, -1], 2 * torch.pi)
-        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+        logs = predicted.log_magnitude.clamp(max=math.log(MAX_MAGNITUDE))
+        batch, _, length, _ = logs.shape
+        if state is None:
+            state = self.initial_state().expand(batch, -1, -1, -1)
+        if predicted.phase is None:
+            spectrum, state = self._propagated(logs, num_before, state)
+        else:
+            phase = predicted.phase + self._advance(length, num_before)
+            spectrum = torch.polar(logs.exp(), phase)
         frames = torch.fft.irfft(spectrum, n=self.window_length, dim=-1) * self.window
-        return frames, turned
+        return frames, state
 
     def analyse(
         self, waveform: Float[Tensor, "batch channels samples"]
     ) -> Complex[Tensor, "batch channels seq bins"]:
         """Complex spectra from which `frames` would give the waveform back: what is predicted."""
-        pad = (self.window_length - self.hop_length) // 2
-        padded = nn.functional.pad(waveform.float(), (pad, pad))
-        cut = padded.unfold(-1, self.window_length, self.hop_length)
-        return torch.fft.rfft(cut * self.window, dim=-1)
+        return short_time_spectrum(waveform, self.window, self.hop_length)
 
-    def drift_of(
-        self, spectrum: Complex[Tensor, "batch channels seq bins"]
-    ) -> Float[Tensor, "batch channels seq-1 bins"]:
-        """Measured turn of each bin from each frame to the next, less that of a steady tone.
-
-        One frame fewer than the spectrum has; radians, up to whole turns.
-        """
-        turned = (spectrum[..., 1:, :] * spectrum[..., :-1, :].conj()).angle()
-        return turned - self._advance(2, None)[:, :, 1:]
+    def _propagated(
+        self, logs: Tensor, num_before: Tensor | None, state: Tensor
+    ) -> tuple[Complex[Tensor, "batch channels seq bins"], Tensor]:
+        """Spectra whose phases follow from the magnitudes, and the state after them."""
+        quietest = math.log(QUIETEST * window_energy(self.window))
+        # Below what is told apart lies silence: of the power only the excess is heard.
+        excess = -torch.expm1(2 * (quietest + _MARGIN - logs).clamp(max=-1e-6))
+        logs = logs.clamp(min=quietest)
+        excited, state = excitation(
+            logs, self.noise, state, num_before, self.window_length, self.hop_length
+        )
+        return excess.sqrt() * logs.exp() * excited, state
 
     def _advance(
         self, num_frames: int, num_before: Tensor | None
@@ -142,6 +157,12 @@ class SpectralHead(nn.Module):
         return (2 * torch.pi / self.window_length) * turns[:, None].float()
 
     @torch.no_grad()
+    def begin_linear(self) -> None:
+        """Begin with nothing added to the magnitudes of `linear`."""
+        self.project.weight.zero_()
+        self.project.bias.zero_()
+
+    @torch.no_grad()
     def _begin(self) -> None:
         """Begin as quiet noise that falls with frequency, much as recordings do."""
         bias = rearrange(
@@ -149,8 +170,7 @@ class SpectralHead(nn.Module):
         )
         position = torch.arange(self.num_bins) / self.num_bins
         bias[0] = -2 - torch.log1p(8 * position)
-        bias[1] = torch.pi * (2 * torch.rand(bias[1].shape) - 1)
-        bias[2:] = 0
+        bias[1:] = math.pi * (2 * torch.rand(bias[1:].shape) - 1)
 
 
 def overlap_add(

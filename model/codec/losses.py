@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.codec.istft import HeadSpectrum, SpectralHead
+from model.codec.istft import MAX_MAGNITUDE, HeadSpectrum, SpectralHead
 from model.codec.mel import mel_filters
 from model.codec.protocol import Posterior
+from model.codec.spectrum import QUIETEST, window_energy
 from model.codec.vae import VAECodec
 
 _QUIETEST = 1e-2
@@ -47,13 +48,13 @@ class CodecLossConfig:
     floor: float = 1e-3
     """Magnitude below which logarithms do not look, relative to full scale: -60 dB. A lower one
     lets quiet bins next to loud ones rule the gradient."""
-    head_floor: float = 2e-5
+    head_floor: float = QUIETEST
     """The same for `head_magnitude`, whose gradient the quietest bin cannot inflate."""
     head_magnitude: float = 1.0
     """Weight of the L1 distance of the spectral head's log magnitudes from those of the target at
     its own frames: a gradient that no phase disturbs. Only in training."""
-    head_drift: float = 1.0
-    """Weight of the distance of its predicted frequencies from measured ones, where there are."""
+    head_mel: float = 1.0
+    """Weight of the L1 distance of log-mel bands of the same magnitudes."""
     kl: float = 1e-2
     """Weight of the KL divergence to a standard Gaussian, mean over latents."""
 
@@ -69,7 +70,7 @@ class CodecLossConfig:
             "mel",
             "kl",
             "head_magnitude",
-            "head_drift",
+            "head_mel",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
@@ -80,6 +81,11 @@ class CodecLossConfig:
             raise ValueError(f"phase_exponent {self.phase_exponent} is outside (0, 1]")
         if self.num_mels <= 0:
             raise ValueError(f"num_mels is {self.num_mels}; it must be positive")
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether a waveform is compared at all; if not, training need not make one."""
+        return any((self.log_magnitude, self.linear_magnitude, self.phase, self.mel))
 
 
 class CodecObjective(nn.Module):
@@ -99,23 +105,46 @@ class CodecObjective(nn.Module):
         self,
         waveform: Float[Tensor, "batch channels samples"],
         noise: Float[Tensor, "2 batch frames latent_dim"],
-    ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "batch channels samples"]]:
+        is_heard: bool = False,
+    ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "batch channels samples"] | None]:
         """Losses of reconstructing `waveform`, a whole number of frames, and the reconstruction.
 
         Args:
             waveform: What is encoded and compared with.
             noise: Standard Gaussian: the posterior's draw, then the regularising noise.
+            is_heard: Whether the reconstruction is wanted even if no term of the loss compares it.
         """
         posterior = Posterior(*self.codec.encoder(waveform))
         latents = posterior.mean + posterior.log_std.float().exp() * noise[0]
         latents = regularised(latents, noise[1], self.latent_noise)
-        output, predicted = self.codec.decoder(latents)
-        rate = self.codec.timebase.sample_rate
-        with torch.autocast(waveform.device.type, enabled=False):
-            losses = codec_losses(output, waveform, posterior, self.config, rate)
-            direct = head_distances(self.codec.decoder.head, predicted, waveform, self.config)
-            weighted = [getattr(self.config, name) * term for name, term in direct.items()]
-            return losses | direct | {"total": sum(weighted, losses["total"])}, output
+        return decoding_losses(self.codec, waveform, posterior, latents, self.config, is_heard)
+
+
+def decoding_losses(
+    codec: VAECodec,
+    waveform: Float[Tensor, "batch channels samples"],
+    posterior: Posterior,
+    latents: Float[Tensor, "batch frames latent_dim"],
+    config: CodecLossConfig,
+    is_heard: bool = False,
+) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "batch channels samples"] | None]:
+    """Every term of decoding `latents`, unweighted, and their weighted sum as `total`.
+
+    With the reconstruction, which is made if a term compares it or `is_heard`, else None.
+    """
+    predicted = codec.decoder.predict(latents)
+    with torch.autocast(waveform.device.type, enabled=False):
+        output = codec.decoder.sound(predicted) if is_heard or config.is_heard else None
+        terms = head_distances(
+            codec.decoder.head, predicted, waveform, config, codec.timebase.sample_rate
+        )
+        total = sum((getattr(config, name) * term for name, term in terms.items()))
+        if output is not None and config.is_heard:
+            heard = codec_losses(output, waveform, posterior, config, codec.timebase.sample_rate)
+        else:
+            kl = kl_divergence(posterior)
+            heard = {"total": config.kl * kl, "kl": kl}
+        return heard | terms | {"total": heard["total"] + total}, output
 
 
 def codec_losses(
@@ -220,24 +249,26 @@ def head_distances(
     predicted: HeadSpectrum,
     target: Float[Tensor, "batch channels samples"],
     config: CodecLossConfig,
+    sample_rate: int,
 ) -> dict[str, Float[Tensor, ""]]:
     """Distances of what the spectral head predicts from the spectra of the target.
 
     Source:
-        Supervising magnitude and phase spectra apart: APNet, arXiv:2305.07952, section III-C.
+        Supervising magnitude spectra by themselves: APNet, arXiv:2305.07952, section III-C.
     """
-    spectrum = head.analyse(target)
-    floor = config.head_floor * float(head.window.square().sum().sqrt())
-    size = spectrum.abs().clamp(min=floor)
+    floor = config.head_floor * window_energy(head.window)
+    size = head.analyse(target).abs().clamp(min=floor)
     # What the target has below the floor may lie anywhere below it; what it has above pulls always.
     allowed = predicted.log_magnitude.clamp(min=math.log(floor))
     mine = torch.where(size > floor, predicted.log_magnitude, allowed)
     terms = {"head_magnitude": (mine - size.log()).abs().mean()}
-    if predicted.drift is not None:
-        # Loud bins have a frequency; 1 - cos is blind to whole turns.
-        weight = (size[..., 1:, :] * size[..., :-1, :]).pow(0.25)
-        missed = 1 - (predicted.drift[..., 1:, :] - head.drift_of(spectrum)).cos()
-        terms["head_drift"] = (weight * missed).mean() / weight.mean()
+    if config.head_mel:
+        filters = mel_filters(config.num_mels, head.window_length, sample_rate).to(size.device)
+        ours, theirs = (
+            (part @ filters.T).clamp(min=floor).log()
+            for part in (predicted.log_magnitude.clamp(max=math.log(MAX_MAGNITUDE)).exp(), size)
+        )
+        terms["head_mel"] = (ours - theirs).abs().mean()
     return terms
 
 

@@ -49,6 +49,17 @@ class VAECodec(nn.Module):
         """Plain values from which the registry builds the same architecture again."""
         return self.describe(self.config)
 
+    def begin_linear(self, waveforms: list[Float[Tensor, "batch channels samples"]]) -> None:
+        """Begin as the best linear codec of these waveforms: a start for training.
+
+        Args:
+            waveforms: Whole frames of samples, some minutes of the corpus in all.
+
+        Raises:
+            ValueError: If the configuration has no `principal_bands`.
+        """
+        self.decoder.begin_linear(self.encoder.begin_linear(waveforms))
+
     @classmethod
     def describe(cls, config: CodecConfig) -> dict[str, Any]:
         """A configuration as plain JSON values, under the name of this architecture."""

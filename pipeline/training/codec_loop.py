@@ -7,6 +7,7 @@ checkpoint and ends in the same weights as a run that was never interrupted.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import tempfile
@@ -56,6 +57,8 @@ RECONSTRUCTIONS = "reconstructions"
 METRICS = "metrics.json"
 """Losses and facts of the finished run; its presence says that the run has finished."""
 _NOISE = 1 << 20
+_FIRST_CROPS = 1024
+"""Crops whose principal components a codec begins with: those of the first steps."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,14 @@ class CodecTraining:
     ) -> None:
         self.settings, self.worker = settings, worker
         self.checkpoints = output.child(CHECKPOINTS)
-        self.codec = first_codec(settings).to(worker.device).train()
-        self.average = first_codec(settings).to(worker.device)
+        self.codec = first_codec(settings)
+        self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
+        self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
+        is_new = settings.init_from is None and not checkpoint_steps(self.checkpoints)
+        if is_new and self.codec.config.principal_bands:
+            self.codec.begin_linear(list(_first_crops(self.source, settings)))
+        self.average = copy.deepcopy(self.codec).to(worker.device)
+        self.codec = self.codec.to(worker.device).train()
         groups = parameter_groups(self.codec, settings.optim)
         self.optimizer = adamw(groups, settings.optim)
         objective = CodecObjective(self.codec, settings.loss, settings.latent_noise)
@@ -152,8 +161,6 @@ class CodecTraining:
             is_parallel = worker.world_size > 1
             channels = self.codec.num_channels
             self.adversary = Adversary(settings, channels, worker.device, is_parallel)
-        self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
-        self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
         self.step = 0
         self.curve: list[dict[str, float]] = []
         self.steps_per_s = 0.0
@@ -205,10 +212,11 @@ class CodecTraining:
         optim, device = self.settings.optim, self.worker.device
         set_rates(self.optimizer.param_groups, self.step, optim)
         real = waveform.to(device)
+        is_judged = self.adversary is not None and self.settings.adversarial.is_due(self.step)
         with self._autocast():
-            losses, fake = self.objective(real, noise.to(device))
+            losses, fake = self.objective(real, noise.to(device), is_judged)
         measured: dict[str, float] = {}
-        if self.adversary is not None and self.settings.adversarial.is_due(self.step):
+        if self.adversary is not None and is_judged:
             with self._autocast():
                 told = self.adversary.differentiate(real, fake)
             measured |= self._finite(told)
@@ -269,6 +277,13 @@ class CodecTraining:
             save_checkpoint(self.checkpoints, self.step, tensors, self._optimizers(), state)
             prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
         self.worker.wait()
+
+
+def _first_crops(source: CropSource, settings: TrainCodecSettings) -> Iterator[Tensor]:
+    """Crops whose principal components a codec begins with; the same for every worker."""
+    size = settings.crops.per_step
+    for step in range(-(-_FIRST_CROPS // size)):
+        yield torch.from_numpy(source.batch(settings.seed, step, range(size)))
 
 
 def crop_source(

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from model.codec.losses import CodecLossConfig, codec_losses
+from model.codec.losses import CodecLossConfig, decoding_losses
 from model.codec.vae import VAECodec
 from pipeline.figures import save_curves, save_spectrogram
 from pipeline.training.codec_data import CropSource
@@ -31,8 +31,8 @@ def validation_losses(
         indices = range(start, min(start + _BATCH, count))
         waveform = torch.from_numpy(source.batch(seed, _STEP, indices))
         posterior = codec.encode(waveform)
-        output = codec.decode(posterior.mean)
-        terms = codec_losses(output, waveform, posterior, config, codec.timebase.sample_rate)
+        with torch.no_grad():
+            terms, _ = decoding_losses(codec, waveform, posterior, posterior.mean, config)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term) * len(indices)
     return {name: value / count for name, value in sums.items()}

@@ -20,6 +20,9 @@ from pipeline.storage import Folder, table_bytes
 _SHAPE: dict[str, Any] = {
     "sample_rate": 4000,
     "num_channels": 1,
+    "stem": "convolution",
+    "principal_bands": None,
+    "head_phase": "predicted",
     "stem_stride": 4,
     "stem_kernel": 12,
     "strides": [5],
@@ -40,6 +43,17 @@ _SHAPE: dict[str, Any] = {
     "head_hop": 10,
     "head_window": 40,
 }
+
+PRINCIPAL: dict[str, Any] = {
+    "stem": "spectrum",
+    "stem_stride": 10,
+    "stem_kernel": 40,
+    "strides": [2],
+    "head_phase": "propagated",
+    "principal_bands": 6,
+    "latent_dim": 5,
+}
+"""Changes that put a linear autoencoder beside the network."""
 
 
 def codec_config(**changes: Any) -> CodecConfig:

@@ -7,7 +7,7 @@ import pytest
 from model.codec.config import CODEC_PRESETS, codec_config_from_dict
 from model.codec.registry import codec_preset
 from model.config import PRESETS
-from tests.factories.codec import codec_config
+from tests.factories.codec import PRINCIPAL, codec_config
 
 
 @pytest.mark.parametrize("name", CODEC_PRESETS)
@@ -38,6 +38,10 @@ def test_preset_rates_are_those_of_the_models_they_serve() -> None:
         ({"latent_dim": 0}, "latent_dim is 0"),
         ({"stem": "fourier"}, "fourier"),
         ({"head_phase": "wild"}, "wild"),
+        ({**PRINCIPAL, "principal_bands": 0}, "principal_bands is 0"),
+        ({**PRINCIPAL, "latent_dim": 3}, "more than the 3 latents of pitch"),
+        ({**PRINCIPAL, "stem": "convolution"}, "stride 10, kernel 40"),
+        ({**PRINCIPAL, "head_window": 80}, r"kernel 80; the stem is \('spectrum', 10, 40\)"),
         ({"colour": 1}, "colour"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -91,22 +92,39 @@ def test_stereo_is_heard_as_mid_side_left_and_right() -> None:
     assert narrowed["mel"] > 2 * swapped["mel"]
 
 
-def test_the_head_is_taught_magnitude_and_frequency_apart() -> None:
-    head = small_codec(head_phase="integrated").decoder.head
+def test_the_head_is_taught_magnitudes_that_no_phase_disturbs() -> None:
+    head = small_codec(head_phase="propagated").decoder.head
     target = torch.randn(2, 1, 400)
-    spectrum = head.analyse(target)
-    log_magnitude, phase = spectrum.abs().log(), torch.zeros(spectrum.shape)
-    drift = torch.nn.functional.pad(head.drift_of(spectrum), (0, 0, 1, 0)) + 4 * torch.pi
-    perfect = HeadSpectrum(log_magnitude, phase, drift)
-    found = head_distances(head, perfect, target, CONFIG)
-    assert float(found["head_magnitude"]) < 1e-5
-    assert float(found["head_drift"]) < 1e-5  # whole turns are none
-    wrong = HeadSpectrum(log_magnitude - 0.5, phase, drift + torch.pi)
-    found = head_distances(head, wrong, target, CONFIG)
+    logs = head.analyse(target).abs().log()
+    found = head_distances(head, HeadSpectrum(logs, None), target, CONFIG, 4000)
+    assert found.keys() == {"head_magnitude", "head_mel"}
+    assert all(float(value) < 1e-5 for value in found.values())
+    wrong = HeadSpectrum(logs - 0.5, torch.randn(logs.shape))
+    found = head_distances(head, wrong, target, CONFIG, 4000)
     assert float(found["head_magnitude"]) == pytest.approx(0.5, rel=1e-4)
-    assert float(found["head_drift"]) == pytest.approx(2.0, rel=1e-4)
-    steady = head_distances(head, HeadSpectrum(log_magnitude, phase, None), target, CONFIG)
-    assert steady.keys() == {"head_magnitude"}
+    assert float(found["head_mel"]) == pytest.approx(0.5, rel=1e-4)
+    config = dataclasses.replace(CONFIG, head_mel=0.0)
+    assert head_distances(head, wrong, target, config, 4000).keys() == {"head_magnitude"}
+
+
+def test_no_waveform_is_made_that_no_term_compares() -> None:
+    codec = small_codec(head_phase="propagated")
+    silent = dataclasses.replace(
+        CONFIG, log_magnitude=0.0, linear_magnitude=0.0, phase=0.0, mel=0.0
+    )
+    waveform, noise = torch.randn(2, 1, 160), torch.zeros(2, 2, 2, 4)
+    losses, output = CodecObjective(codec, silent, 0.0)(waveform, noise)
+    assert output is None
+    names = {"kl", "head_magnitude", "head_mel"}
+    assert losses.keys() == {*names, "total"}
+    expected = sum(getattr(silent, name) * losses[name] for name in names)
+    torch.testing.assert_close(losses["total"], expected)
+    again, output = CodecObjective(codec, silent, 0.0)(waveform, noise, is_heard=True)
+    assert output is not None
+    assert output.shape == waveform.shape
+    torch.testing.assert_close(again["total"], losses["total"])
+    heard, _ = CodecObjective(codec, CONFIG, 0.0)(waveform, noise)
+    assert {"mel", "phase"} < heard.keys()
 
 
 def test_a_magnitude_below_the_floor_is_pulled_up_only_where_the_target_is_loud() -> None:
@@ -114,8 +132,8 @@ def test_a_magnitude_below_the_floor_is_pulled_up_only_where_the_target_is_loud(
     target = torch.zeros(1, 1, 400)
     target[..., 200:] = torch.randn(200)
     log_magnitude = torch.full(head.analyse(target).shape, -30.0, requires_grad=True)
-    predicted = HeadSpectrum(log_magnitude, torch.zeros_like(log_magnitude), None)
-    head_distances(head, predicted, target, CONFIG)["head_magnitude"].backward()
+    predicted = HeadSpectrum(log_magnitude, torch.zeros_like(log_magnitude))
+    head_distances(head, predicted, target, CONFIG, 4000)["head_magnitude"].backward()
     assert log_magnitude.grad is not None
     assert not log_magnitude.grad[:, :, :15].any()
     assert bool((log_magnitude.grad[:, :, -10:] < 0).all())
@@ -169,7 +187,7 @@ def test_latent_noise_scales_with_the_spread_of_each_dimension() -> None:
         {"num_mels": 0},
         {"floor": 0.0},
         {"head_floor": 1.0},
-        {"head_drift": -1.0},
+        {"head_mel": -1.0},
     ],
 )
 def test_wrong_loss_settings_are_refused(values: dict) -> None:

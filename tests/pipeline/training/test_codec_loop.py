@@ -14,7 +14,7 @@ from pipeline.storage import Folder
 from pipeline.training.codec_checkpoint import checkpoint_steps
 from pipeline.training.codec_loop import CHECKPOINTS, CodecTraining, Worker, run_worker
 from pipeline.training.codec_settings import TrainCodecSettings
-from tests.factories.codec import codec_settings_values, write_clips
+from tests.factories.codec import PRINCIPAL, codec_settings_values, write_clips
 
 
 def settings(**changes: Any) -> TrainCodecSettings:
@@ -39,7 +39,8 @@ def test_a_run_leaves_a_codec_curves_and_reconstructions(clips: Folder, tmp_path
     assert [point["step"] for point in metrics["curve"]] == [2, 4, 6, 8]
     assert metrics["loss_last"] < metrics["loss_first"]
     assert metrics["validation"].keys() == {
-        "total", "log_magnitude", "linear_magnitude", "phase", "mel", "kl",
+        "total", "log_magnitude", "linear_magnitude", "phase", "mel", "kl", "head_magnitude",
+        "head_mel",
     }  # fmt: skip
     made = {path.name for path in (tmp_path / "reconstructions").iterdir()}
     assert made == {
@@ -50,17 +51,33 @@ def test_a_run_leaves_a_codec_curves_and_reconstructions(clips: Folder, tmp_path
     assert checkpoint_steps(Folder.at(tmp_path / CHECKPOINTS)) == [6, 8]
 
 
-def test_an_interrupted_run_ends_in_the_same_bytes(clips: Folder, tmp_path: Path) -> None:
-    whole = train(clips, tmp_path / "whole")
-    training = CodecTraining(settings(), clips, Folder.at(tmp_path / "torn"), Worker())
+LINEAR: dict[str, Any] = {"codec": {**codec_settings_values()["codec"], **PRINCIPAL}}
+
+
+@pytest.mark.parametrize("changes", [{}, LINEAR], ids=["network", "linear"])
+def test_an_interrupted_run_ends_in_the_same_bytes(
+    clips: Folder, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    whole = train(clips, tmp_path / "whole", **changes)
+    training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path / "torn"), Worker())
     for _ in training.steps():
         if training.step == 4:  # one step after the checkpoint, lost with the process
             break
     torch.manual_seed(99)
-    resumed = train(clips, tmp_path / "torn")
+    resumed = train(clips, tmp_path / "torn", **changes)
     assert resumed == whole
     for name in ("codec/model.safetensors", "codec/codec.json"):
         assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_begins_as_principal_components_of_its_crops(clips: Folder, tmp_path: Path) -> None:
+    training = CodecTraining(settings(**LINEAR), clips, Folder.at(tmp_path), Worker())
+    latents = training.codec.encoder(torch.from_numpy(training.source.batch(0, 0, range(64))))[0]
+    spread = latents[..., :2].flatten(0, 1).std(dim=0)
+    torch.testing.assert_close(spread, torch.ones(2), atol=0.5, rtol=0.0)
+    assert not training.codec.decoder.head.project.weight.any()
+    for name, value in training.average.state_dict().items():
+        assert torch.equal(value, training.codec.state_dict()[name]), name
 
 
 ADVERSARIAL: dict[str, Any] = {
@@ -161,7 +178,7 @@ def test_a_seed_changes_the_run(clips: Folder, tmp_path: Path) -> None:
 def test_a_run_of_some_length_learns_clearly(clips: Folder, tmp_path: Path) -> None:
     optim = {"num_steps": 120, "warmup_steps": 10, "learning_rate": 1e-2, "ema_decay": 0.9}
     metrics = train(clips, tmp_path, optim=optim, log_every=6, checkpoint_every=200)
-    assert metrics["loss_last"] < 0.7 * metrics["loss_first"]
+    assert metrics["loss_last"] < 0.8 * metrics["loss_first"]
     # One synthetic clip the run never hears; the crops it does hear are a handful.
     assert metrics["validation"]["total"] < 0.97 * metrics["loss_first"]
 
