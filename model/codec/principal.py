@@ -135,7 +135,8 @@ class PrincipalDecoder(_Bands):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__(config)
         num_bins = config.head_window // 2 + 1
-        self.register_buffer("weight", torch.randn(self.size, self.num_components))
+        first = torch.randn(self.size, self.num_components) / self.num_components**0.5
+        self.register_buffer("weight", first / 2)
         self.register_buffer("bias", torch.zeros(self.size))
         self.register_buffer("offset", torch.zeros(config.num_channels, num_bins))
         self.register_buffer("gain", torch.zeros(config.num_channels, num_bins))
