@@ -22,7 +22,8 @@ LEAD = (
     "on minutes of audio. Expect texture and rhythm of the right kind, not words or melodies: what "
     "this run shows is that every part of the road is there and that the losses fall."
 )
-_CODEC_TERMS = ("total", "mel", "log_magnitude")
+_CODEC_TERMS = ("total", "head_magnitude", "head_mel", "mel", "log_magnitude")
+"""Terms that are drawn, those that the recipe weighs."""
 
 
 def write_summary(
@@ -95,7 +96,11 @@ def _model_entries(run: Path) -> list[dict[str, Any]]:
 def _codec_curve(run: Path) -> Figure:
     curve = json.loads((run / "codec-training" / "metrics.json").read_text("utf-8"))["curve"]
     image = run / "figures" / "codec-loss.png"
-    lines = {name: [(point["step"], point[name]) for point in curve] for name in _CODEC_TERMS}
+    lines = {
+        name: [(point["step"], point[name]) for point in curve]
+        for name in _CODEC_TERMS
+        if name in curve[0]
+    }
     save_curves(image, lines, "codec training", is_log=True)
     return Figure("Codec training", image)
 
