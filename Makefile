@@ -28,11 +28,13 @@ demo: setup  ## starter corpus to samples and report, under 15 minutes on 2 core
 serve: setup  ## streaming endpoint over the demo's bundle
 	$(BIN)/audiocalm serve --bundle runs/demo/bundle
 
-test: setup  ## the whole suite
-	$(BIN)/python -m pytest
+TEST_WORKERS ?= 2
+test: setup  ## the whole suite: what needs no Ray in two processes, then the rest in one
+	$(BIN)/python -m pytest -m "not ray" --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m ray
 
 test-fast: setup  ## unit tests only
-	$(BIN)/python -m pytest -m "not slow and not ray and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not ray and not gpu" --numprocesses $(TEST_WORKERS) --dist loadfile
 
 lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -53,6 +53,8 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
 
 def _start_local(num_cpus: int | None) -> None:
     """Start Ray here; a machine too busy to do so in the 30 s that Ray fixes is asked again."""
+    # Who runs this tells nobody, unless they say so.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(

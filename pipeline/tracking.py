@@ -205,6 +205,8 @@ def _outage_survived(what: str) -> Iterator[None]:
 
 
 def _client(uri: str) -> Any:
+    # Read at the import: who runs this tells nobody, unless they say so.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
     # The import sets its own level, and then tells of every table it creates.

@@ -76,8 +76,8 @@ def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_sha
 
     changes = {
         "feed": {"documents_per_step": 24},
-        "optim": {"num_steps": 60, "warmup_steps": 2, "learning_rate": 1e-2, "ema_decay": 0.9},
-        "checkpoint": {"every": 10},
+        "optim": {"num_steps": 30, "warmup_steps": 2, "learning_rate": 1e-2, "ema_decay": 0.9},
+        "checkpoint": {"every": 5},
         "log_every": 5,
     }
     settings = _tracked(tmp_path, **changes)
@@ -94,13 +94,13 @@ def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_sha
     assert process.returncode == -signal.SIGKILL, run.with_suffix(".log").read_text()
     _wait_until(lambda: not _is_alive(mark), 120, "workers outlive their driver")
     interrupted_at = store.find()
-    assert interrupted_at < 60, "the kill came too late to show anything"
+    assert interrupted_at < 30, "the kill came too late to show anything"
 
     summary = train_run(settings, str(small_shards), str(run))
 
     worker = training(small_settings(**changes), tmp_path / "undisturbed", small_shards)
     worker.run()
-    resumed = averaged_model(store, 60)
+    resumed = averaged_model(store, 30)
     expected = weights_of(worker, "average")
     for name, parameter in resumed.named_parameters():
         torch.testing.assert_close(parameter.detach().flatten(), expected[name], atol=1e-6, rtol=0)
@@ -109,7 +109,7 @@ def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_sha
     assert [found.info.run_id for found in runs] == [summary["mlflow_run"]], "one MLflow run"
     assert runs[0].info.status == "FINISHED"
     logged = _client(settings).get_metric_history(summary["mlflow_run"], "loss/total")
-    assert {metric.step for metric in logged} == set(range(5, 61, 5))
+    assert {metric.step for metric in logged} == set(range(5, 31, 5))
     again = train_run(settings, str(small_shards), str(run))
     assert again == summary, "a finished run is left alone"
 
