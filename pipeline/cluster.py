@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import ray
 
@@ -27,13 +28,32 @@ WORKER_ENVIRONMENT = {
 """Environment of every worker process."""
 
 
+_is_kept = ContextVar("is_kept", default=False)
+
+
+@contextlib.contextmanager
+def kept_ray() -> Iterator[None]:
+    """What `ray_cluster` starts inside this block stays for its next use, and ends with the block.
+
+    Nothing is started where nothing asks for it.
+    """
+    was_there = ray.is_initialized()
+    token = _is_kept.set(True)
+    try:
+        yield
+    finally:
+        _is_kept.reset(token)
+        if not was_there and not _is_kept.get():
+            ray.shutdown()
+
+
 @contextlib.contextmanager
 def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     """Ray for the duration of a block.
 
     An instance that is already connected is used and left running; `RAY_ADDRESS` in the
     environment (set for submitted jobs) is connected to; otherwise a local instance starts and
-    ends with the block.
+    ends with the block, or with the `kept_ray` around it.
 
     Args:
         num_cpus: Logical CPUs of a local instance; None takes the machine's cores.
@@ -48,7 +68,8 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        if not _is_kept.get():
+            ray.shutdown()
 
 
 def _start_local(num_cpus: int | None) -> None:

@@ -56,6 +56,7 @@ class CausalConv(nn.Module):
     def __init__(self, num_channels: int, kernel: int, *, dilation: int = 1) -> None:
         super().__init__()
         self.num_channels = num_channels
+        self.dilation = dilation
         self.reach = (kernel - 1) * dilation
         self.conv = nn.Conv1d(num_channels, num_channels, kernel, dilation=dilation)
 
@@ -73,7 +74,16 @@ class CausalConv(nn.Module):
             joined = F.pad(features, (self.reach, 0))
         else:
             joined = torch.cat([state, features], dim=-1)
-        return self.conv(joined), joined[..., joined.shape[-1] - self.reach :]
+        return self._convolved(joined), joined[..., joined.shape[-1] - self.reach :]
+
+    def _convolved(self, joined: Float[Tensor, "batch hidden past_and_seq"]) -> Tensor:
+        if self.dilation == 1 or not joined.is_cpu or torch.is_grad_enabled():
+            return self.conv(joined)
+        # Torch dilates a single short piece by a loop over its channels, at five times the cost.
+        taps = joined.unfold(-1, self.reach + 1, 1)[..., :: self.dilation].transpose(2, 3)
+        weight = self.conv.weight.flatten(1).expand(len(joined), -1, -1)
+        assert self.conv.bias is not None
+        return torch.baddbmm(self.conv.bias[:, None], weight, taps.flatten(1, 2))
 
 
 class CenteredUnit(nn.Module):

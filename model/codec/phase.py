@@ -107,16 +107,14 @@ def excitation(
         frame = frame + num_before[:, None]
     fixed = (1 - share) * noise[frame % len(noise)][:, None]
     # One frame follows from the other: the loop is long and its operations are few and small.
-    around = F.pad(torch.view_as_real(torch.complex(cosine, sine)), (0, 0, 1, 1))
-    around = torch.view_as_complex(around)
-    below, phasor, above = around[..., :-2], around[..., 1:-1], around[..., 2:]
+    padded = F.pad(torch.view_as_real(torch.complex(cosine, sine)), (0, 0, 1, 1))
+    padded = torch.view_as_complex(padded)
+    phasor, around = padded[..., 1:-1], padded.unfold(-1, cosine.shape[-1], 1)
     excited = []
     for vote, tone, rest in zip(
         votes.unbind(2), share.to(fixed.dtype).unbind(2), fixed.unbind(2), strict=True
     ):
-        heard = vote[..., 0] * below
-        heard = torch.addcmul(heard, vote[..., 1], phasor)
-        heard = torch.addcmul(heard, vote[..., 2], above)
+        heard = (vote * around).sum(dim=-2)
         mixed = torch.addcmul(rest, tone, heard.sgn())
         excited.append(mixed)
         phasor.copy_(mixed.sgn())
@@ -126,7 +124,7 @@ def excitation(
 
 def _votes(
     joined: Float[Tensor, "batch channels frames bins"], window_length: int, hop_length: int
-) -> Complex[Tensor, "batch channels seq bins 3"]:
+) -> Complex[Tensor, "batch channels seq 3 bins"]:
     """What turns the phasors of bins m - 1, m, m + 1 of a frame into votes for m of the next."""
     ratio = _HANN * window_length / hop_length
     slope = F.pad((joined[..., 2:] - joined[..., :-2]) / 2, (1, 1)) / ratio
@@ -141,6 +139,6 @@ def _votes(
         F.pad(ahead[..., 1:] - sideways, (0, 1)),
     ]
     level = (joined[:, :, 1:] + joined[:, :, :-1]) / 2
-    levels = F.pad(level, (1, 1), value=-math.inf).unfold(-1, 3, 1)
-    loudness = (2 * (levels - levels.amax(dim=-1, keepdim=True))).exp()
-    return torch.polar(loudness, torch.stack(turns, dim=-1))
+    levels = F.pad(level, (1, 1), value=-math.inf).unfold(-1, level.shape[-1], 1)
+    loudness = (2 * (levels - levels.amax(dim=-2, keepdim=True))).exp()
+    return torch.polar(loudness, torch.stack(turns, dim=-2))

@@ -27,6 +27,10 @@ NO_LANGUAGE = "none"
 """Stands in totals for clips without a language."""
 
 
+def _unguarded(_item: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Unit:
     """One piece of work, sized so that losing it is cheap.
@@ -45,7 +49,7 @@ class Unit:
     digest: str
     payload: dict[str, Any]
     attempt: int = 1
-    guard: Callable[[str], bool] = field(default=lambda _item: True, compare=False, repr=False)
+    guard: Callable[[str], bool] = field(default=_unguarded, compare=False, repr=False)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from pipeline.data.shards import read_npy
 from pipeline.data.stats import MIN_STD
@@ -103,7 +103,7 @@ def _shape(standardised: NDArray[np.float64]) -> dict[str, Any]:
     facts: dict[str, Any] = dict.fromkeys((*names, "radial_excess"))
     if not num_dims or num_frames < 2:
         return facts
-    normal = norm.ppf((np.arange(num_frames) + 0.5) / num_frames)[:, None]
+    normal = ndtri((np.arange(num_frames) + 0.5) / num_frames)[:, None]
     distance = np.sqrt(((np.sort(standardised, axis=0) - normal) ** 2).mean(axis=0))
     facts["skewness"] = float(np.abs((standardised**3).mean(axis=0)).max())
     kurtosis = (standardised**4).mean(axis=0) - 3

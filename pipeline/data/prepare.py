@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from model.codec.registry import codec_digest
-from pipeline.cluster import ray_cluster
+from pipeline.cluster import kept_ray
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeSettings, encode
 from pipeline.data.ingest import IngestSettings, ingest
@@ -38,12 +38,6 @@ class PrepareSettings(Settings):
     shard: ShardSettings = ShardSettings()
     """Latents and descriptions to shards."""
 
-    @property
-    def uses_ray(self) -> bool:
-        """Whether any stage has worker processes."""
-        stages = (self.ingest, self.encode, self.describe, self.shard)
-        return any(stage.resources.workers and not stage.resources.dry_run for stage in stages)
-
 
 def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, dict[str, Any]]:
     """Bring all four directories below `output` up to date.
@@ -62,20 +56,14 @@ def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, 
         PlannedOnlyError: In a dry run, at the first stage that has something to do.
     """
     codec_digest(codec)  # a wrong codec is found before hours of ingest
-    if not settings.uses_ray:
-        return _prepare(settings, output, codec)
-    with ray_cluster():  # one instance for all four
-        return _prepare(settings, output, codec)
-
-
-def _prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, dict[str, Any]]:
     clips, latents, descriptions, shards = (output.child(name) for name in FOLDERS.values())
-    return {
-        "ingest": ingest(settings.ingest, clips),
-        "encode": encode(clips, latents, settings.encode, codec),
-        "describe": describe(clips, latents, descriptions, settings.describe),
-        "shard": shard(clips, latents, descriptions, shards, settings.shard),
-    }
+    with kept_ray():  # one instance for all four, and none if nothing is to be done
+        return {
+            "ingest": ingest(settings.ingest, clips),
+            "encode": encode(clips, latents, settings.encode, codec),
+            "describe": describe(clips, latents, descriptions, settings.describe),
+            "shard": shard(clips, latents, descriptions, shards, settings.shard),
+        }
 
 
 def preview_text(planned: PlannedOnlyError) -> str:

@@ -40,7 +40,7 @@ def memory_lines(root: Path, inputs: list[str], codec: str) -> Iterator[tuple[st
 
 def _peaks(corpora: Path, output: Path, codec: str) -> tuple[int, int]:
     changes = [
-        "ingest.keep_duplicates=true",
+        "ingest.refusals.keep_duplicates=true",
         "ingest.max_reject_share=1.0",
         "ingest.unit_clips=24",
         "encode.resources.window_s=60",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
 import ray
 
-from pipeline.cluster import ray_cluster
+from pipeline.cluster import kept_ray, ray_cluster
 
 
 @pytest.fixture
@@ -48,3 +49,28 @@ def test_it_gives_up_in_the_end_and_at_once_for_another_reason(
     with pytest.raises(Exception, match=message), ray_cluster():
         raise AssertionError
     assert len(calls) == len(failures)
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_kept_ray_starts_once_and_ends_once(
+    monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    calls: list[str] = []
+
+    def start(**_: object) -> None:
+        calls.append("init")
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+
+    def stop() -> None:
+        calls.append("shutdown")
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", stop)
+    with kept_ray() if is_kept else contextlib.nullcontext():
+        for _ in range(2):
+            with ray_cluster():
+                assert calls[-1] == "init"
+    assert calls == ["init", "shutdown"] * (1 if is_kept else 2)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from jobs.prepare import main
-from pipeline.data.ingest import IngestSettings
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare, summary
 from pipeline.settings import load_settings
 from pipeline.storage import Folder
@@ -108,9 +108,19 @@ def test_recipes_are_valid():
     recipes = sorted(Path("jobs/configs").glob("prepare_*.yaml"))
     assert recipes
     for recipe in recipes:
-        assert load_settings(PrepareSettings, recipe).uses_ray
+        assert load_settings(PrepareSettings, recipe).ingest.resources.workers
 
 
-def test_only_stages_with_workers_need_ray():
-    assert not PrepareSettings.model_validate(HERE).uses_ray
-    assert PrepareSettings(ingest=IngestSettings()).uses_ray
+def test_no_ray_starts_where_nothing_is_to_be_done(corpus, tmp_path, monkeypatch):
+    codec, out = write_codec(tmp_path / "codec"), Folder.at(tmp_path / "out")
+    first = prepare(settings_for(corpus), out, codec)
+
+    def refuse(**_: object) -> None:
+        raise AssertionError("Ray was asked for")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    several = settings_for(corpus).model_dump()
+    for stage in FOLDERS:
+        several[stage]["resources"]["workers"] = 2
+    assert prepare(PrepareSettings.model_validate(several), out, codec) == first
