@@ -90,6 +90,12 @@ def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: in
             "guidance throughout",
             run(plain),
         ),
+        (
+            f"the same in {FLOW_STEPS // 2} steps",
+            run(request(frames, num_flow_steps=FLOW_STEPS // 2)),
+            f"{FLOW_STEPS} steps",
+            run(plain),
+        ),
         (in_graphs, run(plain, slots), "memory as it comes, step by step", run(plain)),
         ("local head", run(plain, local_sampler), "thin head", run(plain)),
         ("thin head, codec decode included", decode(sampler), "without the codec", run(plain)),
