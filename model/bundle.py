@@ -24,7 +24,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
-from model.codec.registry import codec_digest, load_codec
+from model.codec.registry import codec_digest, codec_folder, load_codec
 from model.config import model_config_from_dict, to_dict
 from model.text import Tokenizer, load_tokenizer
 from model.weights import digest, load_weights, save_weights
@@ -76,7 +76,7 @@ class Bundle:
 def save_bundle(
     folder: Path,
     model: AudioCALM,
-    codec_folder: Path,
+    codec: str | Path,
     tokenizer: Tokenizer,
     card: dict[str, Any],
     voices: Mapping[str, Tensor] | None = None,
@@ -86,7 +86,7 @@ def save_bundle(
     Args:
         folder: Target. A bundle that is there already is replaced.
         model: Module with the weights to ship, usually the average (EMA).
-        codec_folder: As `save_codec` wrote it.
+        codec: Folder that `save_codec` wrote, or the name of a shipped one.
         tokenizer: The model's own.
         card: JSON values for the reader of the bundle.
         voices: Speaker embeddings of `speaker_dim` values by voice name.
@@ -95,14 +95,13 @@ def save_bundle(
         BundleError: If the codec does not fit the model, a part could not be loaded again without
             unpickling, or the target holds something else than a bundle.
     """
-    folder, codec_folder = Path(folder), Path(codec_folder)
-    codec, named = load_codec(codec_folder), codec_digest(codec_folder)
-    _check_codec(model, codec, str(codec_folder))
+    folder, loaded = Path(folder), load_codec(codec)
+    _check_codec(model, loaded, str(codec))
     _check_tokenizer(model, tokenizer, "the tokenizer")
     check_voices(model, voices or {})
     with _written_aside(folder) as aside:
         save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
-        shutil.copytree(codec_folder, aside / CODEC_FOLDER)
+        shutil.copytree(codec_folder(codec), aside / CODEC_FOLDER)
         (aside / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(aside / TOKENIZER_FOLDER)
         if voices:
@@ -112,7 +111,7 @@ def save_bundle(
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "model": to_dict(model.config),
-            "codec": named,
+            "codec": codec_digest(codec),
             "tokenizer": tokenizer.name,
             "files": files,
             "card": card,
@@ -121,7 +120,7 @@ def save_bundle(
             manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
         )
         (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
-        readme = _render_card(card, model, codec, tokenizer, files)
+        readme = _render_card(card, model, loaded, tokenizer, files)
         (aside / README).write_text(readme, encoding="utf-8")
 
 

@@ -188,3 +188,12 @@ def test_a_voice_of_another_width_is_refused(tmp_path: Path) -> None:
             {},
             {"bob": torch.zeros(7)},
         )
+
+
+def test_a_shipped_codec_is_bundled_by_its_name(tmp_path: Path) -> None:
+    save_bundle(
+        tmp_path / "bundle", random_model(bundle_config()), "shipped-tiny", ByteTokenizer(), {}
+    )
+    bundle = load_bundle(tmp_path / "bundle")
+    assert codec_digest(tmp_path / "bundle/codec") == codec_digest("shipped-tiny")
+    assert bundle.codec.latent_dim == bundle.model.config.latent_dim
