@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.config import MODALITIES
+from model.limits import Limits
 from pipeline.errors import IncompleteError
 from pipeline.evaluation.intelligibility import is_digit
 from pipeline.storage import Folder, iter_rows, read_tables
@@ -47,7 +48,7 @@ def choose(
         descriptions: A complete `descriptions/` directory over it.
         per_modality: Clips of each modality that are not single digits.
         num_digits: Further English speech clips whose transcript is one digit word.
-        max_duration_s: Longer clips are left out.
+        max_duration_s: Longer clips are left out, and those too short to be asked for.
         seed: Changes the choice.
 
     Raises:
@@ -80,10 +81,11 @@ def _candidates(
     clips.card("ingest")
     parts = clips.child("parts")
     table = read_tables(parts, parts.files(".parquet"), _COLUMNS)
+    shortest_s = Limits().min_duration_s  # no request may ask for less
     found = [
         _clip(row, texts[row["clip_id"]])
         for row in iter_rows(table)
-        if row["clip_id"] in texts and row["duration_s"] <= max_duration_s
+        if row["clip_id"] in texts and shortest_s <= row["duration_s"] <= max_duration_s
     ]
 
     def order(clip: HeldOutClip) -> tuple[int, str]:
