@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## starter corpus to samples and report, under 15 minutes on 2 cores
+demo: setup  ## starter corpus to samples and report, 12 minutes on 2 cores
 	$(BIN)/audiocalm demo --out runs/demo
 
 serve: setup  ## streaming endpoint over the demo's bundle
