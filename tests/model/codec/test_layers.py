@@ -58,13 +58,16 @@ def test_centered_convolution_divides_the_length_exactly(kernel: int, stride: in
     assert conv(torch.randn(1, 2, stride * 7)).shape == (1, 3, 7)
 
 
-def test_causal_convolution_in_pieces_equals_the_whole() -> None:
-    conv = CausalConv(3, 3, dilation=4)
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_causal_convolution_in_pieces_equals_the_whole(dilation: int, trains: bool) -> None:
+    conv = CausalConv(3, 3, dilation=dilation)
     features = torch.randn(2, 3, 20)
-    whole, _ = conv(features)
+    whole = conv.conv(torch.nn.functional.pad(features, (conv.reach, 0)))
     state, pieces = torch.stack([conv.initial_state()] * 2), []
-    for piece in features.split([1, 2, 0, 13, 4], dim=-1):
-        if piece.shape[-1]:
-            out, state = conv(piece, state)
-            pieces.append(out)
+    with torch.set_grad_enabled(trains):
+        for piece in features.split([1, 2, 0, 13, 4], dim=-1):
+            if piece.shape[-1]:
+                out, state = conv(piece, state)
+                pieces.append(out)
     torch.testing.assert_close(torch.cat(pieces, dim=-1), whole, atol=1e-6, rtol=1e-5)
