@@ -25,13 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             from pipeline.training.mixture import with_mixture
 
             settings = with_mixture(settings, options.mixture)
-        from pipeline.cluster import ray_cluster
         from pipeline.training.run import train_run
 
-        with ray_cluster():
-            summary = train_run(
-                settings, options.shards, options.output, options.codec, configure_log
-            )
+        summary = train_run(settings, options.shards, options.output, options.codec, configure_log)
         last = summary["last"].get("loss/total", float("nan"))
         print(f"{summary['state']} at step {summary['step']} of {summary['num_steps']}, ", end="")
         print(f"loss {last:.4f}, {summary['seconds']:.0f} s: {options.output}")

@@ -20,15 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = built.parse_args(argv)
 
     def body() -> None:
-        from pipeline.cluster import ray_cluster
         from pipeline.storage import Folder
         from pipeline.training.codec_job import train_codec
         from pipeline.training.codec_settings import TrainCodecSettings
 
         settings = settings_from(TrainCodecSettings, options)
-        with ray_cluster():
-            clips, output = Folder.at(options.clips), Folder.at(options.output)
-            metrics = train_codec(settings, clips, output, configure_log)
+        clips, output = Folder.at(options.clips), Folder.at(options.output)
+        metrics = train_codec(settings, clips, output, configure_log)
         print(
             f"codec in {options.output}/codec: loss {metrics['loss_first']:.3f} -> "
             f"{metrics['loss_last']:.3f}, validation {metrics['validation']['total']:.3f}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from model.codec.registry import codec_digest
+from pipeline.cluster import ray_cluster
 from pipeline.errors import SettingsError
 from pipeline.settings import digest_of, save_settings
 from pipeline.storage import COMPLETE, Folder
@@ -77,7 +78,7 @@ def train_codec(
         settings.model_dump(mode="json"),
         {"audiocalm.job": "train-codec"},
     )
-    with closing_run(run):
+    with closing_run(run), ray_cluster():
         _fit(
             settings,
             output.child(_RAY),

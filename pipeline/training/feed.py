@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +25,6 @@ from pipeline.training.mixture import weighted_groups
 from pipeline.training.order import StreamOrder
 from pipeline.training.settings import FeedSettings
 from pipeline.training.shards import TrainShards
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,14 +84,6 @@ class Feed:
         columns = {name: shards.column(name) for name in weights}
         groups = weighted_groups(rows, columns, weights)
         self._order = StreamOrder(groups, settings.modality_weights, seed)
-        if self.num_left_out and rank == 0:
-            logger.warning(
-                "%d of %d clips are left out: their text leaves no room for one block in "
-                "pack_length %d",
-                self.num_left_out,
-                len(shards),
-                settings.pack_length,
-            )
 
     @property
     def shares(self) -> dict[str, float]:

@@ -12,11 +12,13 @@ from typing import Any
 
 import ray.train
 
+from pipeline.cluster import ray_cluster
 from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker, closing_run, open_run
 from pipeline.training.checkpoint import CheckpointStore
 from pipeline.training.export import check_codec
+from pipeline.training.feed import Feed
 from pipeline.training.loop import Place, Training, WorkerPlan
 from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY, claim_directory
 from pipeline.training.settings import TrainSettings
@@ -34,7 +36,7 @@ def train_run(
     codec: str | None = None,
     worker_setup: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Train, or go on training, until the last step; Ray must be connected.
+    """Train, or go on training, until the last step; Ray starts once there is something to do.
 
     Args:
         settings: Of the run.
@@ -53,7 +55,7 @@ def train_run(
         PipelineError: If the workers failed for good.
     """
     run, source = Folder.at(output), TrainShards(Folder.at(shards))
-    model_config(settings.model, source, open_tokenizer(settings.model))  # fail before Ray starts
+    _check_feed(settings, source)
     if codec is not None:
         check_codec(Path(codec), source.codec)
     elif settings.sample.every:
@@ -72,7 +74,7 @@ def train_run(
         run.delete(name)
     folder = None if codec is None else str(Path(codec).resolve())
     plan = WorkerPlan(settings, run.uri, source.folder.uri, reference, folder)
-    with closing_run(reference), _stop_on_sigterm(run):
+    with closing_run(reference), _stop_on_sigterm(run), ray_cluster():
         engine = settings.engine
         run_group(
             _worker,
@@ -89,6 +91,21 @@ def train_run(
     if summary["state"] == "stopped":
         Tracker(reference).finish("KILLED")
     return summary
+
+
+def _check_feed(settings: TrainSettings, shards: TrainShards) -> None:
+    """Fail here on what would fail in every worker, restart after restart."""
+    tokenizer = open_tokenizer(settings.model)
+    config = model_config(settings.model, shards, tokenizer)
+    feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
+    if feed.num_left_out:
+        logger.warning(
+            "%d of %d clips are left out: their text leaves no room for one block in "
+            "pack_length %d",
+            feed.num_left_out,
+            len(shards),
+            settings.feed.pack_length,
+        )
 
 
 def _worker(config: dict[str, Any]) -> None:

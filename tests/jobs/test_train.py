@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from jobs import export, train
@@ -42,3 +44,38 @@ def test_samples_without_a_codec_are_refused_before_workers_start(tmp_path):
             small_settings(sample={"every": 2}), str(tmp_path / "shards"), str(tmp_path / "run")
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("feed", "message"),
+    [
+        ({"corpus_weights": {"rain": 2.0}}, r"corpus_weights names \['rain'\]"),
+        ({"pack_length": 16}, "no clips to train on"),
+    ],
+)
+def test_what_no_worker_could_feed_is_refused_without_ray(tmp_path, monkeypatch, feed, message):
+    from pipeline.training.run import train_run
+    from tests.factories.training import small_settings
+
+    def start(*args: object, **kwargs: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("ray.init", start)
+    write_shards(tmp_path / "shards", [FakeClip(name="a")])
+    with pytest.raises(ValueError, match=message):
+        train_run(small_settings(feed=feed), str(tmp_path / "shards"), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_clips_that_are_left_out_are_counted_before_workers_start(tmp_path, monkeypatch, caplog):
+    from pipeline.training.run import train_run
+    from tests.factories.training import small_settings
+
+    monkeypatch.setattr("pipeline.training.run.run_group", lambda *args, **kwargs: None)
+    monkeypatch.setattr("pipeline.training.run.ray_cluster", contextlib.nullcontext)
+    write_shards(
+        tmp_path / "shards", [FakeClip(name="a"), FakeClip(name="b", descriptions=("x" * 400,))]
+    )
+    with pytest.raises(FileNotFoundError):  # no worker ran, so there is no summary
+        train_run(small_settings(), str(tmp_path / "shards"), str(tmp_path / "run"))
+    assert "1 of 2 clips are left out" in caplog.text
