@@ -35,6 +35,8 @@ def _add_options(options: ArgumentParser) -> None:
     add("--sde-temperature", type=float, metavar="T", help="noise that the solver adds on its way")
     add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    precision = "default auto: bf16 on a GPU, fp32 on a CPU"
+    add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help=precision)
     add("--out", required=True, type=Path, metavar="WAV", help="file to write")
 
 
@@ -47,7 +49,7 @@ def generate(given: Namespace) -> None:
     def embed(path: str) -> list[float]:
         return recorded_voice(path, given.speaker_encoder)
 
-    synthesizer = open_synthesizer(given.bundle, given.device)
+    synthesizer = open_synthesizer(given.bundle, given.device, given.precision)
     request = SynthesisRequest(
         description=given.description,
         transcript=given.transcript,

@@ -58,7 +58,8 @@ class Attention(nn.Module):
     def join(self) -> None:
         """One product for queries, keys and values where no gradient is asked for."""
         if not len(self.expert):
-            self._joined = joined([self.q_proj, self.k_proj, self.v_proj])
+            projections = [self.q_proj, self.k_proj, self.v_proj]
+            self._joined = joined(projections, self._joined)
 
     def _project(self, name: str, inputs: Tensor, route: Route | None) -> Tensor:
         expert = self.expert[name] if len(self.expert) else None
@@ -102,7 +103,7 @@ class FeedForward(nn.Module):
 
     def join(self) -> None:
         """One product for gate and up where no gradient is asked for."""
-        self._joined = joined([self.gate_proj, self.up_proj])
+        self._joined = joined([self.gate_proj, self.up_proj], self._joined)
 
     def forward(self, inputs: Float[Tensor, "batch seq hidden"]) -> Tensor:
         """Feed-forward output, before the residual sum."""

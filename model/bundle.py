@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,6 +38,9 @@ CODEC_FOLDER = "codec"
 TOKENIZER_FOLDER = "tokenizer"
 VOICES = "voices.safetensors"
 README = "README.md"
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""Type of a loaded model's weights."""
 
 _PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _ASIDE = ".aside-"
@@ -124,12 +127,16 @@ def save_bundle(
         (aside / README).write_text(readme, encoding="utf-8")
 
 
-def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
+def load_bundle(
+    folder: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> Bundle:
     """Check every part of a bundle, then load it.
 
     Args:
         folder: As `save_bundle` wrote it.
         device: Where model and codec go.
+        precision: Of the model's weights; `auto` is bf16 on a GPU and fp32 on a CPU. The codec and
+            the solver's state stay float32.
 
     Raises:
         BundleError: If a part is missing, altered, unlisted or of another schema version.
@@ -163,13 +170,18 @@ def load_bundle(folder: Path, device: str | torch.device = "cpu") -> Bundle:
     voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
     place = torch.device(device)
     return Bundle(
-        model=model.to(place).eval(),
+        model=model.to(place, _dtype(precision, place)).eval(),
         codec=_placed(codec, place),
         tokenizer=tokenizer,
         card=manifest["card"],
         digest=bundle_digest,
         voices=voices,
     )
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    is_half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if is_half else torch.float32
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:

@@ -74,7 +74,8 @@ class RMSNorm(nn.Module):
 
 def rms_normalise(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tensor, "*batch dim"]:
     """`RMSNorm` without the gain."""
-    if torch.is_grad_enabled() or inputs.dtype != torch.float32 or not inputs.is_cpu:
+    is_small = inputs.is_cpu and inputs.dtype == torch.float32
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not is_small:
         return F.rms_norm(inputs.float(), inputs.shape[-1:], eps=eps).to(inputs.dtype)
     # The same in four small operations where `rms_norm` takes ten.
     return over_length(inputs, eps).mul_(inputs.shape[-1] ** 0.5)
@@ -91,11 +92,14 @@ def _scalar(value: float) -> Tensor:
     return torch.tensor(value)
 
 
-def joined(projections: Sequence[nn.Linear]) -> Tensor:
+def joined(projections: Sequence[nn.Linear], before: Tensor | None = None) -> Tensor:
     """Weights over the same inputs as one matrix, of which they become views: no memory is added.
 
-    What loads or trains them in place changes the matrix too.
+    What loads or trains them in place changes the matrix too. A matrix from `before` that still
+    holds stays: captured graphs may read it.
     """
+    if before is not None and before.data_ptr() == projections[0].weight.data_ptr():
+        return before
     whole = torch.cat([projection.weight.detach() for projection in projections])
     parts = whole.split([projection.out_features for projection in projections])
     for projection, part in zip(projections, parts, strict=True):
@@ -104,12 +108,14 @@ def joined(projections: Sequence[nn.Linear]) -> Tensor:
 
 
 def is_joined(whole: Tensor | None, projection: nn.Linear) -> bool:
-    """Whether `joined` still holds for the first projection, and gradients are not asked for."""
-    return (
-        whole is not None
-        and not torch.is_grad_enabled()
-        and whole.data_ptr() == projection.weight.data_ptr()
-    )
+    """Whether `joined` still holds for the first projection, and gradients are not asked for.
+
+    Under `torch.compile`, which cannot look at addresses, it is taken to hold: a sampler joins
+    right before it compiles.
+    """
+    if whole is None or torch.is_grad_enabled():
+        return False
+    return torch.compiler.is_compiling() or whole.data_ptr() == projection.weight.data_ptr()
 
 
 def materialise(

@@ -125,7 +125,9 @@ def parameter_groups(
             continue
         is_embedding = id(parameter) in embeddings
         kind = "embedding" if is_embedding else _kind(name)
-        members[kind, len(shape_of(parameter)) >= 2 and not is_embedding].append(parameter)
+        # The gains of a norm over channels are a column: one axis, whatever the number of axes.
+        is_matrix = sum(size > 1 for size in shape_of(parameter)) >= 2
+        members[kind, is_matrix and not is_embedding].append(parameter)
     return [
         {
             "params": parameters,

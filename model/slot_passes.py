@@ -26,6 +26,9 @@ from model.local_head import LayerContext, LocalFlowHead
 from model.rotary import Rotary
 from model.slots import ROWS, SlotAttention, SlotPlan, Slots
 
+_MOST_SHAPES = 4096
+"""Shapes for which the same code is compiled; beyond its own limit, 8, Dynamo silently runs it
+uncompiled."""
 _WARM_UPS = 2
 """Runs before a capture, in which libraries choose their kernels and take their memory."""
 
@@ -102,9 +105,9 @@ class Passes:
         self.model, self.slots, self._schedule = model, slots, schedule
         self.buffers = Buffers(model, slots, plan, schedule.table.shape[1])
         self._compiles = plan.compiles
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] | None = None
-        if plan.uses_graphs and model.device.type == "cuda":
-            self._graphs = {}
+        self._captures = plan.uses_graphs and model.device.type == "cuda"
+        self._graphs: list[torch.cuda.CUDAGraph] = []
+        self._ready: dict[Hashable, Callable[[], None]] = {}
 
     def evaluate(self, shape: Shape, *, writes_pending: bool) -> None:
         """One evaluation of the flow; `point` and `state` move on.
@@ -199,17 +202,13 @@ class Passes:
         return repeat(both, "r 1 f p -> r 1 (g f) p", g=config.num_heads // config.num_kv_heads)
 
     def _run(self, key: Hashable, run: Callable[[], None]) -> None:
-        if self._graphs is None:
-            run()
-            return
-        if key not in self._graphs:
-            self._graphs[key] = self._captured(run)
-        self._graphs[key].replay()
+        if key not in self._ready:
+            ready = _compiled(run) if self._compiles else run
+            self._ready[key] = self._captured(ready).replay if self._captures else ready
+        self._ready[key]()
 
     def _captured(self, run: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """A graph of a pass; what the pass moves on is put back."""
-        if self._compiles:
-            run = torch.compile(run, dynamic=False)
         moving = (self.buffers.evaluation, self.buffers.point, self.buffers.state)
         before = [value.clone() for value in moving]
         side = torch.cuda.Stream()
@@ -222,10 +221,23 @@ class Passes:
             value.copy_(old)
         graph = torch.cuda.CUDAGraph()
         # They run one after the other, so they may share their intermediate memory.
-        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        pool = self._graphs[0].pool() if self._graphs else None
         with torch.cuda.graph(graph, pool=pool):
             run()
+        self._graphs.append(graph)
         return graph
+
+
+def _compiled(run: Callable[[], None]) -> Callable[[], None]:
+    """A pass of one shape, compiled as a whole when it first runs."""
+    compiled = torch.compile(run, dynamic=False)
+    limits = {"recompile_limit": _MOST_SHAPES, "accumulated_recompile_limit": _MOST_SHAPES}
+
+    def call() -> None:
+        with torch._dynamo.config.patch(limits):
+            compiled()
+
+    return call
 
 
 def _twice(of_slots: Tensor) -> Tensor:

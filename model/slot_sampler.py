@@ -65,11 +65,14 @@ class SlotSampler(Sampler):
         Raises:
             ValueError: If a request is finished or closed, or given twice.
         """
-        outputs = super().step(states)
-        for state in states:
-            if state.is_done:
-                self._release(state)
-        return outputs
+        running = [state for state in states if not state.is_done]
+        try:
+            return super().step(states)
+        finally:
+            # Also those that ended before another group of the step broke down.
+            for state in {id(state): state for state in running}.values():
+                if state.is_done:
+                    self._release(state)
 
     def close(self, state: GenerationState) -> None:
         """End a request before its last block; one that has ended may be closed again."""
@@ -92,13 +95,15 @@ class SlotSampler(Sampler):
             len(self._schedule(request.options.path(is_first=is_first)).points)
             for is_first in (True, False)
         )
-        for name, value, limit in (
-            ("prefix tokens", text, self.plan.num_text),
-            ("frames", frames, self.plan.num_frames),
-            ("evaluations a block", evaluations, self.plan.num_evaluations),
+        for what, name, value, limit in (
+            ("text", "prefix tokens", text, self.plan.num_text),
+            ("frames", "frames", frames, self.plan.num_frames),
+            ("evaluations", "evaluations a block", evaluations, self.plan.num_evaluations),
         ):
             if value > limit:
-                raise SlotSizeError(f"the request needs {value} {name}; slots are made for {limit}")
+                raise SlotSizeError(
+                    what, f"the request needs {value} {name}; slots are made for {limit}"
+                )
 
 
 class SlotStep:
@@ -148,7 +153,7 @@ class SlotStep:
         return finished(self.states, latents, self.model.denormalise(latents), stop)
 
     def _fill(self) -> None:
-        """Everything of this block that passes read; the device need not have finished any."""
+        """Everything of this block that passes read; between the passes nothing waits."""
         buffers, device = self.passes.buffers, self.model.device
         latent_dim = self.model.config.latent_dim
         buffers.state[self.slot] = initial_noise(self.states, latent_dim).to(device)
@@ -157,8 +162,8 @@ class SlotStep:
         added = buffers.noise[: len(self.schedules[0].points)]
         added[:, self.slot] = 0.0 if noise is None else noise.to(device)
         for cache, state in zip(self.caches, self.states, strict=True):
-            if state.pending is not None:
-                buffers.pending[cache.slot] = state.pending
+            # Zeros, not what the last request left: a masked block counts 0 x itself.
+            buffers.pending[cache.slot] = 0.0 if state.pending is None else state.pending
         buffers.evaluation.zero_()
         self._fill_schedules()
         masks = [self._masks(*pair) for pair in zip(self.caches, self.states, strict=True)]

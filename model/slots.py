@@ -30,7 +30,15 @@ class NoSlotError(RuntimeError):
 
 
 class SlotSizeError(ValueError):
-    """A request needs more than slots are made for."""
+    """A request needs more than slots are made for.
+
+    Attributes:
+        what: Of which it needs more: text, frames or evaluations.
+    """
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class Synthesizer:
             try:
                 state = self._sampler.open(prepared.generation)
             except SlotSizeError as error:
-                raise RequestError("description", str(error)) from error
+                raise RequestError(_field_of(error, request), str(error)) from error
             return Utterance(state, self.bundle.codec.initial_state(), prepared.num_samples)
 
     def close(self, utterance: Utterance) -> None:
@@ -209,7 +209,8 @@ class Synthesizer:
             num_slots=num_slots,
             num_text=limits.max_description_chars + limits.max_transcript_chars + _MARKS,
             num_frames=self.timebase.frames_in(limits.max_duration_s),
-            num_evaluations=max(4, limits.max_flow_steps),
+            # The midpoint solver evaluates twice a step.
+            num_evaluations=max(4, 2 * limits.max_flow_steps),
             compiles=compiles,
         )
 
@@ -258,6 +259,16 @@ def _piece(
         )
     utterance.num_emitted += waveform.shape[-1]
     return Piece(waveform, is_last)
+
+
+def _field_of(error: SlotSizeError, request: SynthesisRequest) -> str:
+    """Which field of a request to make smaller."""
+    if error.what == "frames":
+        return "duration_s"
+    if error.what == "evaluations":
+        return "num_flow_steps"
+    is_said = len(request.transcript or "") > len(request.description)
+    return "transcript" if is_said else "description"
 
 
 def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:

@@ -96,7 +96,7 @@ class SpectralHead(nn.Module):
         shaped = rearrange(projected, "b s (c k) -> b c s k", c=self.num_channels)
         log_magnitude, *phase = shaped.chunk(self.num_parts, dim=-1)
         if linear is not None:
-            log_magnitude = log_magnitude + linear + math.log(window_energy(self.window))
+            log_magnitude = log_magnitude + linear + math.log(window_energy(self.window_length))
         return HeadSpectrum(log_magnitude, phase[0] if phase else None)
 
     def frames(
@@ -134,7 +134,7 @@ class SpectralHead(nn.Module):
         self, logs: Tensor, num_before: Tensor | None, state: Tensor
     ) -> tuple[Complex[Tensor, "batch channels seq bins"], Tensor]:
         """Spectra whose phases follow from the magnitudes, and the state after them."""
-        quietest = math.log(QUIETEST * window_energy(self.window))
+        quietest = math.log(QUIETEST * window_energy(self.window_length))
         # Below what is told apart lies silence: of the power only the excess is heard.
         excess = -torch.expm1(2 * (quietest + _MARGIN - logs).clamp(max=-1e-6))
         logs = logs.clamp(min=quietest)

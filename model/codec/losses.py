@@ -256,7 +256,7 @@ def head_distances(
     Source:
         Supervising magnitude spectra by themselves: APNet, arXiv:2305.07952, section III-C.
     """
-    floor = config.head_floor * window_energy(head.window)
+    floor = config.head_floor * window_energy(head.window_length)
     size = head.analyse(target).abs().clamp(min=floor)
     # What the target has below the floor may lie anywhere below it; what it has above pulls always.
     allowed = predicted.log_magnitude.clamp(min=math.log(floor))

@@ -58,7 +58,7 @@ def noise_spectra(window_length: int, hop_length: int) -> Complex[Tensor, "frame
     around = torch.cat([noise, noise[:window_length]]).unfold(0, window_length, hop_length)
     spectra = torch.fft.rfft(around[:_NUM_NOISE_FRAMES] * window)
     # The power of a bin of noise is exponentially distributed, with the median log 2.
-    spectra = spectra / (window_energy(window) * math.sqrt(math.log(2)))
+    spectra = spectra / (window_energy(window_length) * math.sqrt(math.log(2)))
     return spectra * spectra.abs().clamp(min=1e-6) ** (_DEPTH - 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -25,9 +27,10 @@ def short_time_spectrum(
     return torch.fft.rfft(padded.unfold(-1, len(window), hop_length) * window, dim=-1)
 
 
-def window_energy(window: Float[Tensor, " window"]) -> float:
-    """Root of the sum of squares: magnitudes divided by it do not depend on the window's length."""
-    return float(window.square().sum().sqrt())
+def window_energy(window_length: int) -> float:
+    """Root of the sum of squares of a Hann window: magnitudes divided by it do not depend on the
+    window's length."""
+    return math.sqrt(3 / 8 * window_length)
 
 
 def log_magnitudes(
@@ -37,4 +40,4 @@ def log_magnitudes(
 ) -> Float[Tensor, "batch channels seq bins"]:
     """Natural logarithm of magnitudes under a window of unit energy, not below `QUIETEST`."""
     spectrum = short_time_spectrum(waveform, window, hop_length)
-    return (spectrum.abs() / window_energy(window)).clamp(min=QUIETEST).log()
+    return (spectrum.abs() / window_energy(len(window))).clamp(min=QUIETEST).log()

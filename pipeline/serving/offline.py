@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.bundle import Bundle, load_bundle
+from model.bundle import Bundle, Precision, load_bundle
 from model.request import RequestError, SynthesisRequest
 from model.synthesis import Synthesizer
 
@@ -41,19 +41,22 @@ class MadeFile:
         return self.elapsed_s / self.duration_s if self.duration_s else float("inf")
 
 
-def open_synthesizer(folder: str | Path, device: str = "auto") -> Synthesizer:
+def open_synthesizer(
+    folder: str | Path, device: str = "auto", precision: Precision = "auto"
+) -> Synthesizer:
     """A bundle ready to make audio.
 
     Args:
         folder: The bundle.
         device: auto, cpu or cuda; auto takes a GPU where there is one.
+        precision: As for `load_bundle`.
 
     Raises:
         BundleError: If the bundle is incomplete or altered.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Synthesizer(load_bundle(Path(folder), device))
+    return Synthesizer(load_bundle(Path(folder), device, precision))
 
 
 def voice_of(

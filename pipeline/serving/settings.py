@@ -99,6 +99,9 @@ class ServeSettings(Settings):
     """Port to listen on."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a GPU where the replica was given one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the model's weights: auto is bf16 on a GPU and fp32 on a CPU. In fp32 the audio of a
+    request does not depend on its neighbours beyond rounding in the fifth digit."""
     gpus_per_replica: float | None = Field(default=None, ge=0)
     """GPUs of one replica; a fraction shares one. Null is one where the cluster has any now."""
     cpus_per_replica: float = Field(default=1.0, ge=0)

@@ -110,7 +110,8 @@ def load_worker(
     if device == "cpu":
         torch.set_num_threads(max(1, int(settings.cpus_per_replica)))
     with tempfile.TemporaryDirectory(prefix="audiocalm-bundle-") as scratch:
-        bundle = load_bundle(local_copy(settings.bundle, Path(scratch)), device)
+        folder = local_copy(settings.bundle, Path(scratch))
+        bundle = load_bundle(folder, device, settings.precision)
     embeddings = {name: torch.tensor(values) for name, values in voices.items()}
     check_voices(bundle.model, embeddings)
     batch = settings.batch

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.bundle import BundleError, load_bundle, save_bundle
+from model.bundle import BundleError, Precision, load_bundle, save_bundle
 from model.codec.registry import build_codec, codec_digest, codec_preset, load_codec, save_codec
+from model.request import SynthesisRequest
+from model.synthesis import Synthesizer
 from model.text import ByteTokenizer
 from tests.factories.bundle import bundle_config, write_bundle
 from tests.factories.model import random_model
@@ -41,6 +43,23 @@ def test_a_bundle_loads_to_the_same_values(saved: Path) -> None:
     assert torch.equal(bundle.voices["ada"], torch.linspace(-1, 1, 5))
     assert not bundle.model.training
     assert bundle.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_the_model_is_loaded_in_the_precision_asked_for(
+    saved: Path, precision: Precision, expected: torch.dtype
+) -> None:
+    bundle = load_bundle(saved, precision=precision)
+    assert {weight.dtype for weight in bundle.model.parameters()} == {expected}
+    assert bundle.model.latent_mean.dtype == torch.float32
+    assert {weight.dtype for weight in bundle.codec.parameters()} == {torch.float32}
+    request = SynthesisRequest(description="Rain.", modality="sound", duration_s=0.4)
+    heard = torch.cat(list(Synthesizer(bundle).stream(request)), dim=-1)
+    assert heard.dtype == torch.float32
+    assert bool(heard.isfinite().all())
 
 
 def test_the_digest_follows_the_weights(saved: Path, tmp_path: Path) -> None:

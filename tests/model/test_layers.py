@@ -60,6 +60,20 @@ def test_joined_products_give_the_same_states_and_follow_the_weights(name: str) 
         torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_joining_again_leaves_the_matrices_where_captured_graphs_read_them() -> None:
+    model = random_model(tiny_config())
+    model.backbone.join()
+    first = [layer.mlp._joined for layer in model.backbone.layers]
+    model.backbone.join()
+    assert all(
+        layer.mlp._joined is before
+        for layer, before in zip(model.backbone.layers, first, strict=True)
+    )
+    model.half().float().backbone.join()
+    moved = model.backbone.layers[0].mlp
+    assert moved._joined.data_ptr() == moved.gate_proj.weight.data_ptr()
+
+
 def test_a_joined_backbone_still_learns_and_moves() -> None:
     config = tiny_config()
     model, twin = random_model(config), random_model(config)

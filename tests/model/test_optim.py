@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from model.codec.layers import ChannelNorm
+from model.codec.registry import build_codec, codec_preset
 from model.optim import (
     OptimConfig,
     adamw,
@@ -77,6 +79,15 @@ def test_every_parameter_is_in_one_group_with_its_rate_and_decay():
         assert group["multiplier"] == multiplier
         assert group["weight_decay"] == decay
         assert [id(p) for p in group["params"]] == [id(p) for p in parameters]
+
+
+def test_the_gains_of_a_norm_over_channels_do_not_decay():
+    codec = build_codec(codec_preset("tiny"))
+    gains = {id(m.weight) for m in codec.modules() if isinstance(m, ChannelNorm)}
+    assert gains
+    for group in parameter_groups(codec, OptimConfig(weight_decay=0.1)):
+        if group["weight_decay"]:
+            assert not gains & {id(parameter) for parameter in group["params"]}
 
 
 def test_frozen_parameters_are_in_no_group():

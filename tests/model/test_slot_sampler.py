@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -103,7 +107,16 @@ def test_slots_give_the_latents_of_a_request_alone(
         torch.testing.assert_close(mine, theirs, atol=TOLERANCE, rtol=TOLERANCE)
 
 
+@pytest.fixture
+def traceable() -> Iterator[None]:
+    """Without the type checks of the tests, which Dynamo cannot trace."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("traceable")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compiles", [False, True], ids=["graphs", "compiled graphs"])
 @pytest.mark.parametrize("head", HEADS, ids=["thin", "local"])
@@ -132,6 +145,49 @@ def test_a_slot_that_held_infinities_is_clean_for_the_next() -> None:
         atol=TOLERANCE,
         rtol=TOLERANCE,
     )
+
+
+def test_a_pending_block_that_is_not_finite_is_gone_with_its_request() -> None:
+    """The next request of the slot has no pending block, and runs beside one that has."""
+    model = model_with(HEADS[0], None)
+    sampler = SlotSampler(model, PLAN)
+    broken, beside = sampler.open(request(1)), sampler.open(request(2, exact_frames=32))
+    sampler.step([broken, beside])
+    broken.pending = torch.full_like(broken.pending, torch.nan)
+    sampler.step([broken, beside])
+    sampler.close(broken)
+    state = sampler.open(request(3, exact_frames=4))
+    block, _ = sampler.step([state, beside])
+    expected = latents_of(Sampler(model), request(3, exact_frames=4))
+    torch.testing.assert_close(block.latents[:4], expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_every_shape_is_compiled_as_one_graph() -> None:
+    """In a process of its own: the type checks of the tests break graphs."""
+    command = [sys.executable, "-m", "tests.factories.compiled_passes"]
+    given = subprocess.run(command, capture_output=True, text=True, check=True)
+    graphs = [int(line) for line in given.stdout.split()]
+    assert graphs == [1] * 9  # more shapes than Dynamo compiles unless told to
+
+
+def test_slots_are_given_back_when_a_later_group_breaks_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = SlotSampler(model_with(HEADS[0], None), dataclasses.replace(PLAN, num_slots=2))
+    ending = sampler.open(request(1, exact_frames=4))
+    breaking = sampler.open(request(2, options={"num_flow_steps": 2}))
+    step = sampler._block_step
+
+    def fragile(states: list[Any], schedules: list[Any]) -> Any:
+        if breaking in states:
+            raise RuntimeError("out of memory")
+        return step(states, schedules)
+
+    monkeypatch.setattr(sampler, "_block_step", fragile)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sampler.step([ending, breaking])
+    assert ending.is_done
+    sampler.open(request(3))
 
 
 def test_the_expert_is_not_called_while_no_request_uses_it() -> None:
