@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.corpora.base import MODALITIES, CorpusFolder, Place
@@ -43,12 +43,13 @@ class RecordReader:
     Attributes:
         folder: The corpus.
         modality: What the layout is known to hold.
-        has_spans: Whether start and end are a span of the audio file.
+        has_spans: Whether start and end, or start and duration, are a span of the audio file.
     """
 
     folder: CorpusFolder
     modality: str | None = None
     has_spans: bool = True
+    _ends: dict[str, float | None] = field(default_factory=dict, init=False, repr=False)
 
     def read(
         self,
@@ -67,7 +68,8 @@ class RecordReader:
             place: Where the record stands.
             near: Directory that its audio path starts from.
             audio: The audio file, where it is known without the record.
-            key: Key of the clip, where the record has no id; None takes the audio's name.
+            key: Key of the clip, where the record has no id; None takes the audio's name. A span
+                adds where it starts, and where it ends if one before it started there.
             known: Fields of `ClipRow` that the layout knows better.
         """
         fields = Fields(record)
@@ -79,7 +81,7 @@ class RecordReader:
             values = self._values(fields) | known
             key = fields.text("id") or key or stem_of(audio)
             if values["start_s"] is not None and "id" not in fields.roles:
-                key += f"@{values['start_s']:g}"
+                key = self._span_key(key, values["start_s"], values["end_s"])
             modality = _modality(fields) or self.modality or _musical(record)
         except (AudioLookupError, FieldError) as error:
             name = error.name if isinstance(error, FieldError) else fields.names("audio")
@@ -99,9 +101,19 @@ class RecordReader:
                 return self.folder.find_audio(value, near)
         raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
 
+    def _span_key(self, key: str, start: float, end: float | None) -> str:
+        """The key with the start, and the end too where another span came first from there."""
+        key += f"@{_exact(start)}"
+        if self._ends.setdefault(key, end) == end:
+            return key
+        return f"{key}-{'end' if end is None else _exact(end)}"
+
     def _values(self, fields: Fields) -> dict[str, Any]:
         start, end = _span(fields)
-        duration = _duration(fields)
+        needs_end = self.has_spans and start is not None and end is None
+        duration = _duration(fields, is_of_span=needs_end)
+        if needs_end and duration is not None:
+            end = round((start or 0.0) + duration, 9)  # a sum of decimals stays one
         if not self.has_spans:
             if duration is None and start is not None and end is not None:
                 duration = end - start
@@ -149,16 +161,25 @@ def _span(fields: Fields) -> tuple[float | None, float | None]:
     return start, end
 
 
-def _duration(fields: Fields) -> float | None:
+def _duration(fields: Fields, *, is_of_span: bool) -> float | None:
+    """Length of the file, or of the span that only it gives an end: then it must be good."""
     try:
         duration = fields.number("duration")
+        if duration is not None and duration <= 0:
+            raise FieldError(Reason.MALFORMED, f"{duration:g} s", fields.names("duration"))
     except FieldError as error:
+        if is_of_span:
+            detail = f"{error.detail}: the span has a start and no end, so a duration is needed"
+            raise FieldError(Reason.BAD_SPAN, detail, error.name) from error
         fields.notes.append(f"{error.name}: {error.detail}, left out")
         return None
-    if duration is not None and duration <= 0:
-        fields.notes.append(f"{fields.names('duration')}: {duration:g} s, left out")
-        return None
     return duration
+
+
+def _exact(seconds: float) -> str:
+    """Seconds in full, as short as they can be written."""
+    short = f"{seconds:g}"
+    return short if float(short) == seconds else repr(seconds)
 
 
 def _modality(fields: Fields) -> str | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -67,3 +69,21 @@ def test_a_file_that_is_not_parquet_is_reported(tmp_path):
     _, rejects = read_corpus(write_corpus(tmp_path / "speech", files), "rows")
     assert [row.reason for row in rejects] == ["malformed"]
     assert "not Parquet" in rejects[0].detail
+
+
+def test_a_start_and_a_duration_are_a_span(tmp_path):
+    rows = [
+        {"audio_filepath": "talk.wav", "offset": offset, "duration": 0.1, "text": f"part {offset}"}
+        for offset in (0.0, 0.1, 0.2)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    clips, rejects = read_corpus(
+        write_corpus(tmp_path / "speech", {"talk.wav": None, "m.jsonl": text}), "rows"
+    )
+    assert {key: (row.start_s, row.end_s) for key, row in clips.items()} == {
+        "talk@0": (0.0, 0.1),
+        "talk@0.1": (0.1, 0.2),
+        "talk@0.2": (0.2, 0.3),
+    }
+    assert {row.declared_duration_s for row in clips.values()} == {0.1}
+    assert rejects == []

@@ -77,3 +77,40 @@ def test_a_table_about_files_without_labels_is_no_manifest(tmp_path):
     assert corpus.layout == "folder"
     assert [row.reason for row in corpus.rejects] == ["unclaimed"]
     assert "['path', 'group', 'defect']" in corpus.rejects[0].detail
+
+
+def spans_of(folder, lines):
+    """Spans by key, and rejects, of a table of spans of one recording."""
+    table = "file,start_s,end_s,duration_s,caption\n" + lines
+    write_corpus(folder, {"a.wav": None, "t.csv": table})
+    clips, rejects = read_corpus(folder, "table", default_modality="sound")
+    return {key: (row.start_s, row.end_s) for key, row in clips.items()}, reasons(rejects)
+
+
+def test_a_duration_ends_a_span_only_where_nothing_else_does(tmp_path):
+    lines = "a.wav,10,,5,one\na.wav,20,22,9,two\na.wav,30,,,three\na.wav,,,40,whole\n"
+    spans, rejects = spans_of(tmp_path, lines)
+    assert spans == {"a@10": (10, 15), "a@20": (20, 22), "a@30": (30, None), "a": (None, None)}
+    assert rejects == []
+
+
+def test_a_span_whose_duration_is_none_is_rejected(tmp_path):
+    spans, rejects = spans_of(tmp_path, "a.wav,1,,x,one\na.wav,2,,-1,two\na.wav,3,4,0,three\n")
+    assert spans == {"a@3": (3, 4)}
+    assert rejects == [("bad_span", 2, "duration_s"), ("bad_span", 3, "duration_s")]
+
+
+def test_spans_that_differ_have_different_keys(tmp_path):
+    lines = (
+        "a.wav,10000,10000.05,,one\na.wav,10000.05,10000.1,,two\n"
+        "a.wav,0,5,,three\na.wav,0,10,,four\na.wav,0,,,five\na.wav,0,10,,again\n"
+    )
+    spans, rejects = spans_of(tmp_path, lines)
+    assert spans == {
+        "a@10000": (10000, 10000.05),
+        "a@10000.05": (10000.05, 10000.1),
+        "a@0": (0, 5),
+        "a@0-10": (0, 10),
+        "a@0-end": (0, None),
+    }
+    assert rejects == [("conflict", 7, None)]
