@@ -104,7 +104,7 @@ class IngestSettings(Settings):
     test_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for test."""
     min_speakers: int = Field(default=20, ge=0)
-    """A corpus with fewer speakers is split by clip, not by speaker."""
+    """A corpus with fewer speakers is split by clip or file, not by speaker."""
     keep_declared_splits: bool = True
     """Whether a corpus's own split wins over the hash."""
     max_reject_share: float = Field(default=0.5, ge=0, le=1)

@@ -196,10 +196,10 @@ def clip_from_columns(values: dict[str, Any]) -> ClipRow:
 
 
 def split_of(key: str, validation_share: float, test_share: float) -> str:
-    """Split by hash of the clip id (speech: of the speaker), so that it never moves.
+    """Split by hash, so that a key never moves.
 
     Args:
-        key: What must stay together.
+        key: What must stay together: a speaker, a file, or a clip by its id.
         validation_share: Share of the hash range for validation.
         test_share: Share of the hash range for test.
     """

@@ -24,7 +24,7 @@ from pipeline.data.corpora.manifests import ManifestError, read_json, read_lines
 from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.schema import ClipRow, Reject, split_of
+from pipeline.data.schema import SPLITS, ClipRow, Reject, split_of
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 
@@ -55,9 +55,10 @@ class SplitRule:
     Attributes:
         validation_share: Share for validation.
         test_share: Share for test.
-        min_speakers: A corpus with fewer speakers is split by clip, or whole corpora would land
-            in one split.
-        is_declared_kept: Whether a corpus's own split wins.
+        min_speakers: A corpus with fewer speakers is split by clip or file, or whole corpora would
+            land in one split.
+        is_declared_kept: Whether a corpus's own split wins. A clip without one then follows its
+            speaker or file, and where these are in several, test before validation before train.
     """
 
     validation_share: float
@@ -120,7 +121,7 @@ def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
                     f"two corpora are called {found.name!r}: {corpora[found.name].uri} and "
                     f"{found.uri}; list them in the setting `corpora` with a name each"
                 )
-            found.clips = list(_with_splits(found.clips, rule))
+            found.clips = _with_splits(found, rule)
             corpora[found.name] = found
             logger.info(
                 "%s: layout %s, %d clips, %d rejects",
@@ -275,16 +276,50 @@ class _Search:
         return Reason.UNCLAIMED, detail
 
 
-def _with_splits(
-    clips: list[tuple[ClipRow, FileFact]], rule: SplitRule
-) -> Iterator[tuple[ClipRow, FileFact]]:
-    num_speakers = len({row.speaker for row, _ in clips if row.speaker})
-    for row, fact in clips:
-        is_declared = row.split is not None and rule.is_declared_kept
-        by_speaker = row.modality == "speech" and num_speakers >= rule.min_speakers
-        key = row.speaker if by_speaker and row.speaker else row.clip_id
-        split = row.split if is_declared else split_of(key, rule.validation_share, rule.test_share)
-        yield replace(row, split=split), fact
+def _with_splits(corpus: FoundCorpus, rule: SplitRule) -> list[tuple[ClipRow, FileFact]]:
+    """Every clip with its split: its own, else that of what it belongs to, else the hash's."""
+    keys = _split_keys(corpus, rule)
+    own = [row.split if rule.is_declared_kept else None for row, _ in corpus.clips]
+    declared: dict[str, str] = {}
+    for key, split in zip(keys, own, strict=True):
+        if split is not None:
+            declared[key] = max(split, declared.get(key, split), key=SPLITS.index)
+    splits = [
+        split or declared.get(key) or split_of(key, rule.validation_share, rule.test_share)
+        for key, split in zip(keys, own, strict=True)
+    ]
+    if splits and "train" not in splits and None in own:
+        logger.warning(
+            "%s: no clip is left for training; %d of %d declare no split and are held out with "
+            "their speaker or file, or by the hash; declare which are for training",
+            corpus.name,
+            own.count(None),
+            len(own),
+        )
+    return [
+        (replace(row, split=split), fact)
+        for (row, fact), split in zip(corpus.clips, splits, strict=True)
+    ]
+
+
+def _split_keys(corpus: FoundCorpus, rule: SplitRule) -> list[str]:
+    """What each clip must stay together with: its speaker, the file it is a span of, or itself."""
+    rows = [row for row, _ in corpus.clips]
+    num_speakers = len({row.speaker for row in rows if row.speaker})
+    cut = {row.uri for row in rows if row.start_s is not None or row.end_s is not None}
+    keys = []
+    for row in rows:
+        if row.speaker and row.modality == "speech" and num_speakers >= rule.min_speakers:
+            keys.append(row.speaker)
+        else:
+            keys.append(_recording(row, corpus) if row.uri in cut else row.clip_id)
+    return keys
+
+
+def _recording(row: ClipRow, corpus: FoundCorpus) -> str:
+    """A file by its name in the corpus: the same wherever the corpus lies."""
+    name = row.uri.removeprefix(f"{corpus.uri}/")
+    return f"{corpus.name}/{unquote(name) if '://' in corpus.uri else name}"
 
 
 def _depth(name: str) -> int:

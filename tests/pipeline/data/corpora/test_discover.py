@@ -128,6 +128,65 @@ def test_few_speakers_are_split_by_clip_and_many_by_speaker(tmp_path):
     assert len(splits) == 10
 
 
+def splits_of(folder, table):
+    """Splits by key of the clips of a table, whose audio is only looked at by name."""
+    names = {line.partition(",")[0] for line in table.splitlines()[1:]}
+    write_corpus(folder, dict.fromkeys(sorted(names), b"x") | {"t.csv": table})
+    (corpus,) = search(folder).corpora
+    return {row.clip_id.removeprefix(f"{corpus.name}/"): row.split for row, _ in corpus.clips}
+
+
+def test_spans_of_one_recording_are_in_one_split_wherever_it_lies(tmp_path):
+    rows = [f"{name}.wav,{at},{at + 10},music,A tune." for name in range(30) for at in range(3)]
+    table = "file,start_s,end_s,modality,caption\n" + "\n".join([*rows, "0.wav,,,music,All."])
+    splits = splits_of(tmp_path / "one" / "c", table)
+    of_file = {}
+    for key, split in splits.items():
+        of_file.setdefault(key.partition("@")[0], set()).add(split)
+    assert len(of_file) == 30
+    assert all(len(found) == 1 for found in of_file.values())
+    assert set.union(*of_file.values()) == {"train", "validation", "test"}
+    assert splits_of(tmp_path / "two" / "c", table) == splits
+
+
+def test_a_clip_without_a_split_follows_its_speaker_to_the_strictest(tmp_path):
+    table = "file,speaker,split,modality,transcript\n" + "".join(
+        f"{who}{number}.wav,{who},{split},speech,hello\n"
+        for who, declared in {
+            "ann": ("train", "test", "", ""),
+            "bob": ("train", "dev", "", ""),
+            "cid": ("", "train", "", ""),
+            "dan": ("", "", "", ""),
+        }.items()
+        for number, split in enumerate(declared)
+    )
+    splits = splits_of(tmp_path, table)
+    of_speaker = {who: [splits[f"{who}{n}"] for n in range(4)] for who in ("ann", "bob", "cid")}
+    assert of_speaker == {
+        "ann": ["train", "test", "test", "test"],
+        "bob": ["train", "validation", "validation", "validation"],
+        "cid": ["train"] * 4,
+    }
+    assert len({splits[f"dan{n}"] for n in range(4)}) == 1
+
+
+def test_a_span_without_a_split_follows_its_file(tmp_path):
+    rows = "".join(f"a.wav,{at},{at + 1},,music,A tune.\n" for at in range(20))
+    table = f"file,start_s,end_s,split,modality,caption\na.wav,30,31,test,music,End.\n{rows}"
+    assert set(splits_of(tmp_path, table).values()) == {"test"}
+
+
+def test_nothing_left_for_training_is_said(tmp_path, caplog):
+    rows = "".join(f"{n}.wav,{n % 3},{'test' * (n < 3)},speech,hi\n" for n in range(9))
+    splits = splits_of(tmp_path / "c", f"file,speaker,split,modality,transcript\n{rows}")
+    assert set(splits.values()) == {"test"}
+    assert "c: no clip is left for training; 6 of 9 declare no split" in caplog.text
+    caplog.clear()
+    rows += "x.wav,,train,speech,hi\n"
+    splits_of(tmp_path / "d", f"file,speaker,split,modality,transcript\n{rows}")
+    assert "no clip is left" not in caplog.text
+
+
 def test_files_on_another_file_system_get_percent_encoded_uris(tmp_path):
     import fsspec
 
