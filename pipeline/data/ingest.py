@@ -12,15 +12,16 @@ import posixpath
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.data.checks import CheckSettings
 from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
+from pipeline.data.corpora.fields import language_tag
 from pipeline.data.plan import input_digests, plan_units
 from pipeline.data.preview import Preview
 from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
@@ -44,6 +45,17 @@ _SAMPLE_CLIPS = 8
 Modality = Literal["speech", "sound", "music"]
 
 
+def _checked_language(text: str) -> str:
+    tag = language_tag(text.strip())
+    if tag is None:
+        raise ValueError("not a BCP 47 tag such as en, pt-br or zh-hant; give a code, not a name")
+    return tag
+
+
+Language = Annotated[str, AfterValidator(_checked_language)]
+"""A BCP 47 tag, kept in lower case and with hyphens, as rows have it."""
+
+
 class CorpusSettings(Settings):
     """One directory, and what its owner says of the corpora in it."""
 
@@ -55,7 +67,7 @@ class CorpusSettings(Settings):
     """Name of the corpus, the begin of its clip ids; None takes the path below the input."""
     modality: Modality | None = None
     """Of every clip, whatever the corpus says."""
-    language: str | None = None
+    language: Language | None = None
     """BCP 47 tag of every clip, whatever the corpus says."""
     licence: str | None = None
     """SPDX id of every clip, whatever the corpus says."""
@@ -83,8 +95,8 @@ class IngestSettings(Settings):
     """Directories that need saying more of."""
     modality: Modality | None = None
     """Where neither layout nor folder name tells; None rejects such clips."""
-    language: str | None = None
-    """Of speech, where the corpus does not tell."""
+    language: Language | None = None
+    """BCP 47 tag of speech, where the corpus does not tell."""
     licence: str | None = None
     """Where the corpus does not tell."""
     unit_clips: int = Field(default=64, ge=1)

@@ -124,10 +124,9 @@ class Fields:
     def language(self) -> str | None:
         """A BCP 47 tag in lower case."""
         given = self.text("language")
-        tag = given.lower().replace("_", "-") if given else None
-        if tag and not _LANGUAGE.fullmatch(tag):
+        tag = language_tag(given) if given else None
+        if given and tag is None:
             self.notes.append(f"language: {given!r} is not a BCP 47 tag, left out")
-            return None
         return tag
 
     def _text(self, name: str, value: Any) -> str | None:
@@ -157,6 +156,12 @@ class Fields:
                 value = re.split(r"[,;|]", value.replace("_", " "))
         values = value if isinstance(value, list | tuple) else [value]
         return [text for item in values if (text := self._text(name, item))]
+
+
+def language_tag(text: str) -> str | None:
+    """A BCP 47 tag in lower case and with hyphens, as rows have it; None if it is none."""
+    tag = text.lower().replace("_", "-")
+    return tag if _LANGUAGE.fullmatch(tag) else None
 
 
 def as_number(value: Any) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from pipeline.data.checks import CheckSettings
 from pipeline.data.ingest import CorpusSettings, EvaluationSettings, IngestSettings, ingest
@@ -89,6 +90,17 @@ def test_parts_have_the_schema_and_say_what_decoding_showed(corpora, tmp_path):
     assert row["split"] in ("train", "validation", "test")
     assert row["content_sha256"] == sha256((corpora / "sound/esc/x.wav").read_bytes())
     assert clip_from_columns(row).tags == ("dog",)
+
+
+@pytest.mark.parametrize("settings", [CorpusSettings(path="x"), IngestSettings()])
+def test_a_language_is_a_tag_as_rows_have_it(settings):
+    kind, values = type(settings), settings.model_dump()
+    assert kind(**values | {"language": " pt_BR"}).language == "pt-br"
+    assert kind(**values | {"language": "zh-Hant"}).language == "zh-hant"
+    assert kind(**values).language is None
+    for wrong in ("Portuguese", "pt br", "e", "", "en-"):
+        with pytest.raises(ValidationError, match=r"not a BCP 47 tag such as en, pt-br"):
+            kind(**values | {"language": wrong})
 
 
 def test_running_again_touches_nothing(corpora, tmp_path):
