@@ -34,6 +34,12 @@ _PRIVATE = re.compile(
     r"https?:|www\.|\w@\w|\b(?=\w*\d)[0-9a-f]{8,}\b|\w_\w|(?:^|\s)[~/\\]\w|\w[\\/]\w+[\\/]",
     re.IGNORECASE,
 )
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:mr|mrs|ms|mx|dr|prof|st|sr|jr|rev|gen|col|capt|lt|sgt|vs|feat|ft|approx|nos?|op|vol"
+    r"|eg|ie|cf|ca)|(?<![^\s.(\"'])[^\W\d_])\.\Z",
+    re.IGNORECASE,
+)
+_AND_SO_ON = re.compile(r"\betc\.\Z", re.IGNORECASE)
 _WORD_BREAK = re.compile(r"(?<=[a-z])(?=[A-Z])|_+")
 _TEMPO = re.compile(r"\b(?:tempo|bpm|fast|slow|upbeat|beats per)\b")
 _STATED = {
@@ -240,8 +246,16 @@ def clean_caption(text: str, max_words: int) -> str | None:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences of a text."""
-    return re.split(r"(?<=[.!?])\s+", " ".join(text.split()))
+    """Sentences of a text; none ends at the dot of an abbreviation or of an initial."""
+    sentences: list[str] = []
+    for piece in re.split(r"(?<=[.!?])\s+", " ".join(text.split())):
+        before = sentences[-1] if sentences else ""
+        goes_on = _AND_SO_ON.search(before) and piece[:1].islower()
+        if goes_on or _ABBREVIATION.search(before):
+            sentences[-1] = f"{before} {piece}"
+        else:
+            sentences.append(piece)
+    return sentences
 
 
 def unique(values: Iterable[str]) -> tuple[str, ...]:

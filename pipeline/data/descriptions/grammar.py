@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 _PIECE = re.compile(r"<(\w+)>|\{(\w+)\}|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
-_ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+)")
+_ARTICLE = re.compile(r"\ba\(n\) (\W*)(\w+(?:-\w+)*)")
 _CONSONANT_SOUND = re.compile(
     r"(?:eu|ew|one\b|once|uni(?![dmn])|use|usu|uti|uto|ute|uk[re]|ukulele|uyg|ugand|u\b)",
     re.IGNORECASE,
@@ -190,8 +190,10 @@ def finish(text: str) -> str:
 
 def article(word: str) -> str:
     """`a` or `an`, by the sound of the next word."""
-    if _SPELLED_OUT.fullmatch(word):  # FM, MP3, R: read letter by letter
-        return "an" if word[0] in _VOWEL_LETTERS else "a"
+    first, hyphen, _ = word.partition("-")
+    is_letter = bool(hyphen) and len(first) == 1 and first.isalpha()  # x-ray, f-sharp
+    if is_letter or _SPELLED_OUT.fullmatch(first):  # FM, MP3, R: read letter by letter
+        return "an" if first[0].upper() in _VOWEL_LETTERS else "a"
     if _CONSONANT_SOUND.match(word):
         return "a"
     return "an" if _VOWEL_SOUND.match(word) else "a"

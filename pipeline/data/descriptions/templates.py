@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 
 from pipeline.data.descriptions.facts import Facts, split_sentences
 from pipeline.data.descriptions.grammar import Form, Grammar, Sentence, fill, num_subjects, pick
 from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
 
-GRAMMAR_VERSION = 3
+GRAMMAR_VERSION = 4
 """Raised when wording changes, so that texts are written again."""
 _MAX_DRAWS = 24
 _KEPT_SHARE = 0.8
@@ -87,9 +88,16 @@ def _draw(facts: Facts, rng: random.Random) -> str | None:
         sentence = compose(facts, rng)
         return sentence.text if sentence else None
     sentences = split_sentences(pick(facts.captions, rng))
-    base = " ".join(sentences[: 1 + int(rng.random() * len(sentences))])
+    base = _begin(sentences, 1 + int(rng.random() * len(sentences)))
     if kind < 0.5:
         return base
     rule = _AFTER_CAPTION[facts.modality]
     after = GRAMMARS[facts.modality].write(rule, facts.slots, rng)
     return base if after is None else f"{base} {after.text}."
+
+
+def _begin(sentences: Sequence[str], count: int) -> str:
+    """The first sentences of a caption, more than `count` where these are a single word."""
+    while count < len(sentences) and " " not in " ".join(sentences[:count]):
+        count += 1
+    return " ".join(sentences[:count])

@@ -8,6 +8,7 @@ from pipeline.data.descriptions.facts import (
     clean_title,
     facts_of,
     names_a_file,
+    split_sentences,
 )
 from pipeline.data.descriptions.language_names import language_name
 from pipeline.data.descriptions.vocabulary import about_seconds, noun_phrase
@@ -68,6 +69,26 @@ def test_long_captions_are_cut_at_a_sentence():
 
 
 @pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Mr. Smith plays the piano. He hums.", ["Mr. Smith plays the piano.", "He hums."]),
+        ("It barks vs. a cat! Then rain.", ["It barks vs. a cat!", "Then rain."]),
+        ("A song by J. S. Bach (e.g. a fugue). Slow.", ["A song by J. S. Bach (e.g. a fugue).",
+                                                        "Slow."]),
+        ("Bells, horns, etc. ring out. Loud.", ["Bells, horns, etc. ring out.", "Loud."]),
+        ("Bells, horns, etc. The mood is calm.", ["Bells, horns, etc.", "The mood is calm."]),
+        ("A track feat. Dr. Dre at approx. 90 bpm.", ["A track feat. Dr. Dre at approx. 90 bpm."]),
+        ("a dog barks. a cat? yes", ["a dog barks.", "a cat?", "yes"]),
+        ("This is R&B. It is on vinyl. It hisses.", ["This is R&B.", "It is on vinyl.",
+                                                     "It hisses."]),
+        ("", [""]),
+    ],
+)  # fmt: skip
+def test_sentences_do_not_end_at_abbreviations(text, sentences):
+    assert split_sentences(text) == sentences
+
+
+@pytest.mark.parametrize(
     ("label", "phrase", "is_plural"),
     [
         ("dog", "a dog", False),
@@ -90,6 +111,7 @@ def test_long_captions_are_cut_at_a_sentence():
         ("chirp and tweet", "a chirp and a tweet", True),
         ("rain and church bells", "rain and church bells", True),
         ("FM radio", "an FM radio", False),
+        ("x-ray machine", "an x-ray machine", False),
     ],
 )
 def test_labels_take_the_article_they_need(label, phrase, is_plural):

@@ -70,6 +70,8 @@ def test_same_generator_state_gives_the_same_text():
         ("Ukrainian", "a"), ("Uyghur", "a"), ("Urdu", "an"), ("Upper", "an"), ("utopian", "a"),
         ("FX", "an"), ("MP3", "an"), ("R", "an"), ("UFO", "a"), ("LOUD", "a"), ("808", "an"),
         ("80", "an"), ("100", "a"), ("18", "an"), ("1", "a"), ("hourly", "an"), ("eerie", "an"),
+        ("x-ray", "an"), ("f-sharp", "an"), ("S-Bahn", "an"), ("u-bahn", "a"), ("b-side", "a"),
+        ("T-shirt", "a"), ("one-shot", "a"), ("hi-hat", "a"), ("FM-radio", "an"), ("x", "a"),
     ],
 )  # fmt: skip
 def test_article_follows_the_sound(word, expected):
@@ -78,6 +80,7 @@ def test_article_follows_the_sound(word, expected):
 
 def test_finish_mends_spaces_articles_and_capitals():
     assert finish("  a(n)  old  man , a(n) dog . it barks") == "An old man, a dog. It barks"
+    assert finish("a(n) x-ray, a(n) (hi-hat) beat") == "An x-ray, a (hi-hat) beat"
     assert finish('"quoted title", a(n) piece') == '"Quoted title", a piece'
 
 

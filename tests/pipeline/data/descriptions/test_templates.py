@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pipeline.data.descriptions.facts import facts_of
+from pipeline.data.descriptions.facts import Facts, facts_of
 from pipeline.data.descriptions.grammar import article
 from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
 from pipeline.data.descriptions.templates import GRAMMARS, compose, describe_clip
@@ -114,6 +114,24 @@ def test_caption_comes_first_to_the_letter():
     assert texts[0] == "Rain falls on a tin roof."
     assert source == "caption"
     assert len(set(texts)) == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        ("Mr. Smith plays the piano.", "He hums."),
+        ("It barks vs. a cat.", "Loud."),
+        ("Rain. A dog barks.", "It is loud."),
+    ],
+)
+def test_captions_are_cut_at_sentences_and_to_more_than_one_word(first, rest):
+    facts = Facts("sound", (f"{first} {rest}",), {})
+    texts = {
+        text
+        for seed in range(8)
+        for text in describe_clip(facts, seed=str(seed), count=3, max_words=80)[0]
+    }
+    assert texts == {first, f"{first} {rest}"}
 
 
 def test_sound_always_names_its_source():
