@@ -83,7 +83,7 @@ class EvaluationSettings(Settings):
     layout: str | None = None
     """Name of the layout of a corpus; None recognises corpora in it and below."""
     name: str | None = None
-    """Stands in reject rows; None takes the last part of the path."""
+    """Stands in reject rows, once among the sets; None takes the last part of the path."""
 
 
 class IngestSettings(Settings):
@@ -149,11 +149,12 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         The card.
 
     Raises:
-        SettingsError: If an input is missing or two corpora have one name.
+        SettingsError: If an input is missing, or two corpora or evaluation sets have one name.
         TooManyRejectsError: Above `max_reject_share`.
         PlannedOnlyError: In a dry run, if there is something to do.
     """
     work = Folder(output.filesystem, output.path + WORK_SUFFIX, output.uri + WORK_SUFFIX)
+    judged_by = _by_name(settings.evaluation_sets)
     discovery = discover(_sources(settings), _split_rule(settings))
     is_dry = settings.resources.dry_run
     units = plan_units(
@@ -167,7 +168,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         scanned = _scan(settings, scan, inputs, units, settings.segments)
     except PlannedOnlyError as planned:
         raise PlannedOnlyError(_timed(planned.preview, settings)) from None
-    evaluation_sets = [_evaluation_set(settings, entry, work) for entry in settings.evaluation_sets]
+    evaluation_sets = [_evaluation_set(settings, *named, work) for named in judged_by.items()]
     refusals = find_refusals(scan, [u.name for u in units], evaluation_sets, settings.refusals)
     return run_stage(
         output,
@@ -222,12 +223,25 @@ def _timed(preview: Preview, settings: IngestSettings) -> Preview:
     return preview.timed(took_s * len(clips) / workers, basis)
 
 
+def _by_name(entries: Sequence[EvaluationSettings]) -> dict[str, EvaluationSettings]:
+    """Evaluation sets by name, in which reject rows, scans and the card tell them apart."""
+    found: dict[str, EvaluationSettings] = {}
+    for entry in entries:
+        name = entry.name or posixpath.basename(Folder.at(entry.path).path)
+        first = found.setdefault(name, entry)
+        if first is not entry:
+            raise SettingsError(
+                f"two evaluation sets are called {name!r}: {first.path} and {entry.path}; give "
+                "each a `name` of its own"
+            )
+    return found
+
+
 def _evaluation_set(
-    settings: IngestSettings, entry: EvaluationSettings, work: Folder
+    settings: IngestSettings, name: str, entry: EvaluationSettings, work: Folder
 ) -> EvaluationSet:
     """Clips of an evaluation set: as an earlier ingest left them, or scanned here."""
     folder = Folder.at(entry.path)
-    name = entry.name or posixpath.basename(folder.path)
     if folder.is_complete:
         files = folder.card(STAGE)["files"]
         names = [unit_of(file) for file in files if file.startswith("parts/")]

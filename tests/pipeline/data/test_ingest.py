@@ -195,6 +195,22 @@ def test_an_empty_evaluation_set_is_an_error(corpora, tmp_path):
         run(corpora, tmp_path / "clips", evaluation_sets=(entry,))
 
 
+def test_evaluation_sets_whose_paths_end_alike_need_names(tmp_path):
+    paths = [str(tmp_path / name / "test") for name in ("one", "two")]
+    for seed, path in enumerate(paths):
+        write_tone(Path(path) / "a.wav", seed=seed)
+        write_tone(tmp_path / f"in/sound/leak{seed}.wav", seed=seed)
+    write_tone(tmp_path / "in/sound/own.wav", seed=9)
+    entries = tuple(EvaluationSettings(path=path) for path in paths)
+    with pytest.raises(SettingsError, match=r"'test': .*one/test and .*two/test; .* `name`"):
+        run(tmp_path / "in", tmp_path / "clips", modality="sound", evaluation_sets=entries)
+    assert not (tmp_path / "clips.work").exists()
+
+    entries = tuple(EvaluationSettings(path=path, name=path[-8:-5]) for path in paths)
+    run(tmp_path / "in", tmp_path / "clips", modality="sound", evaluation_sets=entries)
+    assert [row["uri"][-7:] for row in rows(tmp_path / "clips")] == ["own.wav"]
+
+
 def test_spans_of_one_file_are_no_duplicates(tmp_path):
     write_tone(tmp_path / "in/long.flac", 2.0)
     table = "file,caption,start_s,end_s\nlong.flac,one,0,0.53\nlong.flac,two,0.53,1.5\n"
