@@ -76,6 +76,8 @@ class _Seen:
     units: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Evaluation set, and id in it; empty for clips of the corpora."""
+    leaks: dict[int, str] = field(default_factory=dict)
+    """Why a clip of the corpora leaks by its words or its file."""
 
 
 def find_refusals(
@@ -89,7 +91,7 @@ def find_refusals(
     The best has a transcript, more captions and tags, a higher rate, more channels, the smaller
     id, in this order: it does not depend on the order of work. A clip leaks if an evaluation set
     holds its recording, another part of the same file that overlaps, or the same words by the same
-    speaker.
+    speaker; and with it every other clip of its recording.
 
     Args:
         scan: Where the scan of the corpora lies.
@@ -107,9 +109,10 @@ def find_refusals(
             _take(recordings, seen, row, "", label)
     refusals: Refusals = defaultdict(dict)
     for unit, row in _rows(scan, units):
-        _take(recordings, seen, row, unit, "")
+        number = _take(recordings, seen, row, unit, "")
         why = held.why(row)
         if why:
+            seen.leaks[number] = why
             refusals[unit][row["clip_id"]] = [Reason.EVALUATION_LEAK, why]
     for group in recordings.groups():
         for unit, clip_id, reason, detail in _refused(group, seen, settings):
@@ -125,7 +128,7 @@ def _rows(folder: Folder, units: Sequence[str]) -> Iterator[tuple[str, dict[str,
 
 def _take(
     recordings: Recordings, seen: _Seen, row: Mapping[str, Any], unit: str, label: str
-) -> None:
+) -> int:
     rank = Rank(
         not row["transcript"],
         -len(row["captions"]) - len(row["tags"]),
@@ -138,23 +141,19 @@ def _take(
     seen.ranks.append(rank)
     seen.units.append(unit)
     seen.labels.append(label)
+    return number
 
 
 def _refused(
     group: Sequence[int], seen: _Seen, settings: RefusalSettings
 ) -> Iterator[tuple[str, str, Reason, str]]:
-    evaluated = sorted(seen.labels[number] for number in group if seen.labels[number])
     ours = [number for number in group if not seen.labels[number]]
+    leak = _leak(group, seen)
     best = min(ours, key=lambda number: seen.ranks[number], default=-1)
     for number in ours:
         clip_id = seen.ranks[number].clip_id
-        if evaluated:
-            yield (
-                seen.units[number],
-                clip_id,
-                Reason.EVALUATION_LEAK,
-                f"the recording is in the evaluation set {evaluated[0]}",
-            )
+        if leak:
+            yield seen.units[number], clip_id, Reason.EVALUATION_LEAK, leak
         elif number != best and not settings.keep_duplicates:
             yield (
                 seen.units[number],
@@ -162,6 +161,15 @@ def _refused(
                 Reason.DUPLICATE_AUDIO,
                 f"the same recording as {seen.ranks[best].clip_id}, which is kept",
             )
+
+
+def _leak(group: Sequence[int], seen: _Seen) -> str:
+    """Why all clips of one recording leak; empty if they do not."""
+    labels = sorted(seen.labels[number] for number in group if seen.labels[number])
+    if labels:
+        return f"the recording is in the evaluation set {labels[0]}"
+    leaks = sorted((seen.ranks[n].clip_id, seen.leaks[n]) for n in group if n in seen.leaks)
+    return f"the same recording as {leaks[0][0]}, which leaks: {leaks[0][1]}" if leaks else ""
 
 
 class _Held:

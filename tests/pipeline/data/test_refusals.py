@@ -39,15 +39,19 @@ def folder_of(path, **units):
     return folder
 
 
-def refusals(tmp_path, *, held=(), **units):
+def in_words(tmp_path, *, held=(), keep_duplicates=False, **units):
     scan = folder_of(tmp_path / "scan", **units)
     sets = []
     if held:
         sets = [EvaluationSet("bench", folder_of(tmp_path / "bench", x=list(held)), ["x"], "")]
-    found = find_refusals(scan, sorted(units), sets, RefusalSettings())
+    settings = RefusalSettings(keep_duplicates=keep_duplicates)
+    return find_refusals(scan, sorted(units), sets, settings)
+
+
+def refusals(tmp_path, **given):
     return {
         unit: {clip_id: str(reason) for clip_id, (reason, _) in of.items()}
-        for unit, of in found.items()
+        for unit, of in in_words(tmp_path, **given).items()
     }
 
 
@@ -111,3 +115,42 @@ def test_a_leak_is_not_also_a_duplicate(tmp_path):
     pair = [clip("c/1", fingerprint="f"), clip("c/2", fingerprint="f")]
     found = refusals(tmp_path, held=[clip("b/1", fingerprint="f")], a=pair)
     assert found == {"a": {"c/1": "evaluation_leak", "c/2": "evaluation_leak"}}
+
+
+LEAKING = {
+    "words": {"speaker": "mine/1688", "transcript": "They say in blood"},
+    "file": {"content_sha256": "s"},
+}
+
+
+@pytest.mark.parametrize("keep_duplicates", [False, True])
+@pytest.mark.parametrize("by", LEAKING)
+def test_a_copy_of_a_leak_leaks_whichever_of_them_is_better(tmp_path, by, keep_duplicates):
+    leak = clip("c/leak", acoustic=WORDS, **LEAKING[by])
+    better = clip("d/better", acoustic=WORDS, transcript="They say", tags=["calm"])
+    worse = clip("d/worse", acoustic=WORDS)
+    other = clip("d/other")
+    found = in_words(
+        tmp_path,
+        held=[clip("b/1", **LEAKING[by])],
+        a=[better, other],
+        b=[leak, worse],
+        keep_duplicates=keep_duplicates,
+    )
+    reasons = {clip_id: of[0] for unit in found.values() for clip_id, of in unit.items()}
+    assert reasons == dict.fromkeys(("d/better", "c/leak", "d/worse"), "evaluation_leak")
+    assert "evaluation set bench: b/1" in found["b"]["c/leak"][1]
+    for _, detail in (found["a"]["d/better"], found["b"]["d/worse"]):
+        assert detail.startswith("the same recording as c/leak, which leaks: ")
+        assert "evaluation set bench: b/1" in detail
+
+
+@pytest.mark.parametrize("by", LEAKING)
+def test_what_a_duplicate_is_said_to_repeat_is_kept(tmp_path, by):
+    twins = [clip(name, acoustic=WORDS, transcript="They say") for name in ("c/1", "c/2")]
+    leaks = [clip("c/0", **LEAKING[by]), clip("c/3", fingerprint="f", **LEAKING[by])]
+    copies = [clip("c/4", fingerprint="f"), clip("c/5", fingerprint="f")]
+    found = in_words(tmp_path, held=[clip("b/1", **LEAKING[by])], a=[*twins, *leaks, *copies])
+    assert set(found["a"]) == {"c/0", "c/2", "c/3", "c/4", "c/5"}
+    said = [detail for reason, detail in found["a"].values() if reason == "duplicate_audio"]
+    assert said == ["the same recording as c/1, which is kept"]
