@@ -116,11 +116,11 @@ class CropSource:
         Raises:
             CropError: If none of several clips can be decoded.
         """
-        names, shares, pools = self._pools
+        names, cumulated, pools = self._pools
         for attempt in range(_ATTEMPTS):
             random = np.random.default_rng([seed, step, index, attempt])
-            members, member_shares = pools[names[random.choice(len(names), p=shares)]]
-            chosen = int(members[random.choice(len(members), p=member_shares)])
+            members, members_cumulated = pools[names[_drawn(cumulated, random)]]
+            chosen = int(members[_drawn(members_cumulated, random)])
             position = float(random.random())
             try:
                 return self._cut(chosen, position)
@@ -187,7 +187,10 @@ _Pool = tuple[NDArray[np.int64], NDArray[np.float64]]
 def _pools(
     spans: Sequence[ClipSpan], weights: Mapping[str, float], crop_s: float
 ) -> tuple[list[str], NDArray[np.float64], dict[str, _Pool]]:
-    """Modalities, their shares, and each one's clips with shares by the crops they hold."""
+    """Modalities, their shares, and each one's clips with shares by the crops they hold.
+
+    The shares are cumulated here, once: it is a pass over all clips.
+    """
     present = sorted({span.modality for span in spans})
     names = [name for name in present if weights.get(name, 1.0) > 0]
     if not names:
@@ -200,8 +203,20 @@ def _pools(
     for name in names:
         members = [index for index, span in enumerate(spans) if span.modality == name]
         crops = np.array([max(spans[index].duration_s, crop_s) for index in members])
-        pools[name] = (np.array(members), crops / crops.sum())
-    return names, shares / shares.sum(), pools
+        pools[name] = (np.array(members), _cumulated(crops))
+    return names, _cumulated(shares), pools
+
+
+def _cumulated(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares up to and with each, rounded as in `Generator.choice`."""
+    shares = weights / weights.sum()
+    cumulated = shares.cumsum()
+    return cumulated / cumulated[-1]
+
+
+def _drawn(cumulated: NDArray[np.float64], random: np.random.Generator) -> int:
+    """What `random.choice(len(shares), p=shares)` draws, without its pass over all shares."""
+    return int(cumulated.searchsorted(random.random(), side="right"))
 
 
 def _as_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:

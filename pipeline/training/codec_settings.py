@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,9 @@ class CropSettings(Settings):
     """Length of a crop, seconds; rounded to whole latent frames."""
     per_step: int = Field(default=16, gt=0)
     """Crops of one optimiser step, over all workers together."""
-    modality_weights: dict[str, float] = Field(default_factory=dict)
+    modality_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
     """Share of crops by modality, relative; those not named count 1, absent ones nothing."""
     memory_limit_bytes: int = Field(default=512 * 2**20, ge=0)
     """A corpus below this size as 16-bit samples at the codec's rate is decoded once and kept, in

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,28 @@ def test_modalities_are_heard_equally_or_by_weight(clips: Folder) -> None:
     assert 430 < weighted["speech"] < 530
 
 
+def test_clips_are_drawn_as_numpy_draws_by_share() -> None:
+    lengths = np.random.default_rng(3).integers(1, 40_000, 3000)
+    names = ("music", "sound", "speech")
+    spans = [ClipSpan(str(i), 0, int(n), 4000, names[i % 3]) for i, n in enumerate(lengths)]
+    weights = {"music": 0.7, "sound": 0.3, "speech": 1.9}
+    made = source(spans, weights=weights)
+    drawn: list[tuple[int, float]] = []
+    made._cut = lambda *cut: drawn.append(cut)  # type: ignore[method-assign, assignment]
+    for index in range(300):
+        made.crop(7, 2, index)
+
+    shares = np.array([weights[name] for name in names])
+    crops = np.maximum(lengths / 4000, 0.4)
+    expected = []
+    for index in range(300):
+        random = np.random.default_rng([7, 2, index, 0])
+        first = random.choice(3, p=shares / shares.sum())
+        own = crops[first::3]
+        expected.append((first + 3 * random.choice(1000, p=own / own.sum()), random.random()))
+    assert drawn == expected
+
+
 @pytest.mark.parametrize("memory", MEMORY)
 def test_channels_are_mixed_or_copied(clips: Folder, memory: str) -> None:
     span = read_spans(clips, "train")[1]
@@ -140,6 +163,17 @@ def test_nothing_but_undecodable_clips_ends_with_the_reason(tmp_path: Path) -> N
     spans = read_spans(write_clips(tmp_path, broken=2), "train")[-2:]
     with pytest.raises(CropError, match="could not be decoded"):
         source(spans).crop(0, 0, 0)
+
+
+def test_the_cost_of_a_draw_does_not_grow_with_the_clips() -> None:
+    made = source([ClipSpan(str(i), 0, 4000, 4000, "speech") for i in range(5000)])
+    made._cut = lambda *_: np.zeros((1, 1600), np.float32)  # type: ignore[method-assign]
+    made.crop(0, 0, 0)
+    tracemalloc.start()
+    made.crop(0, 0, 1)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 20_000, "a distribution over 5,000 clips takes twice that"
 
 
 @pytest.mark.parametrize("weights", [{}, {"speech": 0.0}], ids=["no clips", "no weight"])
