@@ -1,12 +1,13 @@
 """Directories and files by URI: a laptop folder and an object store are the same code.
 
-A path without scheme is local. Files appear complete or not at all: written aside and renamed where
-the file system can rename; an object store shows an object once its upload is completed. Endpoint
-and credentials are those of the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
+A path without scheme is local. Files appear complete or not at all: written aside and renamed;
+object stores show an object once its upload is completed. Endpoint and credentials are those of
+the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ CARD = "dataset.json"
 """The card of a finished directory."""
 _ASIDE = ".aside-"
 _WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
-"""Types of file systems whose names need no directory to lie in."""
+"""Types of file systems that are object stores: names need no directory to lie in."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +134,25 @@ class Folder:
     def write_bytes(self, name: str, payload: bytes) -> None:
         """Write a file so that it appears complete or not at all."""
         path = self.join(name)
-        if self.filesystem.type_name not in _WITHOUT_FOLDERS:
-            self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
-        if not self.is_local:
+        if self.filesystem.type_name in _WITHOUT_FOLDERS:
             # No `with`: it would complete the upload of a part when writing fails.
             stream = self.filesystem.open_output_stream(path)
             stream.write(payload)
             stream.close()
             return
-        aside = posixpath.join(
-            posixpath.dirname(path), f"{_ASIDE}{uuid.uuid4().hex}-{posixpath.basename(path)[-80:]}"
-        )
-        with open(aside, "wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
+        parent, base = posixpath.split(path)
+        self.filesystem.create_dir(parent, recursive=True)
+        aside = posixpath.join(parent, f"{_ASIDE}{uuid.uuid4().hex}-{base[-80:]}")
+        if self.is_local:
+            with open(aside, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        else:
+            with self.filesystem.open_output_stream(aside) as stream:
+                stream.write(payload)
+            self.filesystem.move(aside, path)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON in a form that is the same bytes for the same value."""
@@ -247,6 +251,25 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
+class _FsspecHandler(fs.FSSpecHandler):
+    """fsspec's file systems for pyarrow; moves files also where pyarrow's own handler cannot."""
+
+    def move(self, src: str, dest: str) -> None:
+        """Rename a file, in place of one that is there.
+
+        SFTP takes no `recursive`; SMB refuses to replace a file, WebHDFS does not say that it did.
+        """
+        try:
+            self.fs.mv(src, dest)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        self.fs.invalidate_cache()
+        if self.fs.exists(src):
+            self.fs.rm_file(dest)
+            self.fs.mv(src, dest)
+
+
 def _from_fsspec(uri: str, cause: Exception) -> tuple[fs.FileSystem, str]:
     import fsspec
 
@@ -254,4 +277,4 @@ def _from_fsspec(uri: str, cause: Exception) -> tuple[fs.FileSystem, str]:
         backend, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise ValueError(f"no file system for {uri}: {cause}; {error}") from error
-    return fs.PyFileSystem(fs.FSSpecHandler(backend)), path
+    return fs.PyFileSystem(_FsspecHandler(backend)), path

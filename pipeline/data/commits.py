@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.data.schema import REJECTS, Reject
-from pipeline.errors import PipelineError
+from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import Folder, json_bytes, sha256, table_bytes
 
 logger = logging.getLogger(__name__)
@@ -86,18 +86,22 @@ class Commits:
     settings_digest: str
 
     def compare(self, units: Sequence[Unit]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Records of the plan's units that are up to date, and names of those that are not."""
+        """Records of the plan's units that are up to date, and names of those that are not.
+
+        A record that cannot be read is not.
+        """
         digests = {unit.name: unit.digest for unit in units}
         names = [name.removesuffix(".json") for name in self.folder.child(COMMITS).files(".json")]
         there = set(self.folder.files(recursive=True))
         done, stale = {}, []
-        for name, record in zip(names, self.read(names), strict=True):
-            is_current = (
+        with ThreadPoolExecutor(16) as pool:
+            records = list(pool.map(self._if_readable, names))
+        for name, record in zip(names, records, strict=True):
+            if record is not None and (
                 digests.get(name) == record["digest"]
                 and record["settings_digest"] == self.settings_digest
                 and there.issuperset(record["files"])
-            )
-            if is_current:
+            ):
                 done[name] = record
             else:
                 stale.append(name)
@@ -112,6 +116,14 @@ class Commits:
         with ThreadPoolExecutor(16) as pool:
             paths = [f"{COMMITS}/{name}.json" for name in sorted(names)]
             return list(pool.map(self.folder.read_json, paths))
+
+    def _if_readable(self, name: str) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = self.folder.read_json(f"{COMMITS}/{name}.json")
+        except IncompleteError as error:
+            logger.warning("unit %s is done again: %s", name, error)
+            return None
+        return record
 
     def forget(self, names: Sequence[str]) -> None:
         """Take records away; their files are orphans from now on."""

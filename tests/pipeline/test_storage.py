@@ -1,10 +1,14 @@
 """Files appear whole or not at all; a directory is complete when card and marker agree."""
 
+import errno
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import IncompleteError
 from pipeline.storage import COMPLETE, Folder, iter_rows, read_tables, table_bytes
@@ -24,9 +28,9 @@ def test_write_and_read_below_a_local_path(tmp_path: Path) -> None:
 
 
 def test_the_same_calls_reach_another_file_system() -> None:
-    folder = Folder.at("memory://bucket/run")
+    folder = Folder.at("memory://storage/run")
     folder.write_json("c.json", {"b": 1, "a": [1, None]})
-    assert fsspec.filesystem("memory").cat("/bucket/run/c.json").startswith(b'{\n "a"')
+    assert fsspec.filesystem("memory").cat("/storage/run/c.json").startswith(b'{\n "a"')
     assert folder.read_json("c.json") == {"a": [1, None], "b": 1}
     folder.finish({"x": 1})
     assert folder.card() == {"x": 1}
@@ -53,6 +57,72 @@ def test_a_failed_write_leaves_the_former_file_and_sweep_takes_the_rest(
     assert folder.files() == ["a.bin"]
     assert folder.sweep() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+class _Cut(LocalFileSystem):
+    """Local files whose second half never arrives."""
+
+    protocol = "cut"
+
+    def _open(self, path: str, mode: str = "rb", **given: Any) -> Any:
+        opened = super()._open(path, mode, **given)
+        if "w" in mode:
+            write = opened.f.write
+
+            def fail(payload: bytes) -> None:
+                write(bytes(payload)[: len(payload) // 2])
+                raise OSError("connection lost")
+
+            opened.write = fail
+        return opened
+
+
+class _Reluctant(MemoryFileSystem):
+    """Takes no `recursive`, and replaces no file: aloud, or without a word."""
+
+    protocol = "reluctant"
+    is_silent = False
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def mv(self, old: str, new: str) -> None:
+        if not self.exists(new):
+            super().mv(old, new)
+        elif not self.is_silent:
+            raise OSError(errno.EEXIST, "there already", new)
+
+
+def _remote(backend: fsspec.AbstractFileSystem, path: str) -> Folder:
+    fsspec.register_implementation(backend.protocol, type(backend), clobber=True)
+    folder = Folder.at(f"{backend.protocol}://{path}")
+    assert folder.filesystem.handler.fs.protocol == backend.protocol
+    return folder
+
+
+def test_a_remote_write_that_fails_midway_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    folder = _remote(_Cut(), str(tmp_path / "far"))
+    for former in (None, b"former"):
+        if former:
+            (tmp_path / "far/a.bin").write_bytes(former)
+        with pytest.raises(OSError, match="connection lost"):
+            folder.write_bytes("a.bin", b"0123456789")
+        assert folder.files() == (["a.bin"] if former else [])
+    assert folder.read_bytes("a.bin") == b"former"
+    assert folder.sweep() == 2
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_file_is_replaced_where_the_server_will_not(
+    is_silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Reluctant, "is_silent", is_silent)
+    folder = _remote(_Reluctant(), f"bucket/{is_silent}")
+    for contents in (b"first", b"second"):
+        folder.write_bytes("x/a.bin", contents)
+        assert folder.read_bytes("x/a.bin") == contents
+        assert folder.child("x").files() == ["a.bin"]
+    assert folder.sweep() == 0
 
 
 def test_a_directory_is_complete_only_while_card_and_marker_agree(tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def test_second_run_does_nothing(tmp_path, log, caplog):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == stamps
 
 
+def test_units_whose_names_begin_alike_are_told_apart(tmp_path, log):
+    units = [Unit(name, f"of {name}", {"numbers": [2]}) for name in ("a", "a-b", "a.c")]
+    run_numbers(tmp_path / "out", units)
+    run_numbers(tmp_path / "out", units, log=str(log))
+    assert log.read_text() == ""
+
+
 @pytest.mark.parametrize("fail_at", ["00000", "00002", "00004"])
 def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log, fail_at):
     run_numbers(tmp_path / "whole", number_units(5))
@@ -66,6 +73,17 @@ def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log,
     run_numbers(tmp_path / "broken", number_units(5), log=str(log))
     assert snapshot(tmp_path / "broken") == snapshot(tmp_path / "whole")
     assert log.read_text().split() == [f"{i:05d}" for i in range(int(fail_at), 5)]
+
+
+@pytest.mark.parametrize("left", [b"", b'{\n "digest": "dig', b"\xff\xfe"])
+def test_a_unit_whose_record_cannot_be_read_is_done_again(tmp_path, log, caplog, left):
+    run_numbers(tmp_path / "out", number_units(3))
+    whole = snapshot(tmp_path / "out")
+    (tmp_path / "out/_commit/00001.json").write_bytes(left)
+    run_numbers(tmp_path / "out", number_units(3), log=str(log))
+    assert log.read_text().split() == ["00001"]
+    assert "unit 00001 is done again" in caplog.text
+    assert snapshot(tmp_path / "out") == whole
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
