@@ -60,6 +60,7 @@ class Feed:
 
     Raises:
         ValueError: If the shards hold no clip to train on.
+        SettingsError: If a weight names nothing, or is too small for its modality ever to come.
     """
 
     def __init__(
@@ -89,6 +90,11 @@ class Feed:
     def shares(self) -> dict[str, float]:
         """Share of every modality in the stream."""
         return self._order.shares
+
+    @property
+    def unheard(self) -> dict[str, float]:
+        """Shares of modalities that never come, since they are too small."""
+        return self._order.unheard
 
     def rows(self, step: int) -> list[list[Plan]]:
         """The packed rows of a step, of all workers together."""

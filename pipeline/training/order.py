@@ -15,8 +15,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import SettingsError
+
 _PERIOD = 1024
-"""Positions after which the pattern of modalities repeats; shares are exact to 1 / period."""
+"""Positions after which the pattern of modalities repeats; shares are exact to 1 / period, and
+one of about half of that comes to nothing."""
 _ROUNDS = 6
 """Feistel rounds of a permutation; four already hide the input (Luby and Rackoff, 1988)."""
 
@@ -100,6 +103,7 @@ class StreamOrder:
 
     Raises:
         ValueError: If no modality has both rows and a share.
+        SettingsError: If a weight above 0 is too small for its modality ever to come.
     """
 
     def __init__(
@@ -123,6 +127,19 @@ class StreamOrder:
         self.shares = {name: share / sum(shares.values()) for name, share in shares.items()}
         self._strands = [strands[name] for name in self.shares]
         self._pattern, self._before = _pattern(list(self.shares.values()))
+        if weights is not None and self.unheard:
+            raise SettingsError(
+                f"modality_weights {dict(weights)} give shares of {self.unheard}, too small ever "
+                f"to come; give at least 1/{_PERIOD} of the sum, or 0 to leave a modality out"
+            )
+
+    @property
+    def unheard(self) -> dict[str, float]:
+        """Shares of modalities that never come, since they are too small."""
+        never = self._before[-1] == 0
+        return {
+            name: share for (name, share), n in zip(self.shares.items(), never, strict=True) if n
+        }
 
     def at(self, position: int) -> StreamPosition:
         """The clip at a position."""

@@ -106,6 +106,13 @@ def _check_feed(settings: TrainSettings, shards: TrainShards) -> None:
             len(shards),
             settings.feed.pack_length,
         )
+    for modality, share in feed.unheard.items():
+        logger.warning(
+            "no clip of %s is ever heard: too few for a share, which would be %.2g; give it one of "
+            "at least 0.001 by feed.modality_weights, or 0",
+            modality,
+            share,
+        )
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -44,9 +44,9 @@ class FeedSettings(Settings):
     """Rows that go through the model at once on one worker."""
     num_noisy_copies: Positive = 1
     """Noisy copies of every clip; more give more velocity targets a pass."""
-    modality_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Share of each modality in the stream, normalised over those that the shards hold; None takes
-    the square root of the number of clips."""
+    modality_weights: dict[str, Factor] | None = None
+    """Share of each modality in the stream, normalised over those that the shards hold: 0, or at
+    least 1/1024 of the sum. None takes the square root of the number of clips."""
     language_weights: dict[str, Factor] = Field(default_factory=dict)
     """How often clips of a language come, relative to others of their modality; see `mixture`."""
     corpus_weights: dict[str, Factor] = Field(default_factory=dict)

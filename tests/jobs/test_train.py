@@ -79,3 +79,17 @@ def test_clips_that_are_left_out_are_counted_before_workers_start(tmp_path, monk
     with pytest.raises(FileNotFoundError):  # no worker ran, so there is no summary
         train_run(small_settings(), str(tmp_path / "shards"), str(tmp_path / "run"))
     assert "1 of 2 clips are left out" in caplog.text
+
+
+def test_a_modality_that_never_comes_is_told_before_workers_start(tmp_path, monkeypatch, caplog):
+    from pipeline.training.run import train_run
+    from tests.factories.training import small_settings
+
+    monkeypatch.setattr("pipeline.training.run.run_group", lambda *args, **kwargs: None)
+    monkeypatch.setattr("pipeline.training.run.ray_cluster", contextlib.nullcontext)
+    monkeypatch.setattr("pipeline.training.order._PERIOD", 2)
+    clips = [FakeClip(name=f"s{i}", modality="sound") for i in range(16)]
+    write_shards(tmp_path / "shards", [*clips, FakeClip(name="m", modality="music")])
+    with pytest.raises(FileNotFoundError):  # no worker ran, so there is no summary
+        train_run(small_settings(), str(tmp_path / "shards"), str(tmp_path / "run"))
+    assert "no clip of music is ever heard" in caplog.text

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.errors import SettingsError
 from pipeline.training.order import Group, StreamOrder, mixed_seed, permuted
 
 
@@ -130,6 +131,30 @@ def test_modalities_without_clips_are_left_out_and_nothing_left_is_an_error():
     assert set(_order({"speech": 1, "music": 1}, sizes=(2, 2, 0)).shares) == {"speech"}
     with pytest.raises(ValueError, match="no clips to train on"):
         _order({"music": 1.0}, sizes=(2, 2, 0))
+
+
+def test_a_weight_too_small_ever_to_come_is_refused_with_the_least_that_does():
+    weights = {"speech": 2.0, "music": 1.0, "sound": 0.001}
+    with pytest.raises(SettingsError, match=r"'sound': 0\.00033.* at least 1/1024 .* or 0"):
+        _order(weights)
+    assert set(_order(weights | {"sound": 0.0}).shares) == {"speech", "music"}
+    assert set(_order(weights, sizes=(5, 0, 9)).shares) == {"speech", "music"}
+
+
+@pytest.mark.parametrize("speech", [0.03, 0.2, 1 / 3, 0.5, 0.61, 0.998])
+def test_the_least_share_comes_whatever_the_others(speech):
+    least = 1 / 1024
+    order = _order({"speech": speech, "music": 1 - speech - least, "sound": least})
+    rows = [order.at(position).row for position in range(1024)]
+    assert sum(5 <= row < 8 for row in rows) == 1
+    assert order.unheard == {}
+
+
+def test_a_share_by_clips_too_small_ever_to_come_is_told(monkeypatch):
+    monkeypatch.setattr("pipeline.training.order._PERIOD", 8)
+    order = _order(sizes=(400, 1, 400))
+    assert order.unheard == {"sound": pytest.approx(1 / 41)}
+    assert order.shares["sound"] == order.unheard["sound"]
 
 
 def test_seeds_of_different_parts_differ_and_are_stable():

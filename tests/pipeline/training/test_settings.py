@@ -39,6 +39,7 @@ def test_there_is_a_recipe_for_each_size_of_the_paper():
         ("optim.learning_rate=-1", "must be positive"),
         ("feed.modality_weights.speach=1", "speach"),
         ("feed.modality_weights.speech=0", "all 0"),
+        ("feed.modality_weights.speech=.inf", "finite"),
         ("engine.zero_stage=4", "zero_stage"),
         ("sample.every=7", "multiple of checkpoint.every"),
         ("feed.condition_dropout=1.5", "condition_dropout"),
