@@ -226,7 +226,7 @@ class CorpusFolder:
             fields: Other fields of `ClipRow`, empty where unknown; `speaker` without the corpus.
         """
         facts = self.facts
-        chosen = facts.modality or modality or self.modality_hint or facts.default_modality
+        chosen = self.modality_of(modality)
         if chosen is None:
             return self.reject(
                 Reason.MISSING_MODALITY,
@@ -298,6 +298,11 @@ class CorpusFolder:
     def reject_manifest(self, error: ManifestError, name: str) -> Reject:
         """A reject row about a whole manifest."""
         return self.reject(error.reason, error.detail, name, line=error.line, field=error.field)
+
+    def modality_of(self, given: str | None) -> str | None:
+        """Modality of a clip of which layout or row say `given`; None if nothing tells."""
+        facts = self.facts
+        return facts.modality or given or self.modality_hint or facts.default_modality
 
     @cached_property
     def modality_hint(self) -> str | None:

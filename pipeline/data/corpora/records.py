@@ -17,6 +17,8 @@ from pipeline.data.schema import SPLITS, ClipRow, Reject
 LABELS = ("transcript", "caption", "tags", "title", "speaker", "language", "modality", "duration")
 """Roles of which a table needs one, besides the audio, to be a manifest."""
 _MUSICAL_KEYS = frozenset({"instrument", "instruments", "genre", "genres", "bpm", "tempo_bpm"})
+_DESCRIBED = frozenset({"sound", "music"})
+"""Modalities of which a value called `text` says what is heard, not what is spoken."""
 _SEX = dict.fromkeys(("f", "female", "woman", "female_feminine"), "female") | dict.fromkeys(
     ("m", "male", "man", "male_masculine"), "male"
 )
@@ -83,6 +85,8 @@ class RecordReader:
             if values["start_s"] is not None and "id" not in fields.roles:
                 key = self._span_key(key, values["start_s"], values["end_s"])
             modality = _modality(fields) or self.modality or _musical(record)
+            if "transcript" not in known and self.folder.modality_of(modality) in _DESCRIBED:
+                values |= _described(fields, values)
         except (AudioLookupError, FieldError) as error:
             name = error.name if isinstance(error, FieldError) else fields.names("audio")
             return self.folder.reject(
@@ -189,6 +193,26 @@ def _modality(fields: Fields) -> str | None:
             Reason.MALFORMED, f"{given!r} is none of {', '.join(MODALITIES)}", "modality"
         )
     return given.lower() if given else None
+
+
+def _described(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs where `text` is the caption: nothing with another caption, or if it is sung."""
+    given = {name: value for name, value in fields.record.items() if _is_text(name)}
+    if not given or values["captions"]:
+        return {}
+    others = {name: value for name, value in fields.record.items() if name not in given}
+    text, transcript = Fields(given).text("transcript"), Fields(others).text("transcript")
+    if text is None or (fields.flag("singing") and transcript is None):
+        return {}
+    return {
+        "transcript": transcript,
+        "captions": (text,),
+        "is_singing": values["is_singing"] and transcript is not None,
+    }
+
+
+def _is_text(name: str) -> bool:
+    return name.strip().lower() == "text"
 
 
 def _musical(record: Mapping[str, Any]) -> str | None:

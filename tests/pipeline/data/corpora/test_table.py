@@ -40,6 +40,28 @@ def test_spans_ids_modality_and_split_of_a_row(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("text,modality\na dog barks,sound\n", (None, ("a dog barks",), False)),
+        ("Text,genre\na slow waltz,waltz\n", (None, ("a slow waltz",), False)),
+        ("text\na dog barks\n", (None, ("a dog barks",), False)),
+        ("text,lyrics\na slow waltz,la la\n", ("la la", ("a slow waltz",), True)),
+        ("text,lyrics\na slow waltz,\n", (None, ("a slow waltz",), False)),
+        ("text,singing\nla la,yes\n", ("la la", (), True)),
+        ("text,caption\nla la,a slow waltz\n", ("la la", ("a slow waltz",), False)),
+        ("text,modality\nhello,speech\n", ("hello", (), False)),
+        ("transcript,modality\nla la,music\n", ("la la", (), False)),
+    ],
+)
+def test_text_of_sound_and_music_is_a_caption_unless_it_is_sung(tmp_path, table, expected):
+    header, row, _ = table.split("\n")
+    files = {"a.wav": None, "t.csv": f"file,{header}\na.wav,{row}\n"}
+    clips, rejects = read_corpus(write_corpus(tmp_path, files), "table", default_modality="sound")
+    assert rejects == []
+    assert (clips["a"].transcript, clips["a"].captions, clips["a"].is_singing) == expected
+
+
+@pytest.mark.parametrize(
     ("cell", "reason"),
     [
         ("../a.wav", "outside_corpus"),
