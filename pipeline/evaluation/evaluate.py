@@ -110,7 +110,8 @@ def _listen(clip: HeldOutClip, synthesizer: Synthesizer, settings: EvaluateSetti
     real = load_clip(clip, codec)
     started = time.perf_counter()
     generated = _generate(clip, synthesizer, settings)
-    return Listening(clip, real, reconstruct(real, codec), generated, time.perf_counter() - started)
+    generate_s = time.perf_counter() - started
+    return Listening(clip, real, reconstruct(real, codec), generated, generate_s)
 
 
 def load_clip(clip: HeldOutClip, codec: AudioCodec) -> Tensor:

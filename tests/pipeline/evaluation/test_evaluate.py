@@ -1,12 +1,16 @@
 """An evaluation of a random bundle measures every form and writes what it says."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+import torch
+from torch import Tensor
 
 from model.bundle import Bundle
 from model.synthesis import SynthesisError, Synthesizer
@@ -84,6 +88,27 @@ def test_the_same_bundle_and_seed_give_the_same_numbers(bundle: Bundle, data: Fo
         for values in results["generation"].values():
             values.pop("real_time_factor")
     assert ours == again
+
+
+def test_the_real_time_factor_is_of_generation_alone(
+    bundle: Bundle, data: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now_s=0.0)
+
+    def reconstruct(waveform: Tensor, *_: object) -> Tensor:
+        clock.now_s += 100.0
+        return waveform
+
+    def stream(*_: object) -> Iterator[Tensor]:
+        clock.now_s += 3.0
+        yield torch.full((1, 2 * RATE), 0.1)
+
+    monkeypatch.setattr(f"{evaluate.__module__}.reconstruct", reconstruct)
+    monkeypatch.setattr(Synthesizer, "stream", stream)
+    timer = SimpleNamespace(perf_counter=lambda: clock.now_s)
+    monkeypatch.setattr(f"{evaluate.__module__}.time", timer)
+    generation = measure(bundle, data).results["generation"]
+    assert {values["real_time_factor"] for values in generation.values()} == {1.5}
 
 
 def test_a_clip_that_cannot_be_made_is_counted(
