@@ -29,6 +29,9 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 """One clip of each modality, in words that the starter corpus has taught."""
 
 _SHOWN = ("--description", "--transcript")
+_MEASURED = ("per_modality=4", "num_digits=8", "fill_from_training=true")
+"""Minutes of audio hold out one or two clips of music: training clips make up the number, and the
+summary says how many."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ def plan(
         text = " ".join(said for option, _, said in asked if option in _SHOWN)
         steps.append(Step(f"generate {modality}", line, (wav, text)))
     measure = ["evaluate", "--bundle", bundle, "--data", data, "--output", str(out / "evaluation")]
-    steps.append(Step("evaluate", [*measure, "--set", "per_modality=4", "--set", "num_digits=8"]))
-    return steps
+    for setting in _MEASURED:
+        measure += ["--set", setting]
+    return [*steps, Step("evaluate", measure)]
 
 
 def _config(kind: str, num_steps: int | None = None) -> list[str]:
@@ -101,6 +105,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     for stage, counts in summary["stages"].items():
         read, written, rejected = (counts[name] for name in ("read", "written", "rejected"))
         lines.append(f"{stage}: {read} read = {written} written + {rejected} rejected")
+    for modality, counts in summary["evaluation"]["clips"].items():
+        held_out, trained = counts["test"] + counts["validation"], counts["train"]
+        lines.append(f"evaluated {modality}: {held_out} held-out clips, {trained} training clips")
     first, last = model["first"]["loss/flow"], model["last"]["loss/flow"]
     return [
         *lines,

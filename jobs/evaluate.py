@@ -1,8 +1,9 @@
 """Measure a bundle on held-out clips of a prepared directory, and write a report.
 
-Reads DATA/clips and DATA/descriptions (as `prepare` leaves them). Writes results.json, samples with
-spectrograms, and report.html, which opens from disk. With --codec in place of --bundle, measures a
-codec alone on DATA/clips and writes results.json.
+Reads DATA/clips and DATA/descriptions (as `prepare` leaves them); clips of the training split only
+with --set fill_from_training=true. Writes results.json, samples with spectrograms, and report.html,
+which opens from disk. With --codec in place of --bundle, measures a codec alone on DATA/clips and
+writes results.json.
 """
 
 from __future__ import annotations

@@ -30,11 +30,13 @@ class EvaluateSettings(Settings):
     """What is measured, on how much."""
 
     per_modality: int = Field(8, ge=1)
-    """Held-out clips of each modality."""
+    """Clips of each modality, of the splits test and validation."""
     num_digits: int = Field(10, ge=0)
     """Further clips of one spoken digit each, for the digit recogniser."""
     max_duration_s: float = Field(8.0, gt=0)
-    """Longer clips are left out, seconds."""
+    """Longer clips are left out, seconds; the report counts them."""
+    fill_from_training: bool = False
+    """Take training clips too where fewer are held out: for tiny corpora, no held-out result."""
     num_flow_steps: int | None = Field(None, ge=1)
     """Flow steps; None takes the default of each modality."""
     guidance_scale: float | None = Field(None, ge=0)
@@ -78,26 +80,27 @@ def evaluate(
         on_progress: Called with clips done and in all.
 
     Raises:
-        IncompleteError: If the data is not complete.
+        IncompleteError: If the data is not complete or no clip of it qualifies.
     """
-    clips = choose(
+    choice = choose(
         data.child("clips"),
         data.child("descriptions"),
         per_modality=settings.per_modality,
         num_digits=settings.num_digits,
         max_duration_s=settings.max_duration_s,
         seed=settings.seed,
+        fill_from_training=settings.fill_from_training,
     )
     synthesizer = Synthesizer(bundle)
     listenings = []
-    for index, clip in enumerate(clips):
+    for index, clip in enumerate(choice.clips):
         listenings.append(_listen(clip, synthesizer, settings))
-        on_progress(index + 1, len(clips))
+        on_progress(index + 1, len(choice.clips))
     rate = bundle.codec.timebase.sample_rate
     results = {
         "bundle_digest": bundle.digest,
         "settings": settings.model_dump(mode="json"),
-        "splits": _count(clip.split for clip in clips),
+        "clips": choice.counts,
         "codec": _codec_measures(listenings, rate),
         "generation": _generation_measures(listenings, rate),
         "intelligibility": _intelligibility(listenings, rate),
@@ -251,10 +254,3 @@ def _by_modality(listenings: Sequence[Listening]) -> dict[str, list[Listening]]:
     for item in listenings:
         groups[item.clip.modality].append(item)
     return dict(groups)
-
-
-def _count(values: Any) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for value in values:
-        counts[value] += 1
-    return dict(counts)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,21 @@ from pipeline.errors import IncompleteError
 from pipeline.evaluation.intelligibility import is_digit
 from pipeline.storage import Folder, iter_rows, read_tables
 
-_PREFERENCE = ("test", "validation", "train")
+logger = logging.getLogger(__name__)
+
+TRAINING = "train"
+"""The split that models and codecs are trained on."""
+SPLITS = ("test", "validation", TRAINING)
+"""Splits in the order in which they are preferred."""
+COUNTS = ("described", *SPLITS, "in_training", "too_long", "too_short", "not_needed")
+"""What is counted of each modality: all, those chosen by split, and the others by why not."""
 _COLUMNS = ["clip_id", "uri", "start_s", "end_s", "modality", "language", "split", "duration_s"]
+_REMEDIES = {
+    "too_long": "raise max_duration_s",
+    "in_training": "raise validation_share of ingest and train again, or set fill_from_training",
+    "too_short": "add longer clips",
+    "not_needed": "raise num_digits",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,19 @@ class HeldOutClip:
     transcript: str | None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The clips to measure on, and what became of the others.
+
+    Attributes:
+        clips: Those chosen.
+        counts: `COUNTS` of each modality that the data has; the first is the sum of the others.
+    """
+
+    clips: list[HeldOutClip]
+    counts: dict[str, dict[str, int]]
+
+
 def choose(
     clips: Folder,
     descriptions: Folder,
@@ -40,8 +68,11 @@ def choose(
     num_digits: int,
     max_duration_s: float,
     seed: int,
-) -> list[HeldOutClip]:
-    """Clips of every modality, from the test split first, then validation, then training.
+    fill_from_training: bool = False,
+) -> Choice:
+    """Clips of every modality, from the test split first, then validation.
+
+    What was chosen and left out of each modality is logged, with a warning where nothing is left.
 
     Args:
         clips: A complete `clips/` directory.
@@ -50,22 +81,56 @@ def choose(
         num_digits: Further English speech clips whose transcript is one digit word.
         max_duration_s: Longer clips are left out, and those too short to be asked for.
         seed: Changes the choice.
+        fill_from_training: Take training clips too, where fewer than wanted are held out.
 
     Raises:
         IncompleteError: If a directory is not complete or no clip qualifies.
     """
     texts = _texts(descriptions)
+    candidates, counts = _candidates(clips, texts, max_duration_s, fill_from_training)
+    candidates.sort(key=lambda clip: _order(clip, seed))
     chosen: list[HeldOutClip] = []
-    candidates = _candidates(clips, texts, max_duration_s, seed)
     for modality in MODALITIES:
         ordinary = [c for c in candidates if c.modality == modality and not _is_english_digit(c)]
         chosen += ordinary[:per_modality]
     chosen += [clip for clip in candidates if _is_english_digit(clip)][:num_digits]
+    for clip in chosen:
+        counts[clip.modality][clip.split] += 1
+        counts[clip.modality]["not_needed"] -= 1
+    said = [describe_counts(name, count, max_duration_s) for name, count in counts.items()]
     if not chosen:
-        raise IncompleteError(
-            f"{clips.uri} has no described clip of at most {max_duration_s} s to evaluate on"
-        )
-    return chosen
+        said = said or ["no clip has a description; run `audiocalm describe` again"]
+        raise IncompleteError(f"{clips.uri} has no clip to evaluate on. {'. '.join(said)}")
+    for line, count in zip(said, counts.values(), strict=True):
+        logger.log(logging.INFO if num_chosen(count) else logging.WARNING, "%s", line)
+    return Choice(chosen, counts)
+
+
+def num_chosen(count: Mapping[str, int]) -> int:
+    """Clips chosen of a modality, from its `COUNTS`."""
+    return sum(count[split] for split in SPLITS)
+
+
+def describe_counts(modality: str, count: Mapping[str, int], max_duration_s: float) -> str:
+    """What was chosen of a modality and left out, in words, with the remedy if nothing was chosen.
+
+    Args:
+        modality: Its name.
+        count: Its `COUNTS`.
+        max_duration_s: The limit that they were chosen with.
+    """
+    reasons = {
+        "in_training": "of the training split",
+        "too_long": f"longer than {max_duration_s:g} s",
+        "too_short": f"shorter than {Limits().min_duration_s:g} s",
+        "not_needed": "not needed" if num_chosen(count) else "single digits",
+    }
+    left_out = ", ".join(f"{count[name]} {text}" for name, text in reasons.items() if count[name])
+    if not num_chosen(count):
+        remedies = [text for name, text in _REMEDIES.items() if count[name]]
+        return f"{modality}: no clip of {count['described']} ({left_out}): {', or '.join(remedies)}"
+    chosen = ", ".join(f"{count[split]} {split}" for split in SPLITS if count[split])
+    return f"{modality}: {chosen}" + (f" (left out: {left_out})" if left_out else "")
 
 
 def _texts(descriptions: Folder) -> dict[str, tuple[str, str | None]]:
@@ -76,23 +141,39 @@ def _texts(descriptions: Folder) -> dict[str, tuple[str, str | None]]:
 
 
 def _candidates(
-    clips: Folder, texts: dict[str, tuple[str, str | None]], max_duration_s: float, seed: int
-) -> list[HeldOutClip]:
+    clips: Folder,
+    texts: dict[str, tuple[str, str | None]],
+    max_duration_s: float,
+    fill_from_training: bool,
+) -> tuple[list[HeldOutClip], dict[str, dict[str, int]]]:
+    """Clips that may be chosen, and the counts of a `Choice` before anything is."""
     clips.card("ingest")
     parts = clips.child("parts")
     table = read_tables(parts, parts.files(".parquet"), _COLUMNS)
-    shortest_s = Limits().min_duration_s  # no request may ask for less
-    found = [
-        _clip(row, texts[row["clip_id"]])
-        for row in iter_rows(table)
-        if row["clip_id"] in texts and shortest_s <= row["duration_s"] <= max_duration_s
-    ]
+    found: list[HeldOutClip] = []
+    counts = {name: dict.fromkeys(COUNTS, 0) for name in MODALITIES}
+    for row in iter_rows(table):
+        if row["clip_id"] not in texts:
+            continue
+        fate = _fate(row, max_duration_s, fill_from_training)
+        counts[row["modality"]]["described"] += 1
+        counts[row["modality"]][fate] += 1
+        if fate == "not_needed":
+            found.append(_clip(row, texts[row["clip_id"]]))
+    return found, {name: count for name, count in counts.items() if count["described"]}
 
-    def order(clip: HeldOutClip) -> tuple[int, str]:
-        lot = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
-        return _PREFERENCE.index(clip.split), lot
 
-    return sorted(found, key=order)
+def _fate(row: dict[str, Any], max_duration_s: float, fill_from_training: bool) -> str:
+    if row["split"] == TRAINING and not fill_from_training:
+        return "in_training"
+    if row["duration_s"] < Limits().min_duration_s:  # no request may ask for less
+        return "too_short"
+    return "too_long" if row["duration_s"] > max_duration_s else "not_needed"
+
+
+def _order(clip: HeldOutClip, seed: int) -> tuple[int, str]:
+    lot = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
+    return SPLITS.index(clip.split), lot
 
 
 def _clip(row: dict[str, Any], text: tuple[str, str | None]) -> HeldOutClip:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pipeline.evaluation import signal
 from pipeline.evaluation.evaluate import Evaluation, Listening
+from pipeline.evaluation.held_out import COUNTS, TRAINING, describe_counts, num_chosen
 from pipeline.evaluation.report import Report, Sample, Table, write_report
 from pipeline.figures import save_spectrogram
 from pipeline.storage import Folder
 
 FORMS = ("real", "reconstructed", "generated")
 LEAD = (
-    "Held-out clips in three forms: the real recording at the codec's rate, what the codec makes "
+    "{clips} in three forms: the real recording at the codec's rate, what the codec makes "
     "of it (the ceiling of the model), and what the model makes from the description alone."
 )
 MEL_FD_NOTE = (
@@ -41,7 +42,8 @@ def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality:
     for item in _first_of_each(evaluation.listenings, samples_per_modality):
         samples += _write_forms(item, evaluation.sample_rate, output / "samples")
     tables = result_tables(evaluation.results)
-    write_report(Report("AudioCALM: evaluation", LEAD, samples, (), tables), output / "report.html")
+    lead = LEAD.format(clips=measured_on(evaluation.results))
+    write_report(Report("AudioCALM: evaluation", lead, samples, (), tables), output / "report.html")
     Folder.at(output).write_json("results.json", evaluation.results)
 
 
@@ -63,9 +65,31 @@ def sample_card(title: str, text: str, wav: Path) -> Sample:
     return Sample(title, text, wav, picture, shown)
 
 
+def measured_on(results: dict[str, Any]) -> str:
+    """What the clips of `results.json` are: held out, or how many of them are not."""
+    counts = results["clips"].values()
+    in_training = sum(count[TRAINING] for count in counts)
+    if not in_training:
+        return "Held-out clips"
+    total = sum(num_chosen(count) for count in counts)
+    return f"{total} clips, {in_training} of them from the training split and not held out,"
+
+
+def clip_origin(split: str) -> str:
+    """What a clip of a split is called under a sample."""
+    return "training clip" if split == TRAINING else "held-out clip"
+
+
 def result_tables(results: dict[str, Any]) -> list[Table]:
     """The tables of a report from `results.json`."""
+    counts, limit_s = results["clips"], results["settings"]["max_duration_s"]
     tables = [
+        Table(
+            "Clips measured, and clips left out",
+            ("modality", *(name.replace("_", " ") for name in COUNTS)),
+            [(name, *(count[column] for column in COUNTS)) for name, count in counts.items()],
+            ". ".join(describe_counts(name, count, limit_s) for name, count in counts.items()),
+        ),
         _by_modality("Codec: reconstruction against the recording", results["codec"]),
         _by_modality("Model: generation from the description", results["generation"], MEL_FD_NOTE),
     ]
@@ -107,8 +131,8 @@ def _write_forms(item: Listening, sample_rate: int, folder: Path) -> list[Sample
         waveform: Tensor | None = getattr(item, form)
         if waveform is None or waveform.numel() == 0:
             continue
-        title = f"{item.clip.modality}, {form}"
-        wav = folder / f"{item.clip.modality}-{stem}-{form}.wav"
+        title = f"{item.clip.modality}, {form} ({clip_origin(item.clip.split)})"
+        wav = folder / f"{item.clip.modality}-{item.clip.split}-{stem}-{form}.wav"
         write_wav(wav, waveform, sample_rate)
         samples.append(sample_card(title, text, wav))
     return samples

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model.config import MODALITIES
+from pipeline.evaluation.held_out import SPLITS
 from pipeline.evaluation.report import Figure, Report, Sample, Table, write_report
-from pipeline.evaluation.results import result_tables, sample_card
+from pipeline.evaluation.results import clip_origin, result_tables, sample_card
 from pipeline.figures import save_curves
 from pipeline.storage import Folder
 
@@ -119,15 +121,18 @@ def _model_curve(run: Path) -> Figure:
 
 def _reconstructions(run: Path) -> list[Sample]:
     folder = run / "evaluation" / "samples"
-    chosen: dict[str, Path] = {}
-    for wav in sorted(folder.glob("*-reconstructed.wav")):
-        chosen.setdefault(wav.name.split("-", 1)[0], wav)
     cards = []
-    for modality, wav in chosen.items():
-        for form in ("real", "reconstructed"):
-            audio = wav.with_name(wav.name.replace("-reconstructed.wav", f"-{form}.wav"))
-            title = f"codec, {modality}: {form}"
-            cards.append(Sample(title, "held-out clip", audio, audio.with_suffix(".png")))
+    for modality in MODALITIES:
+        found = [
+            (split, wav)
+            for split in SPLITS
+            for wav in sorted(folder.glob(f"{modality}-{split}-*-reconstructed.wav"))
+        ]
+        for split, wav in found[:1]:
+            for form in ("real", "reconstructed"):
+                audio = wav.with_name(wav.name.replace("-reconstructed.wav", f"-{form}.wav"))
+                title = f"codec, {modality}: {form}"
+                cards.append(Sample(title, clip_origin(split), audio, audio.with_suffix(".png")))
     return cards
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from jobs import cli, demo, demo_plan
-from jobs.demo_plan import PROMPTS, next_commands, plan
+from jobs.demo_plan import PROMPTS, next_commands, plan, summary_lines
 
 FEWER: dict[str, dict[str, Any]] = {
     "codec": {"resources": {"workers": 1}, "crops": {"per_step": 4}},
@@ -41,6 +41,21 @@ def test_every_step_is_a_command_and_every_path_lies_below_the_folder(tmp_path: 
             if str(tmp_path) in word and "configs" not in word:
                 assert str(out) in word
     assert len(next_commands(out)) == 3
+
+
+def test_training_clips_make_up_the_measured_number_and_are_told_apart(tmp_path: Path) -> None:
+    (measure,) = (step for step in plan(tmp_path, 1.0, 3) if step.name == "evaluate")
+    assert "fill_from_training=true" in measure.words
+    losses = {"loss/flow": 1.0}
+    summary = {
+        "codec": {"loss_first": 1.0, "loss_last": 0.5, "steps": 2},
+        "model": {"first": losses, "last": losses, "steps": 2},
+        "hours": {"by_modality": {"music": 0.1}},
+        "stages": {},
+        "seconds": {},
+        "evaluation": {"clips": {"music": {"test": 1, "validation": 0, "train": 3}}},
+    }
+    assert "evaluated music: 1 held-out clips, 3 training clips" in summary_lines(summary)
 
 
 @pytest.mark.ray

@@ -124,6 +124,29 @@ def test_a_clip_that_cannot_be_made_is_counted(
     assert results["intelligibility"]["word_error_rate_generated"] == 1.0
 
 
+def test_the_page_says_which_clips_are_not_held_out(
+    bundle: Bundle, data: Folder, tmp_path: Path
+) -> None:
+    write_evaluation(measure(bundle, data), tmp_path / "held-out", samples_per_modality=1)
+    page = (tmp_path / "held-out" / "report.html").read_text("utf-8")
+    assert "Held-out clips in three forms" in page
+    assert "training clip" not in page
+
+    parts = data.child("clips").child("parts")
+    rows = parts.read_table("part-00000.parquet").to_pylist()
+    rows[2]["split"] = "train"
+    parts.write_bytes("part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    settings = EvaluateSettings(**{**SETTINGS.model_dump(), "fill_from_training": True})
+    evaluation = evaluate(bundle, data, settings)
+    counts = evaluation.results["clips"]["music"]
+    assert (counts["test"], counts["train"]) == (1, 1)
+    write_evaluation(evaluation, tmp_path / "filled")
+    page = (tmp_path / "filled" / "report.html").read_text("utf-8")
+    assert "6 clips, 1 of them from the training split and not held out, in three" in page
+    assert "music: 1 test, 1 train" in page
+    assert page.count("(training clip)</h3>") == 3
+
+
 def test_results_samples_and_page_are_written(bundle: Bundle, data: Folder, tmp_path: Path) -> None:
     write_evaluation(measure(bundle, data), tmp_path / "out", samples_per_modality=1)
     written = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))

@@ -1,16 +1,18 @@
-"""Held-out clips: the test split first, digits apart, the same choice for a seed."""
+"""Held-out clips: no training clip unasked, the test split first, the same choice for a seed."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from pipeline.errors import IncompleteError
-from pipeline.evaluation.held_out import HeldOutClip, choose
+from pipeline.evaluation.held_out import COUNTS, Choice, HeldOutClip, choose
 from pipeline.storage import Folder, table_bytes
 
 
-def prepared(tmp_path: Path) -> Folder:
+def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
     rows = []
     for index in range(30):
         modality = ("speech", "sound", "music")[index % 3]
@@ -22,8 +24,9 @@ def prepared(tmp_path: Path) -> Folder:
                 "end_s": None,
                 "modality": modality,
                 "language": "en-us" if modality == "speech" else None,
-                "split": ("train", "validation", "test")[index // 3 % 3],
-                "duration_s": {0: 20.0, 1: 0.099}.get(index, 1.0),
+                "split": (modality == "music" and music_split)
+                or ("train", "validation", "test")[index // 3 % 3],
+                "duration_s": {4: 20.0, 5: 20.0, 7: 0.099}.get(index, 1.0),
                 "transcript": ("seven" if index >= 24 else "two words")
                 if modality == "speech"
                 else None,
@@ -48,32 +51,72 @@ def prepared(tmp_path: Path) -> Folder:
     return root
 
 
-def pick(root: Folder, seed: int = 0, per_modality: int = 4) -> list[HeldOutClip]:
-    return choose(
-        root.child("clips"),
-        root.child("descriptions"),
-        per_modality=per_modality,
-        num_digits=2,
-        max_duration_s=5.0,
-        seed=seed,
+def chosen_of(root: Folder, **changes: Any) -> Choice:
+    wanted: dict[str, Any] = {"per_modality": 4, "num_digits": 1, "max_duration_s": 5.0, "seed": 0}
+    return choose(root.child("clips"), root.child("descriptions"), **(wanted | changes))
+
+
+def pick(root: Folder, **changes: Any) -> list[HeldOutClip]:
+    return chosen_of(root, **changes).clips
+
+
+def splits_of(clips: list[HeldOutClip], modality: str) -> list[str]:
+    return [clip.split for clip in clips if clip.modality == modality]
+
+
+def test_test_comes_before_validation(tmp_path: Path) -> None:
+    splits = splits_of(pick(prepared(tmp_path), per_modality=3), "sound")
+    assert splits == ["test", "test", "validation"]
+
+
+def test_training_clips_are_taken_only_if_asked_for(tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    assert "train" not in {clip.split for clip in pick(root, per_modality=99)}
+    filled = pick(root, per_modality=99, fill_from_training=True)
+    assert splits_of(filled, "sound") == ["test"] * 2 + ["validation"] * 2 + ["train"] * 4
+
+
+def test_what_becomes_of_every_clip_is_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    choice = chosen_of(prepared(tmp_path), per_modality=3)
+    for modality, count in choice.counts.items():
+        assert tuple(count) == COUNTS
+        assert count["described"] == sum(count.values()) - count["described"]
+        splits = splits_of(choice.clips, modality)
+        assert [count[split] for split in ("test", "validation", "train")] == [
+            splits.count("test"), splits.count("validation"), 0,
+        ]  # fmt: skip
+    assert caplog.messages[1] == (
+        "sound: 2 test, 1 validation (left out: 4 of the training split, 1 longer than 5 s, "
+        "1 shorter than 0.1 s, 1 not needed)"
     )
 
 
-def test_test_comes_before_validation_and_training(tmp_path: Path) -> None:
-    sound = [clip for clip in pick(prepared(tmp_path)) if clip.modality == "sound"]
-    assert [clip.split for clip in sound] == ["test", "test", "test", "validation"]
+def test_a_modality_without_held_out_clips_is_named_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = pick(prepared(tmp_path, music_split="train"))
+    assert {clip.modality for clip in clips} == {"speech", "sound"}
+    (warning,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.getMessage() == (
+        "music: no clip of 10 (10 of the training split): raise validation_share of ingest and "
+        "train again, or set fill_from_training"
+    )
 
 
 def test_digits_are_counted_apart(tmp_path: Path) -> None:
     speech = [clip for clip in pick(prepared(tmp_path)) if clip.modality == "speech"]
-    assert [clip.transcript for clip in speech].count("seven") == 2
-    assert len(speech) == 6
+    assert [clip.transcript for clip in speech].count("seven") == 1
+    assert len(speech) == 5
 
 
 def test_long_undescribed_and_very_short_clips_are_left_out(tmp_path: Path) -> None:
-    chosen = {clip.clip_id for clip in pick(prepared(tmp_path), per_modality=99)}
-    assert not chosen & {"c/00", "c/03", "c/01"}
-    assert len(chosen) == 27
+    clips = pick(prepared(tmp_path), per_modality=99, fill_from_training=True)
+    chosen = {clip.clip_id for clip in clips}
+    assert not chosen & {"c/03", "c/04", "c/05", "c/07"}
+    assert len(chosen) == 25
 
 
 def test_a_seed_fixes_the_choice(tmp_path: Path) -> None:
@@ -84,15 +127,8 @@ def test_a_seed_fixes_the_choice(tmp_path: Path) -> None:
 
 def test_incomplete_or_unsuitable_data_is_refused(tmp_path: Path) -> None:
     root = prepared(tmp_path)
-    with pytest.raises(IncompleteError, match="no described clip of at most"):
-        choose(
-            root.child("clips"),
-            root.child("descriptions"),
-            per_modality=1,
-            num_digits=0,
-            max_duration_s=0.1,
-            seed=0,
-        )
+    with pytest.raises(IncompleteError, match=r"no clip to evaluate on.* longer than 0.1 s"):
+        pick(root, max_duration_s=0.1)
     root.child("clips").reopen()
     with pytest.raises(IncompleteError, match="is not complete"):
         pick(root)
