@@ -73,6 +73,38 @@ class SynthesisRequest:
     """Whether the transcript is sung."""
 
 
+def request_of_clip(
+    *,
+    description: str,
+    transcript: str | None,
+    language: str | None,
+    modality: str,
+    duration_s: float,
+    is_singing: bool,
+    **others: Any,
+) -> SynthesisRequest:
+    """What a real clip is asked for with, as training read it: its words, or else its duration.
+
+    Args:
+        description: One of its descriptions.
+        transcript: Its words, spoken or sung; where there are some, the stop head ends the audio.
+        language: BCP 47 tag of the words.
+        modality: Its modality.
+        duration_s: Its duration, seconds; asked for where it has no words.
+        is_singing: Whether the words are sung.
+        others: Further fields of the request.
+    """
+    return SynthesisRequest(
+        description=description,
+        transcript=transcript or None,
+        language=language,
+        modality=modality,
+        duration_s=None if transcript else duration_s,
+        is_singing=is_singing and bool(transcript),
+        **others,
+    )
+
+
 def modality_of(request: SynthesisRequest) -> str:
     """The modality asked for, or the one that a transcript implies.
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from model.bundle import Bundle
 from model.codec.protocol import AudioCodec
-from model.synthesis import SynthesisError, SynthesisRequest, Synthesizer, options_for
+from model.request import options_for, request_of_clip
+from model.synthesis import SynthesisError, Synthesizer
 from pipeline.audio_io import read_audio, resample, to_channels
 from pipeline.evaluation import distance, frechet, intelligibility, signal
 from pipeline.evaluation.held_out import HeldOutClip, choose
@@ -135,13 +136,13 @@ def reconstruct(waveform: Tensor, codec: AudioCodec) -> Tensor:
 def _generate(
     clip: HeldOutClip, synthesizer: Synthesizer, settings: EvaluateSettings
 ) -> Tensor | None:
-    words = clip.transcript if clip.modality == "speech" else None
-    request = SynthesisRequest(
+    request = request_of_clip(
         description=clip.description,
-        transcript=words,
-        language=clip.language if words else None,
+        transcript=clip.transcript,
+        language=clip.language,
         modality=clip.modality,
-        duration_s=None if words else clip.duration_s,
+        duration_s=clip.duration_s,
+        is_singing=clip.is_singing,
         seed=settings.seed,
         options=options_for(
             clip.modality,

@@ -22,7 +22,10 @@ SPLITS = ("test", "validation", TRAINING)
 """Splits in the order in which they are preferred."""
 COUNTS = ("described", *SPLITS, "in_training", "too_long", "too_short", "not_needed")
 """What is counted of each modality: all, those chosen by split, and the others by why not."""
-_COLUMNS = ["clip_id", "uri", "start_s", "end_s", "modality", "language", "split", "duration_s"]
+_COLUMNS = (
+    "clip_id", "uri", "start_s", "end_s", "modality", "language", "is_singing", "split",
+    "duration_s",
+)  # fmt: skip
 _REMEDIES = {
     "too_long": "raise max_duration_s",
     "in_training": "raise validation_share of ingest and train again, or set fill_from_training",
@@ -45,6 +48,7 @@ class HeldOutClip:
     split: str
     description: str
     transcript: str | None
+    is_singing: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def _candidates(
     """Clips that may be chosen, and the counts of a `Choice` before anything is."""
     clips.card("ingest")
     parts = clips.child("parts")
-    table = read_tables(parts, parts.files(".parquet"), _COLUMNS)
+    table = read_tables(parts, parts.files(".parquet"), list(_COLUMNS))
     found: list[HeldOutClip] = []
     counts = {name: dict.fromkeys(COUNTS, 0) for name in MODALITIES}
     for row in iter_rows(table):

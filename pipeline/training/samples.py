@@ -18,7 +18,7 @@ from model.codec.protocol import AudioCodec
 from model.codec.registry import load_codec
 from model.config import MODALITIES
 from model.limits import Limits
-from model.request import RequestError, SynthesisRequest
+from model.request import RequestError, SynthesisRequest, request_of_clip
 from model.sampling import SamplingOptions
 from model.synthesis import SynthesisError, Synthesizer
 from model.text import Tokenizer
@@ -118,15 +118,15 @@ def _request_of(
     facts = shards.facts(row)
     voice = shards.embedding(number)
     has_words = bool(facts.get("transcript"))
-    return SynthesisRequest(
+    return request_of_clip(
         description=(facts.get("descriptions") or [""])[0],
         transcript=facts.get("transcript"),
         language=facts.get("language"),
         modality=row["modality"],
-        duration_s=None if has_words else min(facts["duration_s"], settings.max_seconds),
+        duration_s=min(facts["duration_s"], settings.max_seconds),
+        is_singing=bool(row["is_singing"]),
         voice=torch.from_numpy(voice) if voice is not None and has_words else None,
         options=options,
-        is_singing=bool(row["is_singing"]),
     )
 
 

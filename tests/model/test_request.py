@@ -12,6 +12,7 @@ from model.request import (
     modality_of,
     options_for,
     reading_time_s,
+    request_of_clip,
     speech_bounds_s,
     with_sampling,
 )
@@ -36,6 +37,28 @@ def test_the_cap_grows_with_what_is_read() -> None:
 )
 def test_modality(given: dict, expected: str) -> None:
     assert modality_of(SynthesisRequest(description="x", **given)) == expected
+
+
+@pytest.mark.parametrize("transcript", ["la la", None, ""])
+@pytest.mark.parametrize(("modality", "is_singing"), [("speech", False), ("music", True)])
+def test_a_clip_is_asked_for_with_its_words_or_its_duration(
+    transcript: str | None, modality: str, is_singing: bool
+) -> None:
+    request = request_of_clip(
+        description="a voice",
+        transcript=transcript,
+        language="it",
+        modality=modality,
+        duration_s=3.0,
+        is_singing=is_singing,
+        seed=7,
+    )
+    check_request(request, Limits())
+    assert modality_of(request) == modality
+    assert request.transcript == (transcript or None)
+    assert request.duration_s == (None if transcript else 3.0)
+    assert request.is_singing == (is_singing and bool(transcript))
+    assert (request.language, request.seed) == ("it", 7)
 
 
 def test_each_modality_has_its_sampling() -> None:

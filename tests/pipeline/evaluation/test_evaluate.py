@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.bundle import Bundle
-from model.synthesis import SynthesisError, Synthesizer
+from model.synthesis import SynthesisError, SynthesisRequest, Synthesizer
 from pipeline.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
 from pipeline.evaluation.results import write_evaluation
 from pipeline.storage import Folder, table_bytes
@@ -31,6 +31,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Folder:
+    return prepared(tmp_path)
+
+
+def prepared(tmp_path: Path, **music: object) -> Folder:
+    """Two clips of each modality, those of music with the changes given."""
     rng = np.random.default_rng(0)
     rows = []
     for index in range(6):
@@ -45,10 +50,12 @@ def data(tmp_path: Path) -> Folder:
                 "end_s": None,
                 "modality": modality,
                 "language": "en" if modality == "speech" else None,
+                "is_singing": False,
                 "split": "test",
                 "duration_s": 0.5,
                 "descriptions": ["noise"],
                 "transcript": TEXTS[modality] if index else "two words",
+                **(music if modality == "music" else {}),
             }
         )
     table = pa.Table.from_pylist(rows)
@@ -122,6 +129,27 @@ def test_a_clip_that_cannot_be_made_is_counted(
     assert results["generation"]["music"]["failed"] == 2
     assert results["generation"]["music"]["mel_fd"] is None
     assert results["intelligibility"]["word_error_rate_generated"] == 1.0
+
+
+def test_singing_is_asked_for_with_its_words(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[SynthesisRequest] = []
+
+    def stream(_: Synthesizer, request: SynthesisRequest) -> Iterator[Tensor]:
+        asked.append(request)
+        yield torch.full((1, RATE), 0.1)
+
+    monkeypatch.setattr(Synthesizer, "stream", stream)
+    measure(bundle, prepared(tmp_path, is_singing=True, transcript="la la", language="it"))
+    sung = [request for request in asked if request.modality == "music"]
+    assert [(request.transcript, request.is_singing) for request in sung] == [("la la", True)] * 2
+    assert [(request.language, request.duration_s) for request in sung] == [("it", None)] * 2
+    spoken = [request for request in asked if request.modality == "speech"]
+    assert {request.transcript for request in spoken} == {"two words", "seven"}
+    assert not any(request.is_singing for request in spoken)
+    (seconds,) = {request.duration_s for request in asked if request.modality == "sound"}
+    assert seconds == 0.5
 
 
 def test_the_page_says_which_clips_are_not_held_out(

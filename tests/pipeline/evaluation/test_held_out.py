@@ -24,6 +24,7 @@ def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
                 "end_s": None,
                 "modality": modality,
                 "language": "en-us" if modality == "speech" else None,
+                "is_singing": modality == "music",
                 "split": (modality == "music" and music_split)
                 or ("train", "validation", "test")[index // 3 % 3],
                 "duration_s": {4: 20.0, 5: 20.0, 7: 0.099}.get(index, 1.0),
@@ -117,6 +118,11 @@ def test_long_undescribed_and_very_short_clips_are_left_out(tmp_path: Path) -> N
     chosen = {clip.clip_id for clip in clips}
     assert not chosen & {"c/03", "c/04", "c/05", "c/07"}
     assert len(chosen) == 25
+
+
+def test_singing_is_told_from_speech(tmp_path: Path) -> None:
+    for clip in pick(prepared(tmp_path)):
+        assert clip.is_singing == (clip.modality == "music")
 
 
 def test_a_seed_fixes_the_choice(tmp_path: Path) -> None:
