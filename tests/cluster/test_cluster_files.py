@@ -111,8 +111,9 @@ def test_every_job_has_a_file_that_its_own_parser_takes(
     assert spec["clusterSelector"] == {
         "ray.io/cluster": load("raycluster.yaml")["metadata"]["name"]
     }
-    # KubeRay refuses these next to a selected cluster.
-    assert not spec.keys() & {"rayClusterSpec", "suspend", "ttlSecondsAfterFinished"}
+    # KubeRay refuses these next to a selected cluster; a retry (backoffLimit) would delete it.
+    refused = {"rayClusterSpec", "suspend", "ttlSecondsAfterFinished", "backoffLimit"}
+    assert not spec.keys() & refused
     assert spec["submissionMode"] in ("K8sJobMode", "HTTPMode")
     words = shlex.split(spec["entrypoint"])
     assert words[:3] == ["python", "-m", f"jobs.{job.replace('-', '_')}"]
