@@ -17,11 +17,24 @@ import yaml
 
 from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.serving.settings import ServeSettings
-from pipeline.settings import load_settings
+from pipeline.settings import Settings, load_settings
+from pipeline.training.codec_loop import CODEC
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
-JOBS = ("ingest", "encode", "describe", "shard", "train-codec", "train", "evaluate")
+JOBS = (
+    "ingest",
+    "train-codec",
+    "encode",
+    "describe",
+    "shard",
+    "train",
+    "export",
+    "evaluate",
+)
+"""In the order in which they are run."""
+OUTSIDE = {"/data/corpora", "/data/qwen3-1.7b"}
+"""What no job writes: recordings, and published weights."""
 RAY = importlib.metadata.version("ray")
 
 
@@ -123,9 +136,75 @@ def test_every_job_has_a_file_that_its_own_parser_takes(
     assert caught.value.code == 0
     known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
     assert {word for word in words if word.startswith("--")} <= known
-    for at, word in enumerate(words):
-        if word == "--config":
-            assert (ROOT / words[at + 1]).is_file()
+
+
+class Resolved(BaseException):
+    """Raised in place of a job's work, with the settings it would have worked by."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+
+def resolve(job: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The settings that a job makes of its file's words, recipe included; None if it takes none."""
+    image = re.search(r"^WORKDIR (\S+)$", (CLUSTER / "Containerfile").read_text(), re.MULTILINE)
+    assert image
+
+    def instead(schema: type[Settings], recipe: str | None, overrides: list[str]) -> None:
+        # Ray starts an entrypoint in no promised folder, so a recipe is named in full.
+        path = recipe and ROOT / Path(recipe).relative_to(image[1])
+        raise Resolved(load_settings(schema, path, overrides))
+
+    def export(*_: object) -> None:
+        raise Resolved(None)
+
+    monkeypatch.setattr("jobs.options.load_settings", instead)
+    monkeypatch.setattr("pipeline.training.export.export_run", export)
+    _, _, module, *words = shlex.split(load(f"rayjob-{job}.yaml")["spec"]["entrypoint"])
+    with pytest.raises(Resolved) as caught:
+        importlib.import_module(module).main(words)
+    return caught.value.settings
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_file_resolves_to_settings_that_the_cluster_can_hold(
+    job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = resolve(job, monkeypatch)
+    cpu, gpu = load("raycluster.yaml")["spec"]["workerGroupSpecs"]
+    limits = gpu["template"]["spec"]["containers"][0]["resources"]["limits"]
+    (gpus_per_pod, cpus_per_pod) = int(limits["nvidia.com/gpu"]), float(limits["cpu"])
+    if job in ("train", "train-codec"):
+        used = settings.engine if job == "train" else settings.resources
+        workers = used.num_workers if job == "train" else used.workers
+        assert used.use_gpu
+        assert workers <= gpu["maxReplicas"] * gpus_per_pod
+        assert used.cpus_per_worker * gpus_per_pod <= cpus_per_pod
+    elif job == "encode":
+        assert 0 < settings.resources.gpus <= gpus_per_pod
+        assert settings.resources.cpus <= cpus_per_pod
+        assert settings.resources.workers <= gpu["maxReplicas"] * gpus_per_pod
+    elif job in ("export", "evaluate"):  # these compute where they are started
+        offered = float(cpu["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        assert 0 < load(f"rayjob-{job}.yaml")["spec"]["entrypointNumCpus"] <= offered
+
+
+def test_every_job_reads_what_an_earlier_one_wrote() -> None:
+    written = set(OUTSIDE)
+    for job in JOBS:
+        words = shlex.split(load(f"rayjob-{job}.yaml")["spec"]["entrypoint"])
+        named = {word: words[at + 1] for at, word in enumerate(words) if word.startswith("--")}
+        output = named.pop("--output")
+        read = {re.sub(r"^[\w.]+=", "", path) for path in words if "/data/" in path} - {output}
+        if job == "evaluate":
+            read.remove(named["--data"])
+            read |= {f"{named['--data']}/clips", f"{named['--data']}/descriptions"}
+        assert read
+        assert read <= written, job
+        written.add(f"{output}/{CODEC}" if job == "train-codec" else output)
+    (application,) = load("serve.yaml")["applications"]
+    assert application["args"]["bundle"] in written
 
 
 def test_no_job_file_is_left_out() -> None:
