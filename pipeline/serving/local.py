@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 
 from model.bundle import BundleError
-from pipeline.errors import SettingsError
+from pipeline.errors import PipelineError, SettingsError
 from pipeline.serving.replica import build
 from pipeline.serving.settings import ServeSettings
 from pipeline.storage import Folder
+
+logger = logging.getLogger(__name__)
+
+
+class NotDeployedError(PipelineError):
+    """Ray Serve could not bring the application up."""
 
 
 @contextlib.contextmanager
@@ -20,6 +30,9 @@ def deployed(
     settings: ServeSettings, name: str, voices: dict[str, list[float]] | None = None
 ) -> Iterator[str]:
     """Deploy an application and wait until it serves.
+
+    Where Ray Serve runs on the cluster already it is shared: this application joins it and is the
+    only one to go at the end. Otherwise Serve starts and ends with the block.
 
     Args:
         settings: The endpoint; a relative bundle path is made absolute for the replicas.
@@ -31,20 +44,90 @@ def deployed(
 
     Raises:
         BundleError: If there is no bundle; found here, before replicas start and fail.
-        SettingsError: If the port is taken.
+        SettingsError: If the port is taken, or Serve runs already and listens elsewhere or has an
+            application of this name.
+        NotDeployedError: If Serve or the application does not start.
     """
     bundle = Folder.at(settings.bundle)
     if not bundle.exists("bundle.json"):
         raise BundleError(f"{bundle.uri} is no bundle: it has no bundle.json")
-    _check_port(settings.host, settings.port)
+    address = _serve_address()
+    if address is None:
+        _check_port(settings.host, settings.port)
+    else:
+        _check_shared(address, settings, name)
     absolute = settings.model_copy(update={"bundle": bundle.uri})
-    serve.start(http_options={"host": settings.host, "port": settings.port})
     try:
-        serve.run(build(absolute, voices or {}), name=name, route_prefix="/")
+        with _one_line(name):
+            serve.start(http_options={"host": settings.host, "port": settings.port})
+            serve.run(build(absolute, voices or {}), name=name, route_prefix="/")
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         yield f"http://{shown}:{settings.port}"
     finally:
-        serve.shutdown()
+        if address is None:
+            serve.shutdown()
+        else:
+            _delete(name)
+
+
+def _serve_address() -> tuple[str | None, int] | None:
+    """Host and port of the Serve that runs on the connected cluster; None if none runs."""
+    # Ray's public interface tells neither, and ignores the options of a second start.
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (client.http_config.host, client.http_config.port)
+
+
+def _check_shared(address: tuple[str | None, int], settings: ServeSettings, name: str) -> None:
+    host, port = address
+    if host is None:
+        raise SettingsError("Ray Serve runs on this cluster already, without HTTP; restart it")
+    if address != (settings.host, settings.port):
+        raise SettingsError(
+            f"Ray Serve runs on this cluster already and listens on {host}:{port}, not on "
+            f"{settings.host}:{settings.port}; give --host {host} --port {port}"
+        )
+    if name in serve.status().applications:
+        raise SettingsError(
+            f"Ray Serve runs an application {name!r} on this cluster already; "
+            "delete it first, or use it"
+        )
+
+
+@contextlib.contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What Ray says of a failed start, without the traceback of the replica."""
+    try:
+        yield
+    # Serve raises RuntimeError where replicas fail, and the others where it fails itself.
+    except (RuntimeError, TimeoutError, RayServeException, RayError) as error:
+        said = [_last_line(str(error)) or type(error).__name__, *_failed_replicas(name)]
+        raise NotDeployedError(
+            f"Ray Serve could not start {name!r}: {'; '.join(said)} (--verbose tells all)"
+        ) from error
+
+
+def _failed_replicas(name: str) -> Iterator[str]:
+    """Why the replicas of each failed deployment ended, in one line a deployment."""
+    # Serve's error names the deployments only; what a constructor raised stands in their status.
+    with contextlib.suppress(RuntimeError, RayServeException, RayError):
+        application = serve.status().applications.get(name)
+        deployments = application.deployments if application else {}
+        for deployment, status in deployments.items():
+            if status.status == "DEPLOY_FAILED":
+                logger.debug("%s: %s", deployment, status.message)
+                yield f"{deployment}: {_last_line(status.message)}"
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, the error itself."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _delete(name: str) -> None:
+    try:
+        serve.delete(name)
+    except TimeoutError:
+        logger.warning("%s still finishes its requests; Ray Serve removes it after them", name)
 
 
 def _check_port(host: str, port: int) -> None:
