@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -94,12 +95,17 @@ class HandleEngine:
         self._heard_at = -_READY_TIMEOUT_S
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
-        """Audio of one job from whichever replica has room; leaving early cancels it there."""
+        """Audio of one job from whichever replica has room; leaving early cancels it there.
+
+        Raises:
+            RayActorError: If the replica died after the first item.
+        """
         response = self._generate.remote(job)
-        is_over = False
+        is_over = has_begun = False
         try:
             async for item in response:
                 self._heard_at = self._clock()
+                has_begun = True
                 yield item
             is_over = True
         except BackPressureError as error:
@@ -108,6 +114,12 @@ class HandleEngine:
         except DeploymentUnavailableError as error:
             is_over = True
             yield Refusal(503, f"no replica can serve: {error}")
+        except RayActorError:
+            is_over = True
+            if has_begun:
+                raise
+            logger.exception("a replica died before the first audio of a request")
+            yield Refusal(503, "the replica died before the first audio; try again")
         finally:
             # Cancelling a call that was never assigned raises its error once more.
             if not is_over:
@@ -117,7 +129,7 @@ class HandleEngine:
         """What the replicas make.
 
         Raises:
-            NotReadyError: If none answers in time and none sends audio.
+            NotReadyError: If none answers in time and none sends audio, or the one asked died.
         """
         asked_at = self._clock()
         try:
@@ -127,6 +139,8 @@ class HandleEngine:
             reason, cause = f"no replica answered in {_READY_TIMEOUT_S:g} s", error
         except (BackPressureError, DeploymentUnavailableError) as error:
             reason, cause = f"no replica has room: {error}", error
+        except RayActorError as error:
+            raise NotReadyError("the replica that was asked died; try again") from error
         else:
             self._known = facts
             return facts

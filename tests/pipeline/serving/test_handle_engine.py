@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
-from pipeline.serving.engine import Opening
+from pipeline.serving.engine import Opening, Refusal
 from pipeline.serving.replica import HandleEngine
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.stream import NotReadyError, Service
@@ -19,10 +20,12 @@ FACTS = Service(LAYOUT, ("ada",), 4, "digest")
 
 
 class FakeHandle:
-    """A deployment handle; `is_full` refuses calls for facts, streams go on."""
+    """A deployment handle; `is_full` refuses calls for facts, streams go on. Where the replica
+    `dies_after` so many items, facts are not told either."""
 
-    def __init__(self) -> None:
+    def __init__(self, dies_after: int | None = None) -> None:
         self.is_full = False
+        self.dies_after = dies_after
         self.now = 100.0
 
     def options(self, *, method_name: str, stream: bool = False) -> FakeMethod:
@@ -39,19 +42,48 @@ class FakeMethod:
     async def _facts(self) -> Service:
         if self._handle.is_full:
             raise BackPressureError(2, 1)
+        if self._handle.dies_after is not None:
+            raise ActorDiedError
         return FACTS
 
     async def _items(self) -> AsyncIterator[Opening | bytes]:
-        yield Opening(LAYOUT)
+        dies_after = self._handle.dies_after
+        for number, item in enumerate((Opening(LAYOUT), b"12")):
+            if number == dies_after:
+                raise ActorDiedError
+            yield item
 
 
 def engine_over(handle: FakeHandle) -> HandleEngine:
     return HandleEngine(handle, clock=lambda: handle.now)  # type: ignore[arg-type]  # a fake
 
 
-async def listen(engine: HandleEngine) -> None:
-    async for _ in engine.generate(AudioJob(description="rain")):
-        pass
+async def listen(engine: HandleEngine) -> list[Opening | Refusal | bytes]:
+    return [item async for item in engine.generate(AudioJob(description="rain"))]
+
+
+def test_a_replica_that_dies_before_the_first_audio_is_a_503_that_says_so() -> None:
+    (refusal,) = asyncio.run(listen(engine_over(FakeHandle(dies_after=0))))
+    assert isinstance(refusal, Refusal)
+    assert refusal.status == 503
+    assert "died before the first audio" in refusal.message
+
+
+def test_a_replica_that_dies_later_breaks_the_answer_off() -> None:
+    with pytest.raises(ActorDiedError):
+        asyncio.run(listen(engine_over(FakeHandle(dies_after=1))))
+
+
+def test_a_dead_replica_is_not_ready_even_if_it_was() -> None:
+    async def ask() -> None:
+        handle = FakeHandle()
+        engine = engine_over(handle)
+        assert await engine.service() == FACTS
+        handle.dies_after = 0
+        await engine.service()
+
+    with pytest.raises(NotReadyError, match="died"):
+        asyncio.run(ask())
 
 
 def test_replicas_that_were_never_heard_of_are_not_ready() -> None:
