@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from pipeline.serving.schemas import (
 )
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import ApiError, AudioEngine, NotReadyError, respond
+
+logger = logging.getLogger(__name__)
 
 PLAYGROUND = Path(__file__).parent / "playground" / "index.html"
 _BUSY = (429, 503)
@@ -119,14 +123,18 @@ def _add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings)
 
 def _add_errors(app: FastAPI, retry_after_s: int) -> None:
     def answer(
-        status: int, message: str, param: str | None = None, code: str | None = None
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> JSONResponse:
         kind = "server_error" if status >= 500 else "invalid_request_error"
         envelope = error_envelope(
             message, kind="rate_limit_error" if status == 429 else kind, param=param, code=code
         )
-        headers = {"Retry-After": str(retry_after_s)} if status in _BUSY else {}
-        return JSONResponse(envelope, status, headers=headers)
+        waits = {"Retry-After": str(retry_after_s)} if status in _BUSY else {}
+        return JSONResponse(envelope, status, headers={**waits, **(headers or {})})
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
@@ -142,17 +150,28 @@ def _add_errors(app: FastAPI, retry_after_s: int) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_route(_: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail))
+        return answer(error.status_code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = []
-        for item in error.errors():
-            place = [str(part) for part in item["loc"] if part != "body"]
-            problems.append((".".join(place), item["msg"]))
+        problems = [_problem(item) for item in error.errors()]
         param = problems[0][0] or None
         message = "; ".join(f"{name}: {text}" if name else text for name, text in problems)
         return answer(422, message, param, "invalid_value")
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        # Starlette raises the error again after this answer, so no server takes it for handled.
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        message = "the server failed to answer; its log says why"
+        return answer(500, message, code="internal_error")
+
+
+def _problem(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Field and message of one error of a body; a body that is no JSON has no field."""
+    if item["type"] == "json_invalid":
+        return "", f"{item['msg']} at character {item['loc'][-1]}"
+    return ".".join(str(part) for part in item["loc"] if part != "body"), item["msg"]
 
 
 def _in_speech_terms(error: ApiError) -> ApiError:

@@ -185,7 +185,36 @@ def test_a_body_that_is_no_json_is_422(client: TestClient) -> None:
         "/v1/audio/generate", content="{", headers={"Content-Type": "application/json"}
     )
     assert response.status_code == 422
+    error = error_of(response)
+    assert error["param"] is None
+    assert error["message"] == "JSON decode error at character 1"
+
+
+def test_a_wrong_method_is_told_the_right_one(client: TestClient) -> None:
+    response = client.get("/v1/audio/generate")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
     error_of(response)
+
+
+def test_what_nobody_foresaw_is_an_envelope_and_a_traceback_in_the_log(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> Service:
+        raise KeyError("inner workings")
+
+    monkeypatch.setattr(engine, "service", fail)
+    app = create_app(engine, ServeSettings(bundle="b"))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        response = client.get("/ready")
+    assert response.status_code == 500
+    error = error_of(response)
+    assert (error["type"], error["code"]) == ("server_error", "internal_error")
+    assert "inner workings" not in response.text
+    (record,) = [record for record in caplog.records if record.name == "pipeline.serving.app"]
+    assert record.getMessage() == "GET /ready failed"
+    assert record.exc_info
+    assert record.exc_info[0] is KeyError
 
 
 @pytest.mark.parametrize(
