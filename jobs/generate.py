@@ -44,11 +44,12 @@ def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
     from jobs.recordings import recorded_voice
     from model.request import SynthesisRequest, with_sampling
-    from pipeline.serving.offline import make_file, open_synthesizer, voice_of
+    from pipeline.serving.offline import check_name, make_file, open_synthesizer, voice_of
 
     def embed(path: str) -> list[float]:
         return recorded_voice(path, given.speaker_encoder)
 
+    check_name(given.out)  # before minutes of work
     synthesizer = open_synthesizer(given.bundle, given.device, given.precision)
     request = SynthesisRequest(
         description=given.description,

@@ -53,7 +53,13 @@ def open_synthesizer(
 
     Raises:
         BundleError: If the bundle is incomplete or altered.
+        ValueError: If the device is not there.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device is 'cuda' and no CUDA device is there; take cpu or auto "
+            "(`audiocalm doctor` says what torch finds)"
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Synthesizer(load_bundle(Path(folder), device, precision))
@@ -82,6 +88,16 @@ def voice_of(
     return torch.tensor(embed(voice), dtype=torch.float32)
 
 
+def check_name(path: Path) -> None:
+    """Refuse a name that promises another format.
+
+    Raises:
+        ValueError: If it does not end in .wav.
+    """
+    if path.suffix.lower() != ".wav":
+        raise ValueError(f"{path} does not end in .wav, and WAV is what is written; rename it")
+
+
 def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -> MadeFile:
     """Write a 16-bit WAV file that appears complete or not at all.
 
@@ -93,7 +109,9 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
     Raises:
         RequestError: If the request cannot be made.
         OSError: If the file cannot be written.
+        ValueError: If its name does not end in .wav.
     """
+    check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".aside-{uuid.uuid4().hex}.wav"
     timebase = synthesizer.timebase
@@ -114,6 +132,9 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
                 num_samples += chunk.shape[-1]
         elapsed_s = time.perf_counter() - began
         os.replace(aside, path)
+    except soundfile.SoundFileError as error:
+        reason = getattr(error, "error_string", str(error))
+        raise OSError(f"cannot write {path}: {reason}") from error
     finally:
         aside.unlink(missing_ok=True)
     return MadeFile(path, timebase.duration_s(num_samples), elapsed_s, first_s)

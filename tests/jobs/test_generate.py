@@ -85,15 +85,20 @@ def test_a_recording_is_embedded_and_must_suit_the_model(
         (("--seed", "-5"), "seed: -5 is outside"),
         (("--description", " "), "description: is empty"),
         (("--bundle", "nowhere"), "nowhere is no bundle"),
+        (("--device", "cuda"), "device is 'cuda' and no CUDA device is there; take cpu or auto"),
+        (("--out", "x.flac"), "x.flac does not end in .wav"),
+        (("--out", "x"), "x does not end in .wav"),
     ],
 )
 def test_what_cannot_be_made_is_one_line_and_code_1(
     bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     changes: tuple[str, str],
     message: str,
 ) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     out = tmp_path / "x.wav"
     assert main(command(bundle, out, *changes)) == 1
     printed = capsys.readouterr()
@@ -102,6 +107,22 @@ def test_what_cannot_be_made_is_one_line_and_code_1(
     assert printed.err.count("\n") == 1
     assert message in printed.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise soundfile.LibsndfileError(2, "Error opening '.aside-0.wav': ")
+
+    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    assert main(command(bundle, tmp_path / "x.wav")) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: cannot write {tmp_path / 'x.wav'}: ")
+    assert "aside" not in printed
 
 
 def test_an_altered_bundle_is_refused(
