@@ -108,8 +108,9 @@ class ServeSettings(Settings):
     """Logical CPUs of one replica, and torch threads on a CPU."""
     num_ingress: int = Field(default=1, ge=1)
     """Ingress replicas, which parse requests and frame audio; they need no GPU."""
-    max_queued_requests: int = Field(default=64, ge=0)
-    """Requests that may wait for a replica before new ones get 429."""
+    max_queued_requests: int = Field(default=64, ge=1)
+    """Requests that may wait for a replica before new ones get 429. At least 1: a request passes
+    the queue on its way even to a free replica."""
     retry_after_s: int = Field(default=2, ge=1)
     """What a refused client is told to wait, seconds."""
     limits: LimitSettings = LimitSettings()

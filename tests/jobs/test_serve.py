@@ -20,6 +20,7 @@ def test_no_bundle_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None
     [
         (["--set", "batch.max_batsh=3"], "did you mean 'batch.max_batch'?"),
         (["--port", "99999"], "'port' is 99999"),
+        (["--set", "max_queued_requests=0"], "'max_queued_requests' is 0"),
         (["--set", "autoscale.max_replicas=0"], "max_replicas"),
         (["--set", "autoscale.target_ongoing_requests=99"], "else it never scales"),
         (["--set", "autoscale={min_replicas: 3}"], "min_replicas 3 exceeds max_replicas 1"),
