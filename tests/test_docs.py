@@ -19,6 +19,17 @@ def test_every_command_is_in_the_readme_and_every_one_named_exists() -> None:
         assert command in cli.COMMANDS
 
 
+def test_the_readme_names_the_commands_without_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    without = set()
+    for command in cli.COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        if "--config" not in capsys.readouterr().out:
+            without.add(command)
+    (said,) = re.findall(r"All but (.*?), which have options only", README, re.DOTALL)
+    assert set(re.findall(r"`([a-z-]+)`", said)) == without
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "cluster/README.md"])
 def test_linked_and_named_files_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
