@@ -40,6 +40,10 @@ class AudioLayout:
         """HTTP headers that describe raw PCM, which does not describe itself."""
         return {"X-Sample-Rate": str(self.sample_rate), "X-Channels": str(self.num_channels)}
 
+    def duration_s(self, num_bytes: int) -> float:
+        """Seconds that so many bytes of 16-bit PCM last."""
+        return num_bytes / (_BYTES_PER_SAMPLE * self.num_channels * self.sample_rate)
+
 
 def content_type(audio_format: Format, layout: AudioLayout) -> str:
     """Media type of an answer."""

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import ray
@@ -49,17 +50,21 @@ class Sampler:
 
     def __init__(self, settings: dict[str, Any], voices: dict[str, list[float]]) -> None:
         # Here, so that the ingress starts without torch.
+        from pipeline.serving.metrics import SamplerMetrics
         from pipeline.serving.worker import load_worker
 
         resolved = ServeSettings.model_validate(settings)
         self._worker = load_worker(resolved, voices, has_gpu=bool(ray.get_gpu_ids()))
         self._engine = BatchEngine(self._worker, resolved.batch)
+        self._metrics = SamplerMetrics()
         logger.info("bundle %s is ready", self._worker.service().digest[:12])
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
         """Audio of one job; cancelling the call frees its slot at the next step."""
-        async for item in self._engine.generate(job):
-            yield item
+        answer = self._metrics.watched(self._engine.generate(job), self._engine.stats)
+        async with aclosing(answer):  # type: ignore[type-var]  # an async generator
+            async for item in answer:
+                yield item
 
     async def service(self) -> Service:
         """What clients may know."""
