@@ -5,7 +5,7 @@ its magnitude: the slope along frequency tells how far a tone lies from the cent
 slope along time how far an event lies from the centre of its frame. Around a peak of the spectrum a
 frame takes its phases from the frame before it, each bin asking itself and its two neighbours, the
 loudest counting most: partials stay locked to each other. Where the spectrum is smooth there is
-noise, and bins take magnitude fluctuations and phases from a noise that is always the same. So
+noise, and bins take their phases from a noise that is always the same. So
 rounding stays rounding, and pieces of any length join.
 
 Source:
@@ -23,15 +23,14 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.codec.spectrum import window_energy
-
 _HANN = 0.25645
 """Time-frequency ratio of the Gaussian most like a Hann window, over its length squared."""
 _NUM_NOISE_FRAMES = 1024
 """Frames after which the noise repeats."""
 _SEED = 20170501
-_DEPTH = 0.6
-"""How deep noise fluctuates, in logarithms: latents carry part of the fluctuations already."""
+_LEVEL = 1.12
+"""Magnitude of the noise: what latents tell are about means of logarithms, and noise that does not
+fluctuate with its magnitudes has to lie above them to be as loud."""
 _AROUND = 11
 """Bins whose mean a peak is compared with: some main lobes of a Hann window."""
 _NOISY, _TONAL = 0.7, 1.2
@@ -48,18 +47,16 @@ def initial_phases(num_channels: int, num_bins: int) -> Float[Tensor, "3 channel
 
 
 def noise_spectra(window_length: int, hop_length: int) -> Complex[Tensor, "frames bins"]:
-    """Spectra of a periodic noise, of median magnitude one and somewhat levelled.
+    """Spectra of a periodic noise, levelled to one magnitude; the same in every process.
 
-    The same in every process.
+    Latents carry the magnitudes and part of their fluctuations already; frames that overlap bring
+    back the rest.
     """
     generator = torch.Generator().manual_seed(_SEED)
     noise = torch.randn(_NUM_NOISE_FRAMES * hop_length, generator=generator)
     window = torch.hann_window(window_length)
     around = torch.cat([noise, noise[:window_length]]).unfold(0, window_length, hop_length)
-    spectra = torch.fft.rfft(around[:_NUM_NOISE_FRAMES] * window)
-    # The power of a bin of noise is exponentially distributed, with the median log 2.
-    spectra = spectra / (window_energy(window_length) * math.sqrt(math.log(2)))
-    return spectra * spectra.abs().clamp(min=1e-6) ** (_DEPTH - 1)
+    return _LEVEL * torch.fft.rfft(around[:_NUM_NOISE_FRAMES] * window).sgn()
 
 
 def tonality(

