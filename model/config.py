@@ -189,7 +189,7 @@ PRESETS: dict[str, ModelConfig] = {
             vocab_size=_BYTES_VOCABULARY,
         ),
         head=HeadConfig(hidden_dim=256, num_layers=2),
-        latent_dim=96,
+        latent_dim=64,
         speaker_id=_BYTES_SPEAKER_ID,
     ),
     "0.6b": ModelConfig(

@@ -41,6 +41,10 @@ SCHEMA_VERSION = 1
 SHIPPED: dict[str, tuple[Path, str]] = {
     "shipped-tiny": (
         Path(__file__).parent / "pretrained" / "tiny",
+        "28aff02f57d8e1b644c355fea1cc8d576a50e5a8af319f8d7343d8b641313616",
+    ),
+    "shipped-tiny-96": (
+        Path(__file__).parent / "pretrained" / "tiny-96",
         "3e92fde7539b74c6ee9f883de6c6e023e4d11d5eeef408568c17e012abbb24fd",
     ),
 }

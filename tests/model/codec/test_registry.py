@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from model.codec.registry import (
     SHIPPED,
@@ -48,7 +49,7 @@ def test_tiny_can_be_built_without_training() -> None:
     codec = build_codec(codec_preset("tiny"))
     assert (codec.timebase.sample_rate, codec.timebase.hop_length) == (16_000, 640)
     posterior = codec.encode(torch.zeros(1, 1, 16_001))
-    assert posterior.mean.shape == (1, 26, 96)
+    assert posterior.mean.shape == (1, 26, 64)
     assert codec.decode(posterior.mean).shape == (1, 1, 26 * 640)
 
 
@@ -157,13 +158,21 @@ def test_a_codec_that_gives_no_numbers_is_not_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_codec_is_what_its_settings_say(name: str) -> None:
+    folder = codec_folder(name)
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    assert codec_digest(name) == SHIPPED[name][1]
+    codec = load_codec(name)
+    asked = codec_preset(settings["preset"]) | settings.get("codec", {})
+    assert json.loads(json.dumps(codec.config_dict())) == json.loads(json.dumps(asked))
+    assert all(value.dtype == torch.float32 for value in codec.state_dict().values())
+    assert f"--codec {name}" in (folder / "CARD.md").read_text()
+
+
 def test_a_shipped_codec_is_loaded_by_name_and_its_digest_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert codec_digest("shipped-tiny") == SHIPPED["shipped-tiny"][1]
-    codec = load_codec("shipped-tiny")
-    assert codec.config_dict() == codec_preset("tiny")
-    assert all(value.dtype == torch.float32 for value in codec.state_dict().values())
     assert codec_folder(tmp_path) == tmp_path
     save_codec(small_codec(), tmp_path)
     monkeypatch.setitem(SHIPPED, "shipped-tiny", (tmp_path, "0" * 64))

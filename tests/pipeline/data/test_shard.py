@@ -172,7 +172,7 @@ def test_shards_of_a_split_are_of_like_size(tmp_path):
         for i in range(24)
     ]
     inputs = make_inputs(tmp_path, rows, rows_per_part=10)
-    for target_bytes in (9_000, 22_000, 90_000):
+    for target_bytes in (15_000, 30_000, 90_000):
         settings = HERE.model_copy(update={"target_bytes": target_bytes})
         shard(*inputs, Folder.at(tmp_path / "out"), settings)
         sizes: dict[str, int] = {}
