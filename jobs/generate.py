@@ -43,7 +43,7 @@ def _add_options(options: ArgumentParser) -> None:
 def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
     from jobs.recordings import recorded_voice
-    from model.request import SynthesisRequest, with_sampling
+    from model.request import SynthesisRequest
     from pipeline.serving.offline import check_name, make_file, open_synthesizer, voice_of
 
     def embed(path: str) -> list[float]:
@@ -60,18 +60,14 @@ def generate(given: Namespace) -> None:
         voice=voice_of(synthesizer.bundle, given.voice, embed) if given.voice else None,
         seed=given.seed,
         is_singing=given.singing,
+        sampling={
+            "num_flow_steps": given.flow_steps,
+            "guidance_scale": given.guidance,
+            "guidance_rescale": given.guidance_rescale,
+            "sde_temperature": given.sde_temperature,
+        },
     )
-    made = make_file(
-        synthesizer,
-        with_sampling(
-            request,
-            num_flow_steps=given.flow_steps,
-            guidance_scale=given.guidance,
-            guidance_rescale=given.guidance_rescale,
-            sde_temperature=given.sde_temperature,
-        ),
-        given.out,
-    )
+    made = make_file(synthesizer, request, given.out)
     print(
         f"wrote {made.path}: {made.duration_s:.2f} s of audio in {made.elapsed_s:.2f} s, "
         f"real-time factor {made.real_time_factor:.2f}, first audio after {made.first_s:.2f} s"

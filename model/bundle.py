@@ -1,8 +1,9 @@
 """A trained model as one directory: weights, codec, tokenizer, voices, digests and card.
 
 `bundle.json` names every file that is loaded with its SHA-256; loading checks them all before it
-reads one, and never unpickles. The digest of a bundle is the digest of `bundle.json`, so it covers
-everything but the README, which is a rendering of the card for people.
+reads one, and never unpickles. It also says how the model is sampled where a request does not.
+The digest of a bundle is the digest of `bundle.json`, so it covers everything but the README,
+which is a rendering of the card for people.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, codec_folder, load_codec
 from model.config import model_config_from_dict, to_dict
+from model.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
 from model.text import Tokenizer, load_tokenizer
 from model.weights import digest, load_weights, save_weights
 
@@ -61,6 +63,7 @@ class Bundle:
         card: What the exporter says of the model: data, licence, measures.
         digest: SHA-256 over all parts.
         voices: Speaker embeddings by voice name.
+        sampling: How each modality is sampled where a request does not say.
     """
 
     model: AudioCALM
@@ -69,6 +72,7 @@ class Bundle:
     card: dict[str, Any]
     digest: str
     voices: dict[str, Tensor] = field(default_factory=dict)
+    sampling: SamplingDefaults = field(default_factory=lambda: DEFAULT_SAMPLING)
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +87,7 @@ def save_bundle(
     tokenizer: Tokenizer,
     card: dict[str, Any],
     voices: Mapping[str, Tensor] | None = None,
+    sampling: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a bundle so that it appears complete or not at all.
 
@@ -93,15 +98,19 @@ def save_bundle(
         tokenizer: The model's own.
         card: JSON values for the reader of the bundle.
         voices: Speaker embeddings of `speaker_dim` values by voice name.
+        sampling: Fields of `SamplingOptions` by modality, where this model is better off with
+            others than the defaults.
 
     Raises:
         BundleError: If the codec does not fit the model, a part could not be loaded again without
             unpickling, or the target holds something else than a bundle.
+        ValueError: If `sampling` names what there is not, or a value is out of range.
     """
     folder, loaded = Path(folder), load_codec(codec)
     _check_codec(model, loaded, str(codec))
     _check_tokenizer(model, tokenizer, "the tokenizer")
     check_voices(model, voices or {})
+    defaults = sampling_defaults(sampling or {})
     with _written_aside(folder) as aside:
         save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
         shutil.copytree(codec_folder(codec), aside / CODEC_FOLDER)
@@ -116,6 +125,7 @@ def save_bundle(
             "model": to_dict(model.config),
             "codec": codec_digest(codec),
             "tokenizer": tokenizer.name,
+            "sampling": sampling or {},
             "files": files,
             "card": card,
         }
@@ -123,7 +133,7 @@ def save_bundle(
             manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
         )
         (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
-        readme = _render_card(card, model, loaded, tokenizer, files)
+        readme = _render_card(card, model, loaded, tokenizer, defaults, files)
         (aside / README).write_text(readme, encoding="utf-8")
 
 
@@ -146,6 +156,7 @@ def load_bundle(
     _check_parts(folder, manifest["files"])
     try:
         config = model_config_from_dict(manifest["model"])
+        sampling = sampling_defaults(manifest.get("sampling", {}))
     except ValueError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
     model = AudioCALM(config)
@@ -176,6 +187,7 @@ def load_bundle(
         card=manifest["card"],
         digest=bundle_digest,
         voices=voices,
+        sampling=sampling,
     )
 
 
@@ -304,6 +316,7 @@ def _render_card(
     model: AudioCALM,
     codec: AudioCodec,
     tokenizer: Tokenizer,
+    sampling: SamplingDefaults,
     files: dict[str, str],
 ) -> str:
     """The card as Markdown."""
@@ -327,6 +340,11 @@ def _render_card(
         f"| the codec's stream is late by | {1e3 * delay_s:.1f} ms |",
         f"| speech expert | {config.expert.placement} |",
         f"| tokenizer | {tokenizer.name} |",
+        *(
+            f"| {modality} | {options.num_flow_steps} flow steps, "
+            f"guidance {options.guidance_scale:g} |"
+            for modality, options in sampling.items()
+        ),
         "",
     ]
     for name, value in sorted(card.items()):

@@ -6,7 +6,8 @@ import dataclasses
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
@@ -16,12 +17,15 @@ from model.config import MODALITIES
 from model.limits import Limits
 from model.sampling import SamplingOptions
 
-DEFAULT_OPTIONS: dict[str, SamplingOptions] = {
+SamplingDefaults = Mapping[str, SamplingOptions]
+"""Sampling of each modality where a request does not say."""
+
+DEFAULT_SAMPLING: SamplingDefaults = {
     "speech": SamplingOptions(guidance_scale=2.0),
     "sound": SamplingOptions(guidance_scale=3.0),
     "music": SamplingOptions(guidance_scale=4.0),
 }
-"""Sampling of each modality where a request does not say. Guidance w is of v_u + w (v_c - v_u)."""
+"""Where the bundle does not say either. Guidance w is of v_u + w (v_c - v_u)."""
 
 DEFAULT_DURATION_S = 5.0
 """Duration of sound and music where a request does not say."""
@@ -67,8 +71,8 @@ class SynthesisRequest:
     """Speaker embedding of the voice to take on."""
     seed: int = 0
     """Same request, same seed, same audio."""
-    options: SamplingOptions | None = None
-    """Sampling; None takes the defaults of the modality."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `SamplingOptions` that differ from the bundle's; None is no difference."""
     is_singing: bool = False
     """Whether the transcript is sung."""
 
@@ -122,28 +126,59 @@ def modality_of(request: SynthesisRequest) -> str:
     return modality
 
 
-def options_for(modality: str, **changes: Any) -> SamplingOptions:
-    """Default sampling of a modality and what a caller changes of it; None keeps the default.
+def sampling_defaults(changes: Any) -> SamplingDefaults:
+    """The defaults with what a bundle changes of them.
+
+    Args:
+        changes: By modality, fields of `SamplingOptions`; as a file says it, so of any type.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If a modality or a field is unknown, or a value out of range.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(DEFAULT_OPTIONS[modality], **given)
+    is_mapping = isinstance(changes, Mapping)
+    if not (is_mapping and all(isinstance(of_one, Mapping) for of_one in changes.values())):
+        raise ValueError(f"sampling is {changes!r}; it must map modalities to their fields")
+    unknown = sorted(set(changes) - set(DEFAULT_SAMPLING))
+    if unknown:
+        raise ValueError(f"modality {unknown[0]!r} is not one of {', '.join(DEFAULT_SAMPLING)}")
+    return {
+        modality: _changed(options, changes.get(modality, {}))
+        for modality, options in DEFAULT_SAMPLING.items()
+    }
 
 
-def with_sampling(request: SynthesisRequest, **changes: Any) -> SynthesisRequest:
-    """A request with the default sampling of its modality and what a caller changes of it.
+def sampling_of(
+    request: SynthesisRequest, limits: Limits, defaults: SamplingDefaults
+) -> SamplingOptions:
+    """How a request is sampled: the defaults of its modality, and what it changes of them.
 
     Raises:
-        RequestError: If a value is out of range.
+        RequestError: If a value is out of range, with the field and the limit.
     """
-    modality = modality_of(request)
     try:
-        return dataclasses.replace(request, options=options_for(modality, **changes))
+        options = _changed(defaults[modality_of(request)], request.sampling)
     except ValueError as error:
-        named = [name for name in changes if name in str(error)]
-        raise RequestError(named[0] if named else "options", str(error)) from error
+        named = [name for name in request.sampling if name in str(error)]
+        raise RequestError(named[0] if named else "sampling", str(error)) from error
+    _check_range("num_flow_steps", options.num_flow_steps, 1, limits.max_flow_steps)
+    if options.first_flow_steps is not None:
+        _check_range("first_flow_steps", options.first_flow_steps, 1, limits.max_flow_steps)
+    _check_range("guidance_scale", options.guidance_scale, 0, limits.max_guidance_scale)
+    return options
+
+
+def _changed(options: SamplingOptions, changes: Mapping[str, Any]) -> SamplingOptions:
+    known = {item.name for item in dataclasses.fields(SamplingOptions)}
+    unknown = sorted(set(changes) - known)
+    if unknown:
+        raise ValueError(f"sampling has no {unknown[0]!r}; there is {', '.join(sorted(known))}")
+    given = {name: value for name, value in changes.items() if value is not None}
+    # JSON knows no tuples.
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+    try:
+        return dataclasses.replace(options, **given)
+    except TypeError as error:
+        raise ValueError(f"sampling {given} is not of numbers: {error}") from error
 
 
 def reading_time_s(transcript: str) -> float:
@@ -183,12 +218,6 @@ def check_request(request: SynthesisRequest, limits: Limits) -> None:
         _check_range("duration_s", request.duration_s, limits.min_duration_s, limits.max_duration_s)
     if not 0 <= request.seed < 2**63:
         raise RequestError("seed", f"{request.seed} is outside [0, 2^63)")
-    if request.options is not None:
-        options = request.options
-        _check_range("num_flow_steps", options.num_flow_steps, 1, limits.max_flow_steps)
-        if options.first_flow_steps is not None:
-            _check_range("first_flow_steps", options.first_flow_steps, 1, limits.max_flow_steps)
-        _check_range("guidance_scale", options.guidance_scale, 0, limits.max_guidance_scale)
 
 
 def _check_text(field: str, text: str, max_chars: int) -> None:

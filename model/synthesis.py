@@ -25,7 +25,7 @@ from model.request import (
     SynthesisRequest,
     check_request,
     modality_of,
-    options_for,
+    sampling_of,
     speech_bounds_s,
 )
 from model.slot_sampler import SlotSampler
@@ -144,7 +144,7 @@ class Synthesizer:
             exact_frames=lengths.exact_frames,
             speaker=speaker,
             prompt_latents=None,
-            options=request.options or options_for(modality),
+            options=sampling_of(request, self.limits, self.bundle.sampling),
         )
         return PreparedRequest(generation, lengths.num_samples)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.bundle import Bundle
 from model.codec.protocol import AudioCodec
-from model.request import options_for, request_of_clip
+from model.request import request_of_clip
 from model.synthesis import SynthesisError, Synthesizer
 from pipeline.audio_io import read_audio, resample, to_channels
 from pipeline.evaluation import distance, frechet, intelligibility, signal
@@ -39,9 +39,9 @@ class EvaluateSettings(Settings):
     fill_from_training: bool = False
     """Take training clips too where fewer are held out: for tiny corpora, no held-out result."""
     num_flow_steps: int | None = Field(None, ge=1)
-    """Flow steps; None takes the default of each modality."""
+    """Flow steps; null takes those of the bundle."""
     guidance_scale: float | None = Field(None, ge=0)
-    """Guidance; None takes the default of each modality."""
+    """Guidance; null takes that of the bundle."""
     seed: int = Field(0, ge=0)
     """Chooses clips and noise."""
 
@@ -144,11 +144,10 @@ def _generate(
         duration_s=clip.duration_s,
         is_singing=clip.is_singing,
         seed=settings.seed,
-        options=options_for(
-            clip.modality,
-            num_flow_steps=settings.num_flow_steps,
-            guidance_scale=settings.guidance_scale,
-        ),
+        sampling={
+            "num_flow_steps": settings.num_flow_steps,
+            "guidance_scale": settings.guidance_scale,
+        },
     )
     try:
         return torch.cat(list(synthesizer.stream(request)), -1)

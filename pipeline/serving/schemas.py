@@ -64,11 +64,11 @@ class GenerateBody(_Body):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Same request, same seed, same audio; null draws one and says it in X-Seed."""
     num_flow_steps: int | None = None
-    """Solver steps for each block; null takes the default of the modality."""
+    """Solver steps for each block; null takes the default of bundle and modality."""
     first_flow_steps: int | None = None
     """Solver steps of the first block, for earlier audio; null is `num_flow_steps`."""
     guidance_scale: float | None = None
-    """How closely to follow the description; null takes the default of the modality."""
+    """How closely to follow the description; null takes the default of bundle and modality."""
     guidance_interval: tuple[float, float] | None = None
     """Flow times, 0 noise and 1 data, between which guidance acts; null is all of them."""
     guidance_rescale: float | None = None

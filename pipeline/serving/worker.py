@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.bundle import check_voices, load_bundle
-from model.request import RequestError, SynthesisRequest, with_sampling
+from model.request import RequestError, SynthesisRequest
 from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from pipeline.serving.engine import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -68,7 +68,7 @@ class BundleWorker:
         self.close(handle)
 
     def _request(self, job: AudioJob) -> SynthesisRequest:
-        request = SynthesisRequest(
+        return SynthesisRequest(
             description=job.description,
             transcript=job.transcript,
             language=job.language,
@@ -77,8 +77,8 @@ class BundleWorker:
             voice=self._voice(job),
             seed=job.seed,
             is_singing=job.is_singing,
+            sampling=job.sampling,
         )
-        return with_sampling(request, **job.sampling)
 
     def _voice(self, job: AudioJob) -> Tensor | None:
         if job.voice_embedding is not None:

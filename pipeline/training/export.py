@@ -38,7 +38,13 @@ def averaged_model(store: CheckpointStore, step: int) -> AudioCALM:
     return model.eval()
 
 
-def export_run(run: Folder, codec: Path, output: Path, step: int | None = None) -> dict[str, Any]:
+def export_run(
+    run: Folder,
+    codec: Path,
+    output: Path,
+    step: int | None = None,
+    num_flow_steps: int | None = None,
+) -> dict[str, Any]:
     """Write the bundle of a run; returns its card.
 
     Args:
@@ -46,6 +52,7 @@ def export_run(run: Folder, codec: Path, output: Path, step: int | None = None) 
         codec: The codec whose latents the model was trained on.
         output: Bundle to write; one that is there is replaced.
         step: Checkpoint; None takes the newest complete one.
+        num_flow_steps: Solver steps where a request does not say; None takes the run's own.
 
     Raises:
         IncompleteError: If there is no such run or checkpoint.
@@ -70,7 +77,11 @@ def export_run(run: Folder, codec: Path, output: Path, step: int | None = None) 
     }
     model = averaged_model(store, chosen)
     voices = load_voices(run) if model.config.speaker_id is not None else {}
-    save_bundle(output, model, codec, open_tokenizer(settings.model), card, voices)
+    sample = settings.sample
+    if num_flow_steps is not None:
+        sample = sample.model_copy(update={"num_flow_steps": num_flow_steps})
+    tokenizer = open_tokenizer(settings.model)
+    save_bundle(output, model, codec, tokenizer, card, voices, sample.sampling())
     logger.info("exported step %d of %s to %s", chosen, run.uri, output)
     return card
 

@@ -18,8 +18,7 @@ from model.codec.protocol import AudioCodec
 from model.codec.registry import load_codec
 from model.config import MODALITIES
 from model.limits import Limits
-from model.request import RequestError, SynthesisRequest, request_of_clip
-from model.sampling import SamplingOptions
+from model.request import RequestError, SynthesisRequest, request_of_clip, sampling_defaults
 from model.synthesis import SynthesisError, Synthesizer
 from model.text import Tokenizer
 from pipeline.figures import save_spectrogram
@@ -67,7 +66,8 @@ class Samples:
         """Write audio and spectrograms of one checkpoint to the run and to its artefacts."""
         model = averaged_model(store, step).to(self._device)
         codec = cast(AudioCodec, cast(torch.nn.Module, self._codec).to(self._device))
-        bundle = Bundle(model, codec, self._tokenizer, {}, "")
+        sampling = sampling_defaults(self._settings.sampling())
+        bundle = Bundle(model, codec, self._tokenizer, {}, "", sampling=sampling)
         synthesizer = Synthesizer(bundle, Limits(max_duration_s=self._settings.max_seconds))
         rate = self._codec.timebase.sample_rate
         folder = f"{SAMPLES}/{checkpoint_name(step)}"
@@ -89,15 +89,11 @@ class Samples:
 
 
 def _requests(settings: SampleSettings, shards: TrainShards) -> list[tuple[str, SynthesisRequest]]:
-    options = SamplingOptions(
-        num_flow_steps=settings.num_flow_steps, guidance_scale=settings.guidance_scale
-    )
     if settings.descriptions:
         return [
-            ("sound", SynthesisRequest(description=text, duration_s=settings.max_seconds,
-                                       options=options))
+            ("sound", SynthesisRequest(description=text, duration_s=settings.max_seconds))
             for text in settings.descriptions
-        ]  # fmt: skip
+        ]
     held_out = TrainShards(shards.folder, "validation")
     source = held_out if len(held_out) else shards
     modality = source.column("modality")
@@ -105,14 +101,11 @@ def _requests(settings: SampleSettings, shards: TrainShards) -> list[tuple[str, 
     for name in MODALITIES:
         numbers = np.flatnonzero(modality == name)
         if len(numbers):
-            request = _request_of(source, int(numbers[0]), settings, options)
-            found.append((name, request))
+            found.append((name, _request_of(source, int(numbers[0]), settings)))
     return found
 
 
-def _request_of(
-    shards: TrainShards, number: int, settings: SampleSettings, options: SamplingOptions
-) -> SynthesisRequest:
+def _request_of(shards: TrainShards, number: int, settings: SampleSettings) -> SynthesisRequest:
     """What a clip of the shards would be asked for with."""
     row = shards.row(number)
     facts = shards.facts(row)
@@ -126,7 +119,6 @@ def _request_of(
         duration_s=min(facts["duration_s"], settings.max_seconds),
         is_singing=bool(row["is_singing"]),
         voice=torch.from_numpy(voice) if voice is not None and has_words else None,
-        options=options,
     )
 
 

@@ -109,7 +109,7 @@ class CheckpointSettings(Settings):
 
 
 class SampleSettings(Settings):
-    """Audio generated from the weight average while training."""
+    """Audio generated from the weight average: while training, and by the exported bundle."""
 
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between samples, a multiple of `checkpoint.every`; 0 makes none. Needs the codec."""
@@ -117,10 +117,17 @@ class SampleSettings(Settings):
     """Descriptions to follow; without any, one of each modality is taken from the shards."""
     max_seconds: Annotated[float, Field(gt=0)] = 8.0
     """Length limit of a sample, seconds."""
-    num_flow_steps: Positive = 16
-    """Solver steps a block."""
-    guidance_scale: Annotated[float, Field(ge=0)] = 2.0
-    """Classifier-free guidance."""
+    num_flow_steps: Positive | None = None
+    """Solver steps a block, of samples and of an exported bundle where a request does not say; null
+    takes the default of each modality."""
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Classifier-free guidance, likewise."""
+
+    def sampling(self) -> dict[str, dict[str, Any]]:
+        """What differs from the defaults, by modality, for a bundle."""
+        of_all = {"num_flow_steps": self.num_flow_steps, "guidance_scale": self.guidance_scale}
+        given = {name: value for name, value in of_all.items() if value is not None}
+        return {modality: dict(given) for modality in MODALITIES} if given else {}
 
 
 class TrainSettings(Settings):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +40,9 @@ def codec_latent_dim() -> int:
     return build_codec(codec_preset("tiny")).latent_dim
 
 
-def write_bundle(folder: Path, *, seed: int = 0) -> Path:
+def write_bundle(
+    folder: Path, *, seed: int = 0, sampling: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path:
     """A complete bundle below `folder`, with one voice, `ada`."""
     codec_folder = folder / "codec-source"
     save_codec(build_codec(codec_preset("tiny")), codec_folder)
@@ -46,10 +50,12 @@ def write_bundle(folder: Path, *, seed: int = 0) -> Path:
     voices = {"ada": torch.linspace(-1, 1, 5)}
     card = {"name": "random", "licence": "CC0-1.0"}
     model = random_model(bundle_config(), seed)
-    save_bundle(target, model, codec_folder, ByteTokenizer(), card, voices)
+    save_bundle(target, model, codec_folder, ByteTokenizer(), card, voices, sampling)
     return target
 
 
-def random_bundle(folder: Path, *, seed: int = 0) -> Bundle:
+def random_bundle(
+    folder: Path, *, seed: int = 0, sampling: Mapping[str, Mapping[str, Any]] | None = None
+) -> Bundle:
     """The same, loaded."""
-    return load_bundle(write_bundle(folder, seed=seed))
+    return load_bundle(write_bundle(folder, seed=seed, sampling=sampling))

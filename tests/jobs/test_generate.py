@@ -13,7 +13,7 @@ import soundfile
 
 from jobs.generate import main
 from model.bundle import load_bundle
-from model.request import SynthesisRequest, with_sampling
+from model.request import SynthesisRequest
 from model.synthesis import Synthesizer
 from tests.factories.bundle import write_bundle
 
@@ -40,8 +40,9 @@ def test_a_file_of_the_exact_duration_and_its_facts(
     samples, rate = soundfile.read(out, dtype="float32")
     synthesizer = Synthesizer(load_bundle(bundle))
     assert rate == synthesizer.timebase.sample_rate
-    request = SynthesisRequest(description="rain", duration_s=0.75, seed=3)
-    chunks = list(synthesizer.stream(with_sampling(request, num_flow_steps=2)))
+    steps = {"num_flow_steps": 2}
+    request = SynthesisRequest(description="rain", duration_s=0.75, seed=3, sampling=steps)
+    chunks = list(synthesizer.stream(request))
     expected = np.concatenate([chunk.numpy() for chunk in chunks], axis=-1)[0]
     # Half a step of 16 bits, and one more for the scale of the reader.
     np.testing.assert_allclose(samples, expected, atol=2 / 32768)

@@ -73,6 +73,7 @@ def test_the_readme_shows_card_and_files(saved: Path) -> None:
     assert text.startswith("# random\n")
     assert "CC0-1.0" in text
     assert "| codec | vae, 16000 Hz, 1 channels |" in text
+    assert "| music | 16 flow steps, guidance 4 |" in text
     assert "| the codec's stream is late by | 15.0 ms |" in text
     for name in json.loads((saved / "bundle.json").read_text())["files"]:
         assert f"| {name} |" in text
@@ -122,6 +123,17 @@ def test_the_codec_is_named_by_digest_and_another_is_refused(copied: Path) -> No
     with pytest.raises(BundleError, match=rf"is codec {named[:12]}.*names 000000000000"):
         load_bundle(copied)
     _change(copied, lambda manifest: manifest.pop("codec"))
+    load_bundle(copied)
+
+
+def test_sampling_is_kept_and_a_broken_one_is_refused(copied: Path) -> None:
+    _change(copied, lambda manifest: manifest.update(sampling={"music": {"num_flow_steps": 4}}))
+    steps = {name: o.num_flow_steps for name, o in load_bundle(copied).sampling.items()}
+    assert steps == {"speech": 16, "sound": 16, "music": 4}
+    _change(copied, lambda manifest: manifest.update(sampling={"music": {"steps": 4}}))
+    with pytest.raises(BundleError, match=r"no 'steps'.*export the bundle again"):
+        load_bundle(copied)
+    _change(copied, lambda manifest: manifest.pop("sampling"))
     load_bundle(copied)
 
 

@@ -6,15 +6,16 @@ import pytest
 
 from model.limits import Limits
 from model.request import (
+    DEFAULT_SAMPLING,
     RequestError,
     SynthesisRequest,
     check_request,
     modality_of,
-    options_for,
     reading_time_s,
     request_of_clip,
+    sampling_defaults,
+    sampling_of,
     speech_bounds_s,
-    with_sampling,
 )
 
 
@@ -62,17 +63,54 @@ def test_a_clip_is_asked_for_with_its_words_or_its_duration(
 
 
 def test_each_modality_has_its_sampling() -> None:
-    scales = [options_for(modality).guidance_scale for modality in ("speech", "sound", "music")]
-    assert scales == [2.0, 3.0, 4.0]
-    changed = options_for("music", num_flow_steps=5, guidance_scale=None)
-    assert (changed.num_flow_steps, changed.guidance_scale) == (5, 4.0)
+    scales = {modality: options.guidance_scale for modality, options in DEFAULT_SAMPLING.items()}
+    assert scales == {"speech": 2.0, "sound": 3.0, "music": 4.0}
+    request = SynthesisRequest(
+        description="a waltz",
+        modality="music",
+        sampling={"num_flow_steps": 5, "guidance_scale": None},
+    )
+    options = sampling_of(request, Limits(), DEFAULT_SAMPLING)
+    assert (options.num_flow_steps, options.guidance_scale) == (5, 4.0)
 
 
-def test_sampling_out_of_range_names_the_field() -> None:
-    request = SynthesisRequest(description="rain")
-    with pytest.raises(RequestError, match="guidance_scale") as caught:
-        with_sampling(request, num_flow_steps=4, guidance_scale=-1.0)
-    assert caught.value.field == "guidance_scale"
+def test_a_bundle_changes_the_sampling_of_its_modalities() -> None:
+    changed = sampling_defaults({"sound": {"num_flow_steps": 4, "guidance_interval": [0.2, 0.8]}})
+    assert changed["sound"].num_flow_steps == 4
+    assert changed["sound"].guidance_interval == (0.2, 0.8)
+    assert changed["sound"].guidance_scale == 3.0
+    assert changed["speech"] == DEFAULT_SAMPLING["speech"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": {"num_flow_steps": 4}}, "'noise' is not one of speech, sound, music"),
+        ({"sound": {"num_steps": 4}}, "no 'num_steps'; there is .*num_flow_steps"),
+        ({"sound": {"num_flow_steps": 0}}, "num_flow_steps is 0"),
+        ({"sound": {"num_flow_steps": "4"}}, "not of numbers"),
+        ({"sound": 4}, "must map modalities"),
+        (["sound"], "must map modalities"),
+    ],
+)
+def test_sampling_that_a_bundle_cannot_have(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampling_defaults(changes)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "field"),
+    [
+        ({"num_flow_steps": 4, "guidance_scale": -1.0}, "guidance_scale"),
+        ({"first_flow_steps": 0}, "first_flow_steps"),
+        ({"num_steps": 4}, "num_steps"),
+    ],
+)
+def test_sampling_out_of_range_names_the_field(sampling: dict, field: str) -> None:
+    request = SynthesisRequest(description="rain", sampling=sampling)
+    with pytest.raises(RequestError, match=field) as caught:
+        sampling_of(request, Limits(), DEFAULT_SAMPLING)
+    assert caught.value.field == field
 
 
 def test_reading_time_counts_what_is_a_syllable() -> None:

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.generation import Sampler, SamplingOptions
+from model.generation import Sampler
 from model.limits import Limits
-from model.request import (
-    DEFAULT_DURATION_S,
-    RequestError,
-    SynthesisRequest,
-    options_for,
-    speech_bounds_s,
-    with_sampling,
-)
+from model.request import DEFAULT_DURATION_S, RequestError, SynthesisRequest, speech_bounds_s
 from model.synthesis import SynthesisError, Synthesizer
 from tests.factories.bundle import random_bundle
 
@@ -31,7 +24,7 @@ def synthesizer(tmp_path_factory: pytest.TempPathFactory) -> Synthesizer:
 
 def sound(duration_s: float = 0.5, **changes: object) -> SynthesisRequest:
     fields = {"description": "rain on a roof", "duration_s": duration_s, **changes}
-    return with_sampling(SynthesisRequest(**fields), **FAST)  # type: ignore[arg-type]
+    return SynthesisRequest(**fields, sampling=FAST)  # type: ignore[arg-type]
 
 
 def whole(synthesizer: Synthesizer, request: SynthesisRequest) -> torch.Tensor:
@@ -57,6 +50,17 @@ def test_chunks_concatenate_to_the_offline_decode(synthesizer: Synthesizer) -> N
 def test_a_duration_is_kept_to_the_sample(synthesizer: Synthesizer, duration_s: float) -> None:
     waveform = whole(synthesizer, sound(duration_s))
     assert waveform.shape == (1, synthesizer.timebase.samples_in(duration_s))
+
+
+def test_the_bundle_says_how_its_model_is_sampled(tmp_path: Path) -> None:
+    sampling = {"sound": {"num_flow_steps": 3}, "music": {"guidance_scale": 1.5}}
+    told = Synthesizer(random_bundle(tmp_path, sampling=sampling))
+    options = told.prepare(SynthesisRequest(description="rain")).generation.options
+    assert (options.num_flow_steps, options.guidance_scale) == (3, 3.0)
+    changes = {"num_flow_steps": 5, "guidance_scale": None}
+    request = SynthesisRequest(description="rain", modality="music", sampling=changes)
+    options = told.prepare(request).generation.options
+    assert (options.num_flow_steps, options.guidance_scale) == (5, 1.5)
 
 
 def test_sound_without_duration_takes_the_default(synthesizer: Synthesizer) -> None:
@@ -85,7 +89,7 @@ def test_the_cap_never_exceeds_the_limit(synthesizer: Synthesizer) -> None:
 
 
 def test_speech_ends_within_its_bounds(synthesizer: Synthesizer) -> None:
-    request = with_sampling(SynthesisRequest(description="a man", transcript="one"), **FAST)
+    request = SynthesisRequest(description="a man", transcript="one", sampling=FAST)
     generation = synthesizer.prepare(request).generation
     samples = whole(synthesizer, request).shape[-1]
     timebase = synthesizer.timebase
@@ -103,9 +107,7 @@ def test_a_batch_never_changes_a_request(synthesizer: Synthesizer) -> None:
     requests = [
         sound(0.3, seed=1),
         sound(0.7, seed=2, modality="music"),
-        with_sampling(
-            SynthesisRequest(description="a woman", transcript="hi", duration_s=0.5), **FAST
-        ),
+        SynthesisRequest(description="a woman", transcript="hi", duration_s=0.5, sampling=FAST),
     ]
     together: list[list[torch.Tensor]] = [[], [], []]
     running = dict(enumerate(synthesizer.open(request) for request in requests))
@@ -147,9 +149,9 @@ def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
         ({"is_singing": True}, "transcript", "singing needs the words"),
         ({"voice": torch.zeros(3)}, "voice", "3 values; the model takes 5"),
         ({"voice": torch.full((5,), float("nan"))}, "voice", "not finite"),
-        ({"options": options_for("sound", num_flow_steps=300)}, "num_flow_steps", "is 300"),
-        ({"options": options_for("sound", first_flow_steps=300)}, "first_flow_steps", "is 300"),
-        ({"options": options_for("sound", guidance_scale=30.0)}, "guidance_scale", "is 30"),
+        ({"sampling": {"num_flow_steps": 300}}, "num_flow_steps", "is 300"),
+        ({"sampling": {"first_flow_steps": 300}}, "first_flow_steps", "is 300"),
+        ({"sampling": {"guidance_scale": 30.0}}, "guidance_scale", "is 30"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_field(
@@ -181,8 +183,8 @@ def test_what_no_slot_can_hold_names_the_text_that_is_too_long(
 
 def test_slots_hold_the_solver_that_evaluates_twice_a_step(synthesizer: Synthesizer) -> None:
     slots = Synthesizer(synthesizer.bundle, Limits(max_flow_steps=4), num_slots=1)
-    options = SamplingOptions(num_flow_steps=4, solver="midpoint")
-    asked = SynthesisRequest(description="rain", duration_s=0.1, options=options)
+    midpoint = {"num_flow_steps": 4, "solver": "midpoint"}
+    asked = SynthesisRequest(description="rain", duration_s=0.1, sampling=midpoint)
     assert whole(slots, asked).shape[-1]
 
 

@@ -17,7 +17,7 @@ import torch
 from ray import serve
 
 from model.bundle import load_bundle
-from model.request import SynthesisRequest, with_sampling
+from model.request import SynthesisRequest
 from model.synthesis import Synthesizer
 from pipeline.serving.formats import pcm_bytes
 from pipeline.serving.local import deployed
@@ -99,8 +99,8 @@ def body(**changes: object) -> dict:
 
 def expected(bundle: Path, **changes: object) -> bytes:
     fields = body(**changes)
-    steps = fields.pop("num_flow_steps")
-    request = with_sampling(SynthesisRequest(**fields), num_flow_steps=steps)
+    sampling = {"num_flow_steps": fields.pop("num_flow_steps")}
+    request = SynthesisRequest(**fields, sampling=sampling)
     chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
     return pcm_bytes(torch.cat(chunks, dim=-1).numpy())
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.bundle import BundleError, load_bundle
-from model.request import SynthesisRequest, with_sampling
+from model.request import SynthesisRequest
 from model.synthesis import Synthesizer
 from pipeline.serving.engine import RefusedError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -49,7 +49,7 @@ def pcm(worker: BundleWorker, job: AudioJob) -> bytes:
 
 def test_a_job_is_what_the_synthesizer_makes(worker: BundleWorker, bundle: Path) -> None:
     job = AudioJob(description="rain", duration_s=0.5, seed=2, sampling=FAST)
-    request = with_sampling(SynthesisRequest(description="rain", duration_s=0.5, seed=2), **FAST)
+    request = SynthesisRequest(description="rain", duration_s=0.5, seed=2, sampling=FAST)
     chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
     assert pcm(worker, job) == pcm_bytes(torch.cat(chunks, dim=-1).numpy())
 

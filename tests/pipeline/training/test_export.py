@@ -9,8 +9,7 @@ import torch
 
 from model.bundle import load_bundle
 from model.codec.registry import build_codec, codec_digest, codec_preset, save_codec
-from model.request import SynthesisRequest
-from model.sampling import SamplingOptions
+from model.request import SynthesisRequest, sampling_defaults
 from model.synthesis import Synthesizer
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.storage import Folder
@@ -63,10 +62,27 @@ def test_the_bundle_holds_the_average_and_its_facts(trained, tmp_path):
     assert card["step"] == 2
     assert card["shards"]["hours"] == {"by_modality": {"speech": 0.1}}
     assert card["losses"]["loss/total"] > 0
-    options = SamplingOptions(num_flow_steps=1)
-    request = SynthesisRequest(description="noise", duration_s=0.4, options=options)
+    request = SynthesisRequest(description="noise", duration_s=0.4, sampling={"num_flow_steps": 1})
     pieces = list(Synthesizer(bundle).stream(request))
     assert sum(piece.shape[-1] for piece in pieces) == 6400
+
+
+def test_the_bundle_is_sampled_as_the_run_or_the_caller_says(trained, tmp_path):
+    place, codec = trained[0], trained[0] / "codec"
+    run = Folder.at(place / "run")
+    export_run(run, codec, tmp_path / "plain")
+    assert load_bundle(tmp_path / "plain").sampling == sampling_defaults({})
+    export_run(run, codec, tmp_path / "told", num_flow_steps=4)
+    steps = {name: o.num_flow_steps for name, o in load_bundle(tmp_path / "told").sampling.items()}
+    assert steps == {"speech": 4, "sound": 4, "music": 4}
+    with pytest.raises(ValueError, match="num_flow_steps is 0"):
+        export_run(run, codec, tmp_path / "none", num_flow_steps=0)
+
+
+def test_a_run_says_how_its_bundle_is_sampled():
+    assert SampleSettings().sampling() == {}
+    told = SampleSettings(num_flow_steps=8).sampling()
+    assert told == {name: {"num_flow_steps": 8} for name in ("speech", "sound", "music")}
 
 
 def test_another_codec_is_refused(trained, tmp_path):
