@@ -18,7 +18,7 @@ from model.experts import inference_route, training_route
 from model.flow_head import ThinFlowHead, TimeEmbedding
 from model.layers import INIT_STD, RMSNorm
 from model.local_head import LocalFlowHead
-from model.sequence import CLEAN, PREFIX
+from model.sequence import CLEAN, NOISY, PREFIX
 
 _MIN_STD = 1e-3
 """Floor of a latent channel's standard deviation, so that a dead channel is not blown up."""
@@ -96,7 +96,7 @@ class AudioCALM(nn.Module):
         )
         self.stop_head = StopHead(hidden_dim)
         self.clean_type = nn.Parameter(torch.empty(hidden_dim))
-        self.noisy_type = None if is_local else nn.Parameter(torch.empty(hidden_dim))
+        self.noisy_type = nn.Parameter(torch.empty(hidden_dim))
         self.register_buffer("latent_mean", torch.empty(config.latent_dim))
         self.register_buffer("latent_std", torch.empty(config.latent_dim))
         self.reset_parameters()
@@ -104,8 +104,7 @@ class AudioCALM(nn.Module):
     def reset_parameters(self) -> None:
         """First values of what no submodule owns."""
         for parameter in (self.clean_type, self.noisy_type):
-            if parameter is not None:
-                nn.init.normal_(parameter, std=INIT_STD)
+            nn.init.normal_(parameter, std=INIT_STD)
         nn.init.zeros_(self.latent_mean)
         nn.init.ones_(self.latent_std)
 
@@ -192,6 +191,11 @@ class AudioCALM(nn.Module):
         """Embedding of latents on their way, given `embed_time` of their flow time."""
         return self.latent_proj(noisy_latents.to(self.dtype)) + time
 
+    def embed_blank(self, num_rows: int) -> Float[Tensor, "rows block_frames hidden"]:
+        """Embedding of a block without latents; only under the local head."""
+        blank = self.latent_proj.bias + self.noisy_type
+        return blank.repeat(num_rows, self.config.frames_per_block, 1)
+
     def _embed(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         seen = slice(batch.backbone_length)
         prefix = self.embed_prefix(batch.token_ids[:, seen], batch.speaker, batch.document[:, seen])
@@ -200,7 +204,7 @@ class AudioCALM(nn.Module):
         clean = torch.where(segment == CLEAN, audio + self.clean_type, audio)
         embeddings = torch.where(segment == PREFIX, prefix, clean)
         if self.time_embedding is None:
-            return embeddings
+            return torch.where(segment == NOISY, audio + self.noisy_type, embeddings)
         frames = batch.noisy_frames
         time = self.embed_time(self._block_time(batch))
         return (
@@ -243,16 +247,11 @@ class AudioCALM(nn.Module):
         """Velocity of every noisy block."""
         time = self._block_time(batch)
         if isinstance(self.flow_head, ThinFlowHead):
-            return self.flow_head(hidden.flatten(0, 1)[batch.noisy_frames], time)
-        seen = slice(batch.backbone_length)
-        context = self.flow_head.context(
-            hidden,
-            batch.latent_inputs[:, seen],
-            batch.segment[:, seen] == CLEAN,
-            batch.context,
-        )
+            return self.flow_head(hidden.flatten(0, 1)[batch.predictors], time)
+        # Projected once, however many copies a state serves.
+        condition = self.flow_head.condition(hidden).flatten(0, 1)[batch.predictors]
         noisy_latents = batch.latent_inputs.flatten(0, 1)[batch.noisy_frames]
-        return self.flow_head(noisy_latents, time, context)
+        return self.flow_head(noisy_latents, time, condition)
 
     def forward(self, batch: TrainingBatch) -> ModelOutput:
         """Velocity and stop logit at every position of a packed batch.

@@ -24,11 +24,12 @@ class TrainingBatch:
     """Packed rows. Fields are per position unless said otherwise.
 
     A row is what the backbone sees, `backbone_length` positions. Under the thin head that is all.
-    Under the local head the noisy copies follow behind it, seen by the head alone.
+    Under the local head it holds blank frames in place of the noisy copies; those follow behind it,
+    seen by the head alone.
 
     Attributes:
         document: Document inside its row, -1 on padding.
-        segment: Prefix, clean or noisy (`model.sequence`).
+        segment: Prefix, clean or noisy (`model.sequence`); blank frames count as noisy.
         block: Block of audio, index of a prefix token.
         copy: Noisy copy.
         position: Rotary position.
@@ -43,8 +44,8 @@ class TrainingBatch:
         modality: Index into `MODALITIES`, -1 on padding.
         speaker: Voice of every document, 0 without one; `document` indexes it.
         noisy_frames: Where the frames of every noisy block lie in the flattened batch.
-        context: Where in the flattened rows of the backbone the states lie that predict them: the
-            clean block before, or the last prefix position again and again.
+        predictors: Where in the flattened rows of the backbone the states lie that predict them:
+            under the local head the blank frames in their place, else the noisy ones themselves.
         backbone_length: Positions of a row that the backbone sees.
     """
 
@@ -64,7 +65,7 @@ class TrainingBatch:
     modality: Int[Tensor, "batch seq"]
     speaker: Float[Tensor, "batch documents speaker_dim"]
     noisy_frames: Int[Tensor, "noisy_blocks block_frames"]
-    context: Int[Tensor, "noisy_blocks block_frames"]
+    predictors: Int[Tensor, "noisy_blocks block_frames"]
     backbone_length: int
 
     @property
@@ -92,8 +93,8 @@ def pack(
 ) -> TrainingBatch:
     """Documents laid one after the other, each row padded to `pack_length`.
 
-    Under the local head noisy copies take none of it; they follow behind, padded to the longest
-    row of the batch.
+    Under the local head noisy copies take none of it, only one copy of blank frames does; they
+    follow behind, padded to the longest row of the batch.
 
     Args:
         rows: Documents of every row. Those that use the expert are best kept adjacent.
@@ -116,7 +117,7 @@ def pack(
     width = pack_length + behind
     fields = _padding(len(rows), width, config)
     speaker = torch.zeros(len(rows), max(len(row) for row in rows), config.speaker_dim)
-    noisy_frames, context = [], []
+    noisy_frames, predictors = [], []
     for index, row in enumerate(rows):
         used = sum(document.length(head) for document in row)
         if used > pack_length:
@@ -129,10 +130,10 @@ def pack(
         for number, document in enumerate(row):
             clean_end = start + len(document.token_ids) + len(document.latents)
             noisy_start = clean_end if head == "thin" else behind_start
-            span = _Span(start, noisy_start, number, config.frames_per_block, head == "thin")
+            span = _Span(start, clean_end, noisy_start, number, config.frames_per_block)
             _write(row_fields, document, span)
             noisy_frames.append(index * width + span.noisy_frames(document))
-            context.append(index * pack_length + span.context(document))
+            predictors.append(index * pack_length + span.predictors(document))
             start += document.length(head)
             behind_start += document.num_copies * len(document.latents)
             if document.speaker is not None:
@@ -141,32 +142,37 @@ def pack(
         **fields,
         speaker=speaker,
         noisy_frames=torch.cat(noisy_frames),
-        context=torch.cat(context),
+        predictors=torch.cat(predictors),
         backbone_length=pack_length,
     )
 
 
 @dataclass(frozen=True)
 class _Span:
-    """Where a document lies in its row: prefix and clean frames at `start`, noisy copies apart."""
+    """Where a document lies in its row: prefix and clean frames from `start`, noisy copies behind
+    them or apart. Where they are apart, blank frames follow the clean ones."""
 
     start: int
+    clean_end: int
     noisy_start: int
     number: int
     frames_per_block: int
-    routes_noisy: bool
+
+    @property
+    def has_blank(self) -> bool:
+        return self.noisy_start != self.clean_end
 
     def noisy_frames(self, document: Document) -> Tensor:
         frames = document.num_copies * len(document.latents)
         index = torch.arange(self.noisy_start, self.noisy_start + frames)
         return rearrange(index, "(n k) -> n k", k=self.frames_per_block)
 
-    def context(self, document: Document) -> Tensor:
-        """Of every copy and block: the block before, or the last prefix position."""
-        num_text, frames = len(document.token_ids), self.frames_per_block
-        before = self.start + num_text - frames + torch.arange(len(document.latents))
-        before[:frames] = self.start + num_text - 1
-        return rearrange(before, "(n k) -> n k", k=frames).repeat(document.num_copies, 1)
+    def predictors(self, document: Document) -> Tensor:
+        if not self.has_blank:
+            return self.noisy_frames(document)
+        blank = torch.arange(self.clean_end, self.clean_end + len(document.latents))
+        blocks = rearrange(blank, "(n k) -> n k", k=self.frames_per_block)
+        return blocks.repeat(document.num_copies, 1)
 
 
 def _padding(num_rows: int, width: int, config: ModelConfig) -> dict[str, Tensor]:
@@ -192,17 +198,17 @@ def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
     prefix = slice(span.start, span.start + num_text)
     clean = slice(prefix.stop, prefix.stop + num_frames)
     noisy = slice(span.noisy_start, span.noisy_start + copies * num_frames)
-    own = slice(prefix.start, clean.stop)
+    # What the backbone sees, and what it does not; the first copy stands for the blank frames.
+    num_own = document.length("local" if span.has_blank else "thin")
+    own = slice(prefix.start, prefix.start + num_own)
     for name in ("segment", "block", "copy", "position"):
         values = getattr(layout, name)
-        fields[name][own] = values[: own.stop - own.start]
-        fields[name][noisy] = values[own.stop - own.start :]
+        fields[name][noisy] = values[num_text + num_frames :]
+        fields[name][own] = values[:num_own]
     for part in (own, noisy):
         fields["document"][part] = span.number
         fields["modality"][part] = MODALITIES.index(document.modality)
     fields["expert_mask"][own] = document.uses_expert
-    if span.routes_noisy:
-        fields["expert_mask"][noisy] = document.uses_expert
 
     flow_time = document.flow_time.float().repeat_interleave(span.frames_per_block, dim=1)
     latents = document.latents.float().expand(copies, -1, -1)

@@ -1,10 +1,10 @@
 """One block of requests that step together: noise, flow against the cache, clean write, stop.
 
-Under the thin head every flow evaluation is a pass of the backbone, and the clean write is fused
-with the first evaluation of the next block where nothing waits for it. Under the local head the
-clean write is the only pass of the backbone. Where the stop decision waits for it, it is a pass
-of its own at the end of the block: the logit comes from that pass, and waiting for the next block
-would delay every packet by one.
+Under the thin head every flow evaluation is a pass of the backbone, under the local head one over
+blank frames precedes them all. The clean write of a block is fused with the first pass of the
+next where nothing waits for it. Where the stop decision waits for it, it is a pass of its own at
+the end of the block: the logit comes from that pass, and waiting for the next block would delay
+every packet by one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from model.flow import guided_velocity, sde_drift
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowPoint, FlowSchedule, side_by_side
 from model.kv_cache import ALL_ROWS, StepCache
-from model.local_head import LayerContext, LocalFlowHead
+from model.local_head import LocalFlowHead
 from model.rotary import Rotary
-from model.sampling import BlockContext, BlockOutput, GenerationState
+from model.sampling import BlockOutput, GenerationState
 
 
 class _Rows:
@@ -149,16 +149,12 @@ class BlockStep(ABC):
         stop: list[list[float]] | None = None
         if any(may_stop(state) for state in self.states):
             hidden = self._backbone(self._clean_rows(latents), self.block)
-            self._note_clean(hidden, latents, [True] * len(self.states))
             stop = self.model.stop_head(self.rows.conditional(hidden)).sigmoid().tolist()
         self.cache.commit(has_clean_block=stop is not None)
         return finished(self.states, latents, self.model.denormalise(latents), stop)
 
     def _begin(self) -> None:  # noqa: B027  # optional: the thin head needs none
         """What precedes the first evaluation."""
-
-    def _note_clean(self, hidden: Tensor, latents: Tensor, is_new: list[bool]) -> None:  # noqa: B027  # likewise
-        """Take in the states of clean blocks of those requests that are marked."""
 
     @abstractmethod
     def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
@@ -212,6 +208,18 @@ class BlockStep(ABC):
         hidden: Tensor = self.backbone(embeddings, by.rotary, by.attention, by.route)
         return hidden
 
+    def _first_pass(self, block: Tensor) -> Float[Tensor, "rows block_frames hidden"]:
+        """States of a block's frames; the pending clean blocks are written along."""
+        if not any(self.has_pending):
+            return self._backbone(block, self.block)
+        both = torch.cat([(self.position - self.frames).clamp_min(0), self.position], dim=1)
+        hidden = self._backbone(
+            torch.cat([self._clean_rows(self._pending()), block], dim=1),
+            self._pass(both, self.cache.fused_attention()),
+        )
+        # Contiguous, or the head's first product becomes one for every row.
+        return hidden[:, self.frames :].contiguous()
+
     def _positions(self) -> Tensor:
         """Rotary positions of the block's frames in every row."""
         starts = [
@@ -234,10 +242,12 @@ class ThinBlockStep(BlockStep):
         assert at.embedding is not None
         embeddings = self.model.latent_proj(noisy_latents.to(self.model.dtype))
         embeddings = rows.spread(embeddings) + at.embedding
-        if self.is_first and any(self.has_pending):
-            hidden = self._with_pending(embeddings)
+        if rows is not self.rows:
+            hidden = self._backbone(embeddings, self._halved)
+        elif self.is_first:
+            hidden = self._first_pass(embeddings)
         else:
-            hidden = self._backbone(embeddings, self.block if rows is self.rows else self._halved)
+            hidden = self._backbone(embeddings, self.block)
         return self.model.flow_head.velocity(hidden, at.modulations)
 
     @cached_property
@@ -246,53 +256,23 @@ class ThinBlockStep(BlockStep):
         rows = self.rows.kept
         return self._pass(self.position, self.cache.block_attention(rows), rows)
 
-    def _with_pending(self, noisy: Tensor) -> Float[Tensor, "rows block_frames hidden"]:
-        both = torch.cat([(self.position - self.frames).clamp_min(0), self.position], dim=1)
-        hidden = self._backbone(
-            torch.cat([self._clean_rows(self._pending()), noisy], dim=1),
-            self._pass(both, self.cache.fused_attention()),
-        )
-        # Contiguous, or the head's first product becomes one for every row.
-        return hidden[:, self.frames :].contiguous()
-
 
 class LocalBlockStep(BlockStep):
-    """The backbone writes the pending blocks; evaluations are the head's alone."""
+    """The backbone reads blank frames and writes the pending blocks; evaluations are the head's
+    alone."""
 
     def _begin(self) -> None:
         assert isinstance(self.model.flow_head, LocalFlowHead)
-        if any(self.has_pending):
-            pending = self._pending()
-            before = (self.position - self.frames).clamp_min(0)
-            hidden = self._backbone(
-                self._clean_rows(pending), self._pass(before, self.cache.pending_attention())
-            )
-            self._note_clean(hidden, pending, self.has_pending)
-        contexts = [state.context for state in self.states if state.context is not None]
-        latents = torch.stack([context.latents for context in contexts])
-        is_audio = torch.tensor([[c.is_audio] for c in contexts], device=self.model.device)
-        self.context = self.model.flow_head.context(
-            torch.cat([context.hidden for context in contexts]),
-            self.rows.spread(latents),
-            self.rows.spread(is_audio.expand(-1, self.frames)),
-        )
-
-    def _note_clean(self, hidden: Tensor, latents: Tensor, is_new: list[bool]) -> None:
-        counts = [state.cache.num_rows for state in self.states]
-        of_requests = zip(self.states, hidden.split(counts), latents, is_new, strict=True)
-        for state, states_of, block, is_marked in of_requests:
-            if is_marked:
-                state.context = BlockContext(states_of, block, is_audio=True)
+        hidden = self._first_pass(self.model.embed_blank(len(self.rows.request)))
+        self.condition = self.model.flow_head.condition(hidden)
+        self.angles = self.model.flow_head.angles(self.frames)
 
     def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
         assert isinstance(self.model.flow_head, LocalFlowHead)
-        context = self.context if rows is self.rows else self._halved
-        return self.model.flow_head.velocity(rows.spread(noisy_latents), context, at.modulations)
-
-    @cached_property
-    def _halved(self) -> list[LayerContext]:
-        """Without the unconditional rows."""
-        return [layer.of_rows(self.rows.kept) for layer in self.context]
+        condition = self.condition if rows is self.rows else self.condition[rows.kept]
+        return self.model.flow_head.velocity(
+            rows.spread(noisy_latents), condition, at.modulations, self.angles
+        )
 
 
 def initial_noise(

@@ -88,7 +88,7 @@ class HeadConfig:
 
     kind: Literal["thin", "local"] = "thin"
     """`thin`: the backbone sees the noisy block and the head only maps; `local`: the backbone runs
-    once a block and a small transformer denoises."""
+    once a block, over blank frames, and a small transformer denoises."""
     hidden_dim: int = 1024
     """Width of the head."""
     num_layers: int = 3

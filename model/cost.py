@@ -91,7 +91,7 @@ def document_counts(
     # Blocks before each block that it sees, summed over blocks.
     short = min(blocks, window)
     before = short * (short - 1) // 2 + (blocks - short) * window
-    in_rows = num_copies if config.head.kind == "thin" else 0
+    in_rows = num_copies if config.head.kind == "thin" else 1
     pairs = num_text * (num_text + 1) // 2
     pairs += (1 + in_rows) * (num_frames * num_text + frames**2 * (before + blocks))
     positions = document_length(num_text, num_frames, num_copies, config.head.kind)
@@ -118,7 +118,8 @@ def batch_counts(config: ModelConfig, batch: TrainingBatch) -> Counts:
     sized = zip(kinds.view(-1, 3).tolist(), routed.tolist(), strict=True)
     for (num_text, num_frames, num_noisy), num_routed in sized:
         if num_frames:
-            copies = num_noisy // num_frames
+            # Under the local head blank frames are one more.
+            copies = num_noisy // num_frames - (config.head.kind == "local")
             total += document_counts(
                 config, num_text, num_frames, copies, uses_expert=num_routed > 0
             )
@@ -175,6 +176,8 @@ def sampling_work(
     written = blocks if waits_for_stop else blocks - 1
     is_fused = is_thin and not waits_for_stop
     evaluations = [_evaluations(options, block, is_fused=is_fused) for block in range(blocks)]
+    # Passes of the backbone over each block besides the clean write, by row.
+    passes = evaluations if is_thin else [(1, 1)] * blocks
     work = Work()
     for row in range(1 if options.guidance_scale == 1 else 2):
         seen = [_seen_keys(config, num_null if row else num_text, block) for block in range(blocks)]
@@ -183,9 +186,9 @@ def sampling_work(
         if not row:
             pairs += num_text * (num_text + 1) // 2
             positions += num_text
-        if is_thin:
-            pairs += frames * sum(n * keys for n, keys in zip(of_row, seen, strict=True))
-            positions += frames * sum(of_row)
+        of_backbone = [counts[row] for counts in passes]
+        pairs += frames * sum(n * keys for n, keys in zip(of_backbone, seen, strict=True))
+        positions += frames * sum(of_backbone)
         work += Work(
             dense=positions * _layers_dense(config),
             attention=pairs * _pair(config),
@@ -245,7 +248,7 @@ def _time_weights(config: ModelConfig, width: int) -> int:
     return (config.head.time_embedding_dim + width) * width
 
 
-def _head(config: ModelConfig, contexts: int, noisy_frames: int, noisy_blocks: int) -> int:
+def _head(config: ModelConfig, states: int, noisy_frames: int, noisy_blocks: int) -> int:
     """Of the flow head: states it reads, frames it maps, flow times it embeds."""
     head, latent_dim = config.head, config.latent_dim
     width, layers = head.hidden_dim, head.num_layers
@@ -254,11 +257,11 @@ def _head(config: ModelConfig, contexts: int, noisy_frames: int, noisy_blocks: i
         a_block = _time_weights(config, width) + (3 * layers + 2) * width**2
         return 2 * (noisy_frames * a_frame + noisy_blocks * a_block)
     a_frame = 2 * latent_dim * width + layers * _LOCAL_LAYER * width**2
-    # Scores and sums over the context and the block itself.
-    a_frame += layers * 2 * width * 2 * config.frames_per_block
-    a_context = (config.backbone.hidden_dim + latent_dim) * width + layers * 2 * width**2
+    # Scores and sums over the block itself.
+    a_frame += layers * 2 * width * config.frames_per_block
+    a_state = config.backbone.hidden_dim * width
     a_block = _time_weights(config, width) + (6 * layers + 2) * width**2
-    return 2 * (contexts * a_context + noisy_frames * a_frame + noisy_blocks * a_block)
+    return 2 * (states * a_state + noisy_frames * a_frame + noisy_blocks * a_block)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from model.experts import route_rows
 from model.flow_schedule import FlowSchedule, flow_schedule
 from model.kv_cache import KeysValues, PrefillAttention, aligned, filled_cache
 from model.sampling import (
-    BlockContext,
     BlockOutput,
     FlowPath,
     GenerationRequest,
@@ -55,7 +54,7 @@ class Sampler:
     def __init__(self, model: AudioCALM) -> None:
         self.model = model
         self._schedules: dict[FlowPath, FlowSchedule] = {}
-        self._nulls: dict[tuple[tuple[int, ...], bool], tuple[KeysValues, Tensor]] = {}
+        self._nulls: dict[tuple[tuple[int, ...], bool], KeysValues] = {}
         self.backbone = inference_backbone(model.backbone)
 
     @torch.inference_mode()
@@ -154,22 +153,20 @@ class Sampler:
         padding = tuple(longest - len(row) for row in rows)
         if len(rows) > 1 and not len(prompt) and config.speaker_id not in request.null_ids:
             # Of the null prefix nothing depends on the request.
-            alone, last = self._read(rows[:1], prompt, request.uses_expert, request.speaker)
-            null, null_last = self._read_null(request.null_ids, request.uses_expert)
+            alone = self._read(rows[:1], prompt, request.uses_expert, request.speaker)
+            null = self._read_null(request.null_ids, request.uses_expert)
             kept = aligned([alone, null])
-            hidden = torch.cat([last[:, -1:], null_last[:, -1:]])
         else:
-            kept, hidden = self._read(rows, prompt, request.uses_expert, request.speaker)
+            kept = self._read(rows, prompt, request.uses_expert, request.speaker)
         cache = filled_cache(kept, padding, longest, config.frames_per_block, config.window_blocks)
         return GenerationState(
             request,
             cache,
             generator=torch.Generator().manual_seed(request.seed),
             block_index=cache.num_blocks,
-            context=self._context(hidden, prompt),
         )
 
-    def _read_null(self, ids: tuple[int, ...], uses_expert: bool) -> tuple[KeysValues, Tensor]:
+    def _read_null(self, ids: tuple[int, ...], uses_expert: bool) -> KeysValues:
         """`_read` of a null prefix without a voice; requests share it."""
         known = self._nulls.pop((ids, uses_expert), None)
         if known is None:
@@ -184,8 +181,8 @@ class Sampler:
         prompt: Float[Tensor, "frames latent_dim"],
         uses_expert: bool,
         speaker: Tensor | None,
-    ) -> tuple[KeysValues, Float[Tensor, "rows block_frames hidden"]]:
-        """Keys and values of prefixes and prompt, and the states of their last frames.
+    ) -> KeysValues:
+        """Keys and values of prefixes and prompt.
 
         The rows end together; shorter ones are padded on the left.
         """
@@ -217,20 +214,8 @@ class Sampler:
         )
         attention = PrefillAttention(mask.to(model.device))
         route = route_rows([uses_expert], embeddings.shape[1], model.device)
-        hidden = self.backbone(embeddings, position.to(model.device), attention, route)
-        return attention.kept(), hidden[:, -config.frames_per_block :]
-
-    def _context(
-        self, hidden: Float[Tensor, "rows seq hidden"], prompt: Float[Tensor, "frames latent_dim"]
-    ) -> BlockContext | None:
-        """What stands before the first block: the end of the prompt, or of the prefix."""
-        if self.model.config.head.kind != "local":
-            return None
-        frames = self.model.config.frames_per_block
-        if len(prompt):
-            return BlockContext(hidden, prompt[-frames:], is_audio=True)
-        nothing = prompt.new_zeros(frames, prompt.shape[1])
-        return BlockContext(hidden[:, -1:].expand(-1, frames, -1), nothing, is_audio=False)
+        self.backbone(embeddings, position.to(model.device), attention, route)
+        return attention.kept()
 
     def _checked_ids(
         self, ids: tuple[int, ...], request: GenerationRequest, is_null: bool

@@ -212,10 +212,6 @@ class StepCache:
         """Attention of the current block alone, noisy or clean; of all rows or some."""
         return CachedAttention(self, self._block_start, self._end, self._block_mask, rows)
 
-    def pending_attention(self) -> CachedAttention:
-        """Attention of the pending clean block alone."""
-        return CachedAttention(self, self._start, self._block_start, self._pending_mask)
-
     def fused_attention(self) -> CachedAttention:
         """Attention of the pending clean block followed by the current noisy block."""
         masks = (self._pending_mask, self._block_mask)

@@ -141,21 +141,6 @@ class GenerationRequest:
         return self.options.guidance_scale != 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class BlockContext:
-    """What the local head reads of the block before.
-
-    Attributes:
-        hidden: States of the backbone.
-        latents: Its normalised latents; zeros where the prefix stands before the first block.
-        is_audio: Whether it is a block of audio.
-    """
-
-    hidden: Float[Tensor, "rows block_frames hidden"]
-    latents: Float[Tensor, "block_frames latent_dim"]
-    is_audio: bool
-
-
 @dataclass(eq=False)
 class GenerationState:
     """Everything a request needs for its next block; `Sampler.step` advances it in place.
@@ -167,7 +152,6 @@ class GenerationState:
         block_index: Next block, prompt blocks counted.
         num_frames: Valid frames generated so far.
         pending: Normalised last block, not yet in the cache.
-        context: Of the next block, once `pending` is in the cache; only for the local head.
         is_done: Whether the last block was given.
     """
 
@@ -177,7 +161,6 @@ class GenerationState:
     block_index: int
     num_frames: int = 0
     pending: Float[Tensor, "block_frames latent_dim"] | None = None
-    context: BlockContext | None = None
     is_done: bool = False
 
     @property

@@ -1,8 +1,8 @@
 """The AR-Flow sequence: `[prefix | clean blocks | noisy copies]` of one document, as indices.
 
 A noisy copy shares the rotary positions of its clean twin, so a noisy block stands exactly where
-the block it denoises will stand in the cache at inference. Under the local head the noisy copies
-do not pass through the backbone and take no place in its rows.
+the block it denoises will stand in the cache at inference. Under the local head one copy of blank
+frames passes through the backbone in place of the noisy ones, which the head alone sees.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def document_length(num_text: int, num_frames: int, num_copies: int, head: str =
         num_text: Tokens of the prefix.
         num_frames: Clean frames.
         num_copies: Noisy copies.
-        head: `HeadConfig.kind`; under `local` the noisy copies take none.
+        head: `HeadConfig.kind`; under `local` one copy of blank frames stands for the noisy ones.
     """
-    return num_text + (1 + (num_copies if head == "thin" else 0)) * num_frames
+    return num_text + (1 + (num_copies if head == "thin" else 1)) * num_frames
 
 
 def document_layout(

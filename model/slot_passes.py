@@ -9,7 +9,7 @@ without one it is not launched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from model.experts import Route
 from model.flow import guided_velocity, sde_drift
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowSchedule
-from model.local_head import LayerContext, LocalFlowHead
+from model.local_head import LocalFlowHead
 from model.rotary import Rotary
 from model.slots import ROWS, SlotAttention, SlotPlan, Slots
 
@@ -75,18 +75,8 @@ class Buffers:
         self.pending_bias = zeros(rows, 1, 1, slots.size, dtype=model.dtype)
         self.routed = zeros(rows, 1, 1, dtype=model.dtype)
         self.hidden = zeros(rows, frames, config.backbone.hidden_dim, dtype=model.dtype)
-        self.context: list[LayerContext] = []
-
-    def keep_context(self, rows: Tensor, contexts: Sequence[LayerContext]) -> None:
-        """Take in the local head's context of some rows."""
-        if not self.context:
-            shape = (len(self.hidden), *contexts[0].key.shape[1:])
-            self.context = [
-                LayerContext(layer.key.new_zeros(shape), layer.value.new_zeros(shape), layer.angles)
-                for layer in contexts
-            ]
-        for own, new in zip(self.context, contexts, strict=True):
-            own.key[rows], own.value[rows] = new.key, new.value
+        # Only read under the local head.
+        self.condition = zeros(rows, frames, config.head.hidden_dim, dtype=model.dtype)
 
 
 class Passes:
@@ -120,9 +110,20 @@ class Passes:
             ("evaluate", shape, writes_pending), lambda: self._evaluate(shape, writes_pending)
         )
 
-    def write(self, shape: Shape, *, is_pending: bool) -> None:
-        """A clean pass over the pending blocks, or over `state`; `hidden` has its states."""
-        self._run(("write", shape, is_pending), lambda: self._write(shape, is_pending))
+    def condition(self, shape: Shape, *, writes_pending: bool) -> None:
+        """The pass over blank frames that precedes a block under the local head.
+
+        Args:
+            shape: Of the pass.
+            writes_pending: Run the pending clean blocks along.
+        """
+        self._run(
+            ("condition", shape, writes_pending), lambda: self._condition(shape, writes_pending)
+        )
+
+    def write(self, shape: Shape) -> None:
+        """A clean pass over `state`; `hidden` has its states."""
+        self._run(("write", shape), lambda: self._write(shape))
 
     def _evaluate(self, shape: Shape, writes_pending: bool) -> None:
         buffers, count = self.buffers, shape.num_slots
@@ -138,8 +139,9 @@ class Passes:
             velocity = head.velocity(hidden, at.modulations)
         else:
             assert isinstance(head, LocalFlowHead)
-            context = [layer.of_rows(slice(ROWS * count)) for layer in buffers.context]
-            velocity = head.velocity(_twice(point), context, at.modulations)
+            condition = buffers.condition[: ROWS * count]
+            angles = head.angles(self.slots.frames)
+            velocity = head.velocity(_twice(point), condition, at.modulations, angles)
         conditional, unconditional = rearrange(velocity, "(b g) f d -> g b f d", g=ROWS)
         scale = buffers.guidance_scale[:, :count].index_select(0, now)[0]
         guided = guided_velocity(
@@ -159,7 +161,7 @@ class Passes:
     def _frames(
         self, shape: Shape, noisy: Tensor, writes_pending: bool
     ) -> Float[Tensor, "rows block_frames hidden"]:
-        """States of the noisy blocks."""
+        """States of noisy or blank blocks."""
         frames = self.slots.frames
         if not writes_pending:
             return self._backbone(shape, noisy, slice(frames, 2 * frames))
@@ -167,12 +169,17 @@ class Passes:
         both = torch.cat([clean, noisy], dim=1)
         return self._backbone(shape, both, slice(0, 2 * frames))[:, frames:].contiguous()
 
-    def _write(self, shape: Shape, is_pending: bool) -> None:
+    def _condition(self, shape: Shape, writes_pending: bool) -> None:
+        head, rows = self.model.flow_head, ROWS * shape.num_slots
+        assert isinstance(head, LocalFlowHead)
+        hidden = self._frames(shape, self.model.embed_blank(rows), writes_pending)
+        self.buffers.condition[:rows].copy_(head.condition(hidden))
+
+    def _write(self, shape: Shape) -> None:
         buffers, frames = self.buffers, self.slots.frames
-        latents = buffers.pending if is_pending else buffers.state
-        own = slice(0, frames) if is_pending else slice(frames, 2 * frames)
-        clean = _twice(self.model.embed_clean(latents[: shape.num_slots]))
-        buffers.hidden[: len(clean)].copy_(self._backbone(shape, clean, own))
+        clean = _twice(self.model.embed_clean(buffers.state[: shape.num_slots]))
+        hidden = self._backbone(shape, clean, slice(frames, 2 * frames))
+        buffers.hidden[: len(clean)].copy_(hidden)
 
     def _backbone(
         self, shape: Shape, embeddings: Tensor, own: slice
@@ -193,8 +200,8 @@ class Passes:
         buffers, rows, frames = self.buffers, ROWS * shape.num_slots, self.slots.frames
         of_block = buffers.block_bias[:rows, :, :, : shape.width]
         of_pending = buffers.pending_bias[:rows, :, :, : shape.width]
-        if own.stop - own.start == frames:
-            return of_block if own.start else of_pending
+        if own.start:
+            return of_block
         config = self.model.config.backbone
         both = torch.cat(
             [repeat(b, "r 1 1 p -> r 1 f p", f=frames) for b in (of_pending, of_block)], 2

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
@@ -20,7 +19,6 @@ from model.generation import Sampler
 from model.local_head import LocalFlowHead
 from model.rotary import rotary_table
 from model.sampling import (
-    BlockContext,
     BlockOutput,
     GenerationRequest,
     GenerationState,
@@ -138,16 +136,15 @@ class SlotStep:
         has_pending = any(state.pending is not None for state in self.states)
         self._fill()
         if self.is_local:
-            self._fill_context(has_pending)
+            self.passes.condition(self.shape, writes_pending=has_pending)
         for index in range(len(self.schedules[0].points)):
             writes = has_pending and index == 0 and not self.is_local
             self.passes.evaluate(self.shape, writes_pending=writes)
         latents = self.passes.buffers.state[self.slot]
         stop: list[list[float]] | None = None
         if any(may_stop(state) for state in self.states):
-            self.passes.write(self.shape, is_pending=False)
+            self.passes.write(self.shape)
             hidden = self.passes.buffers.hidden
-            self._note_clean(latents, [True] * len(self.states))
             stop = self.model.stop_head(hidden[ROWS * self.slot]).sigmoid().tolist()
         self._commit(has_clean_block=stop is not None)
         return finished(self.states, latents, self.model.denormalise(latents), stop)
@@ -235,39 +232,6 @@ class SlotStep:
             starts += [first - pad for pad in padding]
         frames = torch.arange(2 * self.frames)
         return (torch.tensor(starts)[:, None] + frames).clamp_min(0)
-
-    def _fill_context(self, has_pending: bool) -> None:
-        """Of the local head: the pending blocks are written first, and read at once."""
-        head, buffers = self.model.flow_head, self.passes.buffers
-        assert isinstance(head, LocalFlowHead)
-        if has_pending:
-            self.passes.write(self.shape, is_pending=True)
-            is_new = [state.pending is not None for state in self.states]
-            self._note_clean(buffers.pending[self.slot], is_new)
-        contexts = [state.context for state in self.states if state.context is not None]
-        hidden = [
-            c.hidden.expand(ROWS, -1, -1) if len(c.hidden) == 1 else c.hidden for c in contexts
-        ]
-        latents = torch.stack([context.latents for context in contexts])
-        is_audio = torch.tensor([c.is_audio for c in contexts for _ in range(ROWS)])
-        of_rows = head.context(
-            torch.cat(hidden),
-            latents.repeat_interleave(ROWS, 0),
-            is_audio[:, None].expand(-1, self.frames).to(self.model.device),
-        )
-        buffers.keep_context(self.row, of_rows)
-
-    def _note_clean(
-        self, latents: Float[Tensor, "batch block_frames latent_dim"], is_new: list[bool]
-    ) -> None:
-        if not self.is_local:
-            return
-        of_requests = zip(self.states, self.caches, latents, is_new, strict=True)
-        for state, cache, block, is_marked in of_requests:
-            if is_marked:
-                first = ROWS * cache.slot
-                hidden = self.passes.buffers.hidden[first : first + cache.num_rows].clone()
-                state.context = BlockContext(hidden, block, is_audio=True)
 
     def _commit(self, *, has_clean_block: bool) -> None:
         for cache, state in zip(self.caches, self.states, strict=True):

@@ -14,7 +14,6 @@ from model.batch import TrainingBatch, pack
 from model.objective import losses
 from model.sequence import CLEAN, NOISY, PADDING, PREFIX
 from tests.factories.model import (
-    AUDIO_ID,
     LOCAL_HEAD,
     SPEAKER_ID,
     random_document,
@@ -177,19 +176,22 @@ def test_latent_statistics_survive_a_cast_of_the_module(
     assert torch.equal(cast(model).state_dict()["latent_std"], mean)
 
 
-def test_the_local_head_packs_the_backbone_without_noisy_copies() -> None:
+def test_the_local_head_packs_the_backbone_with_blank_frames_for_all_noisy_copies() -> None:
     config = tiny_config(head=LOCAL_HEAD)
     document = random_document(config, 0, num_copies=3)
-    batch = pack([[document, document], [document]], config, 40)
-    assert batch.backbone_length == 40
-    assert document.length("local") == 17
-    assert (batch.segment[:, :40] != NOISY).all()
-    assert (batch.document[:, 40:] >= 0).sum() == batch.flow_mask.sum() == 3 * 3 * 12
+    batch = pack([[document, document], [document]], config, 64)
+    assert batch.backbone_length == 64
+    assert document.length("local") == 29
+    is_blank = batch.segment[:, :64] == NOISY
+    assert is_blank.sum() == 3 * 12
+    assert not batch.latent_inputs[:, :64][is_blank].any()
+    assert not batch.flow_mask[:, :64].any()
+    assert (batch.document[:, 64:] >= 0).sum() == batch.flow_mask.sum() == 3 * 3 * 12
     model = random_model(config)
     seen: list[int] = []
     model.backbone.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
     output = model(batch)
-    assert seen == [40]
+    assert seen == [64]
     assert output.velocity.shape == (*batch.document.shape, 6)
     sums = losses(output, batch)
     assert sums.flow_count == 108
@@ -205,35 +207,33 @@ def test_the_local_head_predicts_a_block_from_the_prefix_and_earlier_clean_block
     inputs = batch.latent_inputs.clone().requires_grad_()
     embedding = model.backbone.embed_tokens.weight
     mine = batch.document[0] == 1
+    is_apart = torch.arange(len(mine)) >= batch.backbone_length
     for block in range(4):
         asked = mine & (batch.segment[0] == NOISY) & (batch.block[0] == block)
-        asked &= batch.copy[0] == 1
+        blank = asked & ~is_apart
+        asked &= is_apart & (batch.copy[0] == 1)
         velocity = model(dataclasses.replace(batch, latent_inputs=inputs)).velocity[0, asked]
         by_input, by_token = torch.autograd.grad(velocity.square().sum(), (inputs, embedding))
         read = by_input[0].abs().amax(-1) > 0
         clean = mine & (batch.segment[0] == CLEAN) & (batch.block[0] < block)
-        assert torch.equal(read, clean | asked), f"block {block}"
+        assert torch.equal(read, clean | blank | asked), f"block {block}"
         tokens = set(by_token.abs().amax(1).nonzero().flatten().tolist())
         assert tokens == set(document.token_ids.tolist())
 
 
-def test_the_local_head_joins_a_block_with_the_states_right_before_it() -> None:
+def test_the_local_head_joins_a_block_with_the_blank_frames_in_its_place() -> None:
     config = tiny_config(head=LOCAL_HEAD)
-    batch = pack([[random_document(config, i, num_copies=2) for i in range(2)]] * 2, config, 40)
-    flat = batch.document[:, :40].flatten(), batch.block[:, :40].flatten()
-    for frames, context in zip(batch.noisy_frames, batch.context, strict=True):
-        document, block = (
-            index.flatten()[frames].unique().item() for index in (batch.document, batch.block)
-        )
-        assert (flat[0][context] == document).all()
-        segment = batch.segment[:, :40].flatten()[context]
-        if block:
-            assert (segment == CLEAN).all()
-            assert (flat[1][context] == block - 1).all()
-            assert context.diff().tolist() == [1, 1, 1]
-        else:
-            assert (segment == PREFIX).all()
-            assert batch.token_ids[:, :40].flatten()[context].tolist() == [AUDIO_ID] * 4
+    batch = pack([[random_document(config, i, num_copies=2) for i in range(2)]] * 2, config, 64)
+    for frames, predictors in zip(batch.noisy_frames, batch.predictors, strict=True):
+        assert (batch.segment[:, :64].flatten()[predictors] == NOISY).all()
+        for name in ("document", "block", "position"):
+            index = getattr(batch, name)
+            assert torch.equal(index.flatten()[frames], index[:, :64].flatten()[predictors]), name
+
+
+def test_the_thin_head_reads_the_noisy_frames_themselves() -> None:
+    batch = two_documents()
+    assert torch.equal(batch.predictors, batch.noisy_frames)
 
 
 def test_a_fresh_local_head_predicts_zero_velocity_and_all_of_it_learns() -> None:

@@ -56,18 +56,19 @@ def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
         assert len(calls) == expected
 
 
-def test_under_the_local_head_the_backbone_runs_once_a_block() -> None:
+def test_under_the_local_head_the_backbone_runs_once_a_block_and_for_the_stop_decision() -> None:
     model = random_model(tiny_config(head=LOCAL_HEAD))
     torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
     sampler = Sampler(model)
     sampler.open(request())
     calls: list[int] = []
     sampler.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
-    # The last of four blocks is written only where the stop decision reads it.
-    for asked, blocks in ((request(), 3), (request(exact_frames=None), 4)):
+    # Blank frames and, but for the first, the clean block before; written apart where the stop
+    # decision reads it.
+    for asked, blocks in ((request(), [4, 8, 8, 8]), (request(exact_frames=None), 4 * [4, 4])):
         calls.clear()
         run(sampler, asked)
-        assert calls == [len(asked.token_ids)] + [4] * blocks
+        assert calls == [len(asked.token_ids), *blocks]
 
 
 @pytest.mark.parametrize("head", [tiny_config().head, LOCAL_HEAD], ids=["thin", "local"])

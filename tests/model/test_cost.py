@@ -145,7 +145,7 @@ def test_work_of_sampling_is_what_torch_counts(
     in_head = 0.0
     if config.head.kind == "local":
         rows = 2 if options.guidance_scale != 1 else 1
-        in_head = rows * 20 * 3 * 2 * config.head.num_layers * config.head.hidden_dim * 2 * 2 * 4
+        in_head = rows * 20 * 3 * 2 * config.head.num_layers * config.head.hidden_dim * 2 * 4
     assert linear == work.total - work.attention - in_head
     # torch also counts masked pairs: in the prefill, in the window and in the fused pass.
     assert work.attention + in_head <= others < 1.6 * (work.attention + in_head)
