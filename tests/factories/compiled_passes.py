@@ -1,10 +1,14 @@
-"""Compile the passes of a small model for nine shapes; prints the graphs of each, one a line."""
+"""Compile passes of a small model for many shapes; prints the graphs of each, one a line.
+
+The argument is the kind of head.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +17,7 @@ from model.flow_schedule import FlowSchedule
 from model.generation import Sampler, SamplingOptions
 from model.slot_passes import Passes, Shape
 from model.slots import SlotPlan, Slots
-from tests.factories.model import random_model, tiny_config
+from tests.factories.model import LOCAL_HEAD, random_model, tiny_config
 
 _PLAN = SlotPlan(num_slots=3, num_text=9, num_frames=32, num_evaluations=8, compiles=True)
 
@@ -27,17 +31,31 @@ def main() -> None:
         return graph
 
     torch.compile = functools.partial(torch.compile, backend=keep)
-    model = random_model(tiny_config()).requires_grad_(False)
+    heads = {"thin": tiny_config().head, "local": LOCAL_HEAD}
+    model = random_model(tiny_config(head=heads[sys.argv[1]])).requires_grad_(False)
     model.backbone.join()
     slots = Slots(model.config, _PLAN, model.device, model.dtype)
     passes = Passes(model, slots, _PLAN, _schedule(Sampler(model)))
     shapes = itertools.product((1, 2, 3), (False, True), (True, False))
-    for num_slots, uses_expert, writes_pending in itertools.islice(shapes, 9):
+    asked: list[Callable[[], None]] = []
+    if sys.argv[1] == "local":
+        shape = Shape(1, slots.size, uses_expert=True)
+        asked += [
+            functools.partial(passes.condition, shape, writes_pending=w) for w in (True, False)
+        ]
+        asked.append(functools.partial(passes.evaluate, shape, writes_pending=False))
+    else:
+        # More than the eight that Dynamo compiles by itself.
+        asked += [
+            functools.partial(
+                passes.evaluate, Shape(num_slots, slots.size, uses_expert), writes_pending=writes
+            )
+            for num_slots, uses_expert, writes in itertools.islice(shapes, 9)
+        ]
+    for run in asked:
         before = len(graphs)
         for _ in range(2):
-            passes.evaluate(
-                Shape(num_slots, slots.size, uses_expert), writes_pending=writes_pending
-            )
+            run()
             passes.buffers.evaluation.zero_()
         sys.stdout.write(f"{len(graphs) - before}\n")
 
