@@ -29,8 +29,13 @@ def _add_options(options: ArgumentParser) -> None:
     add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
     add("--speaker-encoder", metavar="DIR", help="as in the data's `encode.speaker_encoder`")
     add("--seconds", type=float, metavar="S", help="exact duration")
-    add("--flow-steps", type=int, metavar="N", help="solver steps for each block")
-    add("--guidance", type=float, metavar="G", help="how closely to follow the description")
+    add("--flow-steps", type=int, metavar="N", help="solver steps a block; default: the bundle's")
+    add(
+        "--guidance",
+        type=float,
+        metavar="G",
+        help="how closely to follow the description; likewise",
+    )
     add("--guidance-rescale", type=float, metavar="R", help="0 to 1, bring its spread back")
     add("--sde-temperature", type=float, metavar="T", help="noise that the solver adds on its way")
     add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
