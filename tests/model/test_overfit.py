@@ -100,7 +100,7 @@ def trained(request: pytest.FixtureRequest) -> AudioCALM:
         rate = PEAK_RATE * min(1, (step + 1) / 20) * (1 - step / NUM_STEPS) ** 0.5
         optimizer.param_groups[0]["lr"] = rate
         rows = [[sampled_document(clip, generator) for clip in clips()]]
-        batch = pack(rows, config, 256 if request.param == "thin" else 80)
+        batch = pack(rows, config, 256 if request.param == "thin" else 128)
         sums = losses(model(batch), batch)
         optimizer.zero_grad()
         loss_from(sums, sums.flow_count, sums.stop_count, stop_weight=0.3).backward()
