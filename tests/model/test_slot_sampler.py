@@ -162,12 +162,12 @@ def test_a_pending_block_that_is_not_finite_is_gone_with_its_request() -> None:
     torch.testing.assert_close(block.latents[:4], expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("head", "count"), [("thin", 9), ("local", 3)])
-def test_every_shape_is_compiled_as_one_graph(head: str, count: int) -> None:
+@pytest.mark.parametrize("head", ["thin", "local"])
+def test_every_shape_is_compiled_as_one_graph(head: str) -> None:
     """In a process of its own: the type checks of the tests break graphs."""
     command = [sys.executable, "-m", "tests.factories.compiled_passes", head]
     given = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert [int(line) for line in given.stdout.split()] == [1] * count
+    assert [int(line) for line in given.stdout.split()] == [1, 1, 1]
 
 
 def test_slots_are_given_back_when_a_later_group_breaks_down(
