@@ -50,7 +50,7 @@ class Attend(Protocol):
 
 # The functions that FlexAttention traces are not wrapped by the type checks of the tests.
 @no_type_check
-def _is_allowed(query: _Indices, key: _Indices, window_blocks: int | None) -> Tensor:
+def is_allowed(query: _Indices, key: _Indices, window_blocks: int | None) -> Tensor:
     document_q, segment_q, block_q, copy_q = query
     document_k, segment_k, block_k, copy_k = key
     back = block_q - block_k
@@ -83,7 +83,7 @@ def arflow_mask(
     indices = (document, segment, block, copy)
     query = tuple(rearrange(index, "b s -> b s 1") for index in indices)
     key = tuple(rearrange(index, "b s -> b 1 s") for index in indices)
-    allowed = _is_allowed(query, key, window_blocks)
+    allowed = is_allowed(query, key, window_blocks)
     return allowed | torch.eye(document.shape[1], dtype=torch.bool, device=document.device)
 
 
@@ -92,7 +92,7 @@ def _mask_mod(indices: _Indices, window_blocks: int | None) -> Callable[..., Ten
     def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         at_query = tuple(index[row, query] for index in indices)
         at_key = tuple(index[row, key] for index in indices)
-        return _is_allowed(at_query, at_key, window_blocks) | (query == key)
+        return is_allowed(at_query, at_key, window_blocks) | (query == key)
 
     return mask_mod
 

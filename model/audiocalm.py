@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.attention import Mask, PackedAttention, arflow_block_mask, arflow_mask
+from model.attention import Attend, PackedAttention, arflow_block_mask
 from model.backbone import Backbone
 from model.batch import TrainingBatch
 from model.config import ModelConfig
+from model.document_attention import DocumentAttention
 from model.experts import inference_route, training_route
 from model.flow_head import ThinFlowHead, TimeEmbedding
 from model.layers import INIT_STD, RMSNorm
@@ -31,14 +32,17 @@ class ModelOutput:
     Attributes:
         velocity: Of noisy positions, 0 elsewhere.
         stop_logit: Meaningful on clean positions.
+        log_pace: Logarithm of the frames that one transcript token takes, meaningful at the end of
+            a prefix; None under a model that does not pace speech.
     """
 
     velocity: Float[Tensor, "batch seq latent_dim"]
     stop_logit: Float[Tensor, "batch seq"]
+    log_pace: Float[Tensor, "batch seq"] | None = None
 
 
-class StopHead(nn.Module):
-    """Logit of `end_of_audio` at every clean frame."""
+class ScalarHead(nn.Module):
+    """One number at every position: the logit of `end_of_audio`, or the logarithm of the pace."""
 
     def __init__(self, hidden_dim: int) -> None:
         super().__init__()
@@ -46,7 +50,7 @@ class StopHead(nn.Module):
         self.output_proj = nn.Linear(hidden_dim, 1)
 
     def forward(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
-        """Logit in float32."""
+        """The number in float32."""
         return self.output_proj(F.silu(self.input_proj(hidden))).squeeze(-1).float()
 
 
@@ -94,7 +98,8 @@ class AudioCALM(nn.Module):
         self.flow_head: LocalFlowHead | ThinFlowHead = head(
             hidden_dim, config.latent_dim, config.head
         )
-        self.stop_head = StopHead(hidden_dim)
+        self.stop_head = ScalarHead(hidden_dim)
+        self.pace_head = ScalarHead(hidden_dim) if config.paces_speech else None
         self.clean_type = nn.Parameter(torch.empty(hidden_dim))
         self.noisy_type = nn.Parameter(torch.empty(hidden_dim))
         self.register_buffer("latent_mean", torch.empty(config.latent_dim))
@@ -127,6 +132,15 @@ class AudioCALM(nn.Module):
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.latent_proj.weight.device
+
+    def compile_layers(self) -> None:
+        """Compile every layer and the head where they are; the same result up to rounding.
+
+        On a CPU this needs a C++ compiler.
+        """
+        for layer in self.backbone.layers:
+            layer.compile()
+        self.flow_head.compile()
 
     def set_latent_stats(
         self, mean: Float[Tensor, " latent_dim"], std: Float[Tensor, " latent_dim"]
@@ -218,16 +232,14 @@ class AudioCALM(nn.Module):
         """Flow time of every noisy block; its frames share it."""
         return batch.flow_time.flatten()[batch.noisy_frames[:, :1]]
 
-    def _mask(self, batch: TrainingBatch) -> Mask:
-        build = arflow_block_mask if batch.document.is_cuda else arflow_mask
+    def _attention(self, batch: TrainingBatch) -> Attend:
         seen = slice(batch.backbone_length)
-        return build(
-            batch.document[:, seen],
-            batch.segment[:, seen],
-            batch.block[:, seen],
-            batch.copy[:, seen],
-            self.config.window_blocks,
-        )
+        names = ("document", "segment", "block", "copy")
+        indices = [getattr(batch, name)[:, seen] for name in names]
+        window = self.config.window_blocks
+        if batch.document.is_cuda:
+            return PackedAttention(arflow_block_mask(*indices, window))
+        return DocumentAttention(*indices, self.config.frames_per_block, window)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states of the positions that the backbone sees."""
@@ -237,7 +249,7 @@ class AudioCALM(nn.Module):
         return self.backbone(
             self._embed(batch),
             batch.position[:, seen],
-            PackedAttention(self._mask(batch)),
+            self._attention(batch),
             route(batch.expert_mask[:, seen]) if has_expert else None,
         )
 
@@ -263,9 +275,10 @@ class AudioCALM(nn.Module):
         velocity = blocks.new_zeros(batch.document.numel(), blocks.shape[-1]).index_copy(
             0, batch.noisy_frames.flatten(), blocks.flatten(0, 1)
         )
-        stop_logit = self.stop_head(hidden.detach())
-        behind = batch.document.shape[1] - batch.backbone_length
+        behind = (0, batch.document.shape[1] - batch.backbone_length)
+        log_pace = None if self.pace_head is None else F.pad(self.pace_head(hidden), behind)
         return ModelOutput(
             velocity=velocity.view(*batch.document.shape, -1),
-            stop_logit=F.pad(stop_logit, (0, behind)),
+            stop_logit=F.pad(self.stop_head(hidden.detach()), behind),
+            log_pace=log_pace,
         )

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -166,7 +166,7 @@ class Backbone(nn.Module):
             layer.self_attn.join()
             layer.mlp.join()
 
-    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+    def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for `forward`, layer by layer."""
         cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
         return [Rotary(cosine.to(dtype), sine.to(dtype))] * self.config.num_layers
@@ -174,7 +174,7 @@ class Backbone(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Int[Tensor, "batch seq"] | Sequence[Rotary],
+        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,9 @@ class TrainingBatch:
         stop_target: 1 from the last frame of the clip on.
         stop_mask: Positions of the stop loss: clean frames of documents that end.
         expert_mask: Positions that route to the expert.
+        pace_target: Logarithm of the frames that one transcript token takes, at the end of a
+            prefix with a transcript, else 0.
+        pace_mask: Positions of the pace loss.
         modality: Index into `MODALITIES`, -1 on padding.
         speaker: Voice of every document, 0 without one; `document` indexes it.
         noisy_frames: Where the frames of every noisy block lie in the flattened batch.
@@ -53,7 +57,7 @@ class TrainingBatch:
     segment: Int[Tensor, "batch seq"]
     block: Int[Tensor, "batch seq"]
     copy: Int[Tensor, "batch seq"]
-    position: Int[Tensor, "batch seq"]
+    position: Float[Tensor, "batch seq"]
     token_ids: Int[Tensor, "batch seq"]
     latent_inputs: Float[Tensor, "batch seq latent_dim"]
     flow_time: Float[Tensor, "batch seq"]
@@ -62,6 +66,8 @@ class TrainingBatch:
     stop_target: Float[Tensor, "batch seq"]
     stop_mask: Bool[Tensor, "batch seq"]
     expert_mask: Bool[Tensor, "batch seq"]
+    pace_target: Float[Tensor, "batch seq"]
+    pace_mask: Bool[Tensor, "batch seq"]
     modality: Int[Tensor, "batch seq"]
     speaker: Float[Tensor, "batch documents speaker_dim"]
     noisy_frames: Int[Tensor, "noisy_blocks block_frames"]
@@ -175,16 +181,20 @@ class _Span:
         return blocks.repeat(document.num_copies, 1)
 
 
+_MASKS = ("flow_mask", "stop_mask", "expert_mask", "pace_mask")
+_SCALARS = ("position", "flow_time", "stop_target", "pace_target")
+
+
 def _padding(num_rows: int, width: int, config: ModelConfig) -> dict[str, Tensor]:
     """Rows without a document."""
 
     def full(value: int, dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.full((num_rows, width, *shape), value, dtype=dtype)
 
-    fields = {name: full(0, torch.int32) for name in ("segment", "block", "copy", "position")}
+    fields = {name: full(0, torch.int32) for name in ("segment", "block", "copy")}
     fields |= {name: full(PADDING, torch.int32) for name in ("document", "modality")}
-    fields |= {name: full(0, torch.bool) for name in ("flow_mask", "stop_mask", "expert_mask")}
-    fields |= {name: full(0, torch.float32) for name in ("flow_time", "stop_target")}
+    fields |= {name: full(0, torch.bool) for name in _MASKS}
+    fields |= {name: full(0, torch.float32) for name in _SCALARS}
     for name in ("latent_inputs", "velocity_target"):
         fields[name] = full(0, torch.float32, config.latent_dim)
     return {**fields, "token_ids": full(0, torch.int64)}
@@ -194,7 +204,9 @@ def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
     """Put a document into its row."""
     num_text, num_frames = len(document.token_ids), len(document.latents)
     copies = document.num_copies
-    layout = document_layout(num_text, num_frames, copies, span.frames_per_block)
+    layout = document_layout(
+        num_text, num_frames, copies, span.frames_per_block, document.positions
+    )
     prefix = slice(span.start, span.start + num_text)
     clean = slice(prefix.stop, prefix.stop + num_frames)
     noisy = slice(span.noisy_start, span.noisy_start + copies * num_frames)
@@ -221,6 +233,9 @@ def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
     fields["flow_mask"][noisy] = True
     fields["stop_target"][clean.start + document.num_valid_frames - 1 : clean.stop] = 1
     fields["stop_mask"][clean] = document.has_stop
+    if document.frames_per_word is not None:
+        fields["pace_target"][prefix.stop - 1] = math.log(document.frames_per_word)
+        fields["pace_mask"][prefix.stop - 1] = True
 
 
 def _check_suits(document: Document, config: ModelConfig) -> None:

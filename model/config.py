@@ -127,6 +127,9 @@ class ModelConfig:
     """Latent frames generated together."""
     window_blocks: int | None = None
     """Clean blocks that audio may look back on; None is all of them. The prefix stays visible."""
+    paces_speech: bool = False
+    """Whether audio with a transcript takes rotary positions along its words, at a pace that the
+    prefix predicts or the request sets."""
     speaker_dim: int = 192
     """Width of a speaker embedding."""
     speaker_id: int | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +60,7 @@ class CpuBackbone(nn.Module):
         self._gain = _gain(backbone.norm)
         self._eps = backbone.norm.eps
 
-    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+    def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for `forward`, layer by layer: `heads tokens head_dim`."""
         table = rotary_table(position, self.config.head_dim, self.config.rope_theta)
         cosine, sine = (angle.flatten(0, 2).to(dtype) for angle in table)
@@ -69,7 +69,7 @@ class CpuBackbone(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Int[Tensor, "batch seq"] | list[Rotary],
+        position: Real[Tensor, "batch seq"] | list[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:

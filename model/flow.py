@@ -17,10 +17,6 @@ Solver = Literal["euler", "midpoint"]
 EVALUATIONS_PER_STEP: dict[str, int] = {"euler": 1, "midpoint": 2}
 """Network evaluations that one solver step costs."""
 
-_EDGE = 1e-4
-"""Distance of a sampled quantile from 0 and 1, where the normal quantile diverges."""
-
-
 def interpolate(
     latents: Float[Tensor, "*batch latent_dim"],
     noise: Float[Tensor, "*batch latent_dim"],
@@ -53,9 +49,12 @@ def sample_flow_time(
     *,
     mean: float = 0.4,
     std: float = 1.0,
+    uniform_share: float = 0.0,
     is_stratified: bool = True,
 ) -> Float[Tensor, "copies blocks"]:
-    """Logit-normal flow times of the blocks of one document.
+    """Logit-normal flow times of the blocks of one document, some of them uniform.
+
+    The tails are not cut off: a solver evaluates at flow time 0, so training has to come near it.
 
     Args:
         num_copies: Noisy copies.
@@ -63,6 +62,8 @@ def sample_flow_time(
         generator: Source of randomness.
         mean: Mean of the logit; positive leans to the data side.
         std: Standard deviation of the logit.
+        uniform_share: Probability of a uniform time in place of a logit-normal one; it covers the
+            ends, which the solver visits far more often than the logit-normal does.
         is_stratified: Draw one time from each of copies x blocks equal shares of the distribution,
             in random order: every value keeps the same marginal, their mean varies less.
 
@@ -74,8 +75,11 @@ def sample_flow_time(
     quantile = torch.rand(count, generator=generator)
     if is_stratified:
         quantile = (torch.randperm(count, generator=generator) + quantile) / count
-    normal = torch.special.ndtri(quantile.clamp(_EDGE, 1 - _EDGE))
-    return torch.sigmoid(mean + std * normal).reshape(num_copies, num_blocks)
+    flow_time = torch.sigmoid(mean + std * torch.special.ndtri(quantile))
+    if uniform_share > 0:
+        is_uniform = torch.rand(count, generator=generator) < uniform_share
+        flow_time = torch.where(is_uniform, torch.rand(count, generator=generator), flow_time)
+    return flow_time.reshape(num_copies, num_blocks)
 
 
 def time_grid(kind: TimeGrid, num_flow_steps: int, shift: float = 1.0) -> Float[Tensor, " grid"]:

@@ -16,7 +16,7 @@ from model.config import MODALITIES
 NUM_TIME_BINS = 10
 """Equal bins of flow time in which the flow loss is accounted."""
 
-_SIZES = (1, 1, len(MODALITIES), len(MODALITIES), NUM_TIME_BINS, NUM_TIME_BINS, 1, 1)
+_SIZES = (1, 1, len(MODALITIES), len(MODALITIES), NUM_TIME_BINS, NUM_TIME_BINS, 1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class LossSums:
         bin_count: Noisy positions of every tenth of flow time.
         stop_sum: Binary cross-entropy of the stop decision.
         stop_count: Positions of the stop loss.
+        pace_sum: Squared error of the logarithm of the pace.
+        pace_count: Documents with a pace.
     """
 
     flow_sum: Float[Tensor, ""]
@@ -42,6 +44,8 @@ class LossSums:
     bin_count: Float[Tensor, " bins"]
     stop_sum: Float[Tensor, ""]
     stop_count: Float[Tensor, ""]
+    pace_sum: Float[Tensor, ""]
+    pace_count: Float[Tensor, ""]
 
     def to_vector(self) -> Float[Tensor, " sums"]:
         """All of them as one detached float64 vector, to be summed over ranks."""
@@ -54,6 +58,8 @@ class LossSums:
             self.bin_count,
             self.stop_sum,
             self.stop_count,
+            self.pace_sum,
+            self.pace_count,
         )
         return torch.cat([part.detach().double().reshape(-1) for part in parts])
 
@@ -73,14 +79,18 @@ class LossSums:
         return LossSums(*parts)
 
     def means(self) -> dict[str, float]:
-        """Averages for the log: `flow`, `flow/<modality>`, `flow/time_<bin>`, `stop`.
+        """Averages for the log: `flow`, `flow/<modality>`, `flow/time_<bin>`, `stop`, `pace`, and
+        the share of noisy positions in each bin of flow time, `flow_time/share_<bin>`.
 
         What had no position has no entry.
         """
         names = ["flow", *(f"flow/{name}" for name in MODALITIES)]
-        names += [f"flow/time_{index}" for index in range(NUM_TIME_BINS)] + ["stop"]
-        sums = [self.flow_sum, *self.modality_sum, *self.bin_sum, self.stop_sum]
+        names += [f"flow/time_{index}" for index in range(NUM_TIME_BINS)] + ["stop", "pace"]
+        names += [f"flow_time/share_{index}" for index in range(NUM_TIME_BINS)]
+        sums = [self.flow_sum, *self.modality_sum, *self.bin_sum, self.stop_sum, self.pace_sum]
+        sums += [*self.bin_count]
         counts = [self.flow_count, *self.modality_count, *self.bin_count, self.stop_count]
+        counts += [self.pace_count, *[self.flow_count] * NUM_TIME_BINS]
         pairs = zip(names, sums, counts, strict=True)
         return {name: float(total.detach() / count) for name, total, count in pairs if count > 0}
 
@@ -90,7 +100,7 @@ VECTOR_LENGTH = sum(_SIZES)
 
 
 def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
-    """Sums and counts of one micro-batch; `flow_sum` and `stop_sum` carry gradients."""
+    """Sums and counts of one micro-batch; `flow_sum`, `stop_sum` and `pace_sum` carry gradients."""
     error = (output.velocity.float() - batch.velocity_target).square().mean(-1)
     mask = batch.flow_mask.float()
     error = torch.where(batch.flow_mask, error, 0.0)
@@ -98,6 +108,10 @@ def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
         output.stop_logit.float(), batch.stop_target, reduction="none"
     )
     stop = torch.where(batch.stop_mask, stop, 0.0)
+
+    pace = torch.zeros_like(stop)
+    if output.log_pace is not None:
+        pace = torch.where(batch.pace_mask, (output.log_pace - batch.pace_target).square(), pace)
 
     modality = batch.modality.clamp_min(0).long()
     time_bin = (batch.flow_time * NUM_TIME_BINS).long().clamp(0, NUM_TIME_BINS - 1)
@@ -110,6 +124,8 @@ def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
         bin_count=_sum_by(mask, time_bin, NUM_TIME_BINS),
         stop_sum=stop.sum(),
         stop_count=batch.stop_mask.float().sum(),
+        pace_sum=pace.sum(),
+        pace_count=batch.pace_mask.float().sum() * (output.log_pace is not None),
     )
 
 
@@ -117,7 +133,9 @@ def loss_from(
     sums: LossSums,
     global_flow_count: float | Tensor,
     global_stop_count: float | Tensor,
+    global_pace_count: float | Tensor = 0.0,
     stop_weight: float = 0.1,
+    pace_weight: float = 0.1,
 ) -> Float[Tensor, ""]:
     """Share of one micro-batch in the loss of one optimiser step.
 
@@ -129,11 +147,14 @@ def loss_from(
         sums: Of this micro-batch.
         global_flow_count: `flow_count` summed over all ranks and micro-batches of the step.
         global_stop_count: `stop_count`, likewise.
+        global_pace_count: `pace_count`, likewise.
         stop_weight: Weight of the stop loss.
+        pace_weight: Weight of the pace loss.
     """
     flow = sums.flow_sum / torch.as_tensor(global_flow_count).clamp_min(1).to(sums.flow_sum)
     stop = sums.stop_sum / torch.as_tensor(global_stop_count).clamp_min(1).to(sums.stop_sum)
-    return flow + stop_weight * stop
+    pace = sums.pace_sum / torch.as_tensor(global_pace_count).clamp_min(1).to(sums.pace_sum)
+    return flow + stop_weight * stop + pace_weight * pace
 
 
 def _sum_by(values: Tensor, group: Tensor, num_groups: int) -> Tensor:

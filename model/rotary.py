@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor
 
 
@@ -22,7 +22,7 @@ class Rotary(NamedTuple):
 
 
 def rotary_table(
-    position: Int[Tensor, "batch seq"], head_dim: int, theta: float
+    position: Real[Tensor, "batch seq"], head_dim: int, theta: float
 ) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
     """Cosine and sine of the rotary angles, float32.
 

@@ -23,6 +23,38 @@ PADDING = -1
 
 
 @dataclass(frozen=True)
+class AudioPositions:
+    """Rotary positions of audio frames: frame j stands at `start + step * j`.
+
+    Attributes:
+        start: Position of the first frame.
+        step: Positions from one frame to the next.
+    """
+
+    start: float
+    step: float = 1.0
+
+    @staticmethod
+    def after(num_text: int) -> AudioPositions:
+        """Frames follow the prefix, one position each."""
+        return AudioPositions(float(num_text))
+
+    @staticmethod
+    def along_words(num_text: int, num_words: int, frames_per_word: float) -> AudioPositions:
+        """Frames run along the tokens of the transcript, which end the prefix but for one token.
+
+        A frame then stands about where its words stand, so that attention finds them by position
+        from the first step on. It also fixes the speaking rate.
+
+        Args:
+            num_text: Tokens of the prefix.
+            num_words: Tokens of the transcript.
+            frames_per_word: Latent frames that one transcript token takes.
+        """
+        return AudioPositions(float(num_text - 1 - num_words), 1.0 / frames_per_word)
+
+
+@dataclass(frozen=True)
 class Document:
     """One training document, already sampled: all randomness lies before it.
 
@@ -37,6 +69,9 @@ class Document:
         uses_expert: Whether its tokens route to the expert.
         speaker: Voice embedding; it overwrites the positions of the speaker token.
         has_stop: False for a crop that does not end its clip: no stop loss.
+        positions: Rotary positions of the audio; None follows the prefix.
+        frames_per_word: Latent frames that one transcript token takes, to be predicted from the
+            prefix; None has no transcript.
 
     Raises:
         ValueError: If the parts do not fit each other.
@@ -52,6 +87,8 @@ class Document:
     uses_expert: bool
     speaker: Float[Tensor, " speaker_dim"] | None
     has_stop: bool = True
+    positions: AudioPositions | None = None
+    frames_per_word: float | None = None
 
     def __post_init__(self) -> None:
         frames, latent_dim = self.latents.shape
@@ -95,7 +132,7 @@ class Layout:
     segment: Int[Tensor, " seq"]
     block: Int[Tensor, " seq"]
     copy: Int[Tensor, " seq"]
-    position: Int[Tensor, " seq"]
+    position: Float[Tensor, " seq"]
 
 
 def document_length(num_text: int, num_frames: int, num_copies: int, head: str = "thin") -> int:
@@ -111,9 +148,20 @@ def document_length(num_text: int, num_frames: int, num_copies: int, head: str =
 
 
 def document_layout(
-    num_text: int, num_frames: int, num_copies: int, frames_per_block: int
+    num_text: int,
+    num_frames: int,
+    num_copies: int,
+    frames_per_block: int,
+    positions: AudioPositions | None = None,
 ) -> Layout:
     """Indices of `[prefix | clean blocks | noisy copies]`.
+
+    Args:
+        num_text: Tokens of the prefix.
+        num_frames: Clean frames.
+        num_copies: Noisy copies.
+        frames_per_block: Frames of a block.
+        positions: Rotary positions of the audio; None follows the prefix.
 
     Raises:
         ValueError: If the frames are not whole blocks.
@@ -123,6 +171,7 @@ def document_layout(
             f"{num_frames} frames are not whole blocks of {frames_per_block}; "
             "pad with encoded silence"
         )
+    positions = positions or AudioPositions.after(num_text)
     text = torch.arange(num_text, dtype=torch.int32)
     frames = torch.arange(num_frames, dtype=torch.int32)
     twins = 1 + num_copies
@@ -134,5 +183,5 @@ def document_layout(
         segment=segment,
         block=torch.cat([text, (frames // frames_per_block).repeat(twins)]),
         copy=torch.cat([no_copy, copies]),
-        position=torch.cat([text, (num_text + frames).repeat(twins)]),
+        position=torch.cat([text.float(), (positions.start + positions.step * frames).repeat(twins)]),
     )

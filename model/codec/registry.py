@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ CODEC_FILE = "codec.json"
 WEIGHTS_FILE = "model.safetensors"
 SELF_CHECK = "self_check"
 """Key of the self-check in `codec.json`."""
+IMPORTANCE = "channel_importance"
+"""Key of the measured importance of the latent channels in `codec.json`."""
+_NOT_IN_DIGEST = (SELF_CHECK, IMPORTANCE)
+"""Measured from the weights; their last digits are the machine's."""
 SCHEMA_VERSION = 1
 """Raised when the meaning of `codec.json` changes; other versions are refused."""
 
@@ -107,8 +112,7 @@ def codec_files(codec: AudioCodec) -> dict[str, bytes]:
         # Of the codec as it will be loaded: a GPU rounds otherwise.
         SELF_CHECK: self_check(_assembled(codec.config_dict(), weights, "the codec")),
     }
-    text = json.dumps(card, indent=1, sort_keys=True) + "\n"
-    return {WEIGHTS_FILE: weights, CODEC_FILE: text.encode()}
+    return {WEIGHTS_FILE: weights, CODEC_FILE: _card_bytes(card)}
 
 
 def save_codec(codec: AudioCodec, folder: str | Path) -> None:
@@ -116,9 +120,7 @@ def save_codec(codec: AudioCodec, folder: str | Path) -> None:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name, payload in codec_files(codec).items():
-        aside = target / f".aside-{uuid.uuid4().hex}-{name}"
-        aside.write_bytes(payload)
-        os.replace(aside, target / name)
+        _replace_file(target / name, payload)
 
 
 def load_codec(folder: str | Path) -> AudioCodec:
@@ -144,7 +146,7 @@ def load_codec(folder: str | Path) -> AudioCodec:
 def codec_digest(folder: str | Path) -> str:
     """SHA-256 over configuration and weights: equal digests, equal latents.
 
-    The self-check is left out: it is a consequence, and its last digits are the machine's.
+    What was measured from the weights is left out: it follows from them.
 
     Raises:
         FileNotFoundError: If the folder holds no codec.
@@ -154,14 +156,55 @@ def codec_digest(folder: str | Path) -> str:
     return _digest(card)
 
 
+def codec_importance(folder: str | Path) -> list[float] | None:
+    """Importance of every latent channel (`model.codec.importance`); None if never measured.
+
+    Raises:
+        FileNotFoundError: If the folder holds no codec.
+        ValueError: If the files disagree.
+    """
+    found: list[float] | None = _read(folder)[0].get(IMPORTANCE)
+    return found
+
+
+def store_importance(folder: str | Path, importance: Sequence[float]) -> None:
+    """Add the importance of the latent channels to a saved codec; its digest stays.
+
+    Raises:
+        FileNotFoundError: If the folder holds no codec.
+        ValueError: If the files disagree, or there is not one positive number a channel.
+    """
+    card, _ = _read_folder(Path(folder))
+    if len(importance) != card["config"]["latent_dim"] or not all(
+        math.isfinite(value) and value >= 0 for value in importance
+    ):
+        raise ValueError(
+            f"{len(importance)} importances for {card['config']['latent_dim']} channels; one finite "
+            "number that is not negative is needed for each"
+        )
+    card[IMPORTANCE] = [round(float(value), 6) for value in importance]
+    _replace_file(Path(folder) / CODEC_FILE, _card_bytes(card))
+
+
 def codec_folder(name: str | Path) -> Path:
     """Folder of a codec: that of a shipped one, or the path as it is."""
     shipped = SHIPPED.get(str(name))
     return Path(name) if shipped is None else shipped[0]
 
 
+def _card_bytes(card: dict[str, Any]) -> bytes:
+    return (json.dumps(card, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _replace_file(path: Path, payload: bytes) -> None:
+    """Write a file so that it appears complete or not at all."""
+    aside = path.with_name(f".aside-{uuid.uuid4().hex}-{path.name}")
+    aside.write_bytes(payload)
+    os.replace(aside, path)
+
+
 def _digest(card: dict[str, Any]) -> str:
-    named = {name: value for name, value in card.items() if name != SELF_CHECK}
+    named = {name: value for name, value in card.items() if name not in _NOT_IN_DIGEST}
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from model.codec.protocol import AudioCodec
-from model.codec.registry import codec_digest, load_codec
+from model.codec.registry import codec_digest, codec_importance, load_codec
 from pipeline.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
 from pipeline.data.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.data.latent_distribution import stored_distribution
@@ -144,6 +144,7 @@ def _codec_facts(folder: str, digest: str) -> dict[str, Any]:
             "num_channels": codec.num_channels,
             "latent_dim": codec.latent_dim,
             "delay_samples": codec.delay_samples,
+            "channel_importance": codec_importance(folder),
         },
         "silence": base64.b64encode(silence_frame(codec).tobytes()).decode(),
     }

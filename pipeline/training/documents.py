@@ -7,6 +7,7 @@ building reads its latents.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.flow import sample_flow_time
-from model.sequence import Document, document_length
+from model.sequence import AudioPositions, Document, document_length
 from model.text import Prompt, Tokenizer, null_ids, prompt_ids
 from model.timebase import Timebase, num_blocks
 from pipeline.errors import IncompleteError
@@ -46,6 +47,7 @@ class Plan:
         start: First frame.
         stop: Frame after the last.
         length: Positions it takes in a row.
+        num_words: Tokens of the transcript at the end of the prefix; 0 does not pace the audio.
     """
 
     position: int
@@ -55,6 +57,12 @@ class Plan:
     start: int
     stop: int
     length: int
+    num_words: int = 0
+
+    @property
+    def frames_per_word(self) -> float | None:
+        """Latent frames that one token of the transcript takes; None without a transcript."""
+        return int(self.row["num_frames"]) / self.num_words if self.num_words else None
 
     @property
     def is_cropped(self) -> bool:
@@ -87,7 +95,9 @@ class DocumentSampler:
         self._tokenizer = tokenizer
         self._seed = seed
         self._mean = torch.from_numpy(shards.latent_mean)
-        self._std = torch.from_numpy(shards.latent_std).clamp_min(_MIN_STD)
+        self._std = torch.from_numpy(shards.latent_scale(settings.importance_power)).clamp_min(
+            _MIN_STD
+        )
         self._silence = self._normalise(torch.from_numpy(shards.silence))
         codec = shards.codec
         self._timebase = Timebase(codec["sample_rate"], codec["hop_length"])
@@ -123,7 +133,10 @@ class DocumentSampler:
             token_ids = self._token_ids(prompt, voice, is_conditioned)
         blocks = num_blocks(stop - start, self._config.frames_per_block)
         length = len(token_ids) + blocks * self._block_length
-        return Plan(place.position, row, token_ids, voice, start, stop, length)
+        num_words = 0
+        if self._config.paces_speech and is_conditioned and prompt.transcript:
+            num_words = len(self._tokenizer.encode(prompt.transcript))
+        return Plan(place.position, row, token_ids, voice, start, stop, length, num_words)
 
     def build(self, plan: Plan) -> Document:
         """The document of a plan, noise included."""
@@ -145,6 +158,7 @@ class DocumentSampler:
                 generator,
                 mean=settings.flow_time_mean,
                 std=settings.flow_time_std,
+                uniform_share=settings.uniform_time_share,
             ),
             num_valid_frames=plan.stop - plan.start,
             modality=row["modality"],
@@ -153,7 +167,17 @@ class DocumentSampler:
             ),
             speaker=None if voice is None else torch.from_numpy(voice),
             has_stop=plan.stop == row["num_frames"],
+            positions=self._positions(plan, generator),
+            frames_per_word=plan.frames_per_word,
         )
+
+    def _positions(self, plan: Plan, generator: torch.Generator) -> AudioPositions | None:
+        """Along the words, at a pace that is off by as much as a prediction of it may be."""
+        if plan.frames_per_word is None:
+            return None
+        jitter = float(torch.randn((), generator=generator)) * self._settings.pace_jitter
+        pace = plan.frames_per_word * math.exp(jitter)
+        return AudioPositions.along_words(len(plan.token_ids), plan.num_words, pace)
 
     @property
     def _block_length(self) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.audiocalm import AudioCALM
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
 from pipeline.errors import NonFiniteError
 from pipeline.training.partitions import Partitions
@@ -33,7 +34,8 @@ def precision_of(settings: TrainSettings) -> str:
     """fp32 or bf16: what `auto` means on the device of the run."""
     chosen = settings.engine.precision
     if chosen == "auto":
-        return "bf16" if settings.engine.use_gpu else "fp32"
+        is_fast = settings.engine.use_gpu or torch.cpu._is_amx_tile_supported()
+        return "bf16" if is_fast else "fp32"
     return chosen
 
 
@@ -75,12 +77,14 @@ class TrainEngine:
         device: Of this worker.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, device: torch.device) -> None:
+    def __init__(self, model: AudioCALM, settings: TrainSettings, device: torch.device) -> None:
         os.environ.setdefault("DS_ACCELERATOR", device.type)
         deepspeed = quiet_deepspeed()
         self._optim = settings.optim
         self.module = model.to(device)
         self.module.train()
+        if settings.engine.compile_layers:
+            self.module.compile_layers()
         optimiser = adamw(
             parameter_groups(self.module, settings.optim, whole_shape), settings.optim
         )

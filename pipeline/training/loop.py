@@ -172,7 +172,13 @@ class Training:
             part = micro_batch.to(self._place.device, non_blocking=True)
             sums = losses(self.engine(part), part)
             self.engine.backward(
-                loss_from(sums, counts.flow_count, counts.stop_count, self._settings.stop_weight)
+                loss_from(
+                    sums,
+                    counts.flow_count,
+                    counts.stop_count,
+                    counts.pace_count,
+                    self._settings.stop_weight,
+                )
             )
             total += sums.to_vector()
         total = self._summed(total)

@@ -38,6 +38,7 @@ class StepCounts:
 
     flow_count: float
     stop_count: float
+    pace_count: float
     documents: float
     cropped: float
     positions: float
@@ -56,6 +57,7 @@ class StepCounts:
         return cls(
             flow_count=sum(float(part.flow_mask.sum()) for part in micro),
             stop_count=sum(float(part.stop_mask.sum()) for part in micro),
+            pace_count=sum(float(part.pace_mask.sum()) for part in micro),
             documents=batch.num_documents,
             cropped=batch.num_cropped,
             positions=batch.num_positions,
@@ -103,7 +105,10 @@ class Window:
         means = LossSums.from_vector(self.sums).means()
         steps = max(1, len(self.grad_norms))
         total = means.get("flow", 0.0) + stop_weight * means.get("stop", 0.0)
-        metrics = {f"loss/{name}": value for name, value in means.items()}
+        metrics = {
+            name if name.startswith("flow_time/") else f"loss/{name}": value
+            for name, value in means.items()
+        }
         metrics |= {
             "loss/total": total,
             "grad_norm": sum(self.grad_norms) / steps,

@@ -65,6 +65,17 @@ class FeedSettings(Settings):
     """Mean of the logit of the flow time; positive leans to the data side."""
     flow_time_std: Annotated[float, Field(gt=0)] = 1.0
     """Standard deviation of that logit."""
+    uniform_time_share: Share = 0.1
+    """Share of flow times drawn uniformly: the solver visits the ends, which the logit-normal
+    hardly does."""
+    pace_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Spread of the pace at which audio runs along its words, as a standard deviation of the
+    logarithm, so that a pace predicted with that error does no harm. Only read by models with
+    `paces_speech`."""
+    importance_power: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Normalised latents are scaled by the importance of their channel to this power: 0 gives every
+    channel the same variance, 1 makes the flow loss measure what is heard. Needs a codec that
+    states the importance of its channels."""
     prefetch_steps: Positive = 2
     """Steps prepared ahead in the background."""
 
@@ -93,8 +104,12 @@ class EngineSettings(Settings):
     zero_stage: Literal[1, 2, 3] = 2
     """DeepSpeed ZeRO: 1 shards the optimiser, 2 also gradients, 3 also parameters."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Type of the forward pass; `auto` is bf16 on a GPU and fp32 on a CPU. Master weights, moments
-    and the average are always float32."""
+    """Type of the forward pass; `auto` is bf16 on a GPU and on a CPU with AMX tiles, which multiply
+    bf16 about eight times as fast as fp32, and fp32 on other CPUs. Master weights, moments and the
+    average are always float32."""
+    compile_layers: bool = False
+    """Whether layers are compiled by TorchInductor: on a CPU with a C++ compiler a step takes about
+    half the time, after half a minute of compilation. Not with `zero_stage` 3."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of the worker group after a lost worker; -1 has no limit."""
 
@@ -160,6 +175,15 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"sample.every {self.sample.every} is no multiple of checkpoint.every "
                 f"{self.checkpoint.every}; samples are made from checkpoints"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_whole_layers(self) -> Self:
+        if self.engine.compile_layers and self.engine.zero_stage == 3:
+            raise ValueError(
+                "engine.compile_layers does not work with engine.zero_stage 3, which gathers the "
+                "weights of a layer while it runs; use stage 1 or 2"
             )
         return self
 

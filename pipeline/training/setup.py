@@ -100,7 +100,8 @@ def build_model(
     torch.manual_seed(settings.seed)
     materialise(model, device, finish)
     model.set_latent_stats(
-        torch.from_numpy(shards.latent_mean), torch.from_numpy(shards.latent_std)
+        torch.from_numpy(shards.latent_mean),
+        torch.from_numpy(shards.latent_scale(settings.feed.importance_power)),
     )
     return model
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.errors import IncompleteError
+from pipeline.errors import IncompleteError, SettingsError
 from pipeline.storage import Folder, read_tables, sha256
 
 SCHEMA_VERSION = 1
@@ -98,6 +98,25 @@ class TrainShards:
     def latent_dim(self) -> int:
         """Width of one latent frame."""
         return len(self.latent_mean)
+
+    def latent_scale(self, importance_power: float) -> NDArray[np.float32]:
+        """What raw latents are divided by: their standard deviation over importance^power.
+
+        Raises:
+            SettingsError: If the codec does not state the importance of its channels.
+        """
+        importance = self.codec.get("channel_importance")
+        if importance_power == 0:
+            return self.latent_std
+        if importance is None or len(importance) != self.latent_dim:
+            raise SettingsError(
+                f"feed.importance_power is {importance_power} and the codec that encoded "
+                f"{self.folder.uri} states no importance of its {self.latent_dim} channels; set it "
+                "to 0, or encode again with a codec that was saved with `channel_importance`"
+            )
+        scale = np.asarray(importance, dtype=np.float32) ** importance_power
+        scale /= np.sqrt(np.mean(scale**2))
+        return np.asarray(self.latent_std / scale, dtype=np.float32)
 
     @property
     def codec(self) -> dict[str, Any]:
