@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from model.attention import is_allowed
@@ -26,6 +27,9 @@ _WINDOW_FRAMES = 64
 """Noisy frames that share one product; more of them compute more forbidden pairs."""
 _LEAST_FILL = 0.8
 """Documents share a group while the shortest context fills this share of the longest."""
+
+_Pair = Sequence[Tensor]
+"""Rows of the context, and rows of the noisy copies."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +91,68 @@ class DocumentAttention:
         self._groups = [
             _group(members, indices, window, window_blocks) for members in _alike(spans)
         ]
+        # Rows of all groups, one after the other, as positions; and where a position finds its row.
         rows = torch.cat([p.flatten() for g in self._groups for p in (g.context, g.noisy)])
-        # Where every position finds its output; a position without a document reads any row.
-        self._found = torch.zeros(document.numel(), dtype=torch.int64)
+        found = torch.full((document.numel(),), -1)
         is_used = rows >= 0
-        self._found[rows[is_used]] = is_used.nonzero().squeeze(1)
+        found[rows[is_used]] = is_used.nonzero().squeeze(1)
+        self._rows, self._found = _Order.of(rows), _Order.of(found)
+        self._sizes = [p.numel() for g in self._groups for p in (g.context, g.noisy)]
         self._shape = document.shape
 
     @torch.compiler.disable
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention output of any layer."""
-        flat = [rearrange(heads, "b h s d -> (b s) h d") for heads in (query, key, value)]
-        flat[0] = flat[0] * query.shape[-1] ** -0.5
-        parts = [part for group in self._groups for part in _attend(group, *flat)]
-        out = torch.cat(parts).index_select(0, self._found).unflatten(0, self._shape)
-        return rearrange(out, "b s h d -> b h s d")
+        """Attention output of any layer; 0 at positions without a document."""
+        parts = []
+        for heads in (query * query.shape[-1] ** -0.5, key, value):
+            flat = rearrange(heads, "b h s d -> (b s) h d")
+            parts.append(_reorder(flat, self._rows, self._found).split(self._sizes))
+        outputs = []
+        for number, group in enumerate(self._groups):
+            pair = slice(2 * number, 2 * number + 2)
+            outputs += _attend(group, *(part[pair] for part in parts))
+        out = _reorder(torch.cat(outputs), self._found, self._rows)
+        return rearrange(out.unflatten(0, self._shape), "b s h d -> b h s d")
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Rows to read, in order.
+
+    Attributes:
+        index: Row of the source; any where `missing`.
+        missing: Places that read no row and hold 0.
+    """
+
+    index: Int[Tensor, " seq"]
+    missing: Int[Tensor, " missing"]
+
+    @staticmethod
+    def of(rows: Int[Tensor, " seq"]) -> _Order:
+        return _Order(rows.clamp_min(0), (rows < 0).nonzero().squeeze(1))
+
+    def read(self, source: Tensor) -> Tensor:
+        return source.index_select(0, self.index).index_fill_(0, self.missing, 0)
+
+
+class _Reorder(torch.autograd.Function):
+    """Rows in another order; every row is read at most once, so the gradient is a reading too.
+
+    The gradient of `index_select` adds row by row and takes several times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, order: _Order, back: _Order) -> Tensor:
+        ctx.back = back
+        return order.read(source)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back.read(gradients[0]), None, None
+
+
+def _reorder(source: Tensor, order: _Order, back: _Order) -> Tensor:
+    return cast(Tensor, _Reorder.apply(source, order, back))
 
 
 def _spans(document: Tensor, segment: Tensor) -> Iterator[_Span]:
@@ -165,30 +216,35 @@ def _group(
     )
 
 
-def _attend(group: _Group, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs at the context and noisy positions of a group, `positions heads head_dim`."""
-    kv = key.shape[1]
-    key_context = rearrange(_rows(key, group.context), "n s v d -> n v d s")
-    value_context = rearrange(_rows(value, group.context), "n s v d -> n v s d")
-    size = group.context.shape[1]
+def _attend(group: _Group, query: _Pair, key: _Pair, value: _Pair) -> tuple[Tensor, Tensor]:
+    """Outputs at the context and noisy rows of a group, `rows heads head_dim`.
 
-    own = rearrange(_rows(query, group.context), "n s (v g) d -> n v (g s) d", v=kv)
+    Args:
+        group: Shapes and masks.
+        query: Context and noisy rows, scaled.
+        key: Context and noisy rows.
+        value: Context and noisy rows.
+    """
+    documents, size = group.context.shape
+    _, copies, windows, frames = group.noisy.shape
+    kv = key[0].shape[1]
+    context = {"n": documents, "v": kv}
+    noisy = {"n": documents, "m": copies, "w": windows, "f": frames, "v": kv}
+
+    key_context = rearrange(key[0], "(n s) v d -> n v d s", **context)
+    value_context = rearrange(value[0], "(n s) v d -> n v s d", **context)
+    own = rearrange(query[0], "(n s) (v g) d -> n v (g s) d", **context)
     scores = (own @ key_context).unflatten(2, (-1, size))
     weights = _softmax(scores, group.context_mask[:, None, None]).flatten(2, 3)
     clean = rearrange(weights @ value_context, "n v (g s) d -> (n s) (v g) d", s=size)
 
-    _, copies, windows, frames = group.noisy.shape
-    axes = {"m": copies, "w": windows, "f": frames}
-    noisy_query = rearrange(
-        _rows(query, group.noisy), "n m w f (v g) d -> n v (m w g f) d", v=kv
-    )
-    split = (copies, windows, -1, frames)
-    by_window = rearrange(noisy_query, "n v (m w gf) d -> n v m w gf d", m=copies, w=windows)
-    key_own = rearrange(_rows(key, group.noisy), "n m w f v d -> n v m w d f")
-    value_own = rearrange(_rows(value, group.noisy), "n m w f v d -> n v m w f d")
+    queries = rearrange(query[1], "(n m w f) (v g) d -> n v (m w g f) d", **noisy)
+    by_window = rearrange(queries, "n v (m w gf) d -> n v m w gf d", m=copies, w=windows)
+    key_own = rearrange(key[1], "(n m w f) v d -> n v m w d f", **noisy)
+    value_own = rearrange(value[1], "(n m w f) v d -> n v m w f d", **noisy)
     scores = torch.cat(
         [
-            (noisy_query @ key_context).unflatten(2, split),
+            (queries @ key_context).unflatten(2, (copies, windows, -1, frames)),
             (by_window @ key_own).unflatten(4, (-1, frames)),
         ],
         dim=-1,
@@ -198,13 +254,7 @@ def _attend(group: _Group, query: Tensor, key: Tensor, value: Tensor) -> tuple[T
     to_context, to_own = weights.split([size, frames], dim=-1)
     out = to_context.flatten(2, 5) @ value_context
     out = out + (to_own.flatten(4, 5) @ value_own).flatten(2, 4)
-    return clean, rearrange(out, "n v (m w g f) d -> (n m w f) (v g) d", **axes)
-
-
-def _rows(heads: Float[Tensor, "positions heads head_dim"], index: Tensor) -> Tensor:
-    """Heads at positions; padding reads the first one and is masked as a key."""
-    found = heads.index_select(0, index.clamp_min(0).flatten())
-    return found.unflatten(0, index.shape)
+    return clean, rearrange(out, "n v (m w g f) d -> (n m w f) (v g) d", **noisy)
 
 
 def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
