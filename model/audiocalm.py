@@ -234,8 +234,12 @@ class AudioCALM(nn.Module):
 
     def _attention(self, batch: TrainingBatch) -> Attend:
         seen = slice(batch.backbone_length)
-        names = ("document", "segment", "block", "copy")
-        indices = [getattr(batch, name)[:, seen] for name in names]
+        indices = (
+            batch.document[:, seen],
+            batch.segment[:, seen],
+            batch.block[:, seen],
+            batch.copy[:, seen],
+        )
         window = self.config.window_blocks
         if batch.document.is_cuda:
             return PackedAttention(arflow_block_mask(*indices, window))

@@ -107,7 +107,7 @@ class DocumentAttention:
         for heads in (query * query.shape[-1] ** -0.5, key, value):
             flat = rearrange(heads, "b h s d -> (b s) h d")
             parts.append(_reorder(flat, self._rows, self._found).split(self._sizes))
-        outputs = []
+        outputs: list[Tensor] = []
         for number, group in enumerate(self._groups):
             pair = slice(2 * number, 2 * number + 2)
             outputs += _attend(group, *(part[pair] for part in parts))

@@ -17,6 +17,7 @@ Solver = Literal["euler", "midpoint"]
 EVALUATIONS_PER_STEP: dict[str, int] = {"euler": 1, "midpoint": 2}
 """Network evaluations that one solver step costs."""
 
+
 def interpolate(
     latents: Float[Tensor, "*batch latent_dim"],
     noise: Float[Tensor, "*batch latent_dim"],

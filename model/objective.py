@@ -133,8 +133,9 @@ def loss_from(
     sums: LossSums,
     global_flow_count: float | Tensor,
     global_stop_count: float | Tensor,
-    global_pace_count: float | Tensor = 0.0,
     stop_weight: float = 0.1,
+    *,
+    global_pace_count: float | Tensor = 0.0,
     pace_weight: float = 0.1,
 ) -> Float[Tensor, ""]:
     """Share of one micro-batch in the loss of one optimiser step.
@@ -147,8 +148,8 @@ def loss_from(
         sums: Of this micro-batch.
         global_flow_count: `flow_count` summed over all ranks and micro-batches of the step.
         global_stop_count: `stop_count`, likewise.
-        global_pace_count: `pace_count`, likewise.
         stop_weight: Weight of the stop loss.
+        global_pace_count: `pace_count`, summed likewise.
         pace_weight: Weight of the pace loss.
     """
     flow = sums.flow_sum / torch.as_tensor(global_flow_count).clamp_min(1).to(sums.flow_sum)

@@ -183,5 +183,7 @@ def document_layout(
         segment=segment,
         block=torch.cat([text, (frames // frames_per_block).repeat(twins)]),
         copy=torch.cat([no_copy, copies]),
-        position=torch.cat([text.float(), (positions.start + positions.step * frames).repeat(twins)]),
+        position=torch.cat(
+            [text.float(), (positions.start + positions.step * frames).repeat(twins)]
+        ),
     )

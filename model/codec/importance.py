@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,7 +45,7 @@ def channel_importance(
     size = moved.square().mean().sqrt()
     if not float(size) > 0:
         raise ValueError("moving the latents does not change the decoded audio; the codec is dead")
-    return cast(Tensor, moved / size)
+    return moved / size
 
 
 def _log_mel(codec: AudioCodec, latents: Tensor) -> Float[Tensor, "batch mels times"]:

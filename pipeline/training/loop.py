@@ -176,8 +176,8 @@ class Training:
                     sums,
                     counts.flow_count,
                     counts.stop_count,
-                    counts.pace_count,
                     self._settings.stop_weight,
+                    global_pace_count=counts.pace_count,
                 )
             )
             total += sums.to_vector()

@@ -181,3 +181,24 @@ def test_one_euler_step_reaches_the_data_on_the_exact_velocity() -> None:
         lambda *_: velocity_target(latents, noise), noise, torch.tensor([0.0, 1]), "euler"
     )
     torch.testing.assert_close(given, latents)
+
+
+def test_flow_times_reach_the_ends_that_the_solver_visits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    times = sample_flow_time(50, 400, generator)
+    assert times.min() < 0.03
+    assert times.max() > 0.985
+    assert bool(torch.isfinite(times).all())
+    assert 0 <= times.min() <= times.max() <= 1
+
+
+def test_a_share_of_the_flow_times_is_uniform() -> None:
+    def share_below(limit: float, uniform_share: float) -> float:
+        generator = torch.Generator().manual_seed(0)
+        times = sample_flow_time(50, 400, generator, uniform_share=uniform_share)
+        return float((times < limit).float().mean())
+
+    # Logit-normal (0.4, 1): 0.02 % lie below 0.045.
+    assert share_below(0.045, 0.0) < 0.001
+    assert share_below(0.045, 0.5) == pytest.approx(0.0225, abs=0.005)
+    assert share_below(0.5, 1.0) == pytest.approx(0.5, abs=0.02)

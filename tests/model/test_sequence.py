@@ -9,7 +9,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from model.sequence import CLEAN, NOISY, PREFIX, document_layout, document_length
+from model.sequence import CLEAN, NOISY, PREFIX, AudioPositions, document_layout, document_length
 from tests.factories.model import random_document, tiny_config
 
 
@@ -51,3 +51,15 @@ def test_a_document_whose_parts_do_not_fit_is_refused(
     # Shapes that the annotations already refuse in tests are refused at run time as well.
     with pytest.raises((ValueError, TypeCheckError), match=re.escape(message) + "|Type-check"):
         random_document(tiny_config(), 0, **changes)
+
+
+def test_audio_runs_along_the_words_at_the_given_pace() -> None:
+    # A prefix of 12 tokens of which the 4 before the last are words, 2 frames a word.
+    positions = AudioPositions.along_words(12, 4, 2.0)
+    layout = document_layout(12, 8, 2, 4, positions)
+    clean = layout.position[layout.segment == CLEAN]
+    assert clean.tolist() == [7.0, 7.5, 8.0, 8.5, 9.0, 9.5, 10.0, 10.5]
+    for copy in range(2):
+        noisy = (layout.segment == NOISY) & (layout.copy == copy)
+        assert torch.equal(layout.position[noisy], clean)
+    assert layout.position[:12].tolist() == list(range(12))

@@ -10,7 +10,7 @@ import torch
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.sequence import CLEAN, PREFIX
 from model.text import ByteTokenizer
-from pipeline.errors import IncompleteError
+from pipeline.errors import IncompleteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.training.feed import Feed, StepBatch, pack_rows
 from pipeline.training.settings import FeedSettings
@@ -340,3 +340,60 @@ def test_damage_found_in_the_background_is_raised_in_the_loop(tmp_path):
     feed = _feed(tmp_path, [], documents_per_step=6)
     with pytest.raises(IncompleteError, match="run `audiocalm shard` again"):
         list(feed.batches(0, 2))
+
+
+PACED = dataclasses.replace(CONFIG, paces_speech=True)
+
+
+def _paced_batch(path: Path, **values) -> StepBatch:
+    if not Folder.at(path).is_complete:
+        write_shards(path, mixed_clips(12))
+    settings = FeedSettings.model_validate(
+        {"documents_per_step": 12, "pack_length": 192, "rows_per_micro_batch": 64, **PLAIN} | values
+    )
+    return Feed(TrainShards(Folder.at(path)), settings, PACED, TOKENIZER, 7).batch(0)
+
+
+def test_speech_runs_along_its_words_and_names_its_pace(tmp_path: Path) -> None:
+    (batch,) = _paced_batch(tmp_path, pace_jitter=0.0).micro_batches
+    found = 0
+    for row in range(len(batch.document)):
+        for number in range(int(batch.document[row].max()) + 1):
+            here = batch.document[row] == number
+            prefix = here & (batch.segment[row] == PREFIX)
+            clean = batch.position[row][here & (batch.segment[row] == CLEAN)]
+            if not batch.flow_mask[row][here].any():  # fills an empty row
+                continue
+            num_text, text = int(prefix.sum()), batch.token_ids[row][prefix].tolist()
+            if batch.modality[row][prefix][0] != 0:
+                assert clean[0] == num_text
+                assert not batch.pace_mask[row][here].any()
+                continue
+            found += 1
+            words = TOKENIZER.decode(text).split("Says: ")[1].encode()
+            assert clean[0] == num_text - 1 - len(words)
+            assert batch.pace_mask[row][here].nonzero().flatten().tolist() == [num_text - 1]
+            pace = float(batch.pace_target[row][here][num_text - 1].exp())
+            torch.testing.assert_close(clean.diff(), torch.full_like(clean[1:], 1 / pace))
+    assert found
+
+
+def test_the_pace_of_the_positions_is_jittered_and_its_target_is_not(tmp_path: Path) -> None:
+    (exact,) = _paced_batch(tmp_path, pace_jitter=0.0).micro_batches
+    (jittered,) = _paced_batch(tmp_path, pace_jitter=0.2).micro_batches
+    assert torch.equal(exact.pace_target, jittered.pace_target)
+    assert not torch.equal(exact.position, jittered.position)
+
+
+def test_scaled_latents_need_a_codec_that_states_the_importance_of_its_channels(
+    tmp_path: Path,
+) -> None:
+    write_shards(tmp_path, mixed_clips(4))
+    shards = TrainShards(Folder.at(tmp_path))
+    assert np.array_equal(shards.latent_scale(0.0), shards.latent_std)
+    with pytest.raises(SettingsError, match=r"importance_power is 1\.0 .* states no importance"):
+        shards.latent_scale(1.0)
+    shards.card["codec"]["channel_importance"] = [2.0, 1.0, 1.0, 0.5]
+    ratio = shards.latent_std / shards.latent_scale(1.0)
+    assert np.allclose(ratio / ratio[1], [2.0, 1.0, 1.0, 0.5])
+    assert np.mean(ratio**2) == pytest.approx(1)
