@@ -51,6 +51,7 @@ class Attend(Protocol):
 # The functions that FlexAttention traces are not wrapped by the type checks of the tests.
 @no_type_check
 def is_allowed(query: _Indices, key: _Indices, window_blocks: int | None) -> Tensor:
+    """Rules 1 to 5 for any pairs of positions, given as indices that broadcast to them."""
     document_q, segment_q, block_q, copy_q = query
     document_k, segment_k, block_k, copy_k = key
     back = block_q - block_k

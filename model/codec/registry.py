@@ -179,8 +179,8 @@ def store_importance(folder: str | Path, importance: Sequence[float]) -> None:
         math.isfinite(value) and value >= 0 for value in importance
     ):
         raise ValueError(
-            f"{len(importance)} importances for {card['config']['latent_dim']} channels; one finite "
-            "number that is not negative is needed for each"
+            f"{len(importance)} importances for {card['config']['latent_dim']} channels; each "
+            "needs one finite number that is not negative"
         )
     card[IMPORTANCE] = [round(float(value), 6) for value in importance]
     _replace_file(Path(folder) / CODEC_FILE, _card_bytes(card))

@@ -78,7 +78,7 @@ def test_importance_needs_one_number_a_channel(tmp_path: Path, bad: list[float])
     codec = small_codec()
     save_codec(codec, tmp_path)
     values = bad if len(bad) > 1 else bad * (codec.latent_dim if bad != [1.0] else 1)
-    with pytest.raises(ValueError, match="one finite number"):
+    with pytest.raises(ValueError, match="needs one finite number"):
         store_importance(tmp_path, values)
 
 
