@@ -16,7 +16,8 @@ import espeakng_loader
 import numpy as np
 
 from pipeline.data.starter.dsp import Wave
-from pipeline.errors import PipelineError
+from pipeline.data.starter.engine import Manner, SpeechEngineError
+from pipeline.data.starter.voices import EspeakVoice, Speaker
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,6 @@ _OK = 0
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
-
-
-class SpeechEngineError(PipelineError):
-    """The speech library cannot be loaded, or refuses a voice or a text."""
 
 
 class Espeak:
@@ -64,6 +61,19 @@ class Espeak:
         trace: TracebackType | None,
     ) -> None:
         self._library.espeak_Terminate()
+
+    def speak(self, text: str, speaker: Speaker, manner: Manner) -> Wave:
+        """Speak a text at `sample_rate`; see `SpeechEngine.speak`."""
+        voice = speaker.voice
+        if not isinstance(voice, EspeakVoice):
+            raise SpeechEngineError(f"eSpeak NG has no voice for {speaker.name!r}")
+        return self.say(
+            text,
+            voice.name,
+            words_per_minute=int(np.clip(voice.words_per_minute * manner.pace, 80, 320)),
+            pitch=int(np.clip(voice.pitch * manner.pitch, 0, 100)),
+            pitch_range=int(np.clip(voice.pitch_range * manner.liveliness, 0, 100)),
+        )
 
     def say(
         self, text: str, voice: str, *, words_per_minute: int, pitch: int, pitch_range: int
@@ -115,7 +125,7 @@ def _load() -> ctypes.CDLL:
     except (OSError, AttributeError) as error:
         raise SpeechEngineError(
             f"cannot load the speech library {path}: {error}; reinstall espeakng-loader for this "
-            "platform, or set speech_share to 0"
+            "platform, or leave it out of speech.engines and speech.languages"
         ) from error
     library.espeak_Synth.argtypes = [
         ctypes.c_char_p,

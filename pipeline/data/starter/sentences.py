@@ -1,100 +1,82 @@
-"""Sentences composed from a lexicon: what the starter corpus says."""
+"""Texts composed by a grammar: what the starter corpus says."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 from string import ascii_uppercase
+from typing import Literal
 
 import numpy as np
 
-from pipeline.data.starter.lexicon import LEXICONS, Lexicon
+from pipeline.data.starter.lexicon import GRAMMARS, Grammar
 
-KINDS = ("statement", "weather", "number", "count", "clock", "question", "greeting", "rich")
-"""Kinds of composed text besides single digits and letters."""
+Kind = Literal["digit", "digits", "letter", "number", "time", "word", "phrase", "sentence", "open"]
+"""Kinds of text. `digits` are several in a row, `time` is a clock time or a date, `word` any word
+of the grammar by itself; `open` are English sentences of a file of the user."""
 
-_FIRST_HOUR, _LAST_HOUR = 3, 11
+_SLOT = re.compile(r"\{(\w+)\}")
+_REDRAWS = 8
 
 
-def compose(kind: str, language: str, rng: np.random.Generator) -> str:
-    """One text of a kind.
+def compose(kind: Kind, language: str, rng: np.random.Generator) -> str:
+    """One text of a kind, written as it is spoken.
 
     Args:
-        kind: One of `KINDS`, or `digit` or `letter` for a single one.
-        language: Tag of a lexicon.
+        kind: What to say; any kind but `open`.
+        language: Tag of a grammar.
         rng: Draws the words.
 
     Raises:
         ValueError: If kind or language are unknown.
     """
-    if language not in LEXICONS:
-        raise ValueError(f"no lexicon for language {language!r}; there are {', '.join(LEXICONS)}")
-    lexicon = LEXICONS[language]
+    if language not in GRAMMARS:
+        raise ValueError(f"no grammar for language {language!r}; there are {', '.join(GRAMMARS)}")
+    grammar = GRAMMARS[language]
     if kind == "digit":
-        return _pick(rng, lexicon.digits)
+        return _pick(rng, grammar.digits)
     if kind == "letter":
         return _pick(rng, ascii_uppercase)
-    if kind == "count":
-        return _count(lexicon, rng)
-    if kind == "statement":
-        return _sentence(_statement(lexicon, rng))
-    if kind not in KINDS:
-        raise ValueError(f"no kind of text {kind!r}; there are digit, letter, {', '.join(KINDS)}")
-    templates = {
-        "weather": lexicon.weather,
-        "number": lexicon.count_templates,
-        "clock": lexicon.clock,
-        "question": lexicon.questions,
-        "greeting": lexicon.greetings,
-        "rich": lexicon.rich,
-    }
-    return _fill(_pick(rng, templates[kind]), lexicon, rng)
+    if kind == "word":
+        return _pick(rng, vocabulary(language))
+    if kind == "digits":
+        between = ", " if rng.random() < 0.5 else " "
+        return between.join(_pick(rng, grammar.digits) for _ in range(int(rng.integers(2, 6))))
+    if kind not in grammar.rules:
+        raise ValueError(f"no kind of text {kind!r} can be composed")
+    text = _expand(grammar, kind, rng)
+    return f"{text[0].upper()}{text[1:]}" if text[-1] in ".?!" else text
 
 
-def _fill(template: str, lexicon: Lexicon, rng: np.random.Generator) -> str:
-    return template.format(
-        city=_pick(rng, lexicon.cities),
-        number=_pick(rng, [word for value, word in enumerate(lexicon.numbers) if _counts(value)]),
-        counted=_pick(rng, lexicon.counted),
-        hour=_pick(rng, lexicon.numbers[_FIRST_HOUR : _LAST_HOUR + 1]),
-        thing=_pick(rng, lexicon.things),
-    )
+@lru_cache(maxsize=16)
+def vocabulary(language: str) -> tuple[str, ...]:
+    """All words of a language's grammar, in alphabetical order; single letters are left out."""
+    words = set()
+    for alternatives in GRAMMARS[language].rules.values():
+        for text in alternatives:
+            words |= set(re.sub(r"[.,?!¿¡]", " ", _SLOT.sub(" ", text)).split())
+    return tuple(sorted(word for word in words if len(word) > 1 and not _is_repeated(word, words)))
 
 
-def _counts(value: int) -> bool:
-    """Whether the number word stands before a plural unchanged (`veintiún barcos` does not)."""
-    return value >= 2 and value % 10 != 1
+def _is_repeated(word: str, words: set[str]) -> bool:
+    """Whether a word is another one that begins a sentence."""
+    return word != word.lower() and word.lower() in words
 
 
-def _statement(lexicon: Lexicon, rng: np.random.Generator) -> str:
-    if rng.random() < 0.25:
-        return f"{_pick(rng, lexicon.things)} {_pick(rng, lexicon.states)}"
-    subject = _pick(rng, lexicon.beings)
-    if rng.random() < 0.5:
-        return f"{subject} {_pick(rng, lexicon.handles)} {_pick(rng, lexicon.objects)}"
-    parts = [subject, _pick(rng, lexicon.actions)]
-    draw = rng.random()
-    if draw < 0.4:
-        parts.append(_pick(rng, lexicon.places))
-    elif draw < 0.8:
-        parts.append(_pick(rng, lexicon.moments))
-    return " ".join(parts)
+def _expand(grammar: Grammar, name: str, rng: np.random.Generator) -> str:
+    """A rule with all slots filled; the same slot twice in an alternative is filled differently."""
+    seen: set[str] = set()
 
+    def fill(found: re.Match[str]) -> str:
+        for _ in range(_REDRAWS):
+            text = _expand(grammar, found[1], rng)
+            if text not in seen:
+                break
+        seen.add(text)
+        return text
 
-def _count(lexicon: Lexicon, rng: np.random.Generator) -> str:
-    length = int(rng.integers(3, 6))
-    draw = rng.random()
-    if draw < 0.4:
-        start = int(rng.integers(0, 95))
-        words: Sequence[str] = lexicon.numbers[start : start + length]
-    elif draw < 0.8:
-        words = [_pick(rng, lexicon.digits) for _ in range(length)]
-    else:
-        words = [_pick(rng, ascii_uppercase) for _ in range(length)]
-    return _sentence(", ".join(words))
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    return _SLOT.sub(fill, _pick(rng, grammar.rules[name]))
 
 
 def _pick(rng: np.random.Generator, items: Sequence[str]) -> str:

@@ -2,22 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from pipeline.data.starter.sentences import Kind
 from pipeline.settings import Settings
 
 MODALITIES = ("speech", "sound", "music")
 """Order of the shares, and of everything counted by modality."""
 
 
+KeyT = TypeVar("KeyT")
+Engine = Literal["espeak", "flite"]
+Language = Literal["en", "de", "fr", "es", "it", "pt"]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+_KINDS: dict[Kind, float] = {
+    "digit": 0.35,
+    "digits": 0.05,
+    "letter": 0.04,
+    "number": 0.06,
+    "time": 0.1,
+    "phrase": 0.1,
+    "sentence": 0.3,
+}
+
+
+def positive(weights: Mapping[KeyT, float]) -> dict[KeyT, float]:
+    """The weights above 0, scaled to add up to 1; nothing if there is none."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items() if weight > 0}
+
+
+class SpeechSettings(Settings):
+    """What is spoken, and by whom. Weights are relative; what is not listed is left out."""
+
+    engines: dict[Engine, Weight] = Field(default={"espeak": 1.0})
+    """Weights of the engines that speak English, by duration: `espeak` is part of the package,
+    `flite` is Debian's package of that name and much easier to understand. Other languages are
+    always spoken by espeak."""
+    languages: dict[Language, Weight] = Field(
+        default={"en": 0.5, "de": 0.1, "fr": 0.1, "es": 0.1, "it": 0.1, "pt": 0.1}
+    )
+    """Weights of the languages, by duration."""
+    kinds: dict[Kind, Weight] = Field(default=_KINDS)
+    """Weights of the kinds of text, by duration: digit, digits, letter, number, time, word, phrase,
+    sentence, open. Each becomes a corpus of its own, `speech/<kind>`."""
+    sentences: Path | None = None
+    """Text file with English sentences of your own, which kind `open` speaks: UTF-8, one or several
+    on a line. Digits, abbreviations and acronyms must be written out; other lines are skipped."""
+    sentences_licence: str = "LicenseRef-unknown"
+    """SPDX id of the licence of that text, which then applies to `speech/open`."""
+    room_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of the clips that are in a reverberant room, and described so."""
+    noise_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the clips with audible background noise, and described so."""
+
+    @field_validator("engines", "languages", "kinds")
+    @classmethod
+    def _has_weight(cls, weights: dict[str, float]) -> dict[str, float]:
+        if not sum(weights.values()) > 0:
+            raise ValueError("all weights are 0; at least one must be above")
+        return weights
+
+    @model_validator(mode="after")
+    def _has_something_to_say(self) -> Self:
+        if self.kinds.get("open") and self.sentences is None:
+            raise ValueError(
+                "kinds asks for open sentences; name a text file with sentences=FILE, "
+                "or leave out open"
+            )
+        if self.kinds.get("open") and not self.languages.get("en"):
+            raise ValueError("kinds asks for open sentences, which are English; add languages.en")
+        is_only_open = set(positive(self.kinds)) == {"open"}
+        if is_only_open and set(positive(self.languages)) != {"en"}:
+            raise ValueError(
+                "kinds holds only open, which is English; set languages={en: 1} or add a kind"
+            )
+        return self
+
+
 class StarterSettings(Settings):
     """What the starter corpus contains: same settings, same bytes."""
 
-    minutes: float = Field(default=12.0, ge=0.5, le=600, allow_inf_nan=False)
-    """Minutes of audio in all, 0.5 to 600."""
+    minutes: float = Field(default=12.0, ge=0.5, le=6000, allow_inf_nan=False)
+    """Minutes of audio in all, 0.5 to 6000."""
     seed: int = Field(default=0, ge=0)
     """Seed of every choice, from 0."""
     speech_share: float = Field(default=0.4, ge=0, le=1)
@@ -26,8 +100,8 @@ class StarterSettings(Settings):
     """Share of the minutes that is sound."""
     music_share: float = Field(default=0.3, ge=0, le=1)
     """Share of the minutes that is music."""
-    digit_share: float = Field(default=0.35, ge=0, le=1)
-    """Share of the speech that is single spoken digits, by duration."""
+    speech: SpeechSettings = SpeechSettings()
+    """What is spoken, and by whom."""
     sound_min_s: float = Field(default=2.0, ge=2, le=30)
     """Shortest sound clip, seconds, 2 to 30."""
     sound_max_s: float = Field(default=8.0, ge=4, le=60)

@@ -15,8 +15,10 @@ from pipeline.data.starter import dsp
 from pipeline.data.starter.music.piece import PiecePlan, plan_pieces, render_piece
 from pipeline.data.starter.settings import StarterSettings
 from pipeline.data.starter.sounds.plan import ScenePlan, plan_scenes, render_scene
-from pipeline.data.starter.speech import utterances
+from pipeline.data.starter.speech import SpeechPart, plan_speech, utterances
 
+LICENCE = "CC0-1.0"
+"""SPDX id of everything in the corpus but open sentences."""
 FOLDS = 5
 """Folds of the sound class table."""
 _SCENES_PER_TASK, _PIECES_PER_TASK = 16, 6
@@ -24,9 +26,10 @@ _SCENES_PER_TASK, _PIECES_PER_TASK = 16, 6
 
 @dataclass(frozen=True)
 class Task:
-    """Some clips of one modality; speech is one task, since its engine keeps state."""
+    """Some clips of one modality."""
 
     modality: str
+    speech: SpeechPart | None = None
     scenes: tuple[ScenePlan, ...] = ()
     pieces: tuple[PiecePlan, ...] = ()
 
@@ -37,7 +40,7 @@ class Done:
 
     Attributes:
         modality: Of all its clips.
-        rows: Manifest rows, where the layout has a manifest.
+        rows: Manifest rows, where the layout has a manifest; of speech with the kind before them.
         seconds: Duration in all.
         clips: Number of clips.
     """
@@ -49,9 +52,14 @@ class Done:
 
 
 def plan_tasks(settings: StarterSettings) -> list[Task]:
-    """All tasks, the longest first; results belong in this order."""
+    """All tasks, the longest first; results belong in this order.
+
+    Raises:
+        SettingsError: If the file of sentences cannot be read or holds none.
+        SpeechEngineError: If a speech engine is asked for and not there.
+    """
     pieces, scenes = plan_pieces(settings), plan_scenes(settings)
-    tasks = [Task("speech")] if settings.budget_s("speech") else []
+    tasks = [Task("speech", speech=part) for part in plan_speech(settings)]
     for start in range(0, len(pieces), _PIECES_PER_TASK):
         tasks.append(Task("music", pieces=tuple(pieces[start : start + _PIECES_PER_TASK])))
     for start in range(0, len(scenes), _SCENES_PER_TASK):
@@ -62,8 +70,8 @@ def plan_tasks(settings: StarterSettings) -> list[Task]:
 def perform(task: Task, settings: StarterSettings, folder: Path) -> Done:
     """Write the clips of a task below `folder/<modality>`; that directory must exist."""
     done = Done(task.modality)
-    if task.modality == "speech":
-        _speech(settings, folder / "speech", done)
+    if task.speech is not None:
+        _speech(settings, task.speech, folder / "speech", done)
     for scene in task.scenes:
         _sound(settings, scene, folder / "sound", done)
     for piece in task.pieces:
@@ -71,22 +79,25 @@ def perform(task: Task, settings: StarterSettings, folder: Path) -> Done:
     return done
 
 
-def _speech(settings: StarterSettings, folder: Path, done: Done) -> None:
-    for utterance in utterances(settings):
+def _speech(settings: StarterSettings, part: SpeechPart, folder: Path, done: Done) -> None:
+    for utterance in utterances(settings, part):
         name = f"{utterance.name}.wav"
         rate = utterance.sample_rate
-        (folder / name).write_bytes(encode_audio(utterance.wave[None], rate, "WAV"))
+        home = folder / utterance.kind
+        home.mkdir(exist_ok=True)
+        (home / name).write_bytes(encode_audio(utterance.wave[None], rate, "WAV"))
         speaker = utterance.speaker
-        done.rows.append(
-            (
-                name,
-                utterance.transcript,
-                speaker.language,
-                speaker.name,
-                speaker.sex,
-                utterance.style,
-            )
+        row = (
+            name,
+            utterance.transcript,
+            speaker.language,
+            speaker.name,
+            speaker.sex,
+            utterance.style,
+            json.dumps(utterance.captions, ensure_ascii=False),
+            settings.speech.sentences_licence if utterance.kind == "open" else LICENCE,
         )
+        done.rows.append((utterance.kind, *row))
         _count(done, len(utterance.wave), rate)
 
 

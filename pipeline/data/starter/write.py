@@ -1,7 +1,8 @@
 """Writing the starter corpus: three layouts in one directory that appears complete or not at all.
 
 The layouts differ on purpose, as corpora do; bringing them into one form is the pipeline's work:
-`speech/` has one CSV, `sound/` a class table with folds, `music/` a JSON file beside each clip.
+`speech/` has a CSV for each kind of text, `sound/` a class table with folds, `music/` a JSON file
+beside each clip.
 """
 
 from __future__ import annotations
@@ -24,29 +25,34 @@ from typing import Any
 
 import yaml
 
+from pipeline.data.starter.open_sentences import read_sentences
 from pipeline.data.starter.settings import MODALITIES, StarterSettings
-from pipeline.data.starter.tasks import Done, perform, plan_tasks, seconds_of
+from pipeline.data.starter.tasks import LICENCE, Done, perform, plan_tasks, seconds_of
 from pipeline.errors import PipelineError
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings give other bytes."""
-LICENCE = "CC0-1.0"
-"""SPDX id of everything in the corpus."""
 CARD = "corpus.yaml"
 """What the corpus is: licence, settings, counts, digest of its contents."""
-SPEECH_HEADER = ("file", "transcript", "language", "speaker", "sex", "style")
-"""Columns of speech/metadata.csv."""
+SPEECH_HEADER = ("file", "transcript", "language", "speaker", "sex", "style", "captions", "licence")
+"""Columns of speech/<kind>/metadata.csv."""
 SOUND_HEADER = ("filename", "category", "caption", "fold")
 """Columns of sound/classes.csv; classes of a mixture are joined by `|` in order of onset."""
 
 _LICENCE_TEXT = """CC0 1.0 Universal
 
-This corpus was made by a program out of nothing: no recording, no text and no music of others is in
-it. To the extent possible under law, its makers have waived all copyright and related or
+This corpus was made by a program out of nothing: no music of others is in it, and no recording.
+{exceptions}To the extent possible under law, its makers have waived all copyright and related or
 neighbouring rights to it. SPDX-License-Identifier: CC0-1.0
 The legal text: https://creativecommons.org/publicdomain/zero/1.0/legalcode
+"""
+_FLITE_NOTE = """The English voices are those of Flite, which Carnegie Mellon University made from
+recordings of their speakers and gives away for any use, without restriction or fee.
+"""
+_OPEN_NOTE = """The sentences in speech/open come from a text of its maker; the licence of that text
+({licence}) applies to them.
 """
 
 
@@ -111,8 +117,12 @@ def _existing(folder: Path, settings: StarterSettings) -> dict[str, Any] | None:
     card = yaml.safe_load((folder / CARD).read_text(encoding="utf-8"))
     if not isinstance(card, dict) or "settings" not in card or "clips" not in card:
         raise CorpusError(f"{folder / CARD} is not the card of a starter corpus")
-    wanted = {"version": VERSION, **settings.model_dump(mode="json")}
-    found = {"version": card.get("version"), **card["settings"]}
+    wanted = {
+        "version": VERSION,
+        "sentences_sha256": _sentences_digest(settings),
+        **settings.model_dump(mode="json"),
+    }
+    found = {key: card.get(key) for key in ("version", "sentences_sha256")} | card["settings"]
     differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
     if differing:
         changes = ", ".join(f"{key} {found.get(key)} -> {wanted.get(key)}" for key in differing)
@@ -178,10 +188,13 @@ def _finish(folder: Path, settings: StarterSettings, done: Sequence[Done]) -> di
         name: [row for item in done if item.modality == name for row in item.rows]
         for name in MODALITIES
     }
-    (folder / "speech/metadata.csv").write_bytes(table(SPEECH_HEADER, rows["speech"]))
+    kinds = sorted({row[0] for row in rows["speech"]})
+    for kind in kinds:
+        payload = table(SPEECH_HEADER, [row[1:] for row in rows["speech"] if row[0] == kind])
+        (folder / "speech" / kind / "metadata.csv").write_bytes(payload)
     (folder / "sound/classes.csv").write_bytes(table(SOUND_HEADER, rows["sound"]))
-    for name in ("", *MODALITIES):  # each part is a corpus of its own
-        (folder / name / "LICENSE").write_bytes(_LICENCE_TEXT.encode())
+    for name in ("", *MODALITIES, *(f"speech/{kind}" for kind in kinds)):
+        (folder / name / "LICENSE").write_bytes(_licence_text(settings).encode())
     clips = {name: sum(item.clips for item in done if item.modality == name) for name in MODALITIES}
     minutes = {name: round(seconds_of(done, name) / 60, 4) for name in MODALITIES}
     for name in MODALITIES:
@@ -189,10 +202,11 @@ def _finish(folder: Path, settings: StarterSettings, done: Sequence[Done]) -> di
             shutil.rmtree(folder / name)
     card = {
         "name": "audiocalm-starter",
-        "license": LICENCE,
+        "license": _licence_id(settings),
         "version": VERSION,
         "settings": settings.model_dump(mode="json"),
         "settings_digest": settings.digest(),
+        "sentences_sha256": _sentences_digest(settings),
         "clips": clips,
         "minutes": minutes,
         "contents_sha256": contents_digest(folder),
@@ -201,6 +215,30 @@ def _finish(folder: Path, settings: StarterSettings, done: Sequence[Done]) -> di
     text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True)
     (folder / CARD).write_bytes(text.encode())
     return card
+
+
+def _licence_id(settings: StarterSettings) -> str:
+    """SPDX expression of the whole corpus."""
+    speech = settings.speech
+    has_open = settings.speech_share and speech.kinds.get("open")
+    return f"{LICENCE} AND {speech.sentences_licence}" if has_open else LICENCE
+
+
+def _licence_text(settings: StarterSettings) -> str:
+    speech = settings.speech
+    exceptions = _FLITE_NOTE if speech.engines.get("flite") else ""
+    if speech.kinds.get("open"):
+        exceptions += _OPEN_NOTE.format(licence=speech.sentences_licence)
+    return _LICENCE_TEXT.format(exceptions=exceptions)
+
+
+def _sentences_digest(settings: StarterSettings) -> str | None:
+    """SHA-256 of the sentences that are read from a file; None if none are."""
+    speech = settings.speech
+    if speech.sentences is None or not speech.kinds.get("open") or not settings.speech_share:
+        return None
+    text = "\n".join(read_sentences(speech.sentences))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
@@ -245,14 +283,17 @@ def _readme(card: dict[str, Any]) -> str:
             "",
             "| directory | layout |",
             "|---|---|",
-            "| `speech/` | WAV 22.05 kHz mono, `metadata.csv`: " + ", ".join(SPEECH_HEADER) + " |",
+            "| `speech/<kind>/` | WAV mono, 16 kHz (flite) or 22.05 kHz (espeak), `metadata.csv`: "
+            + ", ".join(SPEECH_HEADER)
+            + " |",
             "| `sound/` | `audio/*.flac` 44.1 kHz, `classes.csv`: "
             + ", ".join(SOUND_HEADER)
             + " |",
             "| `music/` | FLAC 44.1 kHz stereo, `<name>.json` beside each `<name>.flac` |",
             "",
-            "Speech is formant synthesis by eSpeak NG of sentences composed from the project's own",
-            "word lists; sounds and music are synthesised by the project's own code.",
+            "Speech is synthesis by eSpeak NG or Flite of texts composed from the project's own",
+            "word lists, and in `speech/open` of sentences of a file; sounds and music are",
+            "synthesised by the project's own code.",
             "",
             f"Made again by: `audiocalm starter-corpus --out DIR --minutes {settings['minutes']:g} "
             f"--seed {settings['seed']}`"

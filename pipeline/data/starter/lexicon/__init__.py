@@ -11,12 +11,12 @@ from pipeline.data.starter.lexicon.french import FRENCH
 from pipeline.data.starter.lexicon.german import GERMAN
 from pipeline.data.starter.lexicon.italian import ITALIAN
 from pipeline.data.starter.lexicon.portuguese import PORTUGUESE
-from pipeline.data.starter.lexicon.schema import Lexicon
+from pipeline.data.starter.lexicon.schema import Grammar
 from pipeline.data.starter.lexicon.spanish import SPANISH
 
-LEXICONS: dict[str, Lexicon] = {
-    lexicon.language: lexicon for lexicon in (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE)
+GRAMMARS: dict[str, Grammar] = {
+    grammar.language: grammar for grammar in (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE)
 }
-"""Lexicon by language tag."""
+"""Grammar by language tag."""
 
-__all__ = ["LEXICONS", "Lexicon"]
+__all__ = ["GRAMMARS", "Grammar"]

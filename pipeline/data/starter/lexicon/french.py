@@ -138,10 +138,10 @@ FRENCH = Lexicon(
     ),
     counted=("bateaux", "livres", "oiseaux", "verres", "enfants", "arbres", "chevaux", "billets"),
     count_templates=(
-        "Je vois {number} {counted}.",
-        "Il y a {number} {counted} ici.",
-        "Nous avons {number} {counted}.",
-        "Elle compte {number} {counted}.",
+        "Je vois {count} {counted}.",
+        "Il y a {count} {counted} ici.",
+        "Nous avons {count} {counted}.",
+        "Elle compte {count} {counted}.",
     ),
     cities=("Paris", "Lyon", "Lille", "Nantes", "Genève", "Toulouse", "Bruxelles", "Nice"),
     weather=(
@@ -196,4 +196,4 @@ FRENCH = Lexicon(
         "Le chirurgien joue du violon pendant que sa fille cueille des framboises.",
         "L'œuf est cuit, le beurre fond, et le pain grille doucement.",
     ),
-)
+).grammar()

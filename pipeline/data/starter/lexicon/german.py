@@ -124,10 +124,10 @@ GERMAN = Lexicon(
     ),
     counted=("Boote", "Stühle", "Briefe", "Vögel", "Flaschen", "Kinder", "Häuser", "Bücher"),
     count_templates=(
-        "Ich sehe {number} {counted}.",
-        "Hier sind {number} {counted}.",
-        "Wir brauchen {number} {counted}.",
-        "Sie zählt {number} {counted}.",
+        "Ich sehe {count} {counted}.",
+        "Hier sind {count} {counted}.",
+        "Wir brauchen {count} {counted}.",
+        "Sie zählt {count} {counted}.",
     ),
     cities=("Berlin", "Hamburg", "Wien", "Köln", "Leipzig", "Zürich", "Dresden", "Bremen"),
     weather=(
@@ -182,4 +182,4 @@ GERMAN = Lexicon(
         "Ich möchte euch später noch eine kurze Geschichte vorlesen.",
         "Die Kühe muhen, während das Mädchen fröhlich durch Pfützen hüpft.",
     ),
-)
+).grammar()

@@ -125,10 +125,10 @@ ITALIAN = Lexicon(
     ),
     counted=("libri", "uccelli", "bicchieri", "bambini", "alberi", "cavalli", "biglietti"),
     count_templates=(
-        "Vedo {number} {counted}.",
-        "Qui ci sono {number} {counted}.",
-        "Abbiamo {number} {counted}.",
-        "Lei conta {number} {counted}.",
+        "Vedo {count} {counted}.",
+        "Qui ci sono {count} {counted}.",
+        "Abbiamo {count} {counted}.",
+        "Lei conta {count} {counted}.",
     ),
     cities=("Roma", "Milano", "Torino", "Napoli", "Genova", "Firenze", "Bologna", "Palermo"),
     weather=(
@@ -181,4 +181,4 @@ ITALIAN = Lexicon(
         "La foglia gialla scivola lenta nell'acqua del ruscello.",
         "Ogni pioggia porta fango, ghiaccio e qualche fungo.",
     ),
-)
+).grammar()

@@ -123,10 +123,10 @@ PORTUGUESE = Lexicon(
     ),
     counted=("barcos", "livros", "pássaros", "copos", "meninos", "cavalos", "bilhetes"),
     count_templates=(
-        "Eu vejo {number} {counted}.",
-        "Aqui há {number} {counted}.",
-        "Nós temos {number} {counted}.",
-        "Ela contou {number} {counted}.",
+        "Eu vejo {count} {counted}.",
+        "Aqui há {count} {counted}.",
+        "Nós temos {count} {counted}.",
+        "Ela contou {count} {counted}.",
     ),
     cities=("São Paulo", "Lisboa", "Recife", "Salvador", "Manaus", "Coimbra", "Brasília"),
     weather=(
@@ -179,4 +179,4 @@ PORTUGUESE = Lexicon(
         "Amanhã cedo, os irmãos colhem milho, feijão e maçãs.",
         "Chove lá fora, e o gato dorme em paz junto ao fogão.",
     ),
-)
+).grammar()

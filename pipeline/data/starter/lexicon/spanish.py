@@ -134,10 +134,10 @@ SPANISH = Lexicon(
     ),
     counted=("barcos", "libros", "pájaros", "vasos", "niños", "árboles", "caballos", "billetes"),
     count_templates=(
-        "Veo {number} {counted}.",
-        "Aquí hay {number} {counted}.",
-        "Necesitamos {number} {counted}.",
-        "Ella cuenta {number} {counted}.",
+        "Veo {count} {counted}.",
+        "Aquí hay {count} {counted}.",
+        "Necesitamos {count} {counted}.",
+        "Ella cuenta {count} {counted}.",
     ),
     cities=("Madrid", "Sevilla", "Lima", "Bogotá", "Valencia", "Granada", "Quito", "Bilbao"),
     weather=(
@@ -191,4 +191,4 @@ SPANISH = Lexicon(
         "Mi yegua corre rápido por el camino junto al arroyo.",
         "Un viejo zorro huye y llega feliz a su cueva.",
     ),
-)
+).grammar()

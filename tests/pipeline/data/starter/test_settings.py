@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.starter.settings import StarterSettings, clip_durations, generator
+from pipeline.data.starter.settings import (
+    SpeechSettings,
+    StarterSettings,
+    clip_durations,
+    generator,
+    positive,
+)
 from pipeline.errors import SettingsError
 from pipeline.settings import load_settings
 
 
-@pytest.mark.parametrize("minutes", [0, -1, 0.49, 601, float("inf"), float("nan")])
+@pytest.mark.parametrize("minutes", [0, -1, 0.49, 6001, float("inf"), float("nan")])
 def test_minutes_outside_the_limits_are_refused(minutes: float) -> None:
     with pytest.raises(ValueError, match="minutes"):
         StarterSettings(minutes=minutes)
@@ -29,6 +35,47 @@ def test_shares_must_add_up() -> None:
 def test_a_share_too_small_for_one_clip_is_refused() -> None:
     with pytest.raises(ValueError, match="less than one clip of music_min_s"):
         StarterSettings(minutes=0.5, speech_share=0.7, sound_share=0.2, music_share=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kinds": {"sonnet": 1}}, "Input should be 'digit', 'digits'"),
+        ({"engines": {"festival": 1}}, "Input should be 'espeak' or 'flite'"),
+        ({"languages": {"tlh": 1}}, "Input should be 'en', 'de'"),
+        ({"kinds": {"digit": -1}}, "greater than or equal to 0"),
+        ({"kinds": {"digit": 0, "word": 0}}, "all weights are 0"),
+        ({"languages": {}}, "all weights are 0"),
+        ({"kinds": {"open": 1}}, "name a text file with sentences=FILE"),
+        (
+            {"kinds": {"open": 1, "word": 1}, "sentences": "a.txt", "languages": {"de": 1}},
+            r"add languages\.en",
+        ),
+        (
+            {
+                "kinds": {"open": 1, "word": 0},
+                "sentences": "a.txt",
+                "languages": {"de": 1, "en": 1},
+            },
+            "holds only open",
+        ),
+        ({"room_share": 1.1}, "less than or equal to 1"),
+    ],
+)
+def test_speech_that_cannot_be_made_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpeechSettings.model_validate(values)
+
+
+def test_weights_are_scaled_and_zeros_left_out() -> None:
+    assert positive({"a": 3.0, "b": 0.0, "c": 1.0}) == {"a": 0.75, "c": 0.25}
+    assert positive({}) == {}
+
+
+def test_a_recipe_replaces_whole_tables_of_weights() -> None:
+    settings = load_settings(StarterSettings, overrides=["speech.kinds.word=2"])
+    assert settings.speech.kinds == {"word": 2}
+    assert settings.speech.languages == SpeechSettings().languages
 
 
 def test_a_share_of_zero_leaves_a_modality_out() -> None:

@@ -15,7 +15,7 @@ from pipeline.data.starter.sounds.plan import plan_scenes
 from pipeline.data.starter.tasks import encode_audio, perform, plan_tasks, seconds_of
 
 
-def test_tasks_cover_every_clip_once_and_speech_is_one_task() -> None:
+def test_tasks_cover_every_clip_once_and_espeak_is_one_task() -> None:
     settings = StarterSettings(minutes=30)
     tasks = plan_tasks(settings)
     assert [task.modality for task in tasks].count("speech") == 1

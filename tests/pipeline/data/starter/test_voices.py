@@ -1,24 +1,41 @@
-"""There are enough voices, of both sexes, in enough languages."""
+"""There are enough voices, of both sexes, in enough languages, and no two are alike."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from pipeline.data.starter.lexicon import LEXICONS
+import pytest
+
+from pipeline.data.starter.lexicon import GRAMMARS
 from pipeline.data.starter.voices import SPEAKERS
 
 
 def test_voices_are_many_and_distinct() -> None:
-    assert len(SPEAKERS) >= 12
     assert len({speaker.name for speaker in SPEAKERS}) == len(SPEAKERS)
-    voices = {(speaker.voice, speaker.pitch) for speaker in SPEAKERS}
-    assert len(voices) == len(SPEAKERS)
+    assert len({speaker.voice for speaker in SPEAKERS}) == len(SPEAKERS)
 
 
-def test_every_language_has_both_sexes_and_a_lexicon() -> None:
+@pytest.mark.parametrize(("engine", "least"), [("espeak", 12), ("flite", 10)])
+def test_every_engine_has_many_voices(engine: str, least: int) -> None:
+    assert sum(speaker.engine == engine for speaker in SPEAKERS) >= least
+
+
+def test_descriptions_tell_the_voices_of_flite_apart() -> None:
+    described = [(who.sex, who.accent, who.timbre) for who in SPEAKERS if who.engine == "flite"]
+    assert len(set(described)) == len(described)
+
+
+@pytest.mark.parametrize("engine", ["espeak", "flite"])
+def test_every_language_has_both_sexes_and_a_grammar(engine: str) -> None:
     sexes = defaultdict(set)
     for speaker in SPEAKERS:
-        sexes[speaker.language].add(speaker.sex)
-    assert len(sexes) >= 4
-    assert set(sexes) == set(LEXICONS)
+        if speaker.engine == engine:
+            sexes[speaker.language].add(speaker.sex)
+    assert set(sexes) == (set(GRAMMARS) if engine == "espeak" else {"en"})
     assert all(found == {"female", "male"} for found in sexes.values())
+
+
+def test_only_voices_whose_range_can_be_widened_are_lively() -> None:
+    lively = {who.name for who in SPEAKERS if who.can_be_lively}
+    assert {"ada", "bento", "rob", "max"} <= lively
+    assert not {"emma", "james", "angus"} & lively

@@ -13,9 +13,11 @@ import pytest
 import soundfile as sf
 import yaml
 
+from pipeline.data.corpora.discover import Source, SplitRule, discover
 from pipeline.data.starter import write
 from pipeline.data.starter.music.styles import STYLES
-from pipeline.data.starter.settings import StarterSettings
+from pipeline.data.starter.open_sentences import read_sentences
+from pipeline.data.starter.settings import SpeechSettings, StarterSettings
 from pipeline.data.starter.sounds.scene import CLASSES
 from pipeline.data.starter.voices import SPEAKERS
 from pipeline.data.starter.write import Corpus, CorpusError, contents_digest, table, write_corpus
@@ -30,18 +32,39 @@ def _audio(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
 
 
-def test_speech_is_a_table_beside_its_files(minute_corpus: Corpus) -> None:
-    folder = minute_corpus.folder / "speech"
-    rows = _rows(folder / "metadata.csv")
-    assert tuple(rows[0]) == ("file", "transcript", "language", "speaker", "sex", "style")
-    assert {row["file"] for row in rows} == {path.name for path in folder.glob("*.wav")}
+def test_speech_is_a_table_for_each_kind_beside_its_files(minute_corpus: Corpus) -> None:
+    folders = sorted(path for path in (minute_corpus.folder / "speech").iterdir() if path.is_dir())
+    assert {folder.name for folder in folders} <= set(StarterSettings().speech.kinds)
+    assert len(folders) > 3
     speakers = {speaker.name: speaker for speaker in SPEAKERS}
-    for row in rows:
-        speaker = speakers[row["speaker"]]
-        assert (row["language"], row["sex"]) == (speaker.language, speaker.sex)
-        assert row["transcript"].strip() == row["transcript"] != ""
-        info = sf.info(folder / row["file"])
-        assert (info.samplerate, info.channels, info.subtype) == (22_050, 1, "PCM_16")
+    for folder in folders:
+        rows = _rows(folder / "metadata.csv")
+        assert ",".join(rows[0]) == ("file,transcript,language,speaker,sex,style,captions,licence")
+        assert {row["file"] for row in rows} == {path.name for path in folder.glob("*.wav")}
+        for row in rows:
+            speaker = speakers[row["speaker"]]
+            assert (row["language"], row["sex"]) == (speaker.language, speaker.sex)
+            assert row["transcript"].strip() == row["transcript"] != ""
+            assert row["licence"] == "CC0-1.0"
+            assert len(json.loads(row["captions"])) == 2
+            info = sf.info(folder / row["file"])
+            assert (info.samplerate, info.channels, info.subtype) == (22_050, 1, "PCM_16")
+
+
+def test_ingest_reads_each_kind_as_a_corpus_with_all_its_labels(minute_corpus: Corpus) -> None:
+    rule = SplitRule(validation_share=0, test_share=0, min_speakers=1, is_declared_kept=True)
+    found = discover([Source(uri=str(minute_corpus.folder))], rule)
+    corpora = {corpus.name: corpus for corpus in found.corpora}
+    assert not any(corpus.rejects for corpus in found.corpora)
+    assert {"sound", "music", "speech-digit", "speech-sentence"} <= set(corpora)
+    for name, corpus in corpora.items():
+        if name.startswith("speech-"):
+            for row, _ in corpus.clips:
+                assert row.modality == "speech"
+                assert row.transcript
+                assert len(row.captions) == 2
+                assert "voice" in row.tags[0]
+                assert row.licence == "CC0-1.0"
 
 
 def test_sound_is_a_class_table_over_its_files(minute_corpus: Corpus) -> None:
@@ -95,7 +118,7 @@ def test_card_readme_and_licence(minute_corpus: Corpus) -> None:
     assert card["license"] == "CC0-1.0"
     assert card["clips"] == {name: len(_audio(folder / name)) for name in card["clips"]}
     assert "CC0-1.0" in (folder / "README.md").read_text(encoding="utf-8")
-    for name in ("", "speech", "sound", "music"):
+    for name in ("", "speech", "speech/digit", "sound", "music"):
         text = (folder / name / "LICENSE").read_text(encoding="utf-8")
         assert "creativecommons.org/publicdomain/zero/1.0" in text
 
@@ -175,6 +198,28 @@ def test_a_corpus_with_missing_audio_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "corpus.yaml").write_text(yaml.safe_dump(card))
     with pytest.raises(CorpusError, match="0 audio files of 3"):
         write_corpus(tmp_path, settings)
+
+
+def test_a_text_of_the_user_keeps_its_licence_and_is_remembered(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The lamp is on.\nIs it late?\nWe were early.\n")
+    speech = SpeechSettings(
+        kinds={"open": 1}, languages={"en": 1}, sentences=text, sentences_licence="CC-BY-4.0"
+    )
+    settings = StarterSettings(
+        minutes=0.5, speech_share=1, sound_share=0, music_share=0, speech=speech
+    )
+    corpus = write_corpus(tmp_path / "out", settings, processes=1)
+    assert {row["licence"] for row in _rows(tmp_path / "out/speech/open/metadata.csv")} == {
+        "CC-BY-4.0"
+    }
+    assert corpus.card["license"] == "CC0-1.0 AND CC-BY-4.0"
+    assert "(CC-BY-4.0) applies" in (tmp_path / "out/speech/open/LICENSE").read_text()
+    assert write_corpus(tmp_path / "out", settings).was_there
+    text.write_text("The lamp is off.\n")
+    read_sentences.cache_clear()
+    with pytest.raises(CorpusError, match="sentences_sha256"):
+        write_corpus(tmp_path / "out", settings)
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
