@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.data.starter.music.styles import STYLES
 from pipeline.data.starter.sentences import Kind
+from pipeline.data.starter.sounds.scene import CLASSES
 from pipeline.settings import Settings
 
 MODALITIES = ("speech", "sound", "music")
@@ -37,6 +39,25 @@ def positive(weights: Mapping[KeyT, float]) -> dict[KeyT, float]:
     """The weights above 0, scaled to add up to 1; nothing if there is none."""
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items() if weight > 0}
+
+
+def _checked(names: tuple[str, ...], known: Iterable[str], what: str) -> tuple[str, ...]:
+    """Names that are known, each once, at least one."""
+    unknown = sorted(set(names) - set(known))
+    if unknown or not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"{list(names)} must hold each {what} at most once and at least one of "
+            f"{', '.join(known)}" + (f"; unknown are {', '.join(unknown)}" if unknown else "")
+        )
+    return names
+
+
+def _check_range(kind: str, shortest: float, longest: float) -> None:
+    if longest < 2 * shortest:
+        raise ValueError(
+            f"{kind}.max_s is {longest:g} and must be at least twice {kind}.min_s, "
+            f"{2 * shortest:g}, so that any duration can be split into clips"
+        )
 
 
 class SpeechSettings(Settings):
@@ -87,6 +108,57 @@ class SpeechSettings(Settings):
         return self
 
 
+class SoundSettings(Settings):
+    """Which sounds there are, and how long."""
+
+    classes: tuple[str, ...] = tuple(CLASSES)
+    """Classes of sound, e.g. rain and dog_bark; all 30 by default."""
+    mixed_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of the clips with several sounds, half of them in a row, half of them at once."""
+    min_s: float = Field(default=2.0, ge=1, le=30)
+    """Shortest clip, seconds, 1 to 30."""
+    max_s: float = Field(default=8.0, ge=2, le=60)
+    """Longest clip, seconds; at least twice the shortest."""
+
+    @field_validator("classes")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked(names, CLASSES, "class of sound")
+
+    @model_validator(mode="after")
+    def _is_splittable(self) -> Self:
+        _check_range("sound", self.min_s, self.max_s)
+        least_s = max(CLASSES[name].min_s for name in self.classes)
+        if least_s > self.max_s:
+            longest = max(self.classes, key=lambda name: CLASSES[name].min_s)
+            raise ValueError(
+                f"sound.max_s is {self.max_s:g} and {longest} needs {least_s:g} s; raise it, or "
+                "leave the class out of sound.classes"
+            )
+        return self
+
+
+class MusicSettings(Settings):
+    """Which music there is, and how long."""
+
+    styles: tuple[str, ...] = tuple(STYLES)
+    """Styles of music, e.g. techno and march; all 10 by default."""
+    min_s: float = Field(default=4.0, ge=4, le=60)
+    """Shortest clip, seconds, 4 to 60."""
+    max_s: float = Field(default=12.0, ge=8, le=120)
+    """Longest clip, seconds; at least twice the shortest."""
+
+    @field_validator("styles")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked(names, STYLES, "style of music")
+
+    @model_validator(mode="after")
+    def _is_splittable(self) -> Self:
+        _check_range("music", self.min_s, self.max_s)
+        return self
+
+
 class StarterSettings(Settings):
     """What the starter corpus contains: same settings, same bytes."""
 
@@ -102,14 +174,10 @@ class StarterSettings(Settings):
     """Share of the minutes that is music."""
     speech: SpeechSettings = SpeechSettings()
     """What is spoken, and by whom."""
-    sound_min_s: float = Field(default=2.0, ge=2, le=30)
-    """Shortest sound clip, seconds, 2 to 30."""
-    sound_max_s: float = Field(default=8.0, ge=4, le=60)
-    """Longest sound clip, seconds; at least twice the shortest."""
-    music_min_s: float = Field(default=4.0, ge=4, le=60)
-    """Shortest music clip, seconds, 4 to 60."""
-    music_max_s: float = Field(default=12.0, ge=8, le=120)
-    """Longest music clip, seconds; at least twice the shortest."""
+    sound: SoundSettings = SoundSettings()
+    """Which sounds there are, and how long."""
+    music: MusicSettings = MusicSettings()
+    """Which music there is, and how long."""
 
     @model_validator(mode="after")
     def _is_feasible(self) -> Self:
@@ -119,18 +187,12 @@ class StarterSettings(Settings):
                 f"speech_share, sound_share and music_share add up to {total:g}, not 1"
             )
         for kind in ("sound", "music"):
-            shortest: float = getattr(self, f"{kind}_min_s")
-            longest: float = getattr(self, f"{kind}_max_s")
+            shortest: float = getattr(self, kind).min_s
             budget = self.budget_s(kind)
-            if longest < 2 * shortest:
-                raise ValueError(
-                    f"{kind}_max_s is {longest:g} and must be at least twice {kind}_min_s, "
-                    f"{2 * shortest:g}, so that any duration can be split into clips"
-                )
             if 0 < budget < shortest:
                 raise ValueError(
                     f"{kind}_share leaves {budget:g} s of {kind}, less than one clip of "
-                    f"{kind}_min_s {shortest:g} s; raise minutes or set the share to 0"
+                    f"{kind}.min_s {shortest:g} s; raise minutes or set the share to 0"
                 )
         return self
 

@@ -38,7 +38,7 @@ CARD = "corpus.yaml"
 """What the corpus is: licence, settings, counts, digest of its contents."""
 SPEECH_HEADER = ("file", "transcript", "language", "speaker", "sex", "style", "captions", "licence")
 """Columns of speech/<kind>/metadata.csv."""
-SOUND_HEADER = ("filename", "category", "caption", "fold")
+SOUND_HEADER = ("filename", "category", "captions", "fold")
 """Columns of sound/classes.csv; classes of a mixture are joined by `|` in order of onset."""
 
 _LICENCE_TEXT = """CC0 1.0 Universal

@@ -43,16 +43,17 @@ class PiecePlan:
 
 
 def plan_pieces(settings: StarterSettings) -> list[PiecePlan]:
-    """All pieces of the corpus; every style in turn, in shuffled rounds."""
+    """All pieces of the corpus; every style of the settings in turn, in shuffled rounds."""
     rng = generator(settings, "pieces")
     durations = clip_durations(
-        settings.budget_s("music"), settings.music_min_s, settings.music_max_s, rng
+        settings.budget_s("music"), settings.music.min_s, settings.music.max_s, rng
     )
     deck: list[str] = []
     plans = []
     for index, duration_s in enumerate(durations):
         if not deck:
-            deck = [list(STYLES)[place] for place in rng.permutation(len(STYLES))]
+            styles = settings.music.styles
+            deck = [styles[place] for place in rng.permutation(len(styles))]
         plans.append(PiecePlan(index, deck.pop(), duration_s))
     return plans
 
@@ -106,7 +107,7 @@ def _tone(instrument: str, pitch: int, held_s: float) -> Wave:
 
 
 def describe(score: Score, duration_s: float, rng: Generator) -> dict[str, Any]:
-    """Labels of a score: title, caption, style, instruments, tempo, key, form, mood."""
+    """Labels of a score: title, captions, style, instruments, tempo, key, form, mood."""
     played = [
         score.instruments[role]
         for role in ("melody", "chords", "bass", "drums")
@@ -119,7 +120,7 @@ def describe(score: Score, duration_s: float, rng: Generator) -> dict[str, Any]:
     ]
     return {
         "title": title(rng),
-        "caption": _caption(score, instruments, rng),
+        "captions": list(_captions(score, instruments, rng)),
         "style": score.style.name,
         "mood": score.mood,
         "instruments": instruments,
@@ -164,19 +165,27 @@ def title(rng: Generator) -> str:
     return f"{pair[0]} {pair[1]} No. {int(rng.integers(1, 30))}"
 
 
-def _caption(score: Score, instruments: Sequence[str], rng: Generator) -> str:
+def _captions(score: Score, instruments: Sequence[str], rng: Generator) -> tuple[str, str]:
+    """Two captions: all that is known, and the style, the lead and the tempo in few words."""
     pace = "slow" if score.tempo_bpm < 80 else "fast" if score.tempo_bpm >= 120 else "mid-tempo"
     band = f"{', '.join(instruments[:-1])} and {instruments[-1]}"
-    style, mood, key = score.style.name, score.mood, score.key
-    texts = (
-        f"A {mood} {style} piece in {key} with {band}, at {score.tempo_bpm} BPM.",
-        f"{_upper(_article(pace))} {style} track for {band}; {mood}, in {key}.",
-        f"{_upper(_article(mood))}, {pace} {style} tune played by {band}.",
-        f"{_upper(score.instruments['melody'])} leads {_article(mood)} {style} piece in {key}, "
-        f"accompanied by {', '.join(instruments[1:-1])} and {instruments[-1]}.",
+    style, mood, key, bpm = score.style.name, score.mood, score.key, score.tempo_bpm
+    lead = score.instruments["melody"]
+    full = (
+        f"{_article(mood)} {style} piece in {key} with {band}, at {bpm} BPM",
+        f"{_article(pace)} {style} track for {band} at {bpm} BPM; {mood}, in {key}",
+        f"{_article(mood)}, {pace} {style} tune in {key} played by {band}, {bpm} BPM",
+        f"{lead} leads {_article(mood)} {style} piece in {key} at {bpm} BPM, "
+        f"accompanied by {', '.join(instruments[1:-1])} and {instruments[-1]}",
     )
-    text = texts[int(rng.integers(len(texts)))]
-    return text.replace(f"A {mood}", _upper(_article(mood)))
+    short = (
+        f"{style} with {lead}, {bpm} BPM",
+        f"{_article(pace)} {style} piece led by {lead}, {bpm} beats per minute",
+        f"{lead} plays {style} in {key}, {bpm} BPM",
+        f"{mood} {style}, {lead}, {bpm} BPM, {key}",
+    )
+    first, second = full[int(rng.integers(len(full)))], short[int(rng.integers(len(short)))]
+    return f"{_upper(first)}.", f"{_upper(second)}."
 
 
 def _article(words: str) -> str:

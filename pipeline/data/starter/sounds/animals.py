@@ -157,13 +157,13 @@ def bee(rng: Generator, duration_s: float) -> Take:
 
 
 CLASSES = (
-    SoundClass("dog_bark", "dog", EVENT, dog_bark, 1.0, can_be_far=True),
-    SoundClass("cat_meow", "cat", EVENT, cat_meow, 1.2),
-    SoundClass("bird_chirp", "chirps", EVENT, bird_chirp, 1.0),
-    SoundClass("birdsong", "sings", TEXTURE, birdsong, 2.0),
-    SoundClass("crickets", "crickets", TEXTURE, crickets, 1.5),
-    SoundClass("frog", "frog", EVENT, frog, 1.0),
-    SoundClass("owl", "owl", EVENT, owl, 1.2, can_be_far=True),
-    SoundClass("bee", "bee", TEXTURE, bee, 1.5),
+    SoundClass("dog_bark", "dog", "a barking dog", EVENT, dog_bark, 1.0, can_be_far=True),
+    SoundClass("cat_meow", "cat", "a meowing cat", EVENT, cat_meow, 1.2),
+    SoundClass("bird_chirp", "chirps", "a chirping bird", EVENT, bird_chirp, 1.0),
+    SoundClass("birdsong", "sings", "birdsong", TEXTURE, birdsong, 2.0),
+    SoundClass("crickets", "crickets", "crickets", TEXTURE, crickets, 1.5),
+    SoundClass("frog", "frog", "a croaking frog", EVENT, frog, 1.0),
+    SoundClass("owl", "owl", "a hooting owl", EVENT, owl, 1.2, can_be_far=True),
+    SoundClass("bee", "bee", "a buzzing bee", TEXTURE, bee, 1.5),
 )
 """Animals."""

@@ -147,12 +147,12 @@ def telephone(rng: Generator, duration_s: float) -> Take:
 
 
 CLASSES = (
-    SoundClass("engine", "engine", TEXTURE, engine, 2.0),
-    SoundClass("helicopter", "helicopter", TEXTURE, helicopter, 2.0),
-    SoundClass("siren", "siren", TEXTURE, siren, 2.0, can_be_far=True),
-    SoundClass("train_horn", "train horn", EVENT, train_horn, 2.0, can_be_far=True),
-    SoundClass("car_horn", "car horn", EVENT, car_horn, 1.0, can_be_far=True),
-    SoundClass("alarm_clock", "alarm clock", TEXTURE, alarm_clock, 1.2),
-    SoundClass("telephone", "telephone", EVENT, telephone, 1.5),
+    SoundClass("engine", "engine", "an engine", TEXTURE, engine, 2.0),
+    SoundClass("helicopter", "helicopter", "a helicopter", TEXTURE, helicopter, 2.0),
+    SoundClass("siren", "siren", "a siren", TEXTURE, siren, 2.0, can_be_far=True),
+    SoundClass("train_horn", "train horn", "a train horn", EVENT, train_horn, 2.0, can_be_far=True),
+    SoundClass("car_horn", "car horn", "a car horn", EVENT, car_horn, 1.0, can_be_far=True),
+    SoundClass("alarm_clock", "alarm clock", "an alarm clock", TEXTURE, alarm_clock, 1.2),
+    SoundClass("telephone", "telephone", "a ringing telephone", EVENT, telephone, 1.5),
 )
 """Machines and signals."""

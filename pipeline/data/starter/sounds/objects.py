@@ -176,13 +176,13 @@ def heartbeat(rng: Generator, duration_s: float) -> Take:
 
 
 CLASSES = (
-    SoundClass("clock_tick", "clock", TEXTURE, clock_tick, 2.5),
-    SoundClass("door_knock", "knocks", EVENT, door_knock, 1.0),
-    SoundClass("footsteps", "footsteps", TEXTURE, footsteps, 2.0),
-    SoundClass("bell", "bell", EVENT, bell, 1.5, can_be_far=True),
-    SoundClass("glass_break", "glass", EVENT, glass_break, 1.0),
-    SoundClass("typing", "keyboard", TEXTURE, typing, 1.5),
-    SoundClass("applause", "applaud", TEXTURE, applause, 1.5),
-    SoundClass("heartbeat", "heart", TEXTURE, heartbeat, 2.0),
+    SoundClass("clock_tick", "clock", "a ticking clock", TEXTURE, clock_tick, 2.5),
+    SoundClass("door_knock", "knocks", "knocking on a door", EVENT, door_knock, 1.0),
+    SoundClass("footsteps", "footsteps", "footsteps", TEXTURE, footsteps, 2.0),
+    SoundClass("bell", "bell", "a ringing bell", EVENT, bell, 1.5, can_be_far=True),
+    SoundClass("glass_break", "glass", "breaking glass", EVENT, glass_break, 1.0),
+    SoundClass("typing", "keyboard", "typing on a keyboard", TEXTURE, typing, 1.5),
+    SoundClass("applause", "applaud", "applause", TEXTURE, applause, 1.5),
+    SoundClass("heartbeat", "heart", "a heartbeat", TEXTURE, heartbeat, 2.0),
 )
 """Things and people."""

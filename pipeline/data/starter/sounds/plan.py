@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.data.starter.dsp import Generator
-from pipeline.data.starter.settings import StarterSettings, clip_durations, generator
+from pipeline.data.starter.settings import SoundSettings, StarterSettings, clip_durations, generator
 from pipeline.data.starter.sounds.scene import (
     BACKGROUNDS,
     CLASSES,
@@ -15,9 +15,6 @@ from pipeline.data.starter.sounds.scene import (
     one_over_another,
 )
 from pipeline.data.starter.sounds.take import EVENT
-
-ALONE_SHARE, AFTER_SHARE = 0.6, 0.2
-"""Shares of scenes with one sound, and with sounds in a row; the rest is one over another."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +31,14 @@ def plan_scenes(settings: StarterSettings) -> list[ScenePlan]:
     """All scenes of the corpus, in order."""
     rng = generator(settings, "scenes")
     durations = clip_durations(
-        settings.budget_s("sound"), settings.sound_min_s, settings.sound_max_s, rng
+        settings.budget_s("sound"), settings.sound.min_s, settings.sound.max_s, rng
     )
     deck: list[str] = []
     plans = []
     for index, duration_s in enumerate(durations):
-        kind, names = _combination(rng, duration_s)
+        kind, names = _combination(rng, settings.sound, duration_s)
         if kind == "alone":
-            names = (_deal(rng, deck, duration_s),)
+            names = (_deal(rng, settings.sound.classes, deck, duration_s),)
         plans.append(ScenePlan(index, kind, names, duration_s))
     return plans
 
@@ -56,13 +53,15 @@ def render_scene(settings: StarterSettings, plan: ScenePlan) -> Scene:
     return one_after_another(rng, plan.names, plan.duration_s)
 
 
-def _combination(rng: Generator, duration_s: float) -> tuple[str, tuple[str, ...]]:
+def _combination(
+    rng: Generator, sound: SoundSettings, duration_s: float
+) -> tuple[str, tuple[str, ...]]:
     """A kind of scene that fits the duration; alone where no combination does."""
     draw = rng.random()
-    if draw < ALONE_SHARE:
+    if draw >= sound.mixed_share:
         return "alone", ()
-    if draw < ALONE_SHARE + AFTER_SHARE:
-        order = [list(CLASSES)[place] for place in rng.permutation(len(CLASSES))]
+    if draw < sound.mixed_share / 2:
+        order = [sound.classes[place] for place in rng.permutation(len(sound.classes))]
         names: list[str] = []
         left = duration_s
         for name in order:
@@ -70,23 +69,34 @@ def _combination(rng: Generator, duration_s: float) -> tuple[str, tuple[str, ...
                 names.append(name)
                 left -= CLASSES[name].min_s + 0.3
         return ("after", tuple(names)) if len(names) >= 2 else ("alone", ())
-    beds = [name for name in BACKGROUNDS if CLASSES[name].min_s <= duration_s]
-    bed = beds[int(rng.integers(len(beds)))]
+    beds = [name for name in sound.classes if name in BACKGROUNDS and _fits(name, duration_s)]
     events = [
-        item.name
-        for item in CLASSES.values()
-        if item.kind == EVENT and item.min_s + 0.5 <= duration_s
+        name
+        for name in sound.classes
+        if CLASSES[name].kind == EVENT and _fits(name, duration_s - 0.5)
     ]
+    if not beds or not events:
+        return "alone", ()
+    bed = beds[int(rng.integers(len(beds)))]
     return "over", (bed, events[int(rng.integers(len(events)))])
 
 
-def _deal(rng: Generator, deck: list[str], duration_s: float) -> str:
-    """The next class of a shuffled deck that fits; a new deck when it is used up."""
+def _fits(name: str, duration_s: float) -> bool:
+    return CLASSES[name].min_s <= duration_s
+
+
+def _deal(rng: Generator, classes: tuple[str, ...], deck: list[str], duration_s: float) -> str:
+    """The next class of a shuffled deck that fits; a new deck when it is used up.
+
+    Where none of the deck fits, any class that does, and else the one that needs the least.
+    """
     if not deck:
-        deck += [list(CLASSES)[place] for place in rng.permutation(len(CLASSES))]
+        deck += [classes[place] for place in rng.permutation(len(classes))]
     for name in deck:
-        if CLASSES[name].min_s <= duration_s:
+        if _fits(name, duration_s):
             deck.remove(name)
             return name
-    fitting = [name for name, item in CLASSES.items() if item.min_s <= duration_s]
+    fitting = [name for name in classes if _fits(name, duration_s)]
+    if not fitting:
+        return min(classes, key=lambda name: CLASSES[name].min_s)
     return fitting[int(rng.integers(len(fitting)))]

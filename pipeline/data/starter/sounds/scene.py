@@ -29,13 +29,15 @@ class Scene:
     Attributes:
         wave: `channels samples`, one channel or two.
         classes: Class names by onset.
-        caption: One sentence, true of the clip.
+        caption: One sentence, true of the clip: what happens.
+        name: Another one: which sounds they are.
         starts_s: Onset of each class.
     """
 
     wave: dsp.Wave
     classes: tuple[str, ...]
     caption: str
+    name: str
     starts_s: tuple[float, ...]
 
 
@@ -88,7 +90,8 @@ def one_over_another(rng: Generator, over: str, background: str, duration_s: flo
         if rng.random() < 0.6
         else f"{take.clause} as {under.clause}"
     )
-    return _finish(rng, bed + front, (background, over), (0.0, begin), caption, duration_s)
+    names = (background, over)
+    return _finish(rng, bed + front, names, (0.0, begin), caption, duration_s, is_over=True)
 
 
 def _in_order(rng: Generator, clauses: list[str]) -> str:
@@ -123,6 +126,8 @@ def _finish(
     starts_s: tuple[float, ...],
     caption: str,
     duration_s: float,
+    *,
+    is_over: bool = False,
 ) -> Scene:
     is_far = caption.endswith("in the distance") and len(names) == 1
     level = float(rng.uniform(-36, -30) if is_far else rng.uniform(-25, -17))
@@ -132,8 +137,22 @@ def _finish(
     padded = dsp.to_level(np.stack([dsp.fade(side, 0.01, 0.05) for side in padded]), level)
     air = dsp.noise(rng, count, -3.0)  # no place is digitally silent between two sounds
     padded += 10 ** (float(rng.uniform(*_FLOOR_DBFS)) / 20) * air
-    text = f"{caption[0].upper()}{caption[1:]}."
-    return Scene(padded, names, text, starts_s)
+    named = _named(rng, [CLASSES[name].label for name in names], is_over=is_over)
+    return Scene(padded, names, _sentence(caption), _sentence(named), starts_s)
+
+
+def _named(rng: Generator, labels: list[str], *, is_over: bool) -> str:
+    """What is heard by its labels, without what it does."""
+    if is_over:
+        return f"{labels[1]} with {labels[0]} in the background"
+    if len(labels) > 1:
+        return f"{labels[0]}, followed by {' and then '.join(labels[1:])}"
+    forms = ("{}", "the sound of {}", "a recording of {}", "sound effect: {}")
+    return forms[int(rng.integers(len(forms)))].format(labels[0])
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 __all__ = [

@@ -34,6 +34,7 @@ class SoundClass:
     Attributes:
         name: Class label, e.g. `dog_bark`.
         keyword: Word that every clause of the class holds.
+        label: What is heard, as after `the sound of`.
         kind: `texture` goes on and on, `event` comes and is over.
         render: Makes a take from a generator and a duration in seconds.
         min_s: Shortest duration in which it can be recognised.
@@ -42,6 +43,7 @@ class SoundClass:
 
     name: str
     keyword: str
+    label: str
     kind: str
     render: Callable[[Generator, float], Take]
     min_s: float = 1.0

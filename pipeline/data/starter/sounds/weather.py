@@ -147,12 +147,12 @@ def water_drops(rng: Generator, duration_s: float) -> Take:
 
 
 CLASSES = (
-    SoundClass("rain", "rain", TEXTURE, rain, 1.5),
-    SoundClass("wind", "wind", TEXTURE, wind, 2.0),
-    SoundClass("sea_waves", "waves", TEXTURE, waves, 4.0),
-    SoundClass("thunder", "thunder", EVENT, thunder, 2.0),
-    SoundClass("fire", "fire", TEXTURE, fire, 1.5),
-    SoundClass("stream", "stream", TEXTURE, stream, 1.5),
-    SoundClass("water_drops", "drips", EVENT, water_drops, 1.0),
+    SoundClass("rain", "rain", "rain", TEXTURE, rain, 1.5),
+    SoundClass("wind", "wind", "wind", TEXTURE, wind, 2.0),
+    SoundClass("sea_waves", "waves", "sea waves", TEXTURE, waves, 4.0),
+    SoundClass("thunder", "thunder", "thunder", EVENT, thunder, 2.0),
+    SoundClass("fire", "fire", "a crackling fire", TEXTURE, fire, 1.5),
+    SoundClass("stream", "stream", "a stream", TEXTURE, stream, 1.5),
+    SoundClass("water_drops", "drips", "dripping water", EVENT, water_drops, 1.0),
 )
 """Weather, water and fire."""

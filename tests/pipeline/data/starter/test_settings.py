@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pipeline.data.starter.settings import (
+    MusicSettings,
+    SoundSettings,
     SpeechSettings,
     StarterSettings,
     clip_durations,
@@ -33,7 +38,7 @@ def test_shares_must_add_up() -> None:
 
 
 def test_a_share_too_small_for_one_clip_is_refused() -> None:
-    with pytest.raises(ValueError, match="less than one clip of music_min_s"):
+    with pytest.raises(ValueError, match=r"less than one clip of music\.min_s"):
         StarterSettings(minutes=0.5, speech_share=0.7, sound_share=0.2, music_share=0.1)
 
 
@@ -84,8 +89,40 @@ def test_a_share_of_zero_leaves_a_modality_out() -> None:
 
 
 def test_clips_must_be_splittable() -> None:
-    with pytest.raises(ValueError, match="at least twice sound_min_s"):
-        StarterSettings(sound_min_s=3, sound_max_s=5)
+    with pytest.raises(ValueError, match=r"at least twice sound\.min_s"):
+        SoundSettings(min_s=3, max_s=5)
+    with pytest.raises(ValueError, match=r"at least twice music\.min_s"):
+        MusicSettings(min_s=8, max_s=12)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: SoundSettings(classes=("rain", "snow")),
+            "at least one of rain, .*unknown are snow",
+        ),
+        (lambda: SoundSettings(classes=()), "at least one of rain, "),
+        (lambda: SoundSettings(classes=("rain", "rain")), "at most once"),
+        (lambda: SoundSettings(min_s=1, max_s=3), r"sea_waves needs 4 s.*sound\.classes"),
+        (lambda: MusicSettings(styles=("polka",)), "at least one of ambient, .*unknown are polka"),
+    ],
+)
+def test_sounds_and_music_that_do_not_exist_are_refused(
+    build: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_the_recipe_of_the_shipped_model_asks_only_for_a_text(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[4] / "jobs" / "configs" / "corpus_tiny.yaml"
+    with pytest.raises(SettingsError, match="sentences=FILE"):
+        load_settings(StarterSettings, recipe)
+    settings = load_settings(StarterSettings, recipe, [f"speech.sentences={tmp_path / 'a.txt'}"])
+    assert len(settings.sound.classes) == 20
+    assert len(settings.music.styles) == 6
+    assert settings.speech.engines == {"flite": 1}
 
 
 @pytest.mark.parametrize("budget_s", [2.0, 3.9, 4.1, 9.0, 17.3, 216.0, 10_800.0])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
+from pipeline.data.attributes import measure
 from pipeline.data.starter import dsp
 from pipeline.data.starter.music.piece import Piece, PiecePlan, plan_pieces, render_piece
 from pipeline.data.starter.music.styles import STYLES
 from pipeline.data.starter.music.theory import SCALES, TONICS
-from pipeline.data.starter.settings import StarterSettings
+from pipeline.data.starter.settings import MusicSettings, StarterSettings
 
 _SETTINGS = StarterSettings(minutes=12)
 
@@ -27,7 +30,7 @@ def test_a_piece_is_whole_and_labelled(style: str) -> None:
     labels = piece.labels
     assert list(labels) == [
         "title",
-        "caption",
+        "captions",
         "style",
         "mood",
         "instruments",
@@ -40,11 +43,17 @@ def test_a_piece_is_whole_and_labelled(style: str) -> None:
     assert labels["style"] == style
     assert labels["duration_s"] == 5.25
     assert labels["license"] == "CC0-1.0"
-    caption = labels["caption"].lower()
-    assert style in caption
-    assert labels["mood"] in caption
-    assert all(name in caption for name in labels["instruments"])
-    assert not any(word in caption.split() for word in ("a a", "an a"))
+    full, short = labels["captions"]
+    for caption in (full, short):
+        assert style in caption.lower()
+        assert str(labels["tempo_bpm"]) in caption
+        assert labels["instruments"][0] in caption.lower()
+        assert caption[0].isupper()
+        assert caption.endswith(".")
+        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", caption.lower())
+    assert all(name in full.lower() for name in labels["instruments"])
+    assert labels["mood"] in full.lower()
+    assert labels["key"] in full
 
 
 def _tempo_salience(wave: dsp.Wave, beat_s: float) -> float:
@@ -89,6 +98,19 @@ def test_plans_fill_the_time_with_all_styles_in_turn() -> None:
     assert sum(plan.duration_s for plan in plans) == pytest.approx(216, rel=0.01)
     for start in range(0, len(plans) - len(STYLES), len(STYLES)):
         assert {plan.style for plan in plans[start : start + len(STYLES)]} == set(STYLES)
+
+
+def test_only_the_styles_of_the_settings_are_planned() -> None:
+    music = MusicSettings(styles=("march", "techno"))
+    plans = plan_pieces(StarterSettings(minutes=12, music=music))
+    assert {plan.style for plan in plans} == {"march", "techno"}
+
+
+@pytest.mark.parametrize("style", ["techno", "march", "blues", "baroque", "lo-fi hip-hop"])
+def test_the_tempo_that_is_measured_is_the_one_that_is_told(style: str) -> None:
+    piece = _piece(style, 8.0, index=2)
+    found = measure(piece.wave.astype(np.float32), dsp.SAMPLE_RATE, "music")["tempo_bpm"]
+    assert found == pytest.approx(piece.labels["tempo_bpm"], rel=0.05)
 
 
 def test_a_piece_depends_on_seed_and_place_only() -> None:

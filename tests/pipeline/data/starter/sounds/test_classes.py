@@ -17,6 +17,7 @@ def _render(name: str, seed: int, duration_s: float = 4.0) -> Take:
 def test_there_are_many_classes_with_names_of_their_own() -> None:
     assert len(CLASSES) >= 16
     assert len({item.keyword for item in CLASSES.values()}) == len(CLASSES)
+    assert len({item.label for item in CLASSES.values()}) == len(CLASSES)
     assert all(name.replace("_", "").isalpha() for name in CLASSES)
 
 

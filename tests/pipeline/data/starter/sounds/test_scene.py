@@ -31,6 +31,7 @@ def test_every_class_alone(name: str) -> None:
     scene = alone(np.random.default_rng(1), name, CLASSES[name].min_s + 0.5)
     _check(scene, CLASSES[name].min_s + 0.5)
     assert CLASSES[name].keyword in scene.caption.lower()
+    assert CLASSES[name].label in scene.name.lower()
     assert scene.classes == (name,)
 
 
@@ -43,6 +44,11 @@ def test_sounds_in_a_row_are_told_in_the_order_they_are_heard() -> None:
         assert places == sorted(places)
         assert list(scene.starts_s) == sorted(scene.starts_s)
         assert scene.starts_s[0] == 0
+
+
+def test_sounds_in_a_row_are_named_in_order() -> None:
+    scene = one_after_another(np.random.default_rng(1), ("rain", "thunder", "dog_bark"), 7.0)
+    assert scene.name == "Rain, followed by thunder and then a barking dog."
 
 
 def test_a_sound_in_a_row_begins_where_it_is_said_to() -> None:
@@ -61,6 +67,8 @@ def test_something_happens_over_a_background(background: str) -> None:
     assert "knocks" in caption
     assert CLASSES[background].keyword in caption
     assert scene.classes == (background, "door_knock")
+    label = CLASSES[background].label
+    assert scene.name == f"Knocking on a door with {label} in the background."
 
 
 def test_an_event_stands_out_of_its_background() -> None:
