@@ -55,6 +55,7 @@ def examine() -> Iterator[Finding]:
     yield from _accelerator()
     yield _ray()
     yield _speech_library()
+    yield _speech_program()
 
 
 def _packages() -> Iterator[Finding]:
@@ -97,6 +98,14 @@ def _speech_library() -> Finding:
     except (ImportError, OSError) as error:
         return Finding("missing", "espeak-ng", f"{error}; needed by starter-corpus only")
     return Finding("ok", "espeak-ng", "bundled library loads")
+
+
+def _speech_program() -> Finding:
+    found = shutil.which("flite")
+    if found is None:
+        use = "the second voice engine of starter-corpus: apt-get install flite"
+        return Finding("note", "flite", f"not installed; {use}")
+    return Finding("ok", "flite", found)
 
 
 if __name__ == "__main__":

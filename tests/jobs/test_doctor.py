@@ -10,7 +10,7 @@ def test_every_requirement_is_reported_and_nothing_is_missing(
 ) -> None:
     assert doctor.main([]) == 0
     printed = capsys.readouterr().out
-    for name in (*doctor.REQUIRED, "accelerator", "ray cluster", "espeak-ng"):
+    for name in (*doctor.REQUIRED, "accelerator", "ray cluster", "espeak-ng", "flite"):
         assert name in printed
 
 
@@ -20,3 +20,12 @@ def test_a_missing_package_is_named_with_its_remedy_and_fails(
     monkeypatch.setattr(doctor, "REQUIRED", (*doctor.REQUIRED, "no_such_package"))
     assert doctor.main([]) == 1
     assert "run `make setup`" in capsys.readouterr().out
+
+
+def test_a_missing_speech_program_is_a_note_with_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    found = next(finding for finding in doctor.examine() if finding.subject == "flite")
+    assert found.state == "note"
+    assert "apt-get install flite" in found.detail

@@ -38,9 +38,9 @@ def engine(rng: Generator, duration_s: float) -> Take:
         firing * uneven, [body, 2.3 * body, 5.1 * body, 11 * body], [40, 90, 200, 500]
     )
     load = np.exp(-4 * (cycle % 1))
-    rattle = dsp.band(dsp.noise(rng, count, -2.0), 300.0, 5000.0, 1) * load
+    rattle = dsp.band(dsp.noise(rng, count, -4.0), 200.0, 2500.0, 1) * load
     scale = pulses.std() / (rattle.std() + 1e-9)
-    return Take((pulses + 0.22 * scale * rattle) * (speed / idle) ** 0.3, clause)
+    return Take((pulses + 0.12 * scale * rattle) * (speed / idle) ** 0.3, clause)
 
 
 def helicopter(rng: Generator, duration_s: float) -> Take:
