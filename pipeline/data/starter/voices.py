@@ -112,7 +112,7 @@ SPEAKERS = (
     _flite("emma", "American", _WOMAN, "clear", FliteVoice("slt", 174)),
     _flite("grace", "American", _WOMAN, "low, warm", FliteVoice("slt", 142, 1.08, 1.05)),
     _flite("olivia", "American", _WOMAN, "bright, high", FliteVoice("slt", 205, 0.94, 0.95)),
-    _flite("zoe", "American", _WOMAN, "small, childlike", FliteVoice("slt", 220, 0.87)),
+    _flite("zoe", "American", _WOMAN, "very high, childlike", FliteVoice("slt", 235, 0.92)),
     _flite("james", "American", _MAN, "deep, calm", FliteVoice("rms")),
     _flite("henry", "American", _MAN, "very deep, dark", FliteVoice("rms", size=1.14)),
     _flite("lucas", "American", _MAN, "light, youthful", FliteVoice("rms", size=0.86)),
