@@ -131,22 +131,18 @@ class TrainEngine:
             self._engine.step()
         norm = float(self._engine.get_global_grad_norm())
         if self._engine.optimizer.overflow or not math.isfinite(norm):
-            raise NonFiniteError(
-                f"a gradient is not finite at step {step}; the weights are those before it. "
-                "Lower optim.learning_rate or optim.clip_norm, or look at the clips of that step, "
-                "then go on from the last checkpoint"
-            )
+            raise NonFiniteError(f"a gradient is not finite at step {step}")
         decay = average_decay(step, self._optim)
         update_average(self.average, self.partitions.weights, decay)
         return norm
 
-    def restore(self, step: int) -> None:
+    def restore(self, updates: int) -> None:
         """Go on from weights, moments and average that were just filled in.
 
         Args:
-            step: Updates they have seen.
+            updates: Updates they have seen; skipped steps are none.
         """
-        self.partitions.set_step(step)
+        self.partitions.set_step(updates)
         with _torch_warnings_ignored():
             self.partitions.publish()
 

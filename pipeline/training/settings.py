@@ -15,6 +15,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+ADJUSTABLE_OPTIM = (
+    "num_steps",
+    "learning_rate",
+    "warmup_steps",
+    "decay_share",
+    "final_share",
+    "decay",
+    "clip_norm",
+)
+"""Fields of `OptimConfig` that may change when a run is resumed. The rate is a function of the step
+and of these alone, so it follows the new schedule from the first resumed step on."""
+ADJUSTABLE = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "feed.skip_steps")
+"""Settings that may change when a run is resumed; every change is recorded in `run.json`."""
+
 _GPU_TILE = 128
 """FlexAttention's block of positions."""
 
@@ -78,6 +92,9 @@ class FeedSettings(Settings):
     states the importance of its channels."""
     prefetch_steps: Positive = 2
     """Steps prepared ahead in the background."""
+    skip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Steps that are passed over without an update, numbered from 0 as in the error of a loss that
+    is not finite. May be given on resume, to go on past a batch that breaks training."""
 
     @model_validator(mode="after")
     def _known_modalities(self) -> Self:
@@ -197,15 +214,19 @@ class TrainSettings(Settings):
         return self
 
     def identity(self) -> str:
-        """Digest of what the trained weights depend on.
+        """Digest of what makes two starts the same run.
 
         Workers, precision, checkpoints, samples, logs and the size of micro-batches may change
-        between two starts of one run; everything else may not.
+        between two starts, since the weights do not depend on them. The rate, its schedule, the
+        clip norm, the number of steps and the skipped steps may change too (`ADJUSTABLE`), and the
+        change is recorded. Everything else may not.
         """
         free = {"engine", "checkpoint", "sample", "log_every", "tracking"}
         values = self.model_dump(mode="json", exclude=free)
-        for name in ("rows_per_micro_batch", "prefetch_steps"):
+        for name in ("rows_per_micro_batch", "prefetch_steps", "skip_steps"):
             values["feed"].pop(name)
+        for name in ADJUSTABLE_OPTIM:
+            values["optim"].pop(name)
         for name in ("language_weights", "corpus_weights"):
             if not values["feed"][name]:  # as before there were any
                 values["feed"].pop(name)
