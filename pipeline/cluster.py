@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray.experimental.internal_kv import _internal_kv_get
+
+from pipeline.errors import ClusterError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +63,15 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
 
     Args:
         num_cpus: Logical CPUs of a local instance; None takes the machine's cores.
+
+    Raises:
+        ClusterError: If the cluster cannot be reached, or runs another version of Ray or Python.
     """
     if ray.is_initialized():
         yield
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)}, logging_level=logging.WARNING)
+        _connect(os.environ["RAY_ADDRESS"])
     else:
         _start_local(num_cpus)
     try:
@@ -70,6 +79,79 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     finally:
         if not _is_kept.get():
             ray.shutdown()
+
+
+def require_resources(
+    job: str, per_worker: Mapping[str, float], num_workers: int = 1, *, remedy: str
+) -> None:
+    """Refuse a group of workers that the connected Ray can never hold.
+
+    A worker lies on one node, so its resources must fit there; what other jobs occupy at the
+    moment is not subtracted. A cluster with an autoscaler may still grow, so there the shortage is
+    only logged.
+
+    Args:
+        job: What asks, for the message: `ingest`, `training`, `serve`.
+        per_worker: Ray's resource names to amounts of one worker: `CPU`, `GPU`, `memory` in bytes,
+            custom ones. Zeros are ignored.
+        num_workers: Workers that must run at the same time.
+        remedy: What to change, ending the message.
+
+    Raises:
+        SettingsError: With what was asked for, what the cluster has, and the remedy.
+    """
+    asked = {name: amount for name, amount in per_worker.items() if amount}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not asked or sum(_num_fitting(asked, node) for node in nodes) >= num_workers:
+        return
+    total = {name: sum(node.get(name, 0) for node in nodes) for name in asked}
+    largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in asked}
+    asked_for = f"a worker with {_spoken(asked)}"
+    if num_workers > 1:
+        asked_for = f"{num_workers} workers with {_spoken(asked)} each"
+    has = f"{len(nodes)} node{'s' * (len(nodes) != 1)} with {_spoken(total)} together"
+    if len(nodes) > 1:
+        has += f", at most {_spoken(largest)} on one"
+    text = f"{job} asks for {asked_for}; Ray has {has}; {remedy}"
+    if not _may_grow():
+        raise SettingsError(text)
+    logger.warning("%s; waiting for the autoscaler to add nodes", text)
+
+
+def _num_fitting(per_worker: Mapping[str, float], node: Mapping[str, float]) -> int:
+    return min(math.floor(node.get(name, 0) / amount + 1e-9) for name, amount in per_worker.items())
+
+
+def _spoken(amounts: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{amount / 2**30:.3g} GiB memory" if name == "memory" else f"{amount:g} {name}"
+        for name, amount in amounts.items()
+    )
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler manages the cluster: its nodes then belong to named groups.
+
+    Without one, Ray's own status calls each node after its id, and nodes have no group.
+    """
+    if any("ray.io/node-group" in (node.get("Labels") or {}) for node in ray.nodes()):
+        return True
+    status = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
+    report = json.loads(status).get("autoscaler_report") if status else None
+    return any(not kind.startswith("node_") for kind in (report or {}).get("active_nodes") or {})
+
+
+def _connect(address: str) -> None:
+    """Connect to a cluster; Ray's failure in one line."""
+    environment = {"env_vars": dict(WORKER_ENVIRONMENT)}
+    try:
+        ray.init(runtime_env=environment, logging_level=logging.WARNING)
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        said = " ".join(str(error).split())
+        remedy = "check that the cluster runs and RAY_ADDRESS is right"
+        if "ersion mismatch" in said:
+            remedy = "install the cluster's versions here, or restart the cluster with these"
+        raise ClusterError(f"no connection to Ray at {address}: {said}; {remedy}") from error
 
 
 def _start_local(num_cpus: int | None) -> None:

@@ -13,6 +13,10 @@ class SettingsError(PipelineError, ValueError):
     """A recipe, override or command line value is wrong."""
 
 
+class ClusterError(PipelineError):
+    """No Ray cluster could be reached, or it runs other versions."""
+
+
 class IncompleteError(PipelineError):
     """A directory lacks its completion marker, or its contents disagree with it."""
 

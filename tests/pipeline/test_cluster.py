@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import ray
 
-from pipeline.cluster import kept_ray, ray_cluster
+from pipeline import cluster
+from pipeline.cluster import kept_ray, ray_cluster, require_resources
+from pipeline.errors import ClusterError, SettingsError
 
 
 @pytest.fixture
@@ -74,3 +79,116 @@ def test_a_kept_ray_starts_once_and_ends_once(
             with ray_cluster():
                 assert calls[-1] == "init"
     assert calls == ["init", "shutdown"] * (1 if is_kept else 2)
+
+
+GIB = 2**30
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The connected Ray has nodes with the given resources."""
+
+    def arrange(
+        *resources: Mapping[str, float], groups: tuple[str, ...] = (), status: object = None
+    ) -> None:
+        labels = [{"ray.io/node-group": name} for name in groups] or [{}] * len(resources)
+        there: list[dict[str, Any]] = [
+            {"Alive": True, "Resources": dict(has), "Labels": label}
+            for has, label in zip(resources, labels, strict=True)
+        ]
+        gone = {"Alive": False, "Resources": {"CPU": 512.0, "GPU": 64.0}, "Labels": {}}
+        monkeypatch.setattr(ray, "nodes", lambda: [*there, gone])
+        raw = None if status is None else json.dumps(status).encode()
+        monkeypatch.setattr(cluster, "_internal_kv_get", lambda _: raw)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("per_worker", "num_workers", "said"),
+    [
+        ({"CPU": 64}, 1, "a worker with 64 CPU; Ray has 2 nodes with 12 CPU together, at most 8"),
+        ({"CPU": 5}, 2, "2 workers with 5 CPU each; Ray has 2 nodes with 12 CPU together"),
+        ({"CPU": 1, "GPU": 1}, 1, "with 1 CPU, 1 GPU; Ray has 2 nodes with 12 CPU, 0 GPU"),
+        ({"memory": 64 * GIB}, 1, "64 GiB memory; Ray has 2 nodes with 48 GiB memory together"),
+        ({"fpga": 0.5}, 1, "0.5 fpga; Ray has 2 nodes with 0 fpga"),
+    ],
+)
+def test_what_the_cluster_can_never_give_is_refused_with_the_remedy(
+    nodes: Callable[..., None], per_worker: dict[str, float], num_workers: int, said: str
+) -> None:
+    nodes({"CPU": 8.0, "memory": 16 * GIB}, {"CPU": 4.0, "memory": 32 * GIB})
+    with pytest.raises(SettingsError) as caught:
+        require_resources("ingest", per_worker, num_workers, remedy="lower resources.cpus")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("ingest asks for ")
+    assert str(caught.value).endswith("lower resources.cpus")
+
+
+@pytest.mark.parametrize(
+    ("per_worker", "num_workers"),
+    [({"CPU": 4}, 3), ({"CPU": 0.1}, 120), ({"GPU": 0.3}, 3), ({"GPU": 0, "memory": 0}, 99)],
+)
+def test_what_fits_is_taken(
+    nodes: Callable[..., None], per_worker: dict[str, float], num_workers: int
+) -> None:
+    nodes({"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0})
+    require_resources("encode", per_worker, num_workers, remedy="")
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"groups": ("headgroup",)},
+        {"status": {"autoscaler_report": {"active_nodes": {"ray.head.default": 1}}}},
+    ],
+)
+def test_an_autoscaler_may_still_add_nodes_and_the_log_says_what_is_waited_for(
+    nodes: Callable[..., None], caplog: pytest.LogCaptureFixture, sign: dict[str, Any]
+) -> None:
+    nodes({"CPU": 1.0}, **sign)
+    with caplog.at_level(logging.WARNING, logger="pipeline.cluster"):
+        require_resources("encode", {"GPU": 1}, remedy="set resources.gpus=0")
+    assert "1 GPU" in caplog.text
+    assert "waiting for the autoscaler" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"autoscaler_report": {"active_nodes": {"node_73b2": 1}}}, {"autoscaler_report": None}],
+)
+def test_a_cluster_of_fixed_nodes_has_no_autoscaler(
+    nodes: Callable[..., None], status: object
+) -> None:
+    nodes({"CPU": 1.0}, status=status)
+    with pytest.raises(SettingsError, match=r"set resources\.gpus=0"):
+        require_resources("encode", {"GPU": 1}, remedy="set resources.gpus=0")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (
+            RuntimeError(
+                "Version mismatch: The cluster was started with:\n    Ray: 2.40.0\n"
+                "    Python: 3.11.7\nThis process on node was started with:\n    Ray: 2.60.0\n"
+            ),
+            "install the cluster's versions here",
+        ),
+        (ConnectionError("Could not find any running Ray\ninstance"), "RAY_ADDRESS is right"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, remedy: str
+) -> None:
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ClusterError) as caught, ray_cluster():
+        raise AssertionError
+    assert remedy in str(caught.value)
+    assert "10.0.0.1:6379" in str(caught.value)
+    assert "\n" not in str(caught.value)
