@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -53,6 +54,16 @@ def _run(step: Step) -> None:
     code = job.main(step.words[1:])
     if code:
         raise ValueError(f"`audiocalm {step.words[0]}` ended with code {code}; see the lines above")
+    if _was_stopped(step.words):
+        raise KeyboardInterrupt
+
+
+def _was_stopped(words: Sequence[str]) -> bool:
+    """Whether a training ended before its last step, since a signal asked for it."""
+    if not words[0].startswith("train"):
+        return False
+    path = Path(words[words.index("--output") + 1]) / "summary.json"
+    return path.is_file() and json.loads(path.read_bytes())["state"] == "stopped"
 
 
 if __name__ == "__main__":

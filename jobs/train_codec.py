@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = settings_from(TrainCodecSettings, options)
         clips, output = Folder.at(options.clips), Folder.at(options.output)
         metrics = train_codec(settings, clips, output, configure_log)
+        if metrics.get("state") == "stopped":
+            print(f"stopped at step {metrics['step']} of {metrics['num_steps']}: {options.output}")
+            print("run the same command again to go on")
+            return
         print(
             f"codec in {options.output}/codec: loss {metrics['loss_first']:.3f} -> "
             f"{metrics['loss_last']:.3f}, validation {metrics['validation']['total']:.3f}"

@@ -33,6 +33,14 @@ class NonFiniteError(PipelineError):
     """A loss or gradient was not finite on at least one rank."""
 
 
+class DamagedError(IncompleteError):
+    """A checkpoint that was complete has lost or altered files."""
+
+
+class DiskFullError(PipelineError):
+    """There is no room for a checkpoint; names the newest one that is good."""
+
+
 class PlannedOnlyError(Exception):
     """Raised in place of work: a stage was asked what it would do, and there is something.
 

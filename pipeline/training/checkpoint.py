@@ -14,115 +14,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.weights import digest, load_weights, save_weights
-from pipeline.errors import IncompleteError
-from pipeline.storage import COMPLETE, Folder
+from pipeline.errors import DamagedError, DiskFullError, IncompleteError
+from pipeline.storage import COMPLETE, Folder, json_bytes, sha256
+from pipeline.training.checkpoint_store import STATE, CheckpointStore, disk_full_noted
 from pipeline.training.engine import TrainEngine
 from pipeline.training.partitions import MOMENTS
 
 logger = logging.getLogger(__name__)
 
-STATE = "trainer_state.json"
 WHOLE = "whole.safetensors"
 WEIGHTS, AVERAGE = "weights", "average"
 """Kinds of tensors beside AdamW's moments."""
-_NAME = re.compile(r"step_(\d{8,})")
 _UPLOAD_BYTES = 1 << 24
-
-
-def checkpoint_name(step: int) -> str:
-    """Directory of a step's checkpoint."""
-    return f"step_{step:08d}"
-
-
-@dataclass(frozen=True)
-class CheckpointStore:
-    """The checkpoints of one run.
-
-    Attributes:
-        folder: Holds a directory for each.
-    """
-
-    folder: Folder
-
-    def at(self, step: int) -> Folder:
-        """The directory of a step."""
-        return self.folder.child(checkpoint_name(step))
-
-    def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending."""
-        return [step for step in self._all() if self.is_complete(step)]
-
-    def is_complete(self, step: int) -> bool:
-        """Whether the marker is there and every file it names has its size."""
-        folder = self.at(step)
-        if not folder.exists(COMPLETE):
-            return False
-        try:
-            files = folder.read_json(COMPLETE)["files"]
-        except (IncompleteError, KeyError, TypeError):
-            return False
-        infos = folder.filesystem.get_file_info([folder.join(name) for name in files])
-        wanted = [entry["size_bytes"] for entry in files.values()]
-        return [info.size for info in infos] == wanted
-
-    def find(self, step: int | None = None) -> int:
-        """The newest complete step, or the one asked for.
-
-        Raises:
-            IncompleteError: If there is none, naming those that are complete.
-        """
-        complete = self.steps()
-        if step is None and complete:
-            return complete[-1]
-        if step in complete and step is not None:
-            return step
-        wanted = "no complete checkpoint" if step is None else f"no complete checkpoint of {step}"
-        raise IncompleteError(
-            f"{self.folder.uri} holds {wanted}; complete are {complete or 'none'}: "
-            "train on, or choose one of these"
-        )
-
-    def sweep(self) -> list[int]:
-        """Remove what a killed run left incomplete; returns its steps."""
-        broken = [step for step in self._all() if not self.is_complete(step)]
-        for step in broken:
-            self._remove(step)
-        return broken
-
-    def retain(self, num_to_keep: int) -> None:
-        """Remove all but the newest complete checkpoints."""
-        for step in self.steps()[:-num_to_keep]:
-            self._remove(step)
-
-    def state(self, step: int) -> dict[str, Any]:
-        """What is known of a checkpoint beside its tensors."""
-        found: dict[str, Any] = self.at(step).read_json(STATE)
-        return found
-
-    def _all(self) -> list[int]:
-        from pyarrow import fs
-
-        selector = fs.FileSelector(self.folder.path, allow_not_found=True)
-        infos = self.folder.filesystem.get_file_info(selector)
-        matches = (_NAME.fullmatch(info.base_name) for info in infos)
-        return sorted(int(match[1]) for match in matches if match)
-
-    def _remove(self, step: int) -> None:
-        folder = self.at(step)
-        folder.delete(COMPLETE)  # first, so that a kill in between leaves it incomplete
-        folder.filesystem.delete_dir(folder.path)
 
 
 def save_checkpoint(
@@ -135,6 +48,10 @@ def save_checkpoint(
         engine: Its state.
         step: Steps taken.
         facts: Kept in `trainer_state.json`.
+
+    Raises:
+        DiskFullError: On every worker, if one of them found the disk full. What was written of
+            this checkpoint is removed; the earlier ones stay.
     """
     folder = store.at(step)
     rank = torch.distributed.get_rank()
@@ -142,22 +59,66 @@ def save_checkpoint(
     whole = _whole(engine)
     if rank == 0:
         own[WHOLE] = whole
-    files = {name: _write(folder, name, tensors) for name, tensors in own.items()}
+    with disk_full_noted() as problems:
+        if rank == 0:
+            folder.delete(COMPLETE)  # of a damaged checkpoint of the same step
+        files = {name: _write(folder, name, tensors) for name, tensors in own.items()}
     gathered: list[Any] = [None] * engine.world_size
-    torch.distributed.all_gather_object(gathered, files)
-    if rank == 0:
-        folder.write_json(STATE, {**facts, "step": step, "world_size": engine.world_size})
-        every = {name: entry for part in gathered for name, entry in part.items()}
-        folder.write_json(COMPLETE, {"files": every})
-    torch.distributed.barrier()
+    torch.distributed.all_gather_object(gathered, problems or files)
+    full = [part[0] for part in gathered if isinstance(part, list)]
+    if rank == 0 and not full:
+        with disk_full_noted() as full:
+            every = {name: entry for part in gathered for name, entry in part.items()}
+            state = {**facts, "step": step, "world_size": engine.world_size}
+            every[STATE] = {
+                "sha256": sha256(json_bytes(state)),
+                "size_bytes": len(json_bytes(state)),
+            }
+            folder.write_json(STATE, state)
+            folder.write_json(COMPLETE, {"files": every})
+    outcome = [_without_room(store, step, full[0]) if rank == 0 and full else ""]
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    if outcome[0]:
+        raise DiskFullError(outcome[0])
 
 
-def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> None:
+def _without_room(store: CheckpointStore, step: int, said: str) -> str:
+    """Remove what was written of a checkpoint; returns what the operator has to know."""
+    store.remove(step)
+    good = store.steps()
+    newest = f"step {good[-1]} is the newest good one" if good else "there is none before it"
+    return (
+        f"no room for the checkpoint of step {step} in {store.folder.uri}: {said}; {newest}. Free "
+        "some space or lower checkpoint.num_to_keep, then run the same command again to go on"
+    )
+
+
+def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> int:
     """Continue from the checkpoint of a step; every worker calls this.
 
+    Returns:
+        Updates that the weights have seen, of the steps taken.
+
     Raises:
-        IncompleteError: If a file was altered, or the checkpoint does not cover the model.
+        DamagedError: On every worker, if one of them found a file missing or altered.
+        IncompleteError: If the checkpoint is of another model.
     """
+    problem, updates = "", step
+    try:
+        updates = int(store.state(step).get("updates", step))
+        _fill_from(store, engine, step)
+    except DamagedError as error:
+        problem = str(error)
+    problems: list[Any] = [None] * engine.world_size
+    torch.distributed.all_gather_object(problems, problem)
+    if any(problems):
+        raise DamagedError(next(said for said in problems if said))
+    engine.restore(updates)
+    torch.distributed.barrier()
+    return updates
+
+
+def _fill_from(store: CheckpointStore, engine: TrainEngine, step: int) -> None:
     with opened(store, step) as reader, torch.no_grad():
         partitions = engine.partitions
         kinds = {WEIGHTS: partitions.weights, AVERAGE: engine.average}
@@ -165,10 +126,8 @@ def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> N
         for kind, flats in kinds.items():
             for stretch in partitions.stretches:
                 reader.fill(kind, stretch.name, stretch.start, stretch.of(flats))
-        engine.restore(step)
         buffers = reader.whole({name for name, _ in engine.module.named_buffers()})
         engine.module.load_state_dict(buffers, strict=False)
-    torch.distributed.barrier()
 
 
 @contextlib.contextmanager
@@ -176,6 +135,7 @@ def opened(store: CheckpointStore, step: int) -> Iterator[CheckpointReader]:
     """A reader of one complete checkpoint; a remote one is copied to local disk meanwhile."""
     folder = store.at(store.find(step))
     files = folder.read_json(COMPLETE)["files"]
+    files = {name: entry for name, entry in files.items() if name.endswith(".safetensors")}
     with contextlib.ExitStack() as stack:
         if folder.is_local:
             local = Path(folder.path)
@@ -215,6 +175,7 @@ class CheckpointReader:
 
         Raises:
             IncompleteError: If the checkpoint does not hold all of them.
+            DamagedError: If a file was altered.
         """
         stop, filled = start + len(target), 0
         for first, size, file, key in self._pieces.get((kind, name), []):
@@ -224,6 +185,8 @@ class CheckpointReader:
                 target[begin - start : end - start].copy_(piece)
                 filled += end - begin
         if filled != len(target):
+            for file in self._files:
+                self._check(file)
             raise IncompleteError(
                 f"{self._uri} holds {filled} of the {len(target)} {kind} of {name} from {start} "
                 "on; the checkpoint is of another model"
@@ -243,11 +206,14 @@ class CheckpointReader:
 
     def _index(self, file: str) -> None:
         # The header alone; tensors are read, and the digest checked, where they are needed.
-        with safe_open(self._path / file, framework="pt") as handle:
-            for key in handle.keys():  # noqa: SIM118  # not a mapping
-                kind, name, start = key.split("/")
-                size = handle.get_slice(key).get_shape()[0]
-                self._pieces.setdefault((kind, name), []).append((int(start), size, file, key))
+        try:
+            with safe_open(self._path / file, framework="pt") as handle:
+                for key in handle.keys():  # noqa: SIM118  # not a mapping
+                    kind, name, start = key.split("/")
+                    size = handle.get_slice(key).get_shape()[0]
+                    self._pieces.setdefault((kind, name), []).append((int(start), size, file, key))
+        except (SafetensorError, FileNotFoundError, ValueError, IndexError) as error:
+            raise DamagedError(f"{self._uri}/{file} is no longer readable: {error}") from error
 
     def _file(self, name: str) -> Any:
         if name not in self._open:
@@ -259,11 +225,14 @@ class CheckpointReader:
     def _check(self, name: str) -> None:
         if name in self._checked:
             return
-        actual, wanted = digest(self._path / name), self._files[name]["sha256"]
+        try:
+            actual, wanted = digest(self._path / name), self._files[name]["sha256"]
+        except (FileNotFoundError, KeyError) as error:
+            raise DamagedError(f"{self._uri}/{name} or its digest is missing: {error}") from error
         if actual != wanted:
-            raise IncompleteError(
+            raise DamagedError(
                 f"{self._uri}/{name} was altered after it was written: SHA-256 {actual[:12]}..., "
-                f"not {wanted[:12]}...; delete this checkpoint and go on from an earlier one"
+                f"not {wanted[:12]}...; use an earlier checkpoint"
             )
         self._checked.add(name)
 

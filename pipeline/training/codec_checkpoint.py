@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pipeline.errors import IncompleteError
+from pipeline.errors import DamagedError, IncompleteError
 from pipeline.storage import Folder, sha256
 
 logger = logging.getLogger(__name__)
@@ -74,18 +74,19 @@ def load_checkpoint(
     """Tensors by file stem and the plain values of one checkpoint; restores the optimizers.
 
     Raises:
-        IncompleteError: If a file is missing or differs from its digest.
+        DamagedError: If a file is missing or differs from its digest; nothing is restored then.
     """
     source = folder.child(f"{_PREFIX}{step:08d}")
-    card = source.read_json(_STATE)
+    try:
+        card = source.read_json(_STATE)
+        card["files"].items(), card["param_groups"], card["state"]
+    except (FileNotFoundError, IncompleteError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{source.uri}/{_STATE} is missing or damaged: {error}") from error
     tensors: dict[str, dict[str, Tensor]] = {}
     for name, digest in card["files"].items():
         payload = source.read_bytes(name) if source.exists(name) else b""
         if sha256(payload) != digest:
-            raise IncompleteError(
-                f"{source.uri}/{name} is missing or damaged; delete {source.uri} to go on from "
-                "the checkpoint before it"
-            )
+            raise DamagedError(f"{source.uri}/{name} is missing or was altered")
         tensors[name.removesuffix(".safetensors")] = load(payload)
     for stem, optimizer in optimizers.items():
         moments: dict[int, dict[str, Tensor]] = {}
@@ -98,11 +99,17 @@ def load_checkpoint(
 
 
 def prune_checkpoints(folder: Folder, kept: int) -> None:
-    """Delete all but the latest checkpoints; the marker goes first."""
+    """Delete all but the latest checkpoints."""
     for step in checkpoint_steps(folder)[:-kept]:
-        name = f"{_PREFIX}{step:08d}"
-        folder.delete(f"{name}/{_STATE}")
-        folder.filesystem.delete_dir(folder.join(name))
+        remove_checkpoint(folder, step)
+
+
+def remove_checkpoint(folder: Folder, step: int) -> None:
+    """Delete one checkpoint, whole or half-written."""
+    target = folder.child(f"{_PREFIX}{step:08d}")
+    if target.exists():
+        target.delete(_STATE)  # the marker goes first
+        target.filesystem.delete_dir(target.path)
 
 
 def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

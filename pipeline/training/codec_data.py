@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,12 +116,7 @@ class CropSource:
         Raises:
             CropError: If none of several clips can be decoded.
         """
-        names, cumulated, pools = self._pools
-        for attempt in range(_ATTEMPTS):
-            random = np.random.default_rng([seed, step, index, attempt])
-            members, members_cumulated = pools[names[_drawn(cumulated, random)]]
-            chosen = int(members[_drawn(members_cumulated, random)])
-            position = float(random.random())
+        for chosen, position in self._draws(seed, step, index):
             try:
                 return self._cut(chosen, position)
             except AudioError as error:
@@ -130,6 +125,21 @@ class CropSource:
             f"{_ATTEMPTS} clips in a row could not be decoded, the last one "
             f"{self._spans[chosen].uri}; were the audio files moved since ingest?"
         )
+
+    def clips(self, seed: int, step: int, indices: Sequence[int]) -> list[str]:
+        """Files that crops of a step come from, sorted; of those known to be unreadable none."""
+        draws = (self._draws(seed, step, index) for index in indices)
+        chosen = (next((n for n, _ in d if n not in self._unreadable), None) for d in draws)
+        return sorted({self._spans[number].uri for number in chosen if number is not None})
+
+    def _draws(self, seed: int, step: int, index: int) -> Iterator[tuple[int, float]]:
+        """Clip and place in it, in the order in which they are tried."""
+        names, cumulated, pools = self._pools
+        for attempt in range(_ATTEMPTS):
+            random = np.random.default_rng([seed, step, index, attempt])
+            members, members_cumulated = pools[names[_drawn(cumulated, random)]]
+            chosen = int(members[_drawn(members_cumulated, random)])
+            yield chosen, float(random.random())
 
     def batch(self, seed: int, step: int, indices: Sequence[int]) -> NDArray[np.float32]:
         """Crops at several positions of a step, `batch channels samples`."""

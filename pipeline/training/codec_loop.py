@@ -10,13 +10,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,26 +22,27 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.codec.losses import CodecObjective
-from model.codec.registry import build_codec, codec_files, load_codec
-from model.codec.vae import VAECodec
+from model.codec.registry import codec_files
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
-from pipeline.errors import NonFiniteError
+from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
+from pipeline.training.checkpoint_store import disk_full_noted
 from pipeline.training.codec_adversary import Adversary
 from pipeline.training.codec_checkpoint import (
     checkpoint_steps,
     load_checkpoint,
     prune_checkpoints,
+    remove_checkpoint,
     save_checkpoint,
 )
-from pipeline.training.codec_data import CropSource, read_spans
 from pipeline.training.codec_report import (
     validation_losses,
-    write_curves,
-    write_reconstructions,
+    write_artefacts,
 )
 from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.codec_setup import crop_source, first_codec, first_crops
+from pipeline.training.rundir import STOP_REQUEST
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +55,8 @@ RECONSTRUCTIONS = "reconstructions"
 METRICS = "metrics.json"
 """Losses and facts of the finished run; its presence says that the run has finished."""
 _NOISE = 1 << 20
-_FIRST_CROPS = 1024
-"""Crops whose principal components a codec begins with: those of the first steps."""
+_POLL_SECONDS = 1.0
+_NAMED_CLIPS = 12
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def run_worker(
     run: RunReference | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> None:
-    """Train to the last step, and write the codec from the first worker.
+    """Train to the last step, and write the codec from the first worker; or stop when asked to.
 
     Args:
         settings: The recipe.
@@ -109,8 +107,24 @@ def run_worker(
 
     Raises:
         NonFiniteError: If a loss or gradient is not finite on any worker; raised on all of them.
+        DiskFullError: If there is no room for a checkpoint; raised on all of them.
+        DamagedError: If no checkpoint is good any more; raised on all of them.
     """
     tracker = Tracker(run if worker.rank == 0 else None)
+    try:
+        _train(settings, clips, output, worker, tracker, report)
+    finally:
+        tracker.flush()
+
+
+def _train(
+    settings: TrainCodecSettings,
+    clips: Folder,
+    output: Folder,
+    worker: Worker,
+    tracker: Tracker,
+    report: Callable[[dict[str, float]], None] | None,
+) -> None:
     training = CodecTraining(settings, clips, output, worker)
     training.resume()
     for point in training.steps():
@@ -122,7 +136,7 @@ def run_worker(
         if report is not None:
             report(point)
     worker.wait()
-    if worker.rank == 0:
+    if worker.rank == 0 and not training.is_stopped:
         finish(training, clips, output, tracker)
 
 
@@ -141,12 +155,15 @@ class CodecTraining:
     ) -> None:
         self.settings, self.worker = settings, worker
         self.checkpoints = output.child(CHECKPOINTS)
+        self.is_stopped = False
+        """Whether a request ended the training before its last step."""
+        self._output, self._polled = output, 0.0
         self.codec = first_codec(settings)
         self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
         self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
         is_new = settings.init_from is None and not checkpoint_steps(self.checkpoints)
         if is_new and self.codec.config.principal_bands:
-            self.codec.begin_linear(list(_first_crops(self.source, settings)))
+            self.codec.begin_linear(list(first_crops(self.source, settings)))
         self.average = copy.deepcopy(self.codec).to(worker.device)
         self.codec = self.codec.to(worker.device).train()
         groups = parameter_groups(self.codec, settings.optim)
@@ -168,36 +185,84 @@ class CodecTraining:
         self._clock = (0, time.perf_counter())
 
     def resume(self) -> None:
-        """Go on from the latest checkpoint, if there is one."""
-        found = checkpoint_steps(self.checkpoints)
-        if not found:
+        """Go on from the latest good checkpoint, if there is one.
+
+        Raises:
+            DamagedError: If there are checkpoints and none is good.
+        """
+        damage: dict[int, str] = {}
+        for step in reversed(checkpoint_steps(self.checkpoints)):
+            try:
+                tensors, state = load_checkpoint(self.checkpoints, step, self._optimizers())
+            except DamagedError as error:
+                damage[step] = str(error)
+                continue
+            break
+        else:
+            if damage:
+                raise DamagedError(
+                    f"no checkpoint in {self.checkpoints.uri} is good any more "
+                    f"({'; '.join(damage.values())}); restore one, or remove that directory to "
+                    "train from the beginning"
+                )
             return
-        tensors, state = load_checkpoint(self.checkpoints, found[-1], self._optimizers())
+        if self.worker.rank == 0:
+            for number, said in damage.items():
+                logger.warning(
+                    "the checkpoint of step %d is damaged and removed (%s); step %d takes its "
+                    "place",
+                    number,
+                    said,
+                    step,
+                )
+                remove_checkpoint(self.checkpoints, number)
         self.codec.load_state_dict(tensors["model"])
         if self.adversary is not None:
             self.adversary.load(tensors["discriminators"])
         self.average.load_state_dict(tensors["average"])
-        self.step, self.curve, self._sums = found[-1], state["curve"], state["sums"]
+        self.step, self.curve, self._sums = step, state["curve"], state["sums"]
         self._clock = (self.step, time.perf_counter())
         logger.info("worker %d goes on from step %d", self.worker.rank, self.step)
 
     def steps(self) -> Iterator[dict[str, float]]:
-        """Train to the end; yields the mean losses since the last point at every logged step."""
+        """Train to the end, or to a stop request; yields the mean losses since the last point.
+
+        Every logged step is a point, unless all its steps were skipped.
+        """
         settings, last = self.settings, self.settings.optim.num_steps
         with ThreadPoolExecutor(1, "crops") as loader:
             pending = loader.submit(self._batch, self.step)
-            while self.step < last:
-                waveform, noise = pending.result()
+            while self.step < last and not self.is_stopped:
+                batch = pending.result()
                 if self.step + 1 < last:
                     pending = loader.submit(self._batch, self.step + 1)
-                self._update(waveform, noise)
+                if batch is None:
+                    logger.info("step %d is skipped, as crops.skip_steps says", self.step)
+                else:
+                    self._update(*batch)
+                self.step += 1
                 is_last = self.step == last
-                if self.step % settings.log_every == 0 or is_last:
+                self.is_stopped = self._wants_stop() and not is_last
+                if (self.step % settings.log_every == 0 or is_last) and self._sums:
                     yield self._point()
-                if self.step % settings.checkpoint_every == 0 or is_last:
+                if self.step % settings.checkpoint_every == 0 or is_last or self.is_stopped:
                     self._save()
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def _wants_stop(self) -> bool:
+        """Whether a stop was asked for; rank 0 looks, now and then, and the mean tells all."""
+        now, asked = time.monotonic(), False
+        if self.worker.rank == 0 and now - self._polled >= _POLL_SECONDS:
+            self._polled = now
+            asked = self._output.exists(STOP_REQUEST)
+        return self._on_any_worker(asked)
+
+    def _on_any_worker(self, is_true: bool) -> bool:
+        flag = torch.tensor([float(is_true)], device=self.worker.device)
+        return bool(self.worker.mean(flag)[0] > 0)
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor] | None:
+        if step in self.settings.crops.skip_steps:
+            return None
         seed, worker = self.settings.seed, self.worker
         indices = range(worker.rank, self.settings.crops.per_step, worker.world_size)
         shape = (2, self.num_frames, self.codec.latent_dim)
@@ -232,7 +297,6 @@ class CodecTraining:
         self.optimizer.step()
         decay = average_decay(self.step, optim)
         update_average(list(self.average.parameters()), list(self.codec.parameters()), decay)
-        self.step += 1
         for name, value in measured.items():
             total, count = self._sums.get(name, [0.0, 0.0])
             self._sums[name] = [total + value, count + 1]
@@ -247,9 +311,17 @@ class CodecTraining:
         means = self.worker.mean(torch.stack(list(values.values())).detach().float()).tolist()
         named = dict(zip(values, means, strict=True))
         if bad := ", ".join(name for name, value in named.items() if not math.isfinite(value)):
+            crops = self.settings.crops
+            clips = self.source.clips(self.settings.seed, self.step, range(crops.per_step))
+            more = len(clips) - _NAMED_CLIPS
+            if self.worker.rank == 0:
+                logger.error("step %d: %s not finite; its clips: %s", self.step, bad, clips)
             raise NonFiniteError(
-                f"step {self.step + 1}: {bad} not finite on some worker; the weights are untouched "
-                "since the last checkpoint, try a lower optim.learning_rate"
+                f"step {self.step}: {bad} not finite on some worker; the last checkpoint is sound. "
+                f"The step's clips: {', '.join(clips[:_NAMED_CLIPS])}"
+                f"{f' and {more} more, see the log' * (more > 0)}. Run the same command again with "
+                "a lower optim.learning_rate or optim.clip_norm, or pass this step over with "
+                f"--set crops.skip_steps=[{self.step}]"
             )
         return named
 
@@ -269,39 +341,25 @@ class CodecTraining:
         return self.curve[-1]
 
     def _save(self) -> None:
+        problems: list[str] = []
         if self.worker.rank == 0:
             tensors = {"model": self.codec.state_dict(), "average": self.average.state_dict()}
             if self.adversary is not None:
                 tensors["discriminators"] = self.adversary.discriminators.state_dict()
             state = {"curve": self.curve, "sums": self._sums}
-            save_checkpoint(self.checkpoints, self.step, tensors, self._optimizers(), state)
-            prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
-        self.worker.wait()
-
-
-def _first_crops(source: CropSource, settings: TrainCodecSettings) -> Iterator[Tensor]:
-    """Crops whose principal components a codec begins with; the same for every worker."""
-    size = settings.crops.per_step
-    for step in range(-(-_FIRST_CROPS // size)):
-        yield torch.from_numpy(source.batch(settings.seed, step, range(size)))
-
-
-def crop_source(
-    settings: TrainCodecSettings, clips: Folder, split: str, codec: VAECodec, num_frames: int
-) -> CropSource:
-    """Crops of one split for a codec; an empty split falls back to the training clips."""
-    spans = read_spans(clips, split)
-    if not spans and split != "train":
-        logger.warning("no clips of split %s; the training clips stand in", split)
-        spans = read_spans(clips, "train")
-    return CropSource(
-        spans,
-        sample_rate=codec.timebase.sample_rate,
-        num_channels=codec.num_channels,
-        crop_samples=codec.timebase.num_samples(num_frames),
-        weights=settings.crops.modality_weights,
-        memory_limit_bytes=settings.crops.memory_limit_bytes if split == "train" else 0,
-    )
+            with disk_full_noted() as problems:
+                save_checkpoint(self.checkpoints, self.step, tensors, self._optimizers(), state)
+                prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
+            if problems:
+                remove_checkpoint(self.checkpoints, self.step)
+        if self._on_any_worker(bool(problems)):
+            good = [step for step in checkpoint_steps(self.checkpoints) if step != self.step]
+            newest = f"step {good[-1]} is the newest good one" if good else "there is none before"
+            raise DiskFullError(
+                f"no room for the checkpoint of step {self.step} in {self.checkpoints.uri}: "
+                f"{' '.join(problems)}; {newest}. Free some space or lower checkpoints_kept, then "
+                "run the same command again to go on"
+            )
 
 
 def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker) -> None:
@@ -311,7 +369,7 @@ def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Trac
     measured = validation_losses(
         codec, held_out, settings.validation_crops, settings.seed, settings.loss
     )
-    _write_artefacts(training, clips, output, tracker)
+    write_artefacts(settings, codec, training.curve, clips, output.child(RECONSTRUCTIONS), tracker)
     for name, payload in codec_files(codec).items():
         output.child(CODEC).write_bytes(name, payload)
     tracker.log_metrics({f"codec/validation_{k}": v for k, v in measured.items()}, training.step)
@@ -332,45 +390,3 @@ def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Trac
         metrics["loss_last"],
         measured["total"],
     )
-
-
-def _write_artefacts(
-    training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker
-) -> None:
-    settings, codec = training.settings, training.average
-    num_frames = codec.timebase.frames_in(settings.reconstruction_s)
-    source = crop_source(settings, clips, "validation", codec, num_frames)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_reconstructions(folder, codec, source, settings.reconstructions, settings.seed)
-        write_curves(folder / "curves.png", training.curve)
-        for path in sorted(folder.iterdir()):
-            output.child(RECONSTRUCTIONS).write_bytes(path.name, path.read_bytes())
-            tracker.log_file(path, RECONSTRUCTIONS)
-
-
-def first_codec(settings: TrainCodecSettings) -> VAECodec:
-    """The codec as a run begins: drawn from the seed, or the weights of `init_from`.
-
-    Raises:
-        FileNotFoundError: If `init_from` holds no codec.
-        ValueError: If it has another configuration than the recipe, or cannot be trained here.
-    """
-    config = settings.codec_config()
-    if settings.init_from is None:
-        return _trainable(build_codec(config, settings.seed))
-    codec = _trainable(load_codec(settings.init_from))
-    found = codec.config_dict()
-    if differing := [name for name in config if config[name] != found.get(name)]:
-        raise ValueError(
-            f"init_from {settings.init_from} has another "
-            + ", ".join(f"{name} ({found.get(name)}, not {config[name]})" for name in differing)
-            + "; give its preset and codec fields"
-        )
-    return codec
-
-
-def _trainable(codec: Any) -> VAECodec:
-    if not isinstance(codec, VAECodec):
-        raise ValueError(f"codec {codec.name!r} cannot be trained here; use the vae architecture")
-    return codec

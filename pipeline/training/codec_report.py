@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,11 @@ from numpy.typing import NDArray
 from model.codec.losses import CodecLossConfig, decoding_losses
 from model.codec.vae import VAECodec
 from pipeline.figures import save_curves, save_spectrogram
+from pipeline.storage import Folder
+from pipeline.tracking import Tracker
 from pipeline.training.codec_data import CropSource
+from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.codec_setup import crop_source
 
 _STEP = 0
 _BATCH = 8
@@ -79,3 +85,23 @@ def write_curves(path: Path, curve: Sequence[dict[str, float]]) -> None:
 def write_wav(path: Path, waveform: NDArray[np.float32], sample_rate: int) -> None:
     """A 16-bit WAV file of `channels samples`; what exceeds full scale is clipped."""
     soundfile.write(path, np.clip(waveform, -1, 1).T, sample_rate, subtype="PCM_16")
+
+
+def write_artefacts(
+    settings: TrainCodecSettings,
+    codec: VAECodec,
+    curve: list[dict[str, float]],
+    clips: Folder,
+    folder: Folder,
+    tracker: Tracker,
+) -> None:
+    """Write reconstructions and curves of a finished run into its folder and to MLflow."""
+    num_frames = codec.timebase.frames_in(settings.reconstruction_s)
+    source = crop_source(settings, clips, "validation", codec, num_frames)
+    with tempfile.TemporaryDirectory() as name:
+        written = Path(name)
+        write_reconstructions(written, codec, source, settings.reconstructions, settings.seed)
+        write_curves(written / "curves.png", curve)
+        for path in sorted(written.iterdir()):
+            folder.write_bytes(path.name, path.read_bytes())
+            tracker.log_file(path, posixpath.basename(folder.path))

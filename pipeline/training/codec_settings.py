@@ -43,6 +43,9 @@ class CropSettings(Settings):
         default_factory=dict
     )
     """Share of crops by modality, relative; those not named count 1, absent ones nothing."""
+    skip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Steps that are passed over without an update, numbered from 0 as in the error of a loss that
+    is not finite. May be given on resume."""
     memory_limit_bytes: int = Field(default=512 * 2**20, ge=0)
     """A corpus below this size as 16-bit samples at the codec's rate is decoded once and kept, in
     each worker; a larger one is decoded crop by crop."""

@@ -13,7 +13,8 @@ from model.codec.registry import codec_digest
 from model.config import model_config_from_dict
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
-from pipeline.training.checkpoint import AVERAGE, CheckpointStore, opened
+from pipeline.training.checkpoint import AVERAGE, opened
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.metrics import METRICS
 from pipeline.training.rundir import CHECKPOINTS, CLAIM, load_run_settings, load_voices
 from pipeline.training.setup import open_tokenizer
@@ -64,17 +65,20 @@ def export_run(
     chosen = store.find(step)
     state = store.state(chosen)
     check_codec(codec, state["codec"])
+    claim = run.read_json(CLAIM)
     card = {
         "name": f"AudioCALM {settings.model.preset}, step {chosen}",
         "step": chosen,
         "num_steps": settings.optim.num_steps,
         "weights": f"average of decay {settings.optim.ema_decay}",
-        "run": run.read_json(CLAIM)["run_id"],
+        "run": claim["run_id"],
         "shards": {"digest": state["shards"], **state.get("data", {})},
         "codec": state["codec"]["digest"],
         "losses": _losses(run, chosen),
         "seed": settings.seed,
     }
+    if changes := [change for change in claim.get("changes", []) if change["step"] < chosen]:
+        card["changes"] = changes
     model = averaged_model(store, chosen)
     voices = load_voices(run) if model.config.speaker_id is not None else {}
     sample = settings.sample

@@ -37,6 +37,8 @@ class StepBatch:
         num_documents: Documents of this worker.
         num_cropped: Documents of this worker cut to the row length.
         num_positions: Positions of this worker that hold a document.
+        clips: Keys of the clips in every micro-batch.
+        is_skipped: Whether the settings pass this step over; it holds nothing then.
     """
 
     step: int
@@ -44,6 +46,8 @@ class StepBatch:
     num_documents: int
     num_cropped: int
     num_positions: int
+    clips: list[list[str]] = dataclasses.field(default_factory=list)
+    is_skipped: bool = False
 
 
 class Feed:
@@ -104,20 +108,22 @@ class Feed:
 
     def batch(self, step: int) -> StepBatch:
         """This worker's part of a step."""
+        if step in self._settings.skip_steps:
+            return StepBatch(step, [], 0, 0, 0, is_skipped=True)
         rows = self.rows(step)
         size = self._settings.rows_per_micro_batch
         num_micro = -(-len(rows) // (size * self._world_size))
         own = rows[self._rank :: self._world_size]
         own += [[] for _ in range(num_micro * size - len(own))]
         plans = [plan for row in own for plan in row]
+        parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
         return StepBatch(
             step=step,
-            micro_batches=[
-                self._pack(own[begin : begin + size]) for begin in range(0, len(own), size)
-            ],
+            micro_batches=[self._pack(part) for part in parts],
             num_documents=len(plans),
             num_cropped=sum(plan.is_cropped for plan in plans),
             num_positions=sum(plan.length for plan in plans),
+            clips=[[str(plan.row["key"]) for row in part for plan in row] for part in parts],
         )
 
     def batches(self, start: int, stop: int) -> Generator[StepBatch, None, None]:

@@ -21,10 +21,11 @@ from model.config import to_dict
 from model.objective import VECTOR_LENGTH, LossSums, loss_from, losses
 from model.optim import rate_share
 from model.text import Tokenizer
-from pipeline.errors import NonFiniteError
+from pipeline.errors import DamagedError, NonFiniteError
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
-from pipeline.training.checkpoint import CheckpointStore, load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import Costs, MetricsLog, StepCounts, Window
@@ -37,6 +38,8 @@ from pipeline.training.shards import TrainShards
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+_NAMED_CLIPS = 12
+"""Clips of a broken batch that the error names; the log names all of them."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Training:
         self._samples = self._open_samples(shards, tokenizer)
         self._window = Window()
         self._polled = 0.0
+        self._updates = 0
         self.start = self._resume()
         self._log = MetricsLog(self._run, self.start)
 
@@ -138,17 +142,27 @@ class Training:
 
         Raises:
             NonFiniteError: On every worker, before the weights changed.
+            DiskFullError: On every worker, if a checkpoint could not be written.
         """
+        try:
+            return self._train()
+        finally:
+            self._tracker.flush()
+
+    def _train(self) -> dict[str, Any]:
         settings, step = self._settings, self.start
         is_stopping = False
         with contextlib.closing(self.feed.batches(step, settings.optim.num_steps)) as batches:
             for batch in batches:
-                began = time.monotonic()
-                sums, counts, norm = self.step(batch)
-                self._window.add(sums, counts, norm, time.monotonic() - began)
+                if batch.is_skipped:
+                    self._say("step %d is skipped, as feed.skip_steps says", batch.step)
+                else:
+                    began = time.monotonic()
+                    sums, counts, norm = self.step(batch)
+                    self._window.add(sums, counts, norm, time.monotonic() - began)
+                    is_stopping = counts.stop_requests > 0
                 step = batch.step + 1
                 is_last = step == settings.optim.num_steps
-                is_stopping = counts.stop_requests > 0
                 is_leaving = False
                 if step % settings.log_every == 0 or is_last:
                     self._log_step(step)
@@ -167,7 +181,7 @@ class Training:
         """
         own = StepCounts.of(batch, self._config, wants_stop=self._wants_stop())
         counts = StepCounts.from_vector(self._summed(own.to_vector()))
-        total = torch.zeros(VECTOR_LENGTH, dtype=torch.float64, device=self._place.device)
+        parts = []
         for micro_batch in batch.micro_batches:
             part = micro_batch.to(self._place.device, non_blocking=True)
             sums = losses(self.engine(part), part)
@@ -180,31 +194,91 @@ class Training:
                     global_pace_count=counts.pace_count,
                 )
             )
-            total += sums.to_vector()
-        total = self._summed(total)
+            parts.append(sums.to_vector())
+        total = torch.zeros(VECTOR_LENGTH, dtype=torch.float64, device=self._place.device)
+        total = self._summed(sum(parts, start=total))
         if not bool(torch.isfinite(total).all()):
             means = LossSums.from_vector(total).means()
             broken = [name for name, value in means.items() if value != value or abs(value) > 1e30]
-            raise NonFiniteError(
-                f"the loss of step {batch.step} is not finite in {', '.join(broken)}; the weights "
-                "are those before it. Lower optim.learning_rate, or look at the clips of that "
-                "step, then go on from the last checkpoint"
-            )
-        return total, counts, self.engine.step(batch.step)
+            clips = [
+                clip
+                for part, held in zip(parts, batch.clips, strict=True)
+                if not bool(torch.isfinite(part).all())
+                for clip in held
+            ]
+            said = f"the loss of step {batch.step} is not finite in {', '.join(broken)}"
+            raise self._not_finite(said, batch.step, clips)
+        try:
+            norm = self.engine.step(batch.step)
+        except NonFiniteError as error:
+            clips = [clip for held in batch.clips for clip in held]
+            raise self._not_finite(str(error), batch.step, clips) from error
+        self._updates += 1
+        return total, counts, norm
+
+    def _not_finite(self, said: str, step: int, suspects: list[str]) -> NonFiniteError:
+        """The error of a broken step, with the suspects of all workers; all of them call this."""
+        everyone: list[Any] = [None] * self._place.world_size
+        torch.distributed.all_gather_object(everyone, suspects)
+        clips = sorted({clip for part in everyone for clip in part})
+        if self._place.rank == 0:
+            logger.error("%s; its clips: %s", said, ", ".join(clips))
+        more = len(clips) - _NAMED_CLIPS
+        return NonFiniteError(
+            f"{said}; the weights are those before it. Its clips: "
+            f"{', '.join(clips[:_NAMED_CLIPS])}{f' and {more} more, see the log' * (more > 0)}. "
+            "Run the same command again with a lower optim.learning_rate or optim.clip_norm, or "
+            f"pass this step over with --set feed.skip_steps=[{step}]"
+        )
 
     def _resume(self) -> int:
-        """Load the newest complete checkpoint; returns its step, 0 without one."""
-        if self._place.rank == 0:
-            for step in self._store.sweep():
-                logger.warning("removed the incomplete checkpoint of step %d", step)
-        found = [(self._store.steps() or [0])[-1] if self._place.rank == 0 else 0]
-        torch.distributed.broadcast_object_list(found, src=0)
-        step = int(found[0])
+        """Load the newest good checkpoint; returns its step, 0 without one.
+
+        Raises:
+            DamagedError: On every worker, if none of the complete checkpoints is good any more.
+            IncompleteError: If the checkpoint is of another model.
+        """
+        store, is_first = self._store, self._place.rank == 0
+        for number in store.sweep() if is_first else ():
+            logger.warning("removed the incomplete checkpoint of step %d", number)
+        cut_short = [store.damaged() if is_first else []]
+        torch.distributed.broadcast_object_list(cut_short, src=0)
+        damage = dict.fromkeys(cut_short[0], "a file is missing or cut short")
+        while step := self._newest_but(damage):
+            try:
+                self._updates = load_checkpoint(store, self.engine, step)
+                break
+            except DamagedError as error:
+                damage[step] = str(error)
+        if damage and not step:
+            raise DamagedError(
+                f"no checkpoint in {store.folder.uri} is good any more ("
+                f"{'; '.join(f'step {n}: {said}' for n, said in sorted(damage.items()))}); restore "
+                "one, or remove that directory to train from the beginning"
+            )
+        for number, said in sorted(damage.items()) if is_first else ():
+            logger.warning(
+                "the checkpoint of step %d is damaged and removed (%s); step %d takes its place",
+                number,
+                said,
+                step,
+            )
+            store.remove(number)
         if step:
-            load_checkpoint(self._store, self.engine, step)
-            if self._place.rank == 0:
-                logger.info("continuing from step %d", step)
+            self._say("continuing from step %d", step)
         return step
+
+    def _newest_but(self, damage: dict[int, str]) -> int:
+        """The newest checkpoint without known damage, 0 if there is none; the same everywhere."""
+        steps = self._store.steps() if self._place.rank == 0 else []
+        found = [max((step for step in steps if step not in damage), default=0)]
+        torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
+
+    def _say(self, text: str, *values: object) -> None:
+        """Rank 0 speaks for all."""
+        if self._place.rank == 0:
+            logger.info(text, *values)
 
     def _open_samples(self, shards: TrainShards, tokenizer: Tokenizer) -> Samples | None:
         settings, codec = self._settings.sample, self._plan.codec
@@ -226,6 +300,8 @@ class Training:
         return self._run.exists(STOP_REQUEST)
 
     def _log_step(self, step: int) -> None:
+        if not self._window.grad_norms:  # every step since the last line was skipped
+            return
         settings = self._settings
         metrics = self._window.metrics(self._costs, settings.stop_weight)
         metrics["rate/learning_rate"] = settings.optim.learning_rate * rate_share(
@@ -248,10 +324,11 @@ class Training:
 
     def save(self, step: int) -> None:
         """Write and report the checkpoint of a step; every worker takes part."""
-        save_checkpoint(self._store, self.engine, step, self._facts)
+        facts = {**self._facts, "updates": self._updates}
+        save_checkpoint(self._store, self.engine, step, facts)
         if self._place.rank == 0:
-            self._log.write()
             self._store.retain(self._settings.checkpoint.num_to_keep)
+            self._log.write()
             logger.info("saved the checkpoint of step %d", step)
             if self._samples is not None and step % self._settings.sample.every == 0:
                 self._samples.make(self._store, step, self._run, self._tracker)

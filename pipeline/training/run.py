@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import logging
-import signal
-import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
 
+from model.audiocalm import AudioCALM
 from pipeline.cluster import ray_cluster
-from pipeline.errors import NonFiniteError, SettingsError
+from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker, closing_run, open_run
-from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.export import check_codec
 from pipeline.training.feed import Feed
 from pipeline.training.loop import Place, Training, WorkerPlan
-from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY, claim_directory
+from pipeline.training.rundir import (
+    CHECKPOINTS,
+    STOP_REQUEST,
+    SUMMARY,
+    change_tags,
+    claim_directory,
+)
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer
 from pipeline.training.shards import TrainShards
-from pipeline.training.workers import quiet_reports, report_checkpoint, run_group
+from pipeline.training.workers import (
+    FINAL_ERRORS,
+    failure_summary,
+    quiet_reports,
+    report_checkpoint,
+    run_group,
+)
 
 logger = logging.getLogger(__name__)
+
+_STATE_BYTES = 16
+"""Bytes of a checkpoint a parameter: weight, two moments and average, float32."""
 
 
 def train_run(
@@ -52,10 +66,13 @@ def train_run(
         SettingsError: If the directory belongs to a run of other settings or shards, or the codec
             is not that of the shards.
         NonFiniteError: If the loss diverged.
+        DiskFullError: If there is no room for the checkpoints.
+        DamagedError: If no checkpoint of an earlier start is good any more.
+        KeyboardInterrupt: On a second Ctrl-C; the first one saves a checkpoint and ends the run.
         PipelineError: If the workers failed for good.
     """
     run, source = Folder.at(output), TrainShards(Folder.at(shards))
-    _check_feed(settings, source)
+    checkpoint_bytes = _check_feed(settings, source)
     if codec is not None:
         check_codec(Path(codec), source.codec)
     elif settings.sample.every:
@@ -64,9 +81,11 @@ def train_run(
     store = CheckpointStore(run.child(CHECKPOINTS))
     newest = (store.steps() or [0])[-1]
     if newest >= settings.optim.num_steps and run.exists(SUMMARY):
-        logger.info("%s is finished: step %d is the last", run.uri, newest)
         finished: dict[str, Any] = run.read_json(SUMMARY)
-        return finished
+        if finished["state"] == "finished":
+            logger.info("%s is finished: step %d is the last", run.uri, newest)
+            return finished
+    store.check_space(checkpoint_bytes, settings.checkpoint.num_to_keep)
     tags = {"shards": source.folder.uri, "shards_digest": source.digest}
     params = settings.model_dump(mode="json")
     reference = open_run(settings.tracking, run.uri, claim["run_id"], params, tags)
@@ -74,7 +93,8 @@ def train_run(
         run.delete(name)
     folder = None if codec is None else str(Path(codec).resolve())
     plan = WorkerPlan(settings, run.uri, source.folder.uri, reference, folder)
-    with closing_run(reference), _stop_on_sigterm(run), ray_cluster():
+    with closing_run(reference) as tracker, ray_cluster():
+        tracker.log_tags(change_tags(claim))
         engine = settings.engine
         run_group(
             _worker,
@@ -83,18 +103,23 @@ def train_run(
             num_workers=engine.num_workers,
             resources={"CPU": engine.cpus_per_worker} | ({"GPU": 1.0} if engine.use_gpu else {}),
             max_failures=engine.max_failures,
+            request_stop=lambda name: run.write_bytes(STOP_REQUEST, f"{name}\n".encode()),
         )
         summary: dict[str, Any] = run.read_json(SUMMARY)
         if summary["state"] == "failed":
-            raise NonFiniteError(summary["error"])
+            raise FINAL_ERRORS[summary["kind"]](summary["error"])
     run.delete(STOP_REQUEST)
     if summary["state"] == "stopped":
         Tracker(reference).finish("KILLED")
     return summary
 
 
-def _check_feed(settings: TrainSettings, shards: TrainShards) -> None:
-    """Fail here on what would fail in every worker, restart after restart."""
+def _check_feed(settings: TrainSettings, shards: TrainShards) -> int:
+    """Fail here on what would fail in every worker, restart after restart.
+
+    Returns:
+        Bytes of one checkpoint.
+    """
     tokenizer = open_tokenizer(settings.model)
     config = model_config(settings.model, shards, tokenizer)
     feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
@@ -113,6 +138,9 @@ def _check_feed(settings: TrainSettings, shards: TrainShards) -> None:
             modality,
             share,
         )
+    with torch.device("meta"):
+        model = AudioCALM(config)
+    return _STATE_BYTES * sum(parameter.numel() for parameter in model.parameters())
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -131,26 +159,6 @@ def _worker(config: dict[str, Any]) -> None:
     )
     try:
         Training(plan, place).run()
-    except NonFiniteError as error:
-        # Raised by every worker at once and by every restart again: no failure to recover from.
+    except tuple(FINAL_ERRORS.values()) as error:
         if place.rank == 0:
-            Folder.at(plan.run).write_json(SUMMARY, {"state": "failed", "error": str(error)})
-
-
-@contextmanager
-def _stop_on_sigterm(run: Folder) -> Iterator[None]:
-    """On SIGTERM, ask the workers to save and end; only the main thread can listen for it."""
-
-    def ask(number: int, frame: types.FrameType | None) -> None:
-        logger.warning("SIGTERM: saving a checkpoint, then ending")
-        run.write_bytes(STOP_REQUEST, b"SIGTERM\n")
-
-    try:
-        previous = signal.signal(signal.SIGTERM, ask)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+            Folder.at(plan.run).write_json(SUMMARY, failure_summary(error))

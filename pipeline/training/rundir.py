@@ -1,7 +1,7 @@
 """A run directory: whose it is, and what it was started with.
 
 settings.yaml         resolved settings of the last start
-run.json              identity of settings and shards, id of the run
+run.json              identity of settings and shards, id of the run, settings changed on resume
 voices.safetensors    mean embedding of the speakers heard most, for the bundle
 checkpoints/          `pipeline.training.checkpoint`
 metrics.jsonl         every logged step
@@ -11,7 +11,10 @@ summary.json          how the run ended
 
 from __future__ import annotations
 
+import logging
 import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import yaml
@@ -21,8 +24,11 @@ from torch import Tensor
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import flatten, save_settings
 from pipeline.storage import Folder
-from pipeline.training.settings import TrainSettings
+from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.settings import ADJUSTABLE, TrainSettings
 from pipeline.training.shards import TrainShards
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.yaml"
 CLAIM = "run.json"
@@ -37,25 +43,30 @@ NUM_VOICES = 8
 """Speakers whose voice is kept for the bundle."""
 
 
-def claim_directory(run: Folder, settings: TrainSettings, shards: TrainShards) -> dict[str, str]:
+def claim_directory(run: Folder, settings: TrainSettings, shards: TrainShards) -> dict[str, Any]:
     """Make a directory this run's, or check that it is; returns its claim.
 
+    Settings that may change on resume are noted in the claim with the step they changed at.
+
     Raises:
-        SettingsError: If it belongs to another run, naming what differs.
+        SettingsError: If it belongs to another run, naming what differs, or has trained for more
+            steps than it should now.
     """
     wanted = {"identity": settings.identity(), "shards": shards.digest}
     if run.exists(CLAIM):
-        claim: dict[str, str] = run.read_json(CLAIM)
+        claim: dict[str, Any] = run.read_json(CLAIM)
         if claim["shards"] != wanted["shards"]:
             raise SettingsError(
                 f"{run.uri} was trained on other shards than {shards.folder.uri} holds now; give "
                 "--output a new directory, or go on with the shards it began with"
             )
-        if claim["identity"] != wanted["identity"]:
+        if claim["identity"] != wanted["identity"] and not _is_same(run, wanted["identity"]):
             raise SettingsError(
                 f"{run.uri} belongs to a run with other settings ({_differences(run, settings)}); "
                 "give --output a new directory, or take these settings back"
             )
+        claim["identity"] = wanted["identity"]
+        _note_changes(run, claim, settings)
     else:
         if run.child(CHECKPOINTS).exists():
             raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
@@ -67,6 +78,53 @@ def claim_directory(run: Folder, settings: TrainSettings, shards: TrainShards) -
         run.write_json(CLAIM, claim)
     run.write_bytes(SETTINGS, save_settings(settings).encode())
     return claim
+
+
+def changed_settings(
+    old: Mapping[str, Any], new: Mapping[str, Any], adjustable: Iterable[str]
+) -> dict[str, list[Any]]:
+    """Old and new value of every adjustable setting that changed, by dotted key."""
+    before, now = flatten(old), flatten(new)
+    return {
+        key: [before.get(key), now.get(key)]
+        for key in adjustable
+        if before.get(key) != now.get(key) and (before.get(key) or now.get(key))
+    }
+
+
+def change_tags(claim: Mapping[str, Any]) -> dict[str, str]:
+    """The changes of a claim as tags: every value of a setting, and the step it came with."""
+    tags: dict[str, str] = {}
+    for change in claim.get("changes", []):
+        for key, (old, new) in change["settings"].items():
+            before = tags.get(f"changed.{key}", str(old))
+            tags[f"changed.{key}"] = f"{before}, {new} from step {change['step']}"
+    return tags
+
+
+def _note_changes(run: Folder, claim: dict[str, Any], settings: TrainSettings) -> None:
+    newest = (CheckpointStore(run.child(CHECKPOINTS)).steps() or [0])[-1]
+    if newest > settings.optim.num_steps:
+        raise SettingsError(
+            f"optim.num_steps is {settings.optim.num_steps} and {run.uri} has reached step "
+            f"{newest}; give at least {newest}, or --output a new directory"
+        )
+    old = yaml.safe_load(run.read_bytes(SETTINGS)) if run.exists(SETTINGS) else {}
+    changes = changed_settings(old, settings.model_dump(mode="json"), ADJUSTABLE) if old else {}
+    for key, (before, now) in changes.items():
+        logger.info("%s changes from %s to %s at step %d", key, before, now, newest)
+    change = {"step": newest, "settings": changes}
+    if changes and claim.get("changes", [])[-1:] != [change]:  # noted by a start that was killed
+        claim["changes"] = [*claim.get("changes", []), change]
+    run.write_json(CLAIM, claim)
+
+
+def _is_same(run: Folder, identity: str) -> bool:
+    """Whether a claim of an earlier version, whose identity held more, is of the same run."""
+    try:
+        return load_run_settings(run).identity() == identity
+    except (IncompleteError, ValueError):
+        return False
 
 
 def load_run_settings(run: Folder) -> TrainSettings:
@@ -93,7 +151,7 @@ def _differences(run: Folder, settings: TrainSettings) -> str:
         return f"its {SETTINGS} is gone"
     old = flatten(yaml.safe_load(run.read_bytes(SETTINGS)))
     new = flatten(settings.model_dump(mode="json"))
-    free = ("engine.", "checkpoint.", "sample.", "tracking.", "log_every")
+    free = ("engine.", "checkpoint.", "sample.", "tracking.", "log_every", *ADJUSTABLE)
     changed = [
         f"{key}: {old.get(key)} there, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())

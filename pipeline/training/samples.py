@@ -24,7 +24,7 @@ from model.text import Tokenizer
 from pipeline.figures import save_spectrogram
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
-from pipeline.training.checkpoint import CheckpointStore, checkpoint_name
+from pipeline.training.checkpoint_store import CheckpointStore, checkpoint_name
 from pipeline.training.export import averaged_model, check_codec
 from pipeline.training.rundir import SAMPLES
 from pipeline.training.settings import SampleSettings

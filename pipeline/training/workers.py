@@ -8,14 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from pipeline.errors import PipelineError, SettingsError
+from pipeline.cluster import require_resources
+from pipeline.errors import DamagedError, DiskFullError, NonFiniteError, PipelineError
 from pipeline.storage import Folder
+from pipeline.training.signals import wait_for
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+
+FINAL_ERRORS: dict[str, type[PipelineError]] = {
+    kind.__name__: kind for kind in (NonFiniteError, DiskFullError, DamagedError)
+}
+"""Errors that all workers raise together and that no restart of the group would mend: a worker
+notes them in the summary of its run and returns, and the driver raises them."""
 
 
 def run_group(
@@ -26,8 +33,12 @@ def run_group(
     num_workers: int,
     resources: Mapping[str, float],
     max_failures: int,
+    request_stop: Callable[[str], None],
 ) -> None:
     """Run a function in every worker of a `torch.distributed` group until all return.
+
+    SIGTERM and SIGINT (Ctrl-C) ask the workers to stop and wait until they have; a second Ctrl-C
+    interrupts at once.
 
     Where a run goes on from is the function's own business, decided by markers on disk. Ray Train
     is told of checkpoints, but its snapshot of an earlier start is dropped: it is written after
@@ -40,14 +51,16 @@ def run_group(
         num_workers: Size of the group.
         resources: Of one worker; with a `GPU` the group speaks NCCL, else gloo.
         max_failures: Restarts of the group; -1 has no limit.
+        request_stop: Called with the name of a signal; makes the workers save and return.
 
     Raises:
-        SettingsError: If a local Ray can never hold the group.
+        SettingsError: If the connected Ray can never hold the group.
+        KeyboardInterrupt: On a second Ctrl-C.
         PipelineError: If the group failed for good, with the words of the worker that did.
     """
     is_local = not os.environ.get("RAY_ADDRESS")
-    if is_local:
-        _require(num_workers, resources)
+    remedy = "lower the number of workers or the CPUs of a worker, or train on other hardware"
+    require_resources("training", resources, num_workers, remedy=remedy)
     folder.delete(_SNAPSHOT)
     use_gpu = resources.get("GPU", 0) > 0
     name = os.path.basename(folder.path)
@@ -68,9 +81,14 @@ def run_group(
     )
     try:
         with _preemption_watched(not is_local):
-            trainer.fit()
+            wait_for(trainer.fit, request_stop)
     except ray.train.TrainingFailedError as error:
         raise PipelineError(f"training failed: {_cause(error)}") from error
+
+
+def failure_summary(error: BaseException) -> dict[str, str]:
+    """What the summary of a run says of one of `FINAL_ERRORS`."""
+    return {"state": "failed", "kind": type(error).__name__, "error": str(error)}
 
 
 def report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:
@@ -113,18 +131,6 @@ def _preemption_watched(is_watched: bool) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ[name]
-
-
-def _require(num_workers: int, resources: Mapping[str, float]) -> None:
-    """Refuse what a local Ray can never schedule; a cluster may still grow."""
-    present = ray.cluster_resources()
-    for name, each in resources.items():
-        needed = num_workers * each
-        if needed > present.get(name, 0):
-            raise SettingsError(
-                f"{num_workers} workers need {needed:g} {name}s and this machine's Ray has "
-                f"{present.get(name, 0):g}; lower engine.num_workers or engine.cpus_per_worker"
-            )
 
 
 def _cause(error: ray.train.TrainingFailedError) -> str:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from pipeline.errors import IncompleteError
+from pipeline.errors import DamagedError, DiskFullError, IncompleteError
 from pipeline.storage import COMPLETE, Folder
-from pipeline.training.checkpoint import CheckpointStore, opened
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import opened
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.export import averaged_model
 from tests.factories.training import (
     SMALL_MODEL,
@@ -101,6 +106,146 @@ def test_an_altered_file_is_refused_by_its_digest(copy, small_shards):
     path.write_bytes(payload)
     with pytest.raises(IncompleteError, match="was altered"):
         averaged_model(_store(copy), 6)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path: Path, place: int) -> None:
+    payload = bytearray(path.read_bytes())
+    payload[place] ^= 0xFF
+    path.write_bytes(payload)
+
+
+DAMAGE = {
+    "state cut short": ("state-0000.safetensors", _cut),
+    "state missing": ("state-0000.safetensors", Path.unlink),
+    "values altered": ("state-0000.safetensors", lambda path: _flip(path, -1)),
+    "header altered": ("state-0000.safetensors", lambda path: _flip(path, 3)),
+    "names altered": ("state-0000.safetensors", lambda path: _flip(path, 12)),
+    "buffers altered": ("whole.safetensors", lambda path: _flip(path, -1)),
+    "facts altered": ("trainer_state.json", lambda path: _flip(path, 5)),
+    "facts missing": ("trainer_state.json", Path.unlink),
+    "marker unreadable": (COMPLETE, lambda path: path.write_bytes(b"\xff")),
+    "marker of another form": (COMPLETE, lambda path: path.write_text('{"files": [1]}')),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    copy, finished, small_shards, caplog, kind
+):
+    name, damage = DAMAGE[kind]
+    damage(copy / "checkpoints" / "step_00000006" / name)
+    worker = training(small_settings(checkpoint={"num_to_keep": 9}), copy, small_shards)
+    assert worker.start == 4
+    assert "checkpoint of step 6 is damaged" in caplog.text
+    assert "step 4 takes its place" in caplog.text
+    worker.run()
+    assert _same(weights_of(worker), finished[1])
+    assert _store(copy).steps() == [2, 4, 6]
+
+
+def test_damage_of_several_falls_back_to_the_newest_good_one(copy, small_shards, caplog):
+    for step, kind in ((6, "values altered"), (4, "state missing")):
+        name, damage = DAMAGE[kind]
+        damage(copy / "checkpoints" / f"step_{step:08d}" / name)
+    assert training(small_settings(), copy, small_shards).start == 2
+    assert "step 4 is damaged" in caplog.text
+    assert "step 6 is damaged" in caplog.text
+
+
+def test_a_run_without_any_good_checkpoint_does_not_begin_anew_in_silence(copy, small_shards):
+    for step, kind in ((6, "values altered"), (4, "state missing"), (2, "state cut short")):
+        name, damage = DAMAGE[kind]
+        damage(copy / "checkpoints" / f"step_{step:08d}" / name)
+    for _ in range(2):
+        with pytest.raises(
+            DamagedError, match=r"no checkpoint in .*step 2.*step 4.*step 6.*altere"
+        ):
+            training(small_settings(), copy, small_shards)
+    assert len(list((copy / "checkpoints").iterdir())) == 3, "nothing is removed"
+
+
+def test_a_marker_of_an_earlier_version_that_names_fewer_files_is_complete(copy, small_shards):
+    path = copy / "checkpoints" / "step_00000006" / COMPLETE
+    marker = json.loads(path.read_text())
+    del marker["files"]["trainer_state.json"]
+    path.write_text(json.dumps(marker))
+    assert training(small_settings(), copy, small_shards).start == 6
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_keeps_the_newest_good_checkpoint_and_says_so(
+    alone, small_shards, tmp_path, monkeypatch, error
+):
+    worker = training(small_settings(), tmp_path, small_shards)
+    original = checkpoint.save_weights
+
+    def save_weights(path: Path, tensors: object) -> None:
+        if "step_00000004" in str(path):
+            path.write_bytes(b"half")
+            raise error
+        original(path, tensors)
+
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    with pytest.raises(
+        DiskFullError, match=r"step 4 in .*step 2 is the newest good one.*Free some"
+    ):
+        worker.run()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    monkeypatch.undo()
+    assert training(small_settings(), tmp_path, small_shards).start == 2
+
+
+def test_a_full_disk_while_the_marker_is_written_leaves_no_marker(
+    alone, small_shards, tmp_path, monkeypatch
+):
+    worker = training(small_settings(), tmp_path, small_shards)
+    original = Folder.write_json
+
+    def write_json(self: Folder, name: str, value: object) -> None:
+        if name == COMPLETE:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(self, name, value)
+
+    monkeypatch.setattr(Folder, "write_json", write_json)
+    with pytest.raises(DiskFullError, match="there is none before it"):
+        worker.run()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_another_error_of_a_disk_is_left_to_a_restart(alone, small_shards, tmp_path, monkeypatch):
+    def save_weights(path: Path, tensors: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    worker = training(small_settings(), tmp_path, small_shards)
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    with pytest.raises(OSError, match="Input/output"):
+        worker.run()
+
+
+def test_free_space_is_checked_for_the_checkpoints_that_are_still_to_come(copy, monkeypatch):
+    free = SimpleNamespace(free=10_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    store = _store(copy)  # of three checkpoints
+    store.check_space(10_000, num_to_keep=3)
+    with pytest.raises(DiskFullError, match=r"2 checkpoints of .*lower checkpoint.num_to_keep"):
+        store.check_space(10_000, num_to_keep=4)
+    _store(copy / "not" / "yet").check_space(1_000, num_to_keep=9)
+    remote = CheckpointStore(Folder.at("memory://nowhere/run"))
+    remote.check_space(10**15, num_to_keep=9)
 
 
 def test_another_model_is_refused(copy, small_shards):

@@ -14,7 +14,7 @@ from model.synthesis import Synthesizer
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
-from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.export import averaged_model, export_run
 from pipeline.training.rundir import claim_directory
 from pipeline.training.samples import Samples

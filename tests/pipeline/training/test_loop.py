@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.optim import rate_share
 from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
-from pipeline.training.rundir import STOP_REQUEST, claim_directory, load_run_settings, load_voices
+from pipeline.training.rundir import (
+    STOP_REQUEST,
+    change_tags,
+    claim_directory,
+    load_run_settings,
+    load_voices,
+)
 from pipeline.training.shards import TrainShards
 from tests.factories.train_shards import FakeClip, write_shards
 from tests.factories.training import (
@@ -93,8 +100,12 @@ def test_the_message_of_a_broken_loss_names_where(alone, small_shards, tmp_path)
     worker = training(small_settings(), tmp_path, small_shards)
     batch = worker.feed.batch(0)
     batch.micro_batches[0].velocity_target[:] = float("inf")
-    with pytest.raises(NonFiniteError, match=r"flow.*learning_rate"):
+    with pytest.raises(NonFiniteError, match=r"flow.*learning_rate") as caught:
         worker.step(batch)
+    broken, *others = batch.clips
+    assert all(clip in str(caught.value) for clip in broken)
+    assert others, "there is a micro-batch that is fine"
+    assert not any(clip in str(caught.value) for part in others for clip in part)
 
 
 @pytest.mark.slow
@@ -142,8 +153,110 @@ def test_a_run_directory_keeps_its_identity_and_settings(tmp_path, small_shards)
 
 def test_other_settings_in_a_run_directory_are_named_and_refused(tmp_path, small_shards):
     _claim(tmp_path, small_shards)
-    with pytest.raises(SettingsError, match=r"optim.learning_rate: 0.01 there, 0.5 now"):
-        _claim(tmp_path, small_shards, optim={"learning_rate": 0.5})
+    with pytest.raises(SettingsError, match=r"optim.weight_decay: 0.1 there, 0.5 now"):
+        _claim(tmp_path, small_shards, optim={"weight_decay": 0.5, "learning_rate": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "values"),
+    [
+        ({"optim": {"learning_rate": 1e-3}}, "optim.learning_rate", [1e-2, 1e-3]),
+        ({"optim": {"num_steps": 12}}, "optim.num_steps", [6, 12]),
+        ({"optim": {"warmup_steps": 3}}, "optim.warmup_steps", [2, 3]),
+        ({"optim": {"clip_norm": 0.5}}, "optim.clip_norm", [1.0, 0.5]),
+        ({"optim": {"decay": "cosine"}}, "optim.decay", ["linear", "cosine"]),
+        ({"feed": {"skip_steps": [4]}}, "feed.skip_steps", [[], [4]]),
+    ],
+)
+def test_what_may_change_on_resume_is_taken_and_recorded(
+    tmp_path, small_shards, caplog, changes, key, values
+):
+    caplog.set_level("INFO")
+    first = _claim(tmp_path, small_shards)
+    assert "changes" not in first
+    changed = _claim(tmp_path, small_shards, **changes)
+    assert changed["run_id"] == first["run_id"]
+    assert changed["changes"] == [{"step": 0, "settings": {key: values}}]
+    assert json.loads((tmp_path / "run.json").read_text()) == changed
+    assert f"{key} changes from {values[0]} to {values[1]} at step 0" in caplog.text
+    assert change_tags(changed) == {f"changed.{key}": f"{values[0]}, {values[1]} from step 0"}
+    again = _claim(tmp_path, small_shards, **changes)
+    assert again == changed, "the same settings again are no change"
+
+
+def test_a_run_of_an_earlier_version_whose_identity_held_more_goes_on(tmp_path, small_shards):
+    _claim(tmp_path, small_shards)
+    claim = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(claim | {"identity": "0" * 64}))
+    again = _claim(tmp_path, small_shards, optim={"learning_rate": 1e-3})
+    assert again == _claim(tmp_path, small_shards, optim={"learning_rate": 1e-3})
+    (tmp_path / "run.json").write_text(json.dumps(claim | {"identity": "0" * 64}))
+    with pytest.raises(SettingsError, match="seed: 0 there, 5 now"):
+        _claim(tmp_path, small_shards, seed=5)
+
+
+@pytest.mark.slow
+def test_a_longer_run_with_another_rate_goes_on_by_the_new_schedule(alone, small_shards, tmp_path):
+    _claim(tmp_path, small_shards)
+    training(small_settings(), tmp_path, small_shards).run()
+    with pytest.raises(SettingsError, match=r"num_steps is 4 and .* reached step 6; give at least"):
+        _claim(tmp_path, small_shards, optim={"num_steps": 4})
+    longer = {"optim": {"num_steps": 8, "learning_rate": 2e-3, "clip_norm": 0.5}}
+    claim = _claim(tmp_path, small_shards, **longer)
+    assert claim["changes"][0]["step"] == 6
+    worker = training(small_settings(**longer), tmp_path, small_shards)
+    assert worker.start == 6
+    assert worker.run()["state"] == "finished"
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["rate/learning_rate"] for line in lines}
+    schedule = small_settings(**longer).optim
+    assert rates[7] == pytest.approx(2e-3 * rate_share(6, schedule))
+    assert rates[8] == pytest.approx(2e-3 * rate_share(7, schedule))
+    assert rates[8] < rates[7]
+
+
+@pytest.mark.slow
+def test_skipped_steps_change_nothing_and_the_count_of_updates_survives_a_resume(
+    alone, small_shards, tmp_path
+):
+    settings = small_settings(feed={"skip_steps": [1, 5]}, checkpoint={"num_to_keep": 9})
+    whole = training(settings, tmp_path / "whole", small_shards)
+    read = []
+    original = whole.feed.rows
+    whole.feed.rows = lambda step: read.append(step) or original(step)
+    assert whole.run()["step"] == 6
+    assert sorted(read) == [0, 2, 3, 4], "the clips of a skipped step are not even read"
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 3, 4, 5]
+
+    stopped = training(settings, tmp_path / "two", small_shards)
+    for batch in stopped.feed.batches(0, 4):
+        if not batch.is_skipped:
+            stopped.step(batch)
+    stopped.save(4)
+    resumed = training(settings, tmp_path / "two", small_shards)
+    assert resumed.start == 4
+    resumed.run()
+    expected, found = weights_of(whole), weights_of(resumed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_broken_gradient_names_step_clips_and_what_may_be_changed(
+    alone, small_shards, tmp_path, caplog
+):
+    worker = training(small_settings(optim={"clip_norm": 0.0}), tmp_path, small_shards)
+    batch = worker.feed.batch(0)
+    worker.engine.module.latent_proj.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(NonFiniteError) as caught:
+        worker.step(batch)
+    message = str(caught.value)
+    assert "gradient is not finite at step 0" in message
+    assert "feed.skip_steps=[0]" in message
+    assert "optim.clip_norm" in message
+    for clip in (clip for part in batch.clips for clip in part):
+        assert clip in message
+        assert clip in caplog.text
 
 
 def test_other_shards_in_a_run_directory_are_refused(tmp_path, small_shards):

@@ -14,7 +14,7 @@ import torch
 from pipeline.errors import NonFiniteError
 from pipeline.settings import save_settings
 from pipeline.storage import Folder
-from pipeline.training.checkpoint import CheckpointStore
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.export import averaged_model
 from pipeline.training.settings import TrainSettings
 from tests.factories.training import small_settings, training, weights_of

@@ -1,0 +1,73 @@
+"""What codec training starts with: the codec of the recipe and the crops of its clips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.codec.registry import build_codec, load_codec
+from model.codec.vae import VAECodec
+from pipeline.storage import Folder
+from pipeline.training.codec_data import CropSource, read_spans
+from pipeline.training.codec_settings import TrainCodecSettings
+
+logger = logging.getLogger(__name__)
+
+_FIRST_CROPS = 1024
+"""Crops whose principal components a codec begins with: those of the first steps."""
+
+
+def first_codec(settings: TrainCodecSettings) -> VAECodec:
+    """The codec as a run begins: drawn from the seed, or the weights of `init_from`.
+
+    Raises:
+        FileNotFoundError: If `init_from` holds no codec.
+        ValueError: If it has another configuration than the recipe, or cannot be trained here.
+    """
+    config = settings.codec_config()
+    if settings.init_from is None:
+        return _trainable(build_codec(config, settings.seed))
+    codec = _trainable(load_codec(settings.init_from))
+    found = codec.config_dict()
+    if differing := [name for name in config if config[name] != found.get(name)]:
+        raise ValueError(
+            f"init_from {settings.init_from} has another "
+            + ", ".join(f"{name} ({found.get(name)}, not {config[name]})" for name in differing)
+            + "; give its preset and codec fields"
+        )
+    return codec
+
+
+def _trainable(codec: Any) -> VAECodec:
+    if not isinstance(codec, VAECodec):
+        raise ValueError(f"codec {codec.name!r} cannot be trained here; use the vae architecture")
+    return codec
+
+
+def crop_source(
+    settings: TrainCodecSettings, clips: Folder, split: str, codec: VAECodec, num_frames: int
+) -> CropSource:
+    """Crops of one split for a codec; an empty split falls back to the training clips."""
+    spans = read_spans(clips, split)
+    if not spans and split != "train":
+        logger.warning("no clips of split %s; the training clips stand in", split)
+        spans = read_spans(clips, "train")
+    return CropSource(
+        spans,
+        sample_rate=codec.timebase.sample_rate,
+        num_channels=codec.num_channels,
+        crop_samples=codec.timebase.num_samples(num_frames),
+        weights=settings.crops.modality_weights,
+        memory_limit_bytes=settings.crops.memory_limit_bytes if split == "train" else 0,
+    )
+
+
+def first_crops(source: CropSource, settings: TrainCodecSettings) -> Iterator[Tensor]:
+    """Crops whose principal components a codec begins with; the same for every worker."""
+    size = settings.crops.per_step
+    for step in range(-(-_FIRST_CROPS // size)):
+        yield torch.from_numpy(source.batch(settings.seed, step, range(size)))
