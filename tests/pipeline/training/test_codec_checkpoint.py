@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import IncompleteError
+from pipeline.errors import DamagedError
 from pipeline.storage import Folder
 from pipeline.training.codec_checkpoint import (
     checkpoint_steps,
@@ -63,9 +63,18 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
     assert not folder.exists("step-00000001")
 
 
-def test_a_damaged_file_is_refused_with_the_way_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("payload", [b"\xff", b"[]", b'{"files": [], "state": {}}'])
+def test_an_unreadable_marker_is_damage(tmp_path: Path, payload: bytes) -> None:
+    folder = Folder.at(tmp_path)
+    save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
+    (tmp_path / "step-00000004" / "state.json").write_bytes(payload)
+    with pytest.raises(DamagedError, match=r"state\.json is missing or damaged"):
+        load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
     (tmp_path / "step-00000004" / "optimizer.safetensors").write_bytes(b"torn")
-    with pytest.raises(IncompleteError, match=r"optimizer\.safetensors is missing or damaged"):
+    with pytest.raises(DamagedError, match=r"optimizer\.safetensors is missing or was altered"):
         load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import yaml
 
 from jobs.train_codec import main
 from model.codec.registry import load_codec
-from pipeline.errors import IncompleteError, SettingsError
+from pipeline.errors import IncompleteError, NonFiniteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.training.codec_job import train_codec
 from pipeline.training.codec_loop import Worker, run_worker
 from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.workers import failure_summary
 from tests.factories.codec import codec_settings_values, write_clips
 
 
@@ -20,6 +22,55 @@ def test_clips_must_be_complete(tmp_path: Path) -> None:
     settings = TrainCodecSettings.model_validate(codec_settings_values())
     with pytest.raises(IncompleteError, match="does not exist"):
         train_codec(settings, Folder.at(tmp_path / "none"), Folder.at(tmp_path / "run"))
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """`train_codec` on the same clips with other settings; the workers only write what they say."""
+    clips, output = write_clips(tmp_path), Folder.at(tmp_path / "run")
+    monkeypatch.setattr("pipeline.training.codec_job.ray_cluster", contextlib.nullcontext)
+
+    def train(written: dict[str, dict[str, object]], **changes: object) -> dict[str, object]:
+        def work(*args: object, **kwargs: object) -> None:
+            for name, value in written.items():
+                output.write_json(name, value)
+
+        monkeypatch.setattr("pipeline.training.codec_job.run_group", work)
+        settings = TrainCodecSettings.model_validate(codec_settings_values(**changes))
+        return train_codec(settings, clips, output)
+
+    return train
+
+
+OPTIM = codec_settings_values()["optim"]
+
+
+def test_a_finished_run_may_be_lengthened_with_another_rate(fitted, tmp_path: Path) -> None:
+    done = {"metrics.json": {"steps": 8}, "checkpoints/step-00000008/state.json": {}}
+    assert fitted(done) == {"steps": 8}
+    assert fitted({"metrics.json": {"steps": 0}}) == {"steps": 8}, "a finished run is left alone"
+    longer = OPTIM | {"num_steps": 16, "learning_rate": 1e-3}
+    assert fitted({"metrics.json": {"steps": 16}}, optim=longer) == {"steps": 16}
+    claim = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert claim["changes"] == [
+        {
+            "step": 8,
+            "settings": {"optim.num_steps": [8, 16], "optim.learning_rate": [3e-3, 1e-3]},
+        }
+    ]
+    with pytest.raises(SettingsError, match="reached step 8; give at least 8"):
+        fitted({}, optim=OPTIM | {"num_steps": 4})
+    with pytest.raises(SettingsError, match="other settings"):
+        fitted({}, optim=longer | {"weight_decay": 0.5})
+
+
+def test_a_stopped_run_says_so_and_what_failed_for_good_is_raised(fitted, tmp_path: Path) -> None:
+    stopped = fitted({"checkpoints/step-00000003/state.json": {}, "stop_request": {}})
+    assert stopped == {"state": "stopped", "step": 3, "num_steps": 8}
+    assert not (tmp_path / "run" / "stop_request").exists()
+    with pytest.raises(NonFiniteError, match="its clips"):
+        fitted({"summary.json": failure_summary(NonFiniteError("its clips"))})
+    assert fitted({"metrics.json": {"steps": 8}}) == {"steps": 8}
 
 
 @pytest.mark.ray

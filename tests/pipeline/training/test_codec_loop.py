@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from model.codec.registry import load_codec
-from pipeline.errors import NonFiniteError
+from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
 from pipeline.storage import Folder
 from pipeline.training.codec_checkpoint import checkpoint_steps
 from pipeline.training.codec_loop import CHECKPOINTS, CodecTraining, Worker, run_worker
 from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.rundir import STOP_REQUEST
 from tests.factories.codec import PRINCIPAL, codec_settings_values, write_clips
 
 
@@ -132,7 +134,7 @@ def test_a_discriminator_that_is_not_finite_stops_before_its_step(
         next(iter(training.adversary.discriminators.parameters())).fill_(float("inf"))
     before = {name: value.clone() for name, value in weights.items()}
     codec = training.codec.encoder.project.weight.clone()
-    with pytest.raises(NonFiniteError, match="step 1: discriminator"):
+    with pytest.raises(NonFiniteError, match="step 0: discriminator"):
         list(training.steps())
     assert all(torch.equal(weights[name], value) for name, value in before.items())
     assert torch.equal(training.codec.encoder.project.weight, codec)
@@ -188,10 +190,80 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(clips: Folder, tmp_path
     with torch.no_grad():
         training.codec.decoder.spread.weight.fill_(float("nan"))
     before = training.codec.encoder.project.weight.clone()
-    with pytest.raises(NonFiniteError, match="step 1: total"):
+    with pytest.raises(NonFiniteError, match="step 0: total") as caught:
         list(training.steps())
+    assert "crops.skip_steps=[0]" in str(caught.value)
+    for clip in training.source.clips(0, 0, range(4)):
+        assert clip in str(caught.value)
     assert torch.equal(training.codec.encoder.project.weight, before)
     assert training.step == 0
+
+
+def test_a_stop_request_saves_and_the_next_start_ends_in_the_same_bytes(
+    clips: Folder, tmp_path: Path
+) -> None:
+    whole = train(clips, tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    (stopped / STOP_REQUEST).write_text("please")
+    run_worker(settings(), clips, Folder.at(stopped), worker=Worker())
+    assert checkpoint_steps(Folder.at(stopped / CHECKPOINTS)) == [1]
+    assert not (stopped / "metrics.json").exists()
+    (stopped / STOP_REQUEST).unlink()
+    assert train(clips, stopped) == whole
+
+
+def test_damaged_checkpoints_fall_back_to_the_newest_good_one(
+    clips: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(clips, tmp_path, checkpoints_kept=9)
+    (tmp_path / CHECKPOINTS / "step-00000008" / "model.safetensors").unlink()
+    state = tmp_path / CHECKPOINTS / "step-00000006" / "state.json"
+    state.write_text(state.read_text()[:-9])
+    training = CodecTraining(settings(), clips, Folder.at(tmp_path), Worker())
+    training.resume()
+    assert training.step == 3
+    assert "step 8 is damaged" in caplog.text
+    assert "step 6 is damaged" in caplog.text
+    assert "step 3 takes its place" in caplog.text
+    assert checkpoint_steps(Folder.at(tmp_path / CHECKPOINTS)) == [3]
+    (tmp_path / "metrics.json").unlink()
+    assert train(clips, tmp_path) == whole
+    for path in (tmp_path / CHECKPOINTS).glob("step-*/average.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(DamagedError, match="train from the beginning"):
+        CodecTraining(settings(), clips, Folder.at(tmp_path), Worker()).resume()
+
+
+def test_a_full_disk_keeps_the_newest_good_checkpoint(
+    clips: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Folder.write_bytes
+
+    def write_bytes(self: Folder, name: str, payload: bytes) -> None:
+        if "step-00000006" in self.path and name == "optimizer.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(self, name, payload)
+
+    monkeypatch.setattr(Folder, "write_bytes", write_bytes)
+    with pytest.raises(DiskFullError, match=r"step 6 in .*No space.*step 3 is the newest good one"):
+        train(clips, tmp_path)
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000003"]
+
+
+def test_a_skipped_step_is_not_heard(clips: Folder, tmp_path: Path) -> None:
+    crops = codec_settings_values()["crops"] | {"skip_steps": [1, 7]}
+    training = CodecTraining(
+        settings(crops=crops, log_every=1), clips, Folder.at(tmp_path), Worker()
+    )
+    heard = []
+    original = training.source.batch
+    training.source.batch = lambda seed, step, indices: (
+        heard.append(step) or original(seed, step, indices)
+    )
+    assert [point["step"] for point in training.steps()] == [1, 3, 4, 5, 6, 7]
+    assert heard == [0, 2, 3, 4, 5, 6]
+    assert checkpoint_steps(Folder.at(tmp_path / CHECKPOINTS)) == [6, 8]
 
 
 def test_validation_falls_back_to_training_clips(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,13 @@ import pytest
 import torch
 
 from pipeline.errors import NonFiniteError
-from pipeline.settings import save_settings
+from pipeline.settings import Settings, save_settings
 from pipeline.storage import Folder
 from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.codec_settings import TrainCodecSettings
 from pipeline.training.export import averaged_model
 from pipeline.training.settings import TrainSettings
+from tests.factories.codec import codec_settings_values, write_clips
 from tests.factories.training import small_settings, training, weights_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -29,20 +32,19 @@ def _tracked(path: Path, **changes: object) -> TrainSettings:
     return small_settings(tracking=tracking, **changes)
 
 
-def _start(settings: TrainSettings, shards: Path, run: Path, mark: str) -> subprocess.Popen[bytes]:
-    """`audiocalm train` in a process group of its own, with a Ray of its own."""
+def _start(settings: Settings, run: Path, mark: str, *words: str) -> subprocess.Popen[bytes]:
+    """A training job in a process group of its own, with a Ray of its own."""
     recipe = run.with_suffix(".yaml")
     recipe.write_text(save_settings(settings))
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {_MARK: mark}
-    command = [sys.executable, "-m", "jobs.train", "--config", str(recipe)]
-    command += ["--shards", str(shards), "--output", str(run)]
+    command = [sys.executable, "-m", "jobs.cli", *words, "--config", str(recipe)]
     with run.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
-            command,
+            [*command, "--output", str(run)],
             env=environment,
             start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
 
 
@@ -83,7 +85,7 @@ def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_sha
     settings = _tracked(tmp_path, **changes)
     run, mark = tmp_path / "killed", uuid.uuid4().hex
     store = CheckpointStore(Folder.at(run / "checkpoints"))
-    process = _start(settings, small_shards, run, mark)
+    process = _start(settings, run, mark, "train", "--shards", str(small_shards))
     try:
         _wait_until(
             lambda: store.steps() or process.poll() is not None, 400, "no checkpoint appeared"
@@ -112,6 +114,52 @@ def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_sha
     assert {metric.step for metric in logged} == set(range(5, 31, 5))
     again = train_run(settings, str(small_shards), str(run))
     assert again == summary, "a finished run is left alone"
+
+
+@pytest.fixture(params=["train", "train-codec"])
+def endless(request, small_shards, tmp_path) -> tuple[str, Settings, list[str], Path]:
+    """A command without an end in sight, and the folder where its checkpoints appear."""
+    run = tmp_path / "run"
+    if request.param == "train":
+        settings: Settings = small_settings(optim={"num_steps": 10**6}, checkpoint={"every": 50})
+        return "train", settings, ["--shards", str(small_shards)], run
+    values = codec_settings_values(optim={"num_steps": 10**6}, checkpoint_every=50)
+    clips = write_clips(tmp_path)
+    return "train-codec", TrainCodecSettings.model_validate(values), ["--clips", clips.uri], run
+
+
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)],  # Ctrl-C goes to the whole group
+    ids=["SIGTERM", "Ctrl-C"],
+)
+def test_a_signal_saves_a_checkpoint_and_ends_cleanly(endless, number, send):
+    job, settings, words, run = endless
+    mark = uuid.uuid4().hex
+    process = _start(settings, run, mark, job, *words)
+    log = run.with_suffix(".log")
+    try:
+        _wait_until(
+            lambda: len(list(run.glob("checkpoints/*"))) or process.poll() is not None,
+            400,
+            "no checkpoint appeared",
+        )
+        send(process.pid, number)
+        process.wait(200)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    said = log.read_text()
+    assert process.returncode == 0, said
+    assert f"{number.name}: saving a checkpoint" in said
+    assert "Traceback" not in said
+    assert "run the same command again to go on" in said
+    summary = json.loads((run / "summary.json").read_text())
+    newest = max(int(path.name[5:]) for path in run.glob("checkpoints/*"))
+    assert (summary["state"], summary["step"]) == ("stopped", newest)
+    assert newest % 50, "the checkpoint is that of the stop, not the last regular one"
+    _wait_until(lambda: not _is_alive(mark), 120, "workers outlive their driver")
 
 
 def test_a_diverging_run_of_two_workers_fails_once_and_keeps_its_checkpoint(
