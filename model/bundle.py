@@ -26,10 +26,10 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, codec_folder, load_codec
-from model.config import model_config_from_dict, to_dict
+from model.config import ModelConfig, model_config_from_dict, to_dict
 from model.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
 from model.text import Tokenizer, load_tokenizer
-from model.weights import digest, load_weights, save_weights
+from model.weights import digest, fill, save_weights
 
 SCHEMA_VERSION = 1
 """Raised when the meaning of `bundle.json` changes; other versions are refused."""
@@ -159,10 +159,11 @@ def load_bundle(
         sampling = sampling_defaults(manifest.get("sampling", {}))
     except ValueError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
-    model = AudioCALM(config)
+    place = torch.device(device)
+    model = _without_values(config, place, _dtype(precision, place))
     try:
-        model.load_state_dict(load_weights(folder / MODEL_WEIGHTS))
-    except RuntimeError as error:
+        fill(model, [folder / MODEL_WEIGHTS])
+    except ValueError as error:
         raise BundleError(
             f"{folder / MODEL_WEIGHTS} does not fit the model in {MANIFEST}: {error}; "
             "export the bundle again"
@@ -179,9 +180,8 @@ def load_bundle(
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
     voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
-    place = torch.device(device)
     return Bundle(
-        model=model.to(place, _dtype(precision, place)).eval(),
+        model=model.eval(),
         codec=_placed(codec, place),
         tokenizer=tokenizer,
         card=manifest["card"],
@@ -189,6 +189,14 @@ def load_bundle(
         voices=voices,
         sampling=sampling,
     )
+
+
+def _without_values(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> AudioCALM:
+    """A model whose tensors hold nothing yet, on its device; no random values are drawn."""
+    with torch.device("meta"):
+        model = AudioCALM(config).to(dtype)
+        model.latent_mean, model.latent_std = model.latent_mean.float(), model.latent_std.float()
+    return model.to_empty(device=device)
 
 
 def _dtype(precision: Precision, device: torch.device) -> torch.dtype:

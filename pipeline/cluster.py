@@ -12,13 +12,14 @@ from contextvars import ContextVar
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.errors import ClusterError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-_STARTS = 3
+_STARTS = 6
 _NOT_IN_TIME = ("timed out during startup", "Failed to connect to GCS")
 """What Ray says if one of its processes was too slow to start."""
 
@@ -32,6 +33,14 @@ WORKER_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 """Environment of every worker process."""
+
+SERVE_ENVIRONMENT = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
+"""Patience of Ray Serve's controller, which takes its environment from the job that starts Serve.
+By default it kills a proxy that is not up after 5 s, which on a busy machine it never is. Values of
+the driver's own environment go before these."""
 
 
 _is_kept = ContextVar("is_kept", default=False)
@@ -65,7 +74,8 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
         num_cpus: Logical CPUs of a local instance; None takes the machine's cores.
 
     Raises:
-        ClusterError: If the cluster cannot be reached, or runs another version of Ray or Python.
+        ClusterError: If the cluster cannot be reached, or runs another version of Ray or Python, or
+            if a local instance does not start.
     """
     if ray.is_initialized():
         yield
@@ -143,9 +153,11 @@ def _may_grow() -> bool:
 
 def _connect(address: str) -> None:
     """Connect to a cluster; Ray's failure in one line."""
-    environment = {"env_vars": dict(WORKER_ENVIRONMENT)}
     try:
-        ray.init(runtime_env=environment, logging_level=logging.WARNING)
+        ray.init(
+            runtime_env={"env_vars": _without_the_jobs(_with_patience(WORKER_ENVIRONMENT))},
+            logging_level=logging.WARNING,
+        )
     except (RuntimeError, ConnectionError, ValueError) as error:
         said = " ".join(str(error).split())
         remedy = "check that the cluster runs and RAY_ADDRESS is right"
@@ -169,9 +181,13 @@ def _start_local(num_cpus: int | None) -> None:
             )
             return
         except Exception as error:  # Ray raises nothing narrower
-            is_slow = any(said in str(error) for said in _NOT_IN_TIME)
-            if not is_slow or attempt == _STARTS:
+            if not any(said in str(error) for said in _NOT_IN_TIME):
                 raise
+            if attempt == _STARTS:
+                raise ClusterError(
+                    f"Ray did not start in {_STARTS} attempts, since this machine is too busy; end "
+                    "other programs, or wait"
+                ) from error
             logger.warning("Ray did not start in time, attempt %d of %d", attempt, _STARTS)
             ray.shutdown()
 
@@ -184,4 +200,16 @@ def local_environment() -> dict[str, str]:
     import torch
 
     accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
-    return WORKER_ENVIRONMENT | accelerator
+    return _with_patience(WORKER_ENVIRONMENT | accelerator)
+
+
+def _with_patience(environment: Mapping[str, str]) -> dict[str, str]:
+    chosen = {name: os.environ.get(name, value) for name, value in SERVE_ENVIRONMENT.items()}
+    return {**environment, **chosen}
+
+
+def _without_the_jobs(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the runtime environment of the submitted job does not set: Ray refuses both."""
+    job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) or "{}")
+    taken = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in environment.items() if name not in taken}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 
 from ray import serve
@@ -13,12 +14,17 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from model.bundle import BundleError
+from pipeline.cluster import require_resources
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.serving.replica import build
 from pipeline.serving.settings import ServeSettings
 from pipeline.storage import Folder
 
 logger = logging.getLogger(__name__)
+
+_PROXY_S = 600.0
+"""How long Serve's proxies may take to start on a busy machine; Serve itself waits 60 s."""
+_POLL_S = 1.0
 
 
 class NotDeployedError(PipelineError):
@@ -44,8 +50,8 @@ def deployed(
 
     Raises:
         BundleError: If there is no bundle; found here, before replicas start and fail.
-        SettingsError: If the port is taken, or Serve runs already and listens elsewhere or has an
-            application of this name.
+        SettingsError: If the port is taken, if Serve runs already and listens elsewhere or has an
+            application of this name, or if the connected Ray can never hold the replicas.
         NotDeployedError: If Serve or the application does not start.
     """
     bundle = Folder.at(settings.bundle)
@@ -56,10 +62,11 @@ def deployed(
         _check_port(settings.host, settings.port)
     else:
         _check_shared(address, settings, name)
+    _check_resources(settings)
     absolute = settings.model_copy(update={"bundle": bundle.uri})
     try:
         with _one_line(name):
-            serve.start(http_options={"host": settings.host, "port": settings.port})
+            _start(settings)
             serve.run(build(absolute, voices or {}), name=name, route_prefix="/")
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         yield f"http://{shown}:{settings.port}"
@@ -68,6 +75,34 @@ def deployed(
             serve.shutdown()
         else:
             _delete(name)
+
+
+def _check_resources(settings: ServeSettings) -> None:
+    """Refuse replicas that would be waited for without end."""
+    gpus = settings.gpus_per_replica
+    if gpus is None:  # it takes a GPU where there is one
+        gpus = 1.0 if settings.device == "cuda" else 0.0
+    require_resources(
+        "serve",
+        {"CPU": settings.cpus_per_replica, "GPU": gpus},
+        max(1, settings.autoscale.min_replicas),
+        remedy="lower cpus_per_replica, gpus_per_replica or autoscale.min_replicas; "
+        "device=cpu with gpus_per_replica=0 serves without a GPU",
+    )
+
+
+def _start(settings: ServeSettings) -> None:
+    """Start Serve, or join the one that runs."""
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        return
+    except TimeoutError as error:
+        logger.warning("%s The machine is busy; waiting for up to %.0f s more", error, _PROXY_S)
+    deadline = time.monotonic() + _PROXY_S
+    while not all(status == "HEALTHY" for status in serve.status().proxies.values()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Serve's HTTP proxy did not start in {_PROXY_S:.0f} s")
+        time.sleep(_POLL_S)
 
 
 def _serve_address() -> tuple[str | None, int] | None:

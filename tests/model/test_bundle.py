@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.bundle import BundleError, Precision, load_bundle, save_bundle
 from model.codec.registry import build_codec, codec_digest, codec_preset, load_codec, save_codec
@@ -60,6 +61,41 @@ def test_the_model_is_loaded_in_the_precision_asked_for(
     heard = torch.cat(list(Synthesizer(bundle).stream(request)), dim=-1)
     assert heard.dtype == torch.float32
     assert bool(heard.isfinite().all())
+
+
+class RandomDraws(TorchDispatchMode):
+    """Counts random values that are drawn into memory, and the bytes that come to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[str] = []
+        self.made_bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not result.is_meta:
+            if torch.Tag.nondeterministic_seeded in function.tags:
+                self.drawn.append(str(function))
+            if not function.is_view and function._schema.name[-1] != "_":
+                self.made_bytes += result.untyped_storage().nbytes()
+        return result
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_is_loaded_without_first_values_and_once(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    codec = load_codec(saved / "codec")
+    monkeypatch.setattr("model.bundle.load_codec", lambda folder: codec)
+    with RandomDraws() as draws:
+        bundle = load_bundle(saved, precision=precision)
+    assert draws.drawn == []
+    tensors = [*bundle.model.parameters(), *bundle.model.buffers()]
+    assert not any(tensor.is_meta for tensor in tensors)
+    assert {buffer.dtype for buffer in bundle.model.buffers()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in bundle.model.parameters())
+    size = sum(tensor.nbytes for tensor in tensors)
+    assert draws.made_bytes < 1.1 * size, "each tensor is made once"
 
 
 def test_the_digest_follows_the_weights(saved: Path, tmp_path: Path) -> None:

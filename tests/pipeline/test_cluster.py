@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -12,7 +13,14 @@ import pytest
 import ray
 
 from pipeline import cluster
-from pipeline.cluster import kept_ray, ray_cluster, require_resources
+from pipeline.cluster import (
+    SERVE_ENVIRONMENT,
+    WORKER_ENVIRONMENT,
+    kept_ray,
+    local_environment,
+    ray_cluster,
+    require_resources,
+)
 from pipeline.errors import ClusterError, SettingsError
 
 
@@ -46,7 +54,7 @@ def test_a_busy_machine_is_asked_again(starts: Callable[[list[str]], list[str]])
         assert len(calls) == 3
 
 
-@pytest.mark.parametrize(("failures", "message"), [([BUSY] * 3, "timed out"), (["no"], "no")])
+@pytest.mark.parametrize(("failures", "message"), [([BUSY] * 6, "too busy"), (["no"], "no")])
 def test_it_gives_up_in_the_end_and_at_once_for_another_reason(
     starts: Callable[[list[str]], list[str]], failures: list[str], message: str
 ) -> None:
@@ -192,3 +200,37 @@ def test_a_cluster_that_cannot_be_used_is_one_line(
     assert remedy in str(caught.value)
     assert "10.0.0.1:6379" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_serve_is_patient_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name, other = SERVE_ENVIRONMENT
+    monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "7")
+    environment = local_environment()
+    assert environment[name] == "7"
+    assert environment[other] == SERVE_ENVIRONMENT[other]
+
+
+@pytest.mark.parametrize("taken", [{}, {"OMP_NUM_THREADS": "4"}, None])
+def test_what_a_submitted_job_sets_itself_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, taken: dict[str, str] | None
+) -> None:
+    given: dict[str, dict[str, str]] = {}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    job = {"runtime_env": {"env_vars": taken} if taken is not None else {}, "metadata": {}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda runtime_env, **_: given.update(runtime_env))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_cluster():
+        assert set(WORKER_ENVIRONMENT) - set(given["env_vars"]) == set(taken or {})
+        assert set(SERVE_ENVIRONMENT) <= set(given["env_vars"])
+
+
+def test_the_constants_of_serve_are_those_that_are_set() -> None:
+    from ray.serve._private import constants
+
+    source = inspect.getsource(constants)
+    assert all(f'"{name}"' in source for name in SERVE_ENVIRONMENT)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from model.bundle import BundleError
 from pipeline.errors import SettingsError
@@ -30,6 +31,8 @@ class FakeServe:
         self.calls: list[str] = []
         self.applications: dict[str, object] = {"other": object()}
         self.failure: Exception | None = None
+        self.starting: list[str] = []
+        """What a proxy is, each time it is asked, after a start that took too long."""
 
     def client(self, *, raise_if_no_controller_running: bool) -> SimpleNamespace | None:
         assert not raise_if_no_controller_running
@@ -39,10 +42,13 @@ class FakeServe:
         return SimpleNamespace(http_config=SimpleNamespace(host=host, port=port))
 
     def status(self) -> SimpleNamespace:
-        return SimpleNamespace(applications=self.applications)
+        proxy = self.starting.pop(0) if self.starting else "HEALTHY"
+        return SimpleNamespace(applications=self.applications, proxies={"node": proxy})
 
     def start(self, http_options: dict[str, object]) -> None:
         self.calls.append("start")
+        if self.starting:
+            raise TimeoutError("HTTP proxies not available after 60s.")
 
     def run(self, application: object, *, name: str, route_prefix: str) -> None:
         self.calls.append(f"run {name}")
@@ -63,6 +69,9 @@ class FakeServe:
 def install(monkeypatch: pytest.MonkeyPatch, fake: FakeServe) -> FakeServe:
     monkeypatch.setattr(local, "serve", fake)
     monkeypatch.setattr(local, "_get_global_client", fake.client)
+    node = {"Alive": True, "Resources": {"CPU": 2.0}, "Labels": {}}
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+    monkeypatch.setattr("pipeline.cluster._internal_kv_get", lambda key: None)
     return fake
 
 
@@ -138,6 +147,54 @@ def test_what_does_not_start_is_one_line_and_is_taken_down(
     assert "Sampler: model.bundle.BundleError: model.safetensors was altered" in message
     assert "is well" not in message
     assert fake.calls[-1] == ("delete a" if is_shared else "shutdown")
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({"cpus_per_replica": 64}, "64 CPU"),
+        ({"gpus_per_replica": 1}, "1 GPU"),
+        ({"gpus_per_replica": None, "device": "cuda"}, "1 GPU"),
+        ({"autoscale": {"min_replicas": 3, "max_replicas": 3}}, "3 workers with 1 CPU each"),
+    ],
+)
+def test_what_no_node_can_hold_is_refused_before_serve_starts(
+    settings: ServeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    asked: str,
+) -> None:
+    fake = install(monkeypatch, FakeServe())
+    wanted = ServeSettings.model_validate(settings.model_dump() | changes)
+    with (
+        pytest.raises(SettingsError, match=f"serve asks for .*{asked}.*lower"),
+        deployed(wanted, "a"),
+    ):
+        raise AssertionError
+    assert fake.calls == []
+
+
+def test_a_proxy_that_is_slow_to_start_is_waited_for(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = install(monkeypatch, FakeServe())
+    fake.starting = ["STARTING", "UNHEALTHY", "HEALTHY"]
+    monkeypatch.setattr(local, "_POLL_S", 0.0)
+    with deployed(settings, "a"):
+        assert fake.calls == ["start", "run a"]
+    assert "The machine is busy" in caplog.text
+    assert fake.starting == []
+
+
+def test_a_proxy_that_never_starts_is_one_line(
+    settings: ServeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, FakeServe())
+    fake.starting = ["STARTING"] * 9
+    monkeypatch.setattr(local, "_PROXY_S", -1.0)
+    with pytest.raises(NotDeployedError, match="proxy did not start"), deployed(settings, "a"):
+        raise AssertionError
+    assert fake.calls == ["start", "shutdown"]
 
 
 def test_an_error_of_the_block_is_not_one_of_the_start(
