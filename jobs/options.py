@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import threadpoolctl
+
 from pipeline.errors import PipelineError, PlannedOnlyError
 from pipeline.settings import Settings, load_settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -76,6 +80,7 @@ def add_dry_run(built: argparse.ArgumentParser) -> None:
 def run(body: Callable[[], None], options: argparse.Namespace) -> int:
     """Run a job's body: configure the log, print known errors in one line, give an exit code."""
     configure_log(verbose=options.verbose)
+    one_thread()
     try:
         body()
     except PlannedOnlyError as planned:
@@ -103,7 +108,18 @@ def configure_log(*, verbose: bool = False) -> None:
     if not verbose:
         for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "numexpr", "fsspec"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def one_thread() -> None:
+    """Let arithmetic in this process take one core, since jobs run a process a core.
+
+    An environment that says how many it may take is left alone. Libraries that are loaded already
+    no longer read it, and are told directly.
+    """
+    if any(name in os.environ for name in _THREADS):
+        return
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def main_of(job: Callable[[Sequence[str] | None], int]) -> None:

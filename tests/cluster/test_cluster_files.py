@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import json
 import re
 import shlex
@@ -220,6 +221,18 @@ def test_no_job_sets_what_it_gives_its_workers() -> None:
     assert WORKER_ENVIRONMENT
     for environment in environments:
         assert not environment.get("env_vars", {}).keys() & WORKER_ENVIRONMENT.keys()
+
+
+def test_a_stopped_training_has_time_for_its_checkpoint() -> None:
+    from ray.dashboard.modules.job import job_supervisor
+
+    (name,) = load("runtime-env.yaml")["env_vars"]
+    assert f'"{name}"' in inspect.getsource(job_supervisor), "Ray reads this variable"
+    environments = [load("runtime-env.yaml")]
+    for job in ("train", "train-codec"):
+        environments.append(yaml.safe_load(load(f"rayjob-{job}.yaml")["spec"]["runtimeEnvYAML"]))
+    for environment in environments:
+        assert int(environment["env_vars"][name]) >= 600
 
 
 def test_the_runtime_environment_is_one_that_ray_takes() -> None:

@@ -1,10 +1,15 @@
 """The command line names what is wrong, and every command is a module that explains itself."""
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import threadpoolctl
 
 from jobs import cli, options
 from pipeline.errors import PipelineError
@@ -61,3 +66,35 @@ def test_known_errors_are_one_line_and_an_exit_code(capsys: pytest.CaptureFixtur
     parsed = options.parser("x", "x").parse_args([])
     assert options.run(fail, parsed) == options.EXIT_FAILED
     assert capsys.readouterr().err == "error: the value, the limit, the remedy\n"
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, 1), ("2", 2)])
+def test_arithmetic_takes_one_core_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: int
+) -> None:
+    for name in options._THREADS:
+        monkeypatch.delenv(name, raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):  # of a NumPy that is loaded already
+        options.one_thread()
+        assert np.ones(1).sum() == 1
+        pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+        assert pools
+        assert {pool["num_threads"] for pool in pools} == {expected}
+        assert os.environ["OPENBLAS_NUM_THREADS"] == str(expected)
+
+
+def test_a_demo_whose_training_was_stopped_ends_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from jobs import demo
+
+    (tmp_path / "summary.json").write_text('{"state": "stopped"}')
+    monkeypatch.setattr("jobs.train.main", lambda words: 0)
+    step = SimpleNamespace(words=["train", "--shards", "x", "--output", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        demo._run(step)
+    (tmp_path / "summary.json").write_text('{"state": "finished"}')
+    demo._run(step)
