@@ -1,4 +1,8 @@
-"""Train the model on train-shards; the same command again goes on where it stopped."""
+"""Train the model on train-shards; the same command again goes on where it stopped.
+
+Ctrl-C and SIGTERM save a checkpoint first. The learning rate and its schedule, the clip norm, the
+number of steps and feed.skip_steps may differ from the start before; every change is recorded.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     built = parser(
         "train-codec",
         "Train an audio codec on ingested clips.\n\n"
-        "Running the same command again goes on from the last checkpoint. The finished codec is "
-        "OUTPUT/codec.",
+        "Running the same command again goes on from the last checkpoint; Ctrl-C and SIGTERM "
+        "save one first. The learning rate and its schedule, the clip norm, the number of steps "
+        "and crops.skip_steps may differ from the start before; every change is recorded. The "
+        "finished codec is OUTPUT/codec.",
     )
     built.add_argument("--clips", required=True, help="directory written by ingest")
     built.add_argument("--output", required=True, help="directory of this run")

@@ -225,7 +225,11 @@ class Tracker:
         if self._client is None or self.reference is None:
             return
         name = os.path.basename(os.fspath(path))
-        copy = self._outbox.keep(path)
+        try:
+            copy = self._outbox.keep(path)
+        except OSError as error:
+            logger.warning("MLflow did not take %s: %s", name, error)
+            return
         self._post(
             name,
             partial(self._client.log_artifact, self.reference.run_id, copy, folder or None),

@@ -130,7 +130,7 @@ def test_a_server_that_goes_away_later_ends_no_run_and_hides_no_error(impatient,
     assert caplog.text.count("the end of the run") == 2
 
 
-def test_an_outage_in_the_middle_loses_nothing(monkeypatch, tmp_path):
+def test_an_outage_in_the_middle_loses_nothing(monkeypatch, tmp_path, caplog):
     class Client:
         def __init__(self) -> None:
             self.is_away, self.taken = True, []
@@ -157,6 +157,8 @@ def test_an_outage_in_the_middle_loses_nothing(monkeypatch, tmp_path):
     tracker.log_metrics({"loss": 1.0}, 2)
     tracker.flush(10)
     assert sorted(map(str, client.taken)) == ["1", "2", "figure"]
+    tracker.log_file(figure)
+    assert "MLflow did not take x.txt" in caplog.text, "a file that is gone ends no run either"
 
 
 def test_patience_with_a_server_is_bounded_and_the_environment_left_alone(monkeypatch):

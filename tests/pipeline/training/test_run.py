@@ -128,6 +128,7 @@ def endless(request, small_shards, tmp_path) -> tuple[str, Settings, list[str], 
     return "train-codec", TrainCodecSettings.model_validate(values), ["--clips", clips.uri], run
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("number", "send"),
     [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)],  # Ctrl-C goes to the whole group
@@ -141,11 +142,11 @@ def test_a_signal_saves_a_checkpoint_and_ends_cleanly(endless, number, send):
     try:
         _wait_until(
             lambda: len(list(run.glob("checkpoints/*"))) or process.poll() is not None,
-            400,
+            800,
             "no checkpoint appeared",
         )
         send(process.pid, number)
-        process.wait(200)
+        process.wait(400)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
