@@ -6,6 +6,7 @@ The address of such audio is the file's, `#`, and the name inside: `archive.tar#
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 import tarfile
@@ -45,7 +46,7 @@ def read_member(file: str, member: str) -> bytes:
         OSError: If the file cannot be read, or is damaged.
     """
     folder, name = parent_of(file)
-    info = folder.filesystem.get_file_info(folder.join(name))
+    info = folder.info(name)
     if not name.endswith(TABLE_SUFFIXES):
         span = _members(file, info.size, info.mtime_ns).get(member)
         if span is None:
@@ -74,7 +75,7 @@ def table_schema(folder: Folder, name: str) -> pa.Schema:
         OSError: If the file cannot be read, or is no table.
     """
     try:
-        with folder.filesystem.open_input_file(folder.join(name)) as source:
+        with folder.open(name) as source:
             if name.endswith(".parquet"):
                 return pq.ParquetFile(source).schema_arrow
             return _arrow_reader(source).schema
@@ -108,9 +109,7 @@ def table_batches(
 def _arrow_batches(
     folder: Folder, name: str, first_row: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    path = folder.join(name)
-    source = pa.memory_map(path) if folder.is_local else folder.filesystem.open_input_file(path)
-    with source:
+    with pa.memory_map(folder.join(name)) if folder.is_local else folder.open(name) as source:
         reader = _arrow_reader(source)
         if isinstance(reader, pa.ipc.RecordBatchFileReader):
             batches = (reader.get_batch(index) for index in range(reader.num_record_batches))
@@ -134,7 +133,7 @@ def _arrow_reader(
 def _parquet_batches(
     folder: Folder, name: str, columns: list[str] | None, first_row: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    with folder.filesystem.open_input_file(folder.join(name)) as source:
+    with folder.open(name) as source:
         table = pq.ParquetFile(source)
         row = 0
         for group in range(table.metadata.num_row_groups):
@@ -166,7 +165,7 @@ class _Column:
             FileNotFoundError: If there is no such row, or it is empty.
             OSError: If the file cannot be read, or is damaged.
         """
-        with self._lock:
+        with self._lock, self._starting_afresh():
             if not self._kept or not self._kept[0][0] <= row < self._end() + _NEAR:
                 self._kept = []
                 self._batches = table_batches(self._folder, self._name, [self._column], row)
@@ -180,6 +179,15 @@ class _Column:
         if not isinstance(value, bytes):
             raise FileNotFoundError(f"row {row} of {self._name} has no bytes in {self._column!r}")
         return value
+
+    @contextlib.contextmanager
+    def _starting_afresh(self) -> Iterator[None]:
+        """Open the table again after an error: what failed to iterate looks finished."""
+        try:
+            yield
+        except Exception:
+            self._kept = []
+            raise
 
     def _end(self) -> int:
         return self._kept[-1][0] + len(self._kept[-1][1]) if self._kept else 0

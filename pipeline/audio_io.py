@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -26,6 +28,7 @@ from pipeline.audio_decoders import (
     decoder_of,
     is_audio,
 )
+from pipeline.faults import SteadyFile, retried
 
 __all__ = [
     "Audio",
@@ -269,30 +272,77 @@ def _check_span(start_s: float, end_s: float | None) -> None:
 
 @contextlib.contextmanager
 def _open_binary(uri: str) -> Iterator[BinaryIO]:
-    member = split_member(uri)
+    """The bytes of a file; what storage does to them is told apart from what is wrong with them."""
     try:
-        if "://" not in uri and Path(uri).is_file():
-            with open(uri, "rb", buffering=0) as plain:
-                yield cast(BinaryIO, plain)
-        elif member:
-            yield io.BytesIO(read_member(*member))
-        else:
-            yield from _open_remote(uri)
+        stream = _opened(uri)
     except FileNotFoundError as error:
         raise AudioError(AudioFault.MISSING_AUDIO, "there is no such file") from error
     except OSError as error:
         text = error.strerror or str(error)
         raise AudioError(AudioFault.UNREADABLE, f"cannot be opened: {text}") from error
+    raw = getattr(stream, "raw", None)
+    with stream:
+        try:
+            yield stream
+        except OSError as error:  # of a decoder: a fault of storage ends the stream for it
+            text = error.strerror or str(error)
+            raise AudioError(AudioFault.UNREADABLE, f"cannot be read: {text}") from error
+        finally:
+            if isinstance(raw, SteadyFile) and raw.fault is not None:
+                raise raw.fault
 
 
-def _open_remote(uri: str) -> Iterator[BinaryIO]:
+def _opened(uri: str) -> BinaryIO:
+    """Open a file of any kind.
+
+    Raises:
+        OSError: If the file cannot be read, for a reason that lies in the file.
+        MachineError: If storage keeps failing, or is there no more.
+    """
+    member = split_member(uri)
+    is_local = "://" not in uri
+    if is_local and (member is None or os.path.exists(uri)):
+        return _open_local(uri)
+    if member:
+        if is_local:
+            retried(lambda: _is_there(member[0]), f"read {uri}")
+        return io.BytesIO(retried(lambda: read_member(*member), f"read {uri}"))
     folder, name = parent_of(uri)
-    info = folder.filesystem.get_file_info(folder.join(name))
+    info = folder.info(name)
     if (info.size or 0) <= REMOTE_BYTES:
-        yield io.BytesIO(_fetch(uri, info.size, info.mtime_ns))
-        return
-    with folder.open(name) as stream:
-        yield io.BufferedReader(cast(io.RawIOBase, stream), 2**20)
+        return io.BytesIO(_fetch(uri, info.size, info.mtime_ns))
+    return _steady(lambda: folder.filesystem.open_input_file(folder.join(name)), uri)
+
+
+def _open_local(path: str) -> BinaryIO:
+    if not retried(lambda: _is_there(path), f"read {path}"):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return _steady(lambda: open(path, "rb", buffering=0), path)
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file is there; a folder that is empty or gone as well is taken for a lost mount."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        parent = os.path.dirname(path) or "."
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(parent) as there,
+        ):
+            if next(there, None) is not None:
+                return False
+        raise OSError(
+            errno.ENOTCONN, f"the folder is gone or empty, its mount may be lost: {parent}"
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return True
+
+
+def _steady(opener: Callable[[], BinaryIO], uri: str) -> BinaryIO:
+    steady = SteadyFile(opener, f"read {uri}", ends_at_fault=True)
+    return cast(BinaryIO, io.BufferedReader(steady, 2**20))
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,14 @@ class TooManyFallbacksError(PipelineError):
     """A language model left more texts to their templates than the recipe allows."""
 
 
+class MachineError(PipelineError):
+    """Storage, network or accelerator failed, not the data: the same work may succeed later."""
+
+
+class OutOfMemoryError(MachineError):
+    """Memory of the accelerator or the machine was exhausted, also after freeing some."""
+
+
 class NonFiniteError(PipelineError):
     """A loss or gradient was not finite on at least one rank."""
 

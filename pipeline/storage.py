@@ -1,33 +1,38 @@
 """Directories and files by URI: a laptop folder and an object store are the same code.
 
 A path without scheme is local. Files appear complete or not at all: written aside and renamed;
-object stores show an object once its upload is completed. Endpoint and credentials are those of
+object stores show an object once its upload is completed. Transient errors are retried; see
+`pipeline/faults.py`. Endpoint and credentials are those of
 the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import posixpath
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipeline.errors import IncompleteError
+from pipeline.faults import SteadyFile, retried, retries
 
 COMPLETE = "_COMPLETE"
 """Marker of a finished directory, written last; holds the SHA-256 of the card."""
 CARD = "dataset.json"
 """The card of a finished directory."""
 _ASIDE = ".aside-"
+_BUFFER_BYTES = 64 * 2**10
 _WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
 """Types of file systems that are object stores: names need no directory to lie in."""
 
@@ -57,8 +62,8 @@ class Folder:
         if "://" not in text:
             path = os.path.abspath(os.path.expanduser(text))
             return cls(fs.LocalFileSystem(), path, path)
-        try:
-            filesystem, path = fs.FileSystem.from_uri(text)
+        try:  # S3 asks for the region of the bucket
+            filesystem, path = retried(lambda: fs.FileSystem.from_uri(text), f"open {text}")
         except pa.ArrowInvalid as error:
             filesystem, path = _from_fsspec(text, error)
         return cls(filesystem, path.rstrip("/"), text.rstrip("/"))
@@ -78,43 +83,74 @@ class Folder:
         """Path of a file below this directory, on its file system."""
         return posixpath.join(self.path, name)
 
+    @retries
+    def info(self, name: str = "") -> fs.FileInfo:
+        """Type, size and time of a file or directory; its type says if there is none."""
+        return self.filesystem.get_file_info(self.join(name) if name else self.path)
+
+    @retries
+    def infos(self, *, recursive: bool = False) -> list[fs.FileInfo]:
+        """What `info` gives, for the files below; unordered."""
+        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
+        found = self.filesystem.get_file_info(selector)
+        return [info for info in found if info.type == fs.FileType.File]
+
     def exists(self, name: str = "") -> bool:
         """Whether a file or directory of that name is there."""
-        info = self.filesystem.get_file_info(self.join(name) if name else self.path)
-        return bool(info.type != fs.FileType.NotFound)
+        return bool(self.info(name).type != fs.FileType.NotFound)
 
     def files(self, suffix: str = "", *, recursive: bool = False) -> list[str]:
         """Relative names of the files below, sorted; files still written aside are left out."""
-        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
-        names = [
-            posixpath.relpath(info.path, self.path)
-            for info in self.filesystem.get_file_info(selector)
-            if info.type == fs.FileType.File and info.path.endswith(suffix)
-        ]
-        return sorted(name for name in names if _ASIDE not in posixpath.basename(name))
+        return sorted(name for name in self.sizes(recursive=recursive) if name.endswith(suffix))
+
+    def sizes(self, *, recursive: bool = False) -> dict[str, int]:
+        """Sizes in bytes of the files below, by relative name, without those written aside."""
+        return {
+            posixpath.relpath(info.path, self.path): info.size or 0
+            for info in self.infos(recursive=recursive)
+            if _ASIDE not in posixpath.basename(info.path)
+        }
+
+    def listed(self, prefix: str, suffix: str = "") -> list[str]:
+        """Names of the files of a complete directory, out of its card, sorted.
+
+        A directory listing may hold what an abandoned attempt left; the card names what counts.
+
+        Args:
+            prefix: Of the names, such as `parts/`.
+            suffix: Ending of the names.
+
+        Raises:
+            IncompleteError: If the directory is not complete.
+        """
+        return sorted(
+            name
+            for name in self.card()["files"]
+            if name.startswith(prefix) and name.endswith(suffix)
+        )
 
     def times_ns(self, suffix: str = "") -> list[int]:
         """When the files directly in it were last written, nanoseconds; unordered."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        return [
-            info.mtime_ns or 0
-            for info in self.filesystem.get_file_info(selector)
-            if info.type == fs.FileType.File and info.path.endswith(suffix)
-        ]
+        return [info.mtime_ns or 0 for info in self.infos() if info.path.endswith(suffix)]
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable binary reader.
+        """A seekable binary reader; transient errors are retried while it reads.
 
         Raises:
             FileNotFoundError: If there is no such file.
+            MachineError: If storage keeps failing; also raised by the reader.
         """
-        return self.filesystem.open_input_file(self.join(name))
+        steady = SteadyFile(
+            lambda: self.filesystem.open_input_file(self.join(name)), f"read {self.uri}/{name}"
+        )
+        return cast(BinaryIO, io.BufferedReader(steady, _BUFFER_BYTES))
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file."""
         with self.open(name) as stream:
             return stream.read()
 
+    @retries
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`."""
         with self.filesystem.open_input_file(self.join(name)) as stream:
@@ -131,6 +167,7 @@ class Folder:
         except ValueError as error:
             raise IncompleteError(f"{self.uri}/{name} is not valid JSON: {error}") from error
 
+    @retries
     def write_bytes(self, name: str, payload: bytes) -> None:
         """Write a file so that it appears complete or not at all."""
         path = self.join(name)
@@ -143,6 +180,14 @@ class Folder:
         parent, base = posixpath.split(path)
         self.filesystem.create_dir(parent, recursive=True)
         aside = posixpath.join(parent, f"{_ASIDE}{uuid.uuid4().hex}-{base[-80:]}")
+        try:
+            self._write_aside(aside, path, payload)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.filesystem.delete_file(aside)
+            raise
+
+    def _write_aside(self, aside: str, path: str, payload: bytes) -> None:
         if self.is_local:
             with open(aside, "wb") as file:
                 file.write(payload)
@@ -158,10 +203,12 @@ class Folder:
         """Write JSON in a form that is the same bytes for the same value."""
         self.write_bytes(name, json_bytes(value))
 
+    @retries
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file as a table."""
         return pq.read_table(self.join(name), filesystem=self.filesystem, columns=columns)
 
+    @retries
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
         if self.exists(name):
@@ -169,14 +216,13 @@ class Folder:
 
     def sweep(self) -> int:
         """Remove what killed writers left aside; returns how many files."""
-        selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         aside = [
-            info.path
-            for info in self.filesystem.get_file_info(selector)
-            if info.type == fs.FileType.File and posixpath.basename(info.path).startswith(_ASIDE)
+            posixpath.relpath(info.path, self.path)
+            for info in self.infos(recursive=True)
+            if posixpath.basename(info.path).startswith(_ASIDE)
         ]
-        for path in aside:
-            self.filesystem.delete_file(path)
+        for name in aside:
+            self.delete(name)
         return len(aside)
 
     def finish(self, card: dict[str, Any]) -> None:
@@ -252,7 +298,55 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 class _FsspecHandler(fs.FSSpecHandler):
-    """fsspec's file systems for pyarrow; moves files also where pyarrow's own handler cannot."""
+    """fsspec's file systems for pyarrow; moves files also where pyarrow's own handler cannot.
+
+    fsspec's `exists`, `isfile` and `find` take a request that fails for a file that is not there.
+    """
+
+    def _type(self, path: str) -> str | None:
+        try:
+            return str(self.fs.info(path)["type"])
+        except FileNotFoundError:
+            return None
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        """List a directory."""
+        kind = self._type(selector.base_dir)
+        if kind is None and selector.allow_not_found:
+            return []
+        if kind is None:
+            raise FileNotFoundError(selector.base_dir)
+        if kind != "directory" and not self.fs.isdir(selector.base_dir):
+            raise NotADirectoryError(selector.base_dir)
+        infos, pending = [], [selector.base_dir]
+        while pending:
+            folder = pending.pop()
+            for info in self._list(folder):
+                if info["name"].strip("/") != folder.strip("/"):
+                    infos.append(self._create_file_info(info["name"], info))
+                    if selector.recursive and info["type"] == "directory":
+                        pending.append(info["name"])
+        return infos
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            found: list[dict[str, Any]] = retried(
+                lambda: self.fs.ls(folder, detail=True), f"list {folder}"
+            )
+            return found
+        return []
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        """Open a file for reading."""
+        if self._type(path) != "file":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return pa.PythonFile(self.fs.open(path, mode="rb"), mode="r")
+
+    open_input_stream = open_input_file
+
+    def delete_file(self, path: str) -> None:
+        """Remove a file."""
+        self.fs.rm_file(path)
 
     def move(self, src: str, dest: str) -> None:
         """Rename a file, in place of one that is there.
@@ -265,7 +359,7 @@ class _FsspecHandler(fs.FSSpecHandler):
             if error.errno != errno.EEXIST:
                 raise
         self.fs.invalidate_cache()
-        if self.fs.exists(src):
+        if self._type(src) is not None:
             self.fs.rm_file(dest)
             self.fs.mv(src, dest)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.faults import retried
 from pipeline.storage import Folder
 
 ATTEMPTS = "_attempts"
@@ -75,7 +76,8 @@ class Attempts:
     def clear(self) -> None:
         """Remove the folder of counts."""
         if self.folder.exists(ATTEMPTS):
-            self.folder.filesystem.delete_dir(self.folder.join(ATTEMPTS))
+            path = self.folder.join(ATTEMPTS)
+            retried(lambda: self.folder.filesystem.delete_dir(path), f"delete {path}")
 
 
 @dataclass

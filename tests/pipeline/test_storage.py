@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from tenacity import wait_none
 
-from pipeline.errors import IncompleteError
+from pipeline import faults
+from pipeline.errors import IncompleteError, MachineError
 from pipeline.storage import COMPLETE, Folder, iter_rows, read_tables, table_bytes
 
 
@@ -54,6 +56,8 @@ def test_a_failed_write_leaves_the_former_file_and_sweep_takes_the_rest(
     with pytest.raises(OSError, match="disk full"):
         folder.write_bytes("a.bin", b"later")
     assert folder.read_bytes("a.bin") == b"former"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    (tmp_path / ".aside-0123-a.bin").write_bytes(b"half of a killed writer")
     assert folder.files() == ["a.bin"]
     assert folder.sweep() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
@@ -99,16 +103,18 @@ def _remote(backend: fsspec.AbstractFileSystem, path: str) -> Folder:
     return folder
 
 
-def test_a_remote_write_that_fails_midway_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+def test_a_remote_write_that_fails_midway_leaves_nothing_under_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "BACKOFF", wait_none())
     folder = _remote(_Cut(), str(tmp_path / "far"))
     for former in (None, b"former"):
         if former:
             (tmp_path / "far/a.bin").write_bytes(former)
-        with pytest.raises(OSError, match="connection lost"):
+        with pytest.raises(MachineError, match="connection lost"):
             folder.write_bytes("a.bin", b"0123456789")
         assert folder.files() == (["a.bin"] if former else [])
     assert folder.read_bytes("a.bin") == b"former"
-    assert folder.sweep() == 2
     assert [path.name for path in (tmp_path / "far").iterdir()] == ["a.bin"]
 
 
@@ -168,3 +174,65 @@ def test_tables_are_the_same_bytes_and_read_back(tmp_path: Path) -> None:
     assert rows[3001] == {"a": 1}
     with pytest.raises(IncompleteError, match="no Parquet"):
         read_tables(folder, [])
+
+
+class _Sick(LocalFileSystem):
+    """Local files behind a connection of which every eleventh call breaks."""
+
+    protocol = "sick"
+    calls = 0
+
+    def _break(self) -> None:
+        type(self).calls += 1
+        if self.calls % 11 == 0:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def _open(self, path: str, mode: str = "rb", **rest: Any) -> Any:
+        self._break()
+        return super()._open(path, mode, **rest)
+
+    def info(self, path: str, **rest: Any) -> Any:
+        self._break()
+        return super().info(path, **rest)
+
+    def ls(self, path: str, detail: bool = False, **rest: Any) -> Any:
+        self._break()
+        return super().ls(path, detail, **rest)
+
+    def mv(self, path1: str, path2: str, **rest: Any) -> None:
+        self._break()
+        super().mv(path1, path2, **rest)
+
+    def rm_file(self, path: str) -> None:
+        self._break()
+        super().rm_file(path)
+
+
+def test_every_operation_outlives_errors_that_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "BACKOFF", wait_none())
+    folder = _remote(_Sick(), str(tmp_path / "sick"))
+    names = [f"deep/{number}.bin" for number in range(5)]
+    for name in names:
+        folder.write_bytes(name, name.encode())
+        assert folder.read_bytes(name) == name.encode()
+        assert folder.read_range(name, 5, 3) == name.encode()[5:8]
+    assert folder.files(recursive=True) == names
+    assert folder.sizes(recursive=True) == dict.fromkeys(names, 10)
+    for name in names:
+        folder.delete(name)
+        assert not folder.exists(name)
+    assert folder.files(recursive=True) == []
+    assert _Sick.calls > 50
+
+
+def test_files_are_listed_out_of_the_card(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    folder.write_bytes("parts/stray.parquet", b"of an abandoned attempt")
+    names = ["parts/b.parquet", "parts/a.parquet", "parts/a.json", "rejects/a.parquet"]
+    folder.finish({"stage": "x", "files": dict.fromkeys(names, "digest")})
+    assert folder.listed("parts/", ".parquet") == ["parts/a.parquet", "parts/b.parquet"]
+    folder.reopen()
+    with pytest.raises(IncompleteError):
+        folder.listed("parts/")

@@ -183,7 +183,7 @@ def _columns_of_parquet(
     is_struct = pa.types.is_struct(table.schema.field(table.audio).type)
     inner = f"{table.audio}.bytes" if is_struct else table.audio
     num_values = num_nulls = 0
-    with folder.filesystem.open_input_file(folder.join(path)) as source:
+    with folder.open(path) as source:
         metadata = pq.ParquetFile(source).metadata
         for group in range(metadata.num_row_groups):
             for index in range(metadata.num_columns):

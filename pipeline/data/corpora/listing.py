@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from pipeline.data.rejects import Reason
 from pipeline.errors import SettingsError
+from pipeline.faults import retried, retries
 from pipeline.storage import Folder
 
 _COMMON = "wav flac ogg oga opus mp3 m4a mp4 aac webm mka aiff aif aifc"
@@ -69,7 +70,7 @@ def walk(folder: Folder, skip: frozenset[str] = frozenset()) -> Listing:
     Raises:
         SettingsError: If the directory does not exist.
     """
-    info = folder.filesystem.get_file_info(folder.path)
+    info = folder.info()
     if info.type != fs.FileType.Directory:
         state = "is not a directory" if info.type == fs.FileType.File else "does not exist"
         raise SettingsError(f"input {folder.uri} {state}; give the directory of a corpus")
@@ -82,10 +83,10 @@ def walk(folder: Folder, skip: frozenset[str] = frozenset()) -> Listing:
 
 def _walk_remote(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, FileFact]]:
     folder = listing.folder
-    for info in folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=True)):
+    for info in folder.infos(recursive=True):
         name = posixpath.relpath(info.path, folder.path)
         is_skipped = any(info.path.startswith(path + "/") for path in skip)
-        if info.type == fs.FileType.File and not is_skipped:
+        if not is_skipped:
             yield name, FileFact(info.size or 0, info.mtime_ns or 0)
 
 
@@ -95,7 +96,7 @@ def _walk_local(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, F
     while pending:
         prefix, above = pending.pop()
         try:
-            entries = sorted(os.scandir(os.path.join(root, prefix)), key=lambda entry: entry.name)
+            entries = _entries(os.path.join(root, prefix))
         except OSError as error:
             _fault(listing, prefix, Reason.NOT_A_FILE, f"cannot be listed: {error.strerror}")
             continue
@@ -105,7 +106,7 @@ def _walk_local(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, F
                 _fault(listing, name, Reason.BAD_NAME, "the name is not valid UTF-8; rename it")
                 continue
             try:
-                status = entry.stat()
+                status = retried(entry.stat, f"list {entry.path}")
             except OSError as error:
                 _fault(listing, name, Reason.NOT_A_FILE, f"cannot be read: {error.strerror}")
                 continue
@@ -119,6 +120,12 @@ def _walk_local(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, F
                     pending.append((name, (*above, real)))
             else:
                 _fault(listing, name, Reason.NOT_A_FILE, "neither a file nor a directory")
+
+
+@retries
+def _entries(path: str) -> list[os.DirEntry[str]]:
+    with os.scandir(path) as found:
+        return sorted(found, key=lambda entry: entry.name)
 
 
 def _is_text(name: str) -> bool:
