@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.options import add_dry_run, main_of, parser, run, settings_from
+from jobs.options import add_dry_run, add_retry_rejects, main_of, parser, run, settings_from
 from pipeline.data.encode import EncodeSettings, encode
 from pipeline.data.prepare import summary
 from pipeline.storage import Folder
@@ -17,10 +17,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options_of.add_argument("--codec", required=True, metavar="DIR", help="folder of the codec")
     options_of.add_argument("--output", required=True, metavar="DIR", help="latents/ directory")
     add_dry_run(options_of)
+    add_retry_rejects(options_of)
     options = options_of.parse_args(argv)
 
     def body() -> None:
-        settings = settings_from(EncodeSettings, options, resources__dry_run=options.dry_run)
+        settings = settings_from(
+            EncodeSettings,
+            options,
+            resources__dry_run=options.dry_run,
+            resources__retry_rejects=options.retry_rejects,
+        )
         card = encode(Folder.at(options.clips), Folder.at(options.output), settings, options.codec)
         print(summary({"encode": card}))
 

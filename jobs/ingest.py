@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.options import add_dry_run, main_of, parser, run, settings_from
+from jobs.options import add_dry_run, add_retry_rejects, main_of, parser, run, settings_from
 from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.prepare import summary
 from pipeline.storage import Folder
@@ -24,11 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options_parser.add_argument("--output", required=True, metavar="DIR", help="clips/ directory")
     add_dry_run(options_parser)
+    add_retry_rejects(options_parser)
     options = options_parser.parse_args(argv)
 
     def body() -> None:
         settings = settings_from(
-            IngestSettings, options, inputs=options.input, resources__dry_run=options.dry_run
+            IngestSettings,
+            options,
+            inputs=options.input,
+            resources__dry_run=options.dry_run,
+            resources__retry_rejects=options.retry_rejects,
         )
         card = ingest(settings, Folder.at(options.output))
         print(summary({"ingest": card}))

@@ -77,6 +77,17 @@ def add_dry_run(built: argparse.ArgumentParser) -> None:
     )
 
 
+def add_retry_rejects(built: argparse.ArgumentParser) -> None:
+    """The option of data stages that process rejected clips again, for instance after an outage."""
+    built.add_argument(
+        "--retry-rejects",
+        metavar="REASON",
+        action="append",
+        help="process units again that hold rejects of this reason, such as unreadable; may be "
+        "repeated",
+    )
+
+
 def run(body: Callable[[], None], options: argparse.Namespace) -> int:
     """Run a job's body: configure the log, print known errors in one line, give an exit code."""
     configure_log(verbose=options.verbose)

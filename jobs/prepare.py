@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.options import add_dry_run, main_of, parser, run, settings_from
+from jobs.options import add_dry_run, add_retry_rejects, main_of, parser, run, settings_from
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare, preview_text, summary
 from pipeline.errors import PlannedOnlyError
 from pipeline.storage import Folder
@@ -21,11 +21,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", required=True, metavar="DIR", help=f"parent of {', '.join(FOLDERS.values())}"
     )
     add_dry_run(options_of)
+    add_retry_rejects(options_of)
     options = options_of.parse_args(argv)
 
     def body() -> None:
-        dry = {f"{stage}__resources__dry_run": options.dry_run for stage in FOLDERS}
-        settings = settings_from(PrepareSettings, options, ingest__inputs=options.input, **dry)
+        flags = {name: getattr(options, name) for name in ("dry_run", "retry_rejects")}
+        of_stages = {
+            f"{stage}__resources__{name}": flag for stage in FOLDERS for name, flag in flags.items()
+        }
+        settings = settings_from(
+            PrepareSettings, options, ingest__inputs=options.input, **of_stages
+        )
         try:
             print(summary(prepare(settings, Folder.at(options.output), options.codec)))
         except PlannedOnlyError as planned:

@@ -21,6 +21,14 @@ class IncompleteError(PipelineError):
     """A directory lacks its completion marker, or its contents disagree with it."""
 
 
+class InUseError(PipelineError):
+    """Another run writes the directory."""
+
+
+class UnitsFailedError(PipelineError):
+    """Some units of a stage failed; the others are done, and running again does only these."""
+
+
 class TooManyRejectsError(PipelineError):
     """More clips were rejected than the recipe allows."""
 
@@ -31,6 +39,10 @@ class TooManyFallbacksError(PipelineError):
 
 class MachineError(PipelineError):
     """Storage, network or accelerator failed, not the data: the same work may succeed later."""
+
+
+class DeviceError(MachineError):
+    """The accelerator failed; the process that used it can use it no more."""
 
 
 class OutOfMemoryError(MachineError):

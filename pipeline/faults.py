@@ -22,7 +22,7 @@ from typing import BinaryIO, ParamSpec, TypeVar, cast
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from pipeline.errors import MachineError, OutOfMemoryError
+from pipeline.errors import DeviceError, MachineError, OutOfMemoryError
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ def on_device(call: Callable[[], Result], what: str) -> Result:
 
     Raises:
         OutOfMemoryError: If memory runs out again.
-        MachineError: If the accelerator fails otherwise.
+        DeviceError: If the accelerator fails otherwise.
     """
     for is_last in (False, True):
         try:
@@ -230,7 +230,7 @@ def on_device(call: Callable[[], Result], what: str) -> Result:
             is_full = is_out_of_memory(error)
             said = " ".join(str(error).split())[:300] or type(error).__name__
             if is_last or not is_full:
-                kind = OutOfMemoryError if is_full else MachineError
+                kind = OutOfMemoryError if is_full else DeviceError
                 raise kind(f"{what}: {said}") from error
             logger.warning("%s: %s; once more with memory freed", what, said)
         _free_memory()

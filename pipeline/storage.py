@@ -121,13 +121,12 @@ class Folder:
             suffix: Ending of the names.
 
         Raises:
-            IncompleteError: If the directory is not complete.
+            IncompleteError: If the directory is not complete, or its card names no files.
         """
-        return sorted(
-            name
-            for name in self.card()["files"]
-            if name.startswith(prefix) and name.endswith(suffix)
-        )
+        names = self.card().get("files")
+        if names is None:
+            raise IncompleteError(f"{self.uri}/{CARD} names no files; run the stage again")
+        return sorted(n for n in names if n.startswith(prefix) and n.endswith(suffix))
 
     def times_ns(self, suffix: str = "") -> list[int]:
         """When the files directly in it were last written, nanoseconds; unordered."""

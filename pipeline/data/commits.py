@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -25,10 +25,16 @@ COMMITS = "_commit"
 """Folder of the commit records, one JSON file a unit."""
 NO_LANGUAGE = "none"
 """Stands in totals for clips without a language."""
+_READERS = 16
+_READ_BACK_BYTES = 2**20
 
 
 def _unguarded(_item: str) -> bool:
     return True
+
+
+def _unwatched() -> None:
+    return
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Unit:
         guard: Called with an item's id before the item is touched; False means the item keeps
             killing workers and must be rejected with reason `worker_died`. Called with an empty id
             before work that is not of one item.
+        beat: Called whenever the work gets on: a worker without a sign of life counts as hung.
     """
 
     name: str
@@ -50,6 +57,7 @@ class Unit:
     payload: dict[str, Any]
     attempt: int = 1
     guard: Callable[[str], bool] = field(default=_unguarded, compare=False, repr=False)
+    beat: Callable[[], None] = field(default=_unwatched, compare=False, repr=False)
 
 
 @dataclass
@@ -88,24 +96,36 @@ class Commits:
     def compare(self, units: Sequence[Unit]) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """Records of the plan's units that are up to date, and names of those that are not.
 
-        A record that cannot be read is not.
+        A record that cannot be read is not, nor one whose files are missing or of another size.
         """
         digests = {unit.name: unit.digest for unit in units}
-        names = [name.removesuffix(".json") for name in self.folder.child(COMMITS).files(".json")]
-        there = set(self.folder.files(recursive=True))
+        there = self.folder.sizes(recursive=True)
+        names = [
+            name.removeprefix(f"{COMMITS}/").removesuffix(".json")
+            for name in sorted(there)
+            if name.startswith(f"{COMMITS}/") and name.endswith(".json")
+        ]
         done, stale = {}, []
-        with ThreadPoolExecutor(16) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             records = list(pool.map(self._if_readable, names))
         for name, record in zip(names, records, strict=True):
-            if record is not None and (
-                digests.get(name) == record["digest"]
-                and record["settings_digest"] == self.settings_digest
-                and there.issuperset(record["files"])
-            ):
+            if record is not None and self._is_whole(record, digests.get(name), there):
                 done[name] = record
             else:
                 stale.append(name)
         return done, stale
+
+    def _is_whole(
+        self, record: dict[str, Any], digest: str | None, there: Mapping[str, int]
+    ) -> bool:
+        sizes = record.get("sizes", {})  # records of earlier versions have none
+        return (
+            record["digest"] == digest
+            and record["settings_digest"] == self.settings_digest
+            and all(
+                there.get(name, -1) == sizes.get(name, there.get(name)) for name in record["files"]
+            )
+        )
 
     def read(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Commit records by unit name, sorted by it.
@@ -113,14 +133,51 @@ class Commits:
         Raises:
             FileNotFoundError: If a unit has none.
         """
-        with ThreadPoolExecutor(16) as pool:
+        with ThreadPoolExecutor(_READERS) as pool:
             paths = [f"{COMMITS}/{name}.json" for name in sorted(names)]
             return list(pool.map(self.folder.read_json, paths))
+
+    def verified(self, units: Sequence[Unit], fresh: Container[str]) -> list[dict[str, Any]]:
+        """The commit records of a finished plan, sorted by unit name, compared with what is there.
+
+        Every file must be there with its recorded size. Small files of `fresh` units, written by
+        this run, are read back and compared by digest: a worker of an abandoned run may have
+        written after this one.
+
+        Raises:
+            PipelineError: If a unit does not pass; its record is removed, so that it is redone.
+        """
+        done, stale = self.compare(units)
+        checked = [done[name] for name in done if name in fresh]
+        with ThreadPoolExecutor(_READERS) as pool:
+            are_intact = list(pool.map(self._is_intact, checked))
+        damaged = [
+            record["unit"] for record, good in zip(checked, are_intact, strict=True) if not good
+        ]
+        self.forget([*damaged, *stale])
+        names = sorted({*damaged, *(unit.name for unit in units if unit.name not in done)})
+        if names:
+            raise PipelineError(
+                f"{self.folder.uri}: {len(names)} units changed after they were written, first "
+                f"{', '.join(names[:5])}; is a worker of an earlier run still alive? Run again to "
+                "do these anew"
+            )
+        return [done[name] for name in sorted(done)]
+
+    def _is_intact(self, record: dict[str, Any]) -> bool:
+        try:
+            return all(
+                sha256(self.folder.read_bytes(name)) == digest
+                for name, digest in record["files"].items()
+                if record["sizes"][name] <= _READ_BACK_BYTES
+            )
+        except FileNotFoundError:
+            return False
 
     def _if_readable(self, name: str) -> dict[str, Any] | None:
         try:
             record: dict[str, Any] = self.folder.read_json(f"{COMMITS}/{name}.json")
-        except IncompleteError as error:
+        except (IncompleteError, FileNotFoundError) as error:
             logger.warning("unit %s is done again: %s", name, error)
             return None
         return record
@@ -158,6 +215,7 @@ class Commits:
             "digest": unit.digest,
             "settings_digest": self.settings_digest,
             "files": {name: sha256(files[name]) for name in sorted(files)},
+            "sizes": {name: len(files[name]) for name in sorted(files)},
             "read": output.read,
             "written": output.written,
             "rejected": len(output.rejects),
@@ -166,6 +224,11 @@ class Commits:
             "details": output.details,
         }
         self.folder.write_bytes(f"{COMMITS}/{unit.name}.json", json_bytes(record))
+
+
+def files_of(records: Sequence[dict[str, Any]], prefix: str) -> list[str]:
+    """Names of the files that commit records list and that begin with a prefix, sorted."""
+    return sorted(name for record in records for name in record["files"] if name.startswith(prefix))
 
 
 def rejects_bytes(rejects: Sequence[Reject]) -> bytes:

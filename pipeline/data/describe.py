@@ -38,6 +38,7 @@ from pipeline.data.stage import (
     Resources,
     Unit,
     UnitOutput,
+    files_of,
     hours_key,
     input_digest,
     run_stage,
@@ -154,9 +155,9 @@ def _check_keys(settings: DescribeSettings) -> None:
 
 def _plan(clips: Folder, latents: Folder, model: str) -> Iterator[Unit]:
     clip_files, latent_files = clips.card()["files"], latents.card()["files"]
-    for name in clips.child("parts").files(".parquet"):
-        part = name.removeprefix("part-").removesuffix(".parquet")
-        inputs = [clip_files[f"parts/{name}"], latent_files[f"parts/latents-{part}.parquet"]]
+    for name in clips.listed("parts/", ".parquet"):
+        part = name.removeprefix("parts/part-").removesuffix(".parquet")
+        inputs = [clip_files[name], latent_files[f"parts/latents-{part}.parquet"]]
         yield Unit(part, digest_of([*inputs, model] if model else inputs), {"part": part})
 
 
@@ -173,7 +174,7 @@ def _card_extra(
         _check_fallbacks(outcomes, max_share)
         num_clips = sum(record["written"] for record in records)
         return ({"models": outcomes} if outcomes else {}) | {
-            "variety": measure_folder(output, num_clips)
+            "variety": measure_folder(output, files_of(records, "parts/"), num_clips)
         }
 
     return extra
@@ -254,11 +255,13 @@ class DescribeWorker:
         measured = {row["clip_id"]: json.loads(row["attributes"]) for row in table.to_pylist()}
         clips = self._clips.read_table(f"parts/part-{part}.parquet").to_pylist()
         rejects = [_without_latents(clip) for clip in clips if clip["clip_id"] not in measured]
-        usage, counts = Usage(), Counter[str]()
+        counts = Counter[str]()
         known = [clip for clip in clips if clip["clip_id"] in measured]
+        usage = Usage(beat=unit.beat)
         captions = self._captions(known, usage, counts)
         drafts: list[Draft] = []
         for clip in known:
+            unit.beat()
             draft = self._draft(clip, measured[clip["clip_id"]], captions.get(clip["clip_id"]))
             if draft.texts:
                 drafts.append(draft)
@@ -267,7 +270,7 @@ class DescribeWorker:
                 rejects.append(_reject(clip, Reason.NO_DESCRIPTION, detail))
         self._reword(drafts, usage, counts)
         if self._settings.asks_models:
-            self._usage.write_json(f"{unit.name}.json", vars(usage))
+            self._usage.write_json(f"{unit.name}.json", usage.counts)
         totals: dict[str, float] = {key: float(count) for key, count in counts.items()}
         for draft in drafts:
             key = hours_key(draft.clip["modality"], draft.clip["language"])

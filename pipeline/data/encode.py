@@ -30,10 +30,13 @@ from pipeline.data.stage import (
     Resources,
     Unit,
     UnitOutput,
+    files_of,
     hours_key,
     input_digest,
     run_stage,
 )
+from pipeline.errors import OutOfMemoryError
+from pipeline.faults import on_device
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, table_bytes
 
@@ -115,21 +118,21 @@ def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) 
         worker_kwargs={"clips": clips, "codec": codec, "settings": settings},
         resources=settings.resources,
         max_reject_share=settings.max_reject_share,
-        card_extra=lambda _records: {
+        card_extra=lambda records: {
             **_codec_facts(codec, digest),
             **_speaker_facts(settings),
-            "latent_distribution": stored_distribution(output),
+            "latent_distribution": stored_distribution(output, files_of(records, "parts/")),
         },
     )
 
 
 def _plan(clips: Folder, models: list[str]) -> Iterator[Unit]:
-    for name in clips.child("parts").files(".parquet"):
-        rows = clips.read_table(f"parts/{name}", COLUMNS).to_pylist()
+    for name in clips.listed("parts/", ".parquet"):
+        rows = clips.read_table(name, COLUMNS).to_pylist()
         yield Unit(
-            name.removeprefix("part-").removesuffix(".parquet"),
+            name.removeprefix("parts/part-").removesuffix(".parquet"),
             digest_of({"models": models, "clips": rows}),
-            {"part": f"parts/{name}"},
+            {"part": name},
         )
 
 
@@ -176,6 +179,11 @@ class _Clip:
     mean: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
     log_std: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether its latents are numbers."""
+        return bool(np.isfinite(self.mean).all() and np.isfinite(self.log_std).all())
+
 
 class EncodeWorker:
     """Decodes, measures and encodes the clips of one part."""
@@ -199,6 +207,9 @@ class EncodeWorker:
             unit.guard("")  # a death in the codec is no fault of the clip decoded last
             for batch in self._batches(window):
                 encoded += self._encode(batch, rejects)
+                for clip in batch:
+                    clip.waveform = None  # decoded audio is what fills the memory
+                unit.beat()
         encoded.sort(key=lambda clip: clip_key(clip.row["clip_id"]))
         return self._output(unit.name, len(rows), encoded, rejects)
 
@@ -239,6 +250,8 @@ class EncodeWorker:
             return self._decode(row)
         except AudioError as error:
             return _reject(row, error.reason, error.detail)
+        finally:
+            unit.beat()
 
     def _decode(self, row: dict[str, Any]) -> _Clip:
         audio = read_audio(row["uri"], row["start_s"], row["end_s"])
@@ -249,7 +262,9 @@ class EncodeWorker:
             attributes = measure(waveform, rate, row["modality"])
         speaker = None
         if is_speech and self._settings.embeds_speakers:
-            embedding = self._speakers.embed(waveform, rate)
+            embedding = on_device(
+                lambda: self._speakers.embed(waveform, rate), f"speaker of {row['clip_id']}"
+            )
             speaker = [float(value) for value in embedding] if embedding.any() else None
         at_rate = resample(
             to_channels(waveform, self._codec.num_channels), rate, self._codec.timebase.sample_rate
@@ -269,29 +284,59 @@ class EncodeWorker:
         if batch:
             yield batch
 
-    def _encode(self, batch: list[_Clip], rejects: list[Reject]) -> list[_Clip]:
+    def _encode(
+        self, batch: list[_Clip], rejects: list[Reject], *, has_failed: bool = False
+    ) -> list[_Clip]:
+        """Posteriors of a batch; a clip is rejected only for what it does alone and twice.
+
+        Args:
+            batch: Clips that are encoded together.
+            rejects: Extended.
+            has_failed: Whether the batch is a clip out of one that failed.
+
+        Raises:
+            MachineError: If the device fails, or one clip is too much for its memory.
+        """
+        first = batch[0].row["clip_id"]
+        is_alone = len(batch) == 1
+        what = f"clip {first}" if is_alone else f"{len(batch)} clips, the first {first}"
         try:
-            self._posterior(batch)
+            on_device(lambda: self._posterior(batch), what)
+        except OutOfMemoryError as error:
+            if is_alone:
+                raise OutOfMemoryError(self._too_large(batch[0], error)) from error
+            logger.warning("%s; in two halves", error)
+            half = len(batch) // 2
+            return [*self._encode(batch[:half], rejects), *self._encode(batch[half:], rejects)]
         except (ValueError, RuntimeError) as error:
-            if len(batch) > 1:
-                logger.warning("batch of %d clips failed, clip by clip: %s", len(batch), error)
-                return [done for clip in batch for done in self._encode([clip], rejects)]
-            rejects.append(_reject(batch[0].row, Reason.ENCODER_FAILED, f"the codec said: {error}"))
-            return []
-        kept = []
-        for clip in batch:
-            if np.isfinite(clip.mean).all() and np.isfinite(clip.log_std).all():
-                kept.append(clip)
-            else:
-                detail = "latents are not finite in 16 bit; the codec may be badly trained"
-                rejects.append(_reject(clip.row, Reason.ENCODER_FAILED, detail))
-        return kept
+            if has_failed:
+                detail = f"the codec said: {error}"
+                rejects.append(_reject(batch[0].row, Reason.ENCODER_FAILED, detail))
+                return []
+            logger.warning("%s failed, clip by clip: %s", what, error)
+            return [c for clip in batch for c in self._encode([clip], rejects, has_failed=True)]
+        return [clip for clip in batch if clip.is_finite or self._is_mended(clip, rejects)]
+
+    def _is_mended(self, clip: _Clip, rejects: list[Reject]) -> bool:
+        """Whether a clip whose latents were not finite has finite ones when encoded alone."""
+        on_device(lambda: self._posterior([clip]), f"clip {clip.row['clip_id']}")
+        if not clip.is_finite:
+            detail = "latents are not finite in 16 bit; the codec may be badly trained"
+            rejects.append(_reject(clip.row, Reason.ENCODER_FAILED, detail))
+        return clip.is_finite
+
+    def _too_large(self, clip: _Clip, error: Exception) -> str:
+        duration_s = self._codec.timebase.duration_s(clip.num_samples)
+        return (
+            f"{error} ({duration_s:.1f} s alone); use a device with more memory, lower the "
+            "longest segment in ingest.segments, or encode on CPUs with resources.gpus=0"
+        )
 
     def _posterior(self, batch: list[_Clip]) -> None:
         counts = [clip.num_samples for clip in batch]
         waveform = torch.zeros(len(batch), self._codec.num_channels, max(counts))
         for row, clip in zip(waveform, batch, strict=True):
-            assert clip.waveform is not None, "a clip is encoded once"
+            assert clip.waveform is not None, "dropped once the batch is encoded"
             row[:, : clip.num_samples] = torch.from_numpy(clip.waveform)
         with torch.inference_mode():
             posterior = self._codec.encode(
@@ -303,7 +348,6 @@ class EncodeWorker:
             with np.errstate(over="ignore"):
                 clip.mean = posterior.mean[i, :num_frames].cpu().numpy().astype(np.float16)
                 clip.log_std = posterior.log_std[i, :num_frames].cpu().numpy().astype(np.float16)
-            clip.waveform = None  # decoded audio is what fills the memory
 
     def _output(
         self, name: str, num_read: int, encoded: list[_Clip], rejects: list[Reject]

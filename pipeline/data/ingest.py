@@ -22,6 +22,7 @@ from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
 from pipeline.data.corpora.fields import language_tag
+from pipeline.data.lease import check_free
 from pipeline.data.plan import input_digests, plan_units
 from pipeline.data.preview import Preview
 from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
@@ -155,8 +156,10 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     """
     work = Folder(output.filesystem, output.path + WORK_SUFFIX, output.uri + WORK_SUFFIX)
     judged_by = _by_name(settings.evaluation_sets)
-    discovery = discover(_sources(settings), _split_rule(settings))
     is_dry = settings.resources.dry_run
+    if not is_dry:
+        check_free(work.child(SCAN))  # before the plan of a run that is under way is replaced
+    discovery = discover(_sources(settings), _split_rule(settings))
     units = plan_units(
         discovery, work, settings.unit_clips, settings.unit_bytes, is_kept=not is_dry
     )

@@ -74,12 +74,15 @@ def latent_distribution(
     return facts | _shape((alive - alive.mean(axis=0)) / alive.std(axis=0))
 
 
-def stored_distribution(latents: Folder) -> dict[str, Any] | None:
+def stored_distribution(latents: Folder, names: list[str]) -> dict[str, Any] | None:
     """`latent_distribution` of frames spread evenly over the clips of a `latents/` directory.
 
     Reads at most `MAX_CLIPS` clips, whatever the size of the corpus; None without any clip.
+
+    Args:
+        latents: The directory; its card may be missing.
+        names: Its index tables.
     """
-    names = [f"parts/{name}" for name in latents.child("parts").files(".parquet")]
     if not names:
         return None
     rows = _evenly(read_tables(latents, names, _COLUMNS), MAX_CLIPS).to_pylist()

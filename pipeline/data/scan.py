@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +68,7 @@ class ScanWorker:
             try:
                 if not unit.guard(clip.clip_id):
                     raise UnfitError(Reason.WORKER_DIED, "decoding it killed the worker process")
-                kept, refused = self._scan(clip)
+                kept, refused = self._scan(clip, unit.beat)
             except (UnfitError, AudioError) as error:
                 kept, refused = [], [_reject(clip, error)]
             rows += kept
@@ -85,13 +85,16 @@ class ScanWorker:
             totals=dict(sorted(totals.items())),
         )
 
-    def _scan(self, clip: ClipRow) -> tuple[list[dict[str, Any]], list[Reject]]:
+    def _scan(
+        self, clip: ClipRow, beat: Callable[[], None]
+    ) -> tuple[list[dict[str, Any]], list[Reject]]:
         with open_audio(clip.uri, clip.start_s, clip.end_s) as stream:
             if self._is_cut(clip, stream):
-                return self._scan_segments(clip, stream)
+                return self._scan_segments(clip, stream, beat)
             meter = Meter(stream.info.sample_rate, stream.info.num_channels, self._checks)
             for block in stream.blocks():
                 meter.add(block)
+                beat()
             measured = meter.result()
             warnings = tuple(stream.warnings)
         if warnings and clip.transcript:
@@ -125,7 +128,7 @@ class ScanWorker:
             )
 
     def _scan_segments(
-        self, clip: ClipRow, stream: AudioStream
+        self, clip: ClipRow, stream: AudioStream, beat: Callable[[], None]
     ) -> tuple[list[dict[str, Any]], list[Reject]]:
         rate = stream.info.sample_rate
         offset = round_half_up((clip.start_s or 0.0) * rate)
@@ -138,6 +141,7 @@ class ScanWorker:
             min_s=self._segments.min_s,
             offset=offset,
         ):
+            beat()
             num_samples = segment.end
             row = segment_row(clip, (offset + segment.start) / rate, (offset + segment.end) / rate)
             found.append((row, self._measure(segment, rate), _cut_notes(segment)))

@@ -190,8 +190,8 @@ def _runs(items: Sequence[_Item], target_bytes: int) -> Iterator[list[_Item]]:
 
 
 def _part_names(clips: Folder) -> list[str]:
-    names = clips.child("parts").files(".parquet")
-    return [name.removeprefix("part-").removesuffix(".parquet") for name in names]
+    names = clips.listed("parts/", ".parquet")
+    return [name.removeprefix("parts/part-").removesuffix(".parquet") for name in names]
 
 
 class ShardWorker:
@@ -222,6 +222,7 @@ class ShardWorker:
         sums: dict[str, LatentSums] = {}
         for part, clip_ids in unit.payload["parts"].items():
             for clip_id in clip_ids:
+                unit.beat()
                 clip = self._clip_rows(part)[clip_id]
                 found = self._latent_rows(part).get(clip_id)
                 text = self._description_rows(part).get(clip_id)

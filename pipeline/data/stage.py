@@ -8,25 +8,29 @@ removed.
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import json
 import logging
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from pydantic import Field
-
-from pipeline.cluster import ray_cluster
 from pipeline.data.attempts import Attempts
-from pipeline.data.commits import Commits, Unit, UnitOutput, hours_key, rejects_bytes, summarise
+from pipeline.data.commits import (
+    Commits,
+    Unit,
+    UnitOutput,
+    files_of,
+    hours_key,
+    rejects_bytes,
+    summarise,
+)
+from pipeline.data.lease import Lease
 from pipeline.data.preview import preview_stage
-from pipeline.data.progress import Progress
 from pipeline.data.schema import SCHEMA_VERSION
-from pipeline.errors import PipelineError, PlannedOnlyError, TooManyRejectsError
+from pipeline.data.work import SIGNS_PER_TIMEOUT, Job, Resources, UnitWorker, work
+from pipeline.errors import PlannedOnlyError, TooManyRejectsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import COMPLETE, Folder
 
@@ -35,6 +39,7 @@ __all__ = [
     "Unit",
     "UnitOutput",
     "UnitWorker",
+    "files_of",
     "hours_key",
     "input_digest",
     "rejects_bytes",
@@ -59,37 +64,7 @@ NOT_IN_DIGEST = frozenset(
     }
 )
 """Settings that say how to run, not what to write: changing them redoes nothing."""
-_STANDARD_ERROR = 2
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class Resources(Settings):
-    """What a stage may use."""
-
-    workers: int = Field(default=2, ge=0)
-    """Worker processes; 0 works inside the calling process, without Ray."""
-    cpus: float = Field(default=1.0, ge=0)
-    """Logical CPUs of one worker."""
-    gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one worker; a fraction shares one."""
-    memory_bytes: int | None = None
-    """Memory reserved for one worker; None leaves it unaccounted."""
-    max_attempts: int = Field(default=3, ge=1)
-    """Deaths of a worker at one unit, without a clip to blame, before the job fails."""
-    no_progress_timeout_s: float = 7200.0
-    """Without any finished unit for this long the job fails."""
-    hang_timeout_s: float = Field(default=1800.0, gt=0)
-    """A worker process that begins no new clip and ends no unit for this long counts as hung and is
-    killed, seconds; the clip is found and rejected like one that crashes the decoder."""
-    dry_run: bool = False
-    """Say what would be done and how long it would take; write nothing."""
-
-
-class UnitWorker(Protocol):
-    """Does units; built once per worker process."""
-
-    def process(self, unit: Unit) -> UnitOutput:
-        """Files and counts of a unit: the same bytes for the same unit."""
 
 
 CardExtra = Callable[[list[dict[str, Any]]], dict[str, Any]] | dict[str, Any] | None
@@ -131,46 +106,94 @@ def run_stage(
     Raises:
         ValueError: On a directory of something else, or a plan with bad or repeated names.
         TooManyRejectsError: With the reasons and their counts; the directory stays incomplete.
-        PipelineError: If a unit failed, or killed its worker too often; with the unit's name.
+        UnitsFailedError: If units failed, or killed their workers too often; with their names.
+        SettingsError: If the cluster can never hold a worker.
+        InUseError: If another run writes the directory.
         PlannedOnlyError: In a dry run, if there is something to do.
     """
     _check_plan(units)
     is_new = _is_unclaimed(folder, stage)
     kept = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
     commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept}))
-    done, stale = commits.compare(units)
-    if redo is not None:
-        again = [name for name, record in done.items() if redo(record)]
-        stale += again
-        done = {name: record for name, record in done.items() if name not in again}
-    pending = [unit for unit in units if unit.name not in done]
-    if not pending and not stale and folder.is_complete and folder.card()["inputs"] == inputs:
-        logger.info("%s: nothing to do, %d units are up to date", stage, len(units))
-        return folder.card()
+    plan = _Plan(commits, units, lambda record: _is_redone(record, resources, redo))
+    if resources.dry_run or folder.is_complete:
+        plan.compare()
+        if not plan.has_work and folder.is_complete and folder.card()["inputs"] == inputs:
+            logger.info("%s: nothing to do, %d units are up to date", stage, len(units))
+            return folder.card()
     if resources.dry_run:
-        raise PlannedOnlyError(preview_stage(folder, stage, units, pending, stale))
+        raise PlannedOnlyError(preview_stage(folder, stage, units, plan.pending, plan.stale))
     if is_new:
         folder.write_json(OWNER, {"stage": stage})
-    folder.reopen()
-    commits.forget(stale)
-    commits.sweep(done)
-    attempts = Attempts(folder, uuid.uuid4().hex, resources.max_attempts)
-    if pending:
-        logger.info("%s: %d of %d units to do", stage, len(pending), len(units))
-        runner = {"commits": commits, "attempts": attempts, "stage": stage}
-        if resources.workers:  # the calling process is nobody's to kill
-            runner["hang_timeout_s"] = resources.hang_timeout_s
-        _work(pending, runner | {"worker": worker, "worker_kwargs": worker_kwargs}, resources)
-    attempts.clear()
-    records = commits.read([unit.name for unit in units])
-    facts = {"stage": stage, "settings": kept, "settings_digest": commits.settings_digest}
-    card = facts | {"inputs": inputs, "schema_version": SCHEMA_VERSION} | summarise(records)
-    _check_rejects(folder, card, max_reject_share)
-    extra = card_extra(records) if callable(card_extra) else (card_extra or {})
-    folder.finish(extra | card)
+    with Lease(folder, stage) as lease:
+        plan.compare()
+        job = Job(
+            stage,
+            commits,
+            Attempts(folder, uuid.uuid4().hex, resources.max_attempts),
+            worker,
+            worker_kwargs,
+        )
+        plan.bring_up_to_date(job, resources, lease)
+        records = commits.verified(units, {unit.name for unit in plan.pending})
+        facts = {"stage": stage, "settings": kept, "settings_digest": commits.settings_digest}
+        card = facts | {"inputs": inputs, "schema_version": SCHEMA_VERSION} | summarise(records)
+        _check_rejects(folder, card, max_reject_share)
+        extra = card_extra(records) if callable(card_extra) else (card_extra or {})
+        lease.check()
+        folder.finish(extra | card)
     counts = [card[name] for name in ("read", "written", "rejected")]
     logger.info("%s: %d read = %d written + %d rejected", stage, *counts)
     return folder.card()
+
+
+class _Plan:
+    """The units of a stage against what is done."""
+
+    def __init__(
+        self, commits: Commits, units: Sequence[Unit], redo: Callable[[dict[str, Any]], bool]
+    ) -> None:
+        self._commits, self._units, self._redo = commits, units, redo
+        self._done: dict[str, dict[str, Any]] = {}
+        self.pending: list[Unit] = []
+        self.stale: list[str] = []
+
+    def compare(self) -> None:
+        """Find what is to be done and what is to be taken away."""
+        done, self.stale = self._commits.compare(self._units)
+        again = {name for name, record in done.items() if self._redo(record)}
+        self.stale += sorted(again)
+        self._done = {name: record for name, record in done.items() if name not in again}
+        self.pending = [unit for unit in self._units if unit.name not in self._done]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the directory does not follow from the plan."""
+        return bool(self.pending or self.stale)
+
+    def bring_up_to_date(self, job: Job, resources: Resources, lease: Lease) -> None:
+        """Take away what is stale, and do what is pending."""
+        folder = self._commits.folder
+        folder.reopen()
+        self._commits.forget(self.stale)
+        self._commits.sweep(self._done)
+        if self.pending:
+            count = len(self.pending)
+            logger.info("%s: %d of %d units to do", job.stage, count, len(self._units))
+            if resources.workers:  # the calling process is nobody's to kill
+                sign_every_s = min(60.0, resources.no_progress_timeout_s / SIGNS_PER_TIMEOUT)
+                job = replace(
+                    job, hang_timeout_s=resources.hang_timeout_s, sign_every_s=sign_every_s
+                )
+            work(self.pending, job, resources, lease)
+        job.attempts.clear()
+
+
+def _is_redone(
+    record: dict[str, Any], resources: Resources, redo: Callable[[dict[str, Any]], bool] | None
+) -> bool:
+    is_retried = any(reason in record["rejected_by_reason"] for reason in resources.retry_rejects)
+    return is_retried or (redo is not None and redo(record))
 
 
 def input_digest(folder: Folder) -> str:
@@ -181,124 +204,6 @@ def input_digest(folder: Folder) -> str:
     """
     folder.card()
     return folder.read_bytes(COMPLETE).decode().strip()
-
-
-class UnitRunner:
-    """Runs units in one process: counts the attempt, works, commits."""
-
-    def __init__(
-        self,
-        commits: Commits,
-        attempts: Attempts,
-        stage: str,
-        worker: type,
-        worker_kwargs: dict[str, Any],
-        hang_timeout_s: float | None = None,
-    ) -> None:
-        self._hang_timeout_s = hang_timeout_s
-        self._commits = commits
-        self._attempts = attempts
-        self._stage = stage
-        self._worker: UnitWorker = worker(**worker_kwargs)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one unit, given and answered as a small row.
-
-        Failures a caller may handle come back in the row: an exception would lose its type on the
-        way out of a worker process.
-        """
-        attempt = self._attempts.begin(row["name"])
-        result = {
-            "name": row["name"],
-            "read": 0,
-            "rejected": 0,
-            "deadly": attempt.verdict,
-            "failure": "",
-        }
-        if attempt.verdict:
-            return result
-
-        def guard(item: str) -> bool:
-            self._watch()
-            return attempt.enter(item)
-
-        payload = json.loads(row["payload"])
-        unit = Unit(row["name"], row["digest"], payload, attempt.number, guard)
-        self._watch()
-        try:
-            output = self._worker.process(unit)
-            self._commits.write(unit, self._stage, output)
-        except (PipelineError, OSError, ValueError) as error:
-            logger.exception("%s: unit %s failed", self._stage, unit.name)
-            return result | {"failure": f"{type(error).__name__}: {error}"}
-        finally:
-            if self._hang_timeout_s is not None:
-                faulthandler.cancel_dump_traceback_later()
-        self._attempts.end(unit.name)
-        return result | {"read": output.read, "rejected": len(output.rejects)}
-
-    def _watch(self) -> None:
-        """Give the process this long again; C code that hangs may hold the interpreter's lock."""
-        if self._hang_timeout_s is not None:
-            faulthandler.dump_traceback_later(self._hang_timeout_s, exit=True, file=_STANDARD_ERROR)
-
-
-def _work(pending: Sequence[Unit], runner: dict[str, Any], resources: Resources) -> None:
-    stage = runner["stage"]
-    rows = [
-        {"name": unit.name, "digest": unit.digest, "payload": json.dumps(unit.payload)}
-        for unit in pending
-    ]
-    deadly = []
-    with Progress(stage, len(rows)) as progress:
-        for result in _results(rows, runner, resources):
-            if result["failure"]:
-                raise PipelineError(f"{stage}: unit {result['name']}: {result['failure']}")
-            if result["deadly"]:
-                deadly.append(f"{result['name']} ({result['deadly']})")
-            progress.advance(result["read"], result["rejected"])
-    if deadly:
-        raise PipelineError(f"{stage}: units that kept killing their worker: {'; '.join(deadly)}")
-
-
-def _results(
-    rows: list[dict[str, Any]], runner: dict[str, Any], resources: Resources
-) -> Iterator[dict[str, Any]]:
-    if resources.workers == 0:
-        run = UnitRunner(**runner)
-        yield from (run(row) for row in rows)
-        return
-    import ray.data
-
-    with ray_cluster():
-        context = ray.data.DataContext.get_current().copy()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = False  # the order lives in the unit names
-        context.execution_no_progress_timeout_s = resources.no_progress_timeout_s
-        with ray.data.DataContext.current(context):
-            done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                UnitRunner,
-                fn_constructor_kwargs=runner,
-                compute=ray.data.ActorPoolStrategy(size=min(resources.workers, len(rows))),
-                num_cpus=resources.cpus,
-                num_gpus=resources.gpus or None,
-                memory=resources.memory_bytes,
-            )
-            done.set_name(runner["stage"])
-            with _without_chatter():
-                yield from done.iter_rows()
-
-
-@contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Ray Data's own progress lines left out for the duration."""
-    chatter = logging.getLogger("ray.data")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        chatter.setLevel(level)
 
 
 def _check_plan(units: Sequence[Unit]) -> None:

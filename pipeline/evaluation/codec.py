@@ -100,8 +100,7 @@ def choose_clips(clips: Folder, settings: EvaluateCodecSettings) -> list[HeldOut
         IncompleteError: If the directory is not complete or no clip qualifies.
     """
     clips.card("ingest")
-    parts = clips.child("parts")
-    table = read_tables(parts, parts.files(".parquet"), [*_COLUMNS, "transcript"])
+    table = read_tables(clips, clips.listed("parts/"), [*_COLUMNS, "transcript"])
     rows = [row for row in iter_rows(table) if row["split"] in settings.splits]
     rows.sort(key=lambda row: hashlib.sha256(f"{settings.seed}/{row['clip_id']}".encode()).digest())
     found = [_cut(row, settings.max_duration_s) for row in rows]

@@ -139,8 +139,8 @@ def describe_counts(modality: str, count: Mapping[str, int], max_duration_s: flo
 
 def _texts(descriptions: Folder) -> dict[str, tuple[str, str | None]]:
     descriptions.card("describe")
-    parts = descriptions.child("parts")
-    table = read_tables(parts, parts.files(".parquet"), ["clip_id", "descriptions", "transcript"])
+    names = descriptions.listed("parts/")
+    table = read_tables(descriptions, names, ["clip_id", "descriptions", "transcript"])
     return {row["clip_id"]: (row["descriptions"][0], row["transcript"]) for row in iter_rows(table)}
 
 
@@ -152,8 +152,7 @@ def _candidates(
 ) -> tuple[list[HeldOutClip], dict[str, dict[str, int]]]:
     """Clips that may be chosen, and the counts of a `Choice` before anything is."""
     clips.card("ingest")
-    parts = clips.child("parts")
-    table = read_tables(parts, parts.files(".parquet"), list(_COLUMNS))
+    table = read_tables(clips, clips.listed("parts/"), list(_COLUMNS))
     found: list[HeldOutClip] = []
     counts = {name: dict.fromkeys(COUNTS, 0) for name in MODALITIES}
     for row in iter_rows(table):

@@ -63,8 +63,7 @@ def read_spans(clips: Folder, split: str) -> list[ClipSpan]:
         IncompleteError: If the directory is not complete.
     """
     clips.card("ingest")
-    names = [f"parts/{name}" for name in clips.child("parts").files(".parquet")]
-    table = read_tables(clips, names, _COLUMNS)
+    table = read_tables(clips, clips.listed("parts/"), _COLUMNS)
     return [_span(row) for row in iter_rows(table) if row["split"] == split and row["num_samples"]]
 
 

@@ -8,7 +8,7 @@ import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import IncompleteError, SettingsError
+from pipeline.faults import retried
 from pipeline.storage import Folder, read_tables, sha256
 
 SCHEMA_VERSION = 1
@@ -77,8 +78,7 @@ class TrainShards:
                 "run `audiocalm shard` again"
             )
         self.digest = sha256(folder.read_bytes("dataset.json"))
-        names = [f"index/{name}" for name in folder.child("index").files(".parquet")]
-        table = read_tables(folder, names)
+        table = read_tables(folder, folder.listed("index/"))
         missing = [name for name in _REQUIRED if name not in table.column_names]
         if missing:
             raise IncompleteError(f"the index of {folder.uri} lacks the columns {missing}")
@@ -86,7 +86,7 @@ class TrainShards:
         order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
         self.index: pa.Table = table.take(order)
         self._facts = self.index.drop_columns(["speaker_embedding"])
-        self._files: OrderedDict[str, BinaryIO] = OrderedDict()
+        self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
         self.latent_mean, self.latent_std = self._latent_stats()
         self.silence = self._silence()
@@ -203,19 +203,30 @@ class TrainShards:
         return np.asarray(loaded, dtype=np.float32)
 
     def _range(self, row: dict[str, Any], name: str) -> bytes:
-        handle = self._handle(row["shard"])
         size = row[f"{name}_size"]
-        payload: bytes = handle.read_at(size, row[f"{name}_offset"])  # type: ignore[attr-defined]  # pyarrow file
+        payload = retried(
+            lambda: self._read_at(row["shard"], size, row[f"{name}_offset"]),
+            f"read {self.folder.uri}/shards/{row['shard']}",
+        )
         if len(payload) != size:
             raise ValueError(f"{name} ends after {len(payload)} of {size} bytes")
         return payload
 
-    def _handle(self, shard: str) -> BinaryIO:
+    def _read_at(self, shard: str, size: int, offset: int) -> bytes:
+        try:
+            return bytes(self._handle(shard).read_at(size, offset))
+        except OSError:
+            with self._lock:
+                self._files.pop(shard, None)  # opened again by the next attempt
+            raise
+
+    def _handle(self, shard: str) -> pa.NativeFile:
         """An open file of a shard; the least recently used one is closed beyond a limit."""
         with self._lock:
             handle = self._files.pop(shard, None)
             if handle is None:
-                handle = self.folder.open(f"shards/{shard.removesuffix('.tar')}.tar")
+                path = self.folder.join(f"shards/{shard.removesuffix('.tar')}.tar")
+                handle = self.folder.filesystem.open_input_file(path)
                 if len(self._files) >= _OPEN_FILES:
                     self._files.popitem(last=False)[1].close()
             self._files[shard] = handle

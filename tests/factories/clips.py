@@ -12,6 +12,7 @@ import soundfile
 
 from pipeline.data.schema import CLIPS, ClipRow, clip_columns
 from pipeline.storage import Folder, sha256, table_bytes
+from tests.factories.cards import finish
 
 RATE = 16_000
 
@@ -87,7 +88,7 @@ def write_clips(
         target.write_bytes(name, payload)
         files[name] = sha256(payload)
     card: dict[str, Any] = {"stage": "ingest", "inputs": {}, "files": files, "read": len(columns)}
-    target.finish(card | {"written": len(columns), "rejected": 0})
+    finish(target, card | {"written": len(columns), "rejected": 0})
     return target
 
 

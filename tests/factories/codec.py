@@ -16,6 +16,7 @@ from model.codec.config import CodecConfig, codec_config_from_dict
 from model.codec.protocol import AudioCodec
 from model.codec.vae import VAECodec
 from pipeline.storage import Folder, table_bytes
+from tests.factories.cards import finish
 
 _SHAPE: dict[str, Any] = {
     "sample_rate": 4000,
@@ -95,7 +96,7 @@ def write_clips(folder: Path, *, broken: int = 0) -> Folder:
         rows.append({**rows[0], "uri": str(path)})
     clips = Folder.at(folder / "clips")
     clips.write_bytes("parts/part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
-    clips.finish({"stage": "ingest", "written": len(rows)})
+    finish(clips, {"stage": "ingest", "written": len(rows)})
     return clips
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.data.schema import INDEX, SCHEMA_VERSION
 from pipeline.storage import Folder, table_bytes
+from tests.factories.cards import finish
 
 LATENT_DIM = 4
 SPEAKER_DIM = 6
@@ -82,7 +83,8 @@ def write_shards(
         table = pa.Table.from_pylist(rows, schema=INDEX)
         folder.write_bytes(f"index/{name}.parquet", table_bytes(table))
     silence = np.full(latent_dim, -1.5, dtype="<f2")
-    folder.finish(
+    finish(
+        folder,
         {
             "schema_version": SCHEMA_VERSION,
             "stage": "shard",
@@ -100,7 +102,7 @@ def write_shards(
                 "latent_dim": latent_dim,
             },
             **(card or {}),
-        }
+        },
     )
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,15 +105,16 @@ def form_of(text: str) -> str:
     return " ".join(kept)
 
 
-def measure_folder(descriptions: Folder, num_clips: int) -> dict[str, Any]:
+def measure_folder(descriptions: Folder, names: Sequence[str], num_clips: int) -> dict[str, Any]:
     """Variety of the texts of a `descriptions/` directory, of all and by modality.
 
     Args:
         descriptions: Its parts are written; the card may be missing.
+        names: Its tables.
         num_clips: Clips in it.
     """
     meters: dict[str, VarietyMeter] = {"all": VarietyMeter()}
-    for modality, texts in _sample(descriptions, num_clips):
+    for modality, texts in _sample(descriptions, names, num_clips):
         meter = meters.setdefault(modality, VarietyMeter())
         for text in texts:
             meters["all"].add(text)
@@ -121,11 +122,13 @@ def measure_folder(descriptions: Folder, num_clips: int) -> dict[str, Any]:
     return {name: asdict(meter.result()) for name, meter in sorted(meters.items())}
 
 
-def _sample(descriptions: Folder, num_clips: int) -> Iterator[tuple[str, list[str]]]:
+def _sample(
+    descriptions: Folder, names: Sequence[str], num_clips: int
+) -> Iterator[tuple[str, list[str]]]:
     num_seen = num_texts = 0
     columns = ["clip_id", "modality", "descriptions"]
-    for name in descriptions.child("parts").files(".parquet"):
-        for row in descriptions.read_table(f"parts/{name}", columns).to_pylist():
+    for name in names:
+        for row in descriptions.read_table(name, columns).to_pylist():
             num_seen += 1
             num_texts += len(row["descriptions"])
             expected = num_texts / num_seen * num_clips

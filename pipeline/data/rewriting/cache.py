@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -37,6 +37,13 @@ class Usage:
 
     asked: int = 0
     cached: int = 0
+    beat: Callable[[], None] = lambda: None
+    """Called after every answer."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers, for a file."""
+        return {"asked": self.asked, "cached": self.cached}
 
 
 def ask(
@@ -59,10 +66,12 @@ def ask(
     usage.cached += len(keys) - len(missing)
     usage.asked += len(missing)
     if missing:
-        fresh = model.answer(
-            [wanted[key] for key in missing],
-            lambda index, reply: cache.put(missing[index], reply),
-        )
+
+        def keep(index: int, reply: Reply) -> None:
+            usage.beat()
+            cache.put(missing[index], reply)
+
+        fresh = model.answer([wanted[key] for key in missing], keep)
         answers |= zip(missing, fresh, strict=True)
     return [answers[key] for key in keys]
 

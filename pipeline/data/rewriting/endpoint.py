@@ -21,7 +21,7 @@ from pipeline.audio_io import AudioError
 from pipeline.data.rewriting.chat import ChatRequest, Reply, Unanswered
 from pipeline.data.rewriting.pace import Pace
 from pipeline.data.rewriting.settings import EndpointSettings
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class ChatEndpoint:
         """See `ChatModel`.
 
         Raises:
-            PipelineError: If the endpoint refuses the key, the address or the model.
+            SettingsError: If the endpoint refuses the key, the address or the model.
         """
 
         def one(index: int) -> Reply | Unanswered:
@@ -199,7 +199,7 @@ class ChatEndpoint:
     def _check_status(self, response: httpx.Response, payload: bytes) -> None:
         status = response.status_code
         if status in _MISCONFIGURED:
-            raise PipelineError(
+            raise SettingsError(
                 f"{self._settings.base_url} answers {status} for model {self.name!r}: "
                 f"{_MISCONFIGURED[status]}; it says: {self._quote(payload)}"
             )

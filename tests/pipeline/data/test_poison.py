@@ -23,7 +23,7 @@ from pipeline.data.attempts import Attempts
 from pipeline.data.checks import CheckSettings
 from pipeline.data.commits import Commits
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.stage import UnitRunner
+from pipeline.data.work import Job, UnitRunner
 from pipeline.storage import Folder
 
 def open_poisoned(uri, *span):
@@ -41,9 +41,8 @@ while len(ends) < 9 and 0 not in ends:
     child = os.fork()
     if child == 0:
         attempts = Attempts(folder, "run", max_attempts=3)
-        runner = UnitRunner(
-            Commits(folder, ""), attempts, "scan", pipeline.data.scan.ScanWorker, made, 6.0
-        )
+        worker = pipeline.data.scan.ScanWorker
+        runner = UnitRunner(Job("scan", Commits(folder, ""), attempts, worker, made, 6.0))
         os._exit(3 if runner(row)["deadly"] else 0)
     status = os.waitpid(child, 0)[1]
     ends.append(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))

@@ -72,7 +72,7 @@ def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log,
         Folder.at(tmp_path / "broken").card()
     run_numbers(tmp_path / "broken", number_units(5), log=str(log))
     assert snapshot(tmp_path / "broken") == snapshot(tmp_path / "whole")
-    assert log.read_text().split() == [f"{i:05d}" for i in range(int(fail_at), 5)]
+    assert log.read_text().split() == [fail_at], "one failing unit must not stop the others"
 
 
 @pytest.mark.parametrize("left", [b"", b'{\n "digest": "dig', b"\xff\xfe"])

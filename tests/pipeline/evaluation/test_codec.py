@@ -20,6 +20,7 @@ from pipeline.evaluation.codec import (
     reconstruction_measures,
 )
 from pipeline.storage import Folder, table_bytes
+from tests.factories.cards import finish
 from tests.factories.codec import small_codec
 
 RATE = 4000
@@ -52,7 +53,7 @@ def clips(tmp_path: Path) -> Folder:
     ]
     folder = Folder.at(tmp_path / "data" / "clips")
     folder.write_bytes("parts/part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
-    folder.finish({"stage": "ingest"})
+    finish(folder, {"stage": "ingest"})
     return folder
 
 

@@ -18,6 +18,7 @@ from pipeline.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
 from pipeline.evaluation.results import write_evaluation
 from pipeline.storage import Folder, table_bytes
 from tests.factories.bundle import random_bundle
+from tests.factories.cards import finish
 
 RATE = 16_000
 TEXTS = {"speech": "seven", "sound": None, "music": None}
@@ -62,7 +63,7 @@ def prepared(tmp_path: Path, **music: object) -> Folder:
     root = Folder.at(tmp_path / "data")
     for name in ("clips", "descriptions"):
         root.child(name).write_bytes("parts/part-00000.parquet", _columns(name, table))
-        root.child(name).finish({})
+        finish(root.child(name), {})
     return root
 
 

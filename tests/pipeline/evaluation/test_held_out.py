@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import IncompleteError
 from pipeline.evaluation.held_out import COUNTS, Choice, HeldOutClip, choose
 from pipeline.storage import Folder, table_bytes
+from tests.factories.cards import finish
 
 
 def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
@@ -48,7 +49,7 @@ def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
     root = Folder.at(tmp_path)
     for name, table in (("clips", clips), ("descriptions", texts)):
         root.child(name).write_bytes("parts/part-00000.parquet", table_bytes(table))
-        root.child(name).finish({})
+        finish(root.child(name), {})
     return root
 
 

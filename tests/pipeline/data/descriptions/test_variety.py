@@ -47,7 +47,7 @@ def test_nothing_measured_has_no_variety():
 @pytest.mark.parametrize("limit", [100_000, 500])
 def test_folder_is_measured_by_modality_and_sampled_beyond_the_limit(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(variety, "MAX_TEXTS", limit)
-    folder = Folder.at(tmp_path)
+    folder, names = Folder.at(tmp_path), [f"parts/part-{part:05d}.parquet" for part in range(2)]
     for part in range(2):
         rows = [
             {
@@ -58,12 +58,13 @@ def test_folder_is_measured_by_modality_and_sampled_beyond_the_limit(tmp_path, m
             for number in range(500)
         ]
         payload = table_bytes(pa.Table.from_pylist(rows, schema=DESCRIPTIONS))
-        folder.write_bytes(f"parts/part-{part:05d}.parquet", payload)
-    found = measure_folder(folder, 1000)
+        folder.write_bytes(names[part], payload)
+    folder.write_bytes("parts/stray.parquet", b"of an abandoned attempt")
+    found = measure_folder(folder, names, 1000)
     assert sorted(found) == ["all", "music", "sound"]
     assert found["all"]["texts"] == found["music"]["texts"] + found["sound"]["texts"]
     if limit == 100_000:
         assert (found["all"]["texts"], found["all"]["distinct_texts"]) == (2000, 1001)
     else:
         assert 350 < found["all"]["texts"] < 650
-    assert found == measure_folder(folder, 1000)
+    assert found == measure_folder(folder, names, 1000)

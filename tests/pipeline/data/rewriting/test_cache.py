@@ -31,7 +31,7 @@ def test_remembered_answers_are_not_asked_again(tmp_path):
     cache, usage = ReplyCache(Folder.at(tmp_path)), Usage()
     requests = [question(text) for text in ("a", "b", "a")]
     assert ask(Echo(), cache, requests, usage) == [Reply("a"), Reply("b"), Reply("a")]
-    assert vars(usage) == {"asked": 2, "cached": 1}
+    assert usage.counts == {"asked": 2, "cached": 1}
     silent = Echo()
     again = ask(silent, cache, [*requests, question("c")], Usage())
     assert again == [Reply("a"), Reply("b"), Reply("a"), Reply("c")]
