@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.storage import Folder
 
 
+class Outage:
+    """Answers a share of the requests of a WSGI application with an error; seeded.
+
+    Attributes:
+        share: Of the requests, in [0, 1].
+        status: Line of the answer.
+        num_failed: Requests that it took.
+    """
+
+    def __init__(self) -> None:
+        self.share, self.status, self.num_failed = 0.0, "503 Slow Down", 0
+        self._random, self._lock = random.Random(0), threading.Lock()
+        self.app: Any = None
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        with self._lock:
+            is_failing = self._random.random() < self.share
+            self.num_failed += is_failing
+        if not is_failing:
+            return self.app(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(self.status, [("Content-Length", "0")])
+        return [b""]
+
+
 @contextlib.contextmanager
-def s3_bucket(name: str) -> Iterator[str]:
+def s3_bucket(name: str, outage: Outage | None = None) -> Iterator[str]:
     """URI of an empty bucket; endpoint and credentials lie in the environment meanwhile."""
     from moto.server import ThreadedMotoServer
 
@@ -22,6 +50,8 @@ def s3_bucket(name: str) -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    if outage is not None:
+        outage.app, server._server.app = server._server.app, outage
     endpoint = f"http://{host}:{port}"
     with pytest.MonkeyPatch.context() as environment:
         for key, value in {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -10,7 +11,17 @@ from typing import Any
 
 from pipeline.data.schema import Reject
 from pipeline.data.stage import Unit, UnitOutput, hours_key
+from pipeline.errors import SettingsError
 from pipeline.settings import Settings
+
+FAULTS: dict[str, Exception] = {
+    "EIO": OSError(errno.EIO, "Input/output error"),
+    "S3": OSError("AWS Error SLOW_DOWN during GetObject operation: (HTTP status 503)"),
+    "CUDA": RuntimeError("CUDA error: an illegal memory access was encountered"),
+    "MEMORY": RuntimeError("CUDA out of memory. Tried to allocate 20 MiB"),
+    "BUG": TypeError("a bug"),
+    "SETTING": SettingsError("the key is wrong"),
+}
 
 
 class NumberSettings(Settings):
@@ -25,6 +36,9 @@ class NumberWorker:
         factor: Multiplier.
         log: File that gets a line per unit processed, across processes.
         fail_at: Unit name that raises.
+        faults: File with a line per fault still to come: the unit, and the name of an error in
+            `FAULTS`; a fault happens once.
+        reject: Reason of rejects.
         die_at: Item that ends the process at once.
         stay_at: Unit name that never ends.
     """
@@ -37,9 +51,12 @@ class NumberWorker:
         die_at: int | None = None,
         stay_at: str = "",
         die_blindly: bool = False,
+        faults: str = "",
+        reject: str = "odd",
     ) -> None:
         self.factor, self.log, self.fail_at = factor, log, fail_at
         self.die_at, self.stay_at, self.die_blindly = die_at, stay_at, die_blindly
+        self.faults, self.reject = faults, reject
 
     def process(self, unit: Unit) -> UnitOutput:
         if self.log:
@@ -47,6 +64,7 @@ class NumberWorker:
                 stream.write(unit.name + "\n")
         while unit.name == self.stay_at:
             time.sleep(1.0)
+        self._raise_fault(unit.name)
         if unit.name == self.fail_at:
             raise OSError(f"injected failure at {unit.name}")
         if self.die_blindly and self.die_at in unit.payload["numbers"]:
@@ -58,7 +76,7 @@ class NumberWorker:
             elif number == self.die_at:
                 os._exit(1)
             elif number % 2:
-                rejects.append(self._reject("odd", number))
+                rejects.append(self._reject(self.reject, number))
             else:
                 kept.append(number * self.factor)
         files = {f"parts/part-{unit.name}.json": json.dumps(kept).encode()}
@@ -70,6 +88,17 @@ class NumberWorker:
             totals={hours_key("sound", "en" if kept else None): sum(kept) / 10},
             details={"kept": len(kept)},
         )
+
+    def _raise_fault(self, unit: str) -> None:
+        if not self.faults:
+            return
+        planned = Path(self.faults).read_text().splitlines()
+        for line in planned:
+            name, _, kind = line.partition(" ")
+            if name == unit:
+                planned.remove(line)
+                Path(self.faults).write_text("\n".join(planned))
+                raise FAULTS[kind]
 
     @staticmethod
     def _reject(reason: str, number: int) -> Reject:
