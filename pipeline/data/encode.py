@@ -289,10 +289,7 @@ class EncodeWorker:
     ) -> list[_Clip]:
         """Posteriors of a batch; a clip is rejected only for what it does alone and twice.
 
-        Args:
-            batch: Clips that are encoded together.
-            rejects: Extended.
-            has_failed: Whether the batch is a clip out of one that failed.
+        `has_failed` says that the batch is a clip out of one that failed.
 
         Raises:
             MachineError: If the device fails, or one clip is too much for its memory.
@@ -310,8 +307,8 @@ class EncodeWorker:
             return [*self._encode(batch[:half], rejects), *self._encode(batch[half:], rejects)]
         except (ValueError, RuntimeError) as error:
             if has_failed:
-                detail = f"the codec said: {error}"
-                rejects.append(_reject(batch[0].row, Reason.ENCODER_FAILED, detail))
+                said = f"the codec said: {error}"
+                rejects.append(_reject(batch[0].row, Reason.ENCODER_FAILED, said))
                 return []
             logger.warning("%s failed, clip by clip: %s", what, error)
             return [c for clip in batch for c in self._encode([clip], rejects, has_failed=True)]
@@ -327,10 +324,8 @@ class EncodeWorker:
 
     def _too_large(self, clip: _Clip, error: Exception) -> str:
         duration_s = self._codec.timebase.duration_s(clip.num_samples)
-        return (
-            f"{error} ({duration_s:.1f} s alone); use a device with more memory, lower the "
-            "longest segment in ingest.segments, or encode on CPUs with resources.gpus=0"
-        )
+        remedy = "shorten ingest.segments, or encode on CPUs with resources.gpus=0"
+        return f"{error} ({duration_s:.1f} s alone); use a device with more memory, {remedy}"
 
     def _posterior(self, batch: list[_Clip]) -> None:
         counts = [clip.num_samples for clip in batch]
