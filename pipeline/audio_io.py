@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -20,14 +20,9 @@ from jaxtyping import Float
 
 from model.timebase import resampled_length, round_half_up
 from pipeline.audio_containers import parent_of, read_member, split_member
-from pipeline.audio_decoders import (
-    AudioError,
-    AudioFault,
-    AudioInfo,
-    Decoder,
-    decoder_of,
-    is_audio,
-)
+from pipeline.audio_decoders import is_audio, open_decoder
+from pipeline.audio_faults import AudioError, AudioFault, AudioInfo, Decoder
+from pipeline.audio_spans import OnePass, Passes, SpanDecoder
 from pipeline.faults import SteadyFile, retried
 
 __all__ = [
@@ -106,6 +101,9 @@ class AudioStream:
         rate = self.info.sample_rate
         if self._end is None:
             if done == 0:
+                damage = [text for text in self.warnings if text.startswith("damaged: ")]
+                if damage:
+                    raise AudioError(AudioFault.UNREADABLE, f"no sample is decoded: {damage[0]}")
                 raise AudioError(AudioFault.EMPTY_AUDIO, "the file has no samples")
         elif done == 0 or wanted - done > SPAN_TOLERANCE_S * rate:
             raise AudioError(
@@ -117,7 +115,7 @@ class AudioStream:
 
 @contextlib.contextmanager
 def open_audio(
-    uri: str, start_s: float | None = None, end_s: float | None = None
+    uri: str, start_s: float | None = None, end_s: float | None = None, *, is_exact: bool = True
 ) -> Iterator[AudioStream]:
     """Open a file, or a span of it, for decoding block by block.
 
@@ -125,15 +123,19 @@ def open_audio(
         uri: Path, URI, or an address inside a tar or table; see `audio_containers`.
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
+        is_exact: Whether a span must be the very samples that decoding the whole file gives. MP3
+            and Opus are then decoded from the start, in one pass for all spans of a file. False
+            lets them seek, which costs the last bit, or 80 ms of settling.
 
     Raises:
         AudioError: If no decoder reads it, its header is absurd, or the span is.
+        MachineError: If its bytes cannot be read: a fault of storage, not of the file.
     """
-    if start_s is not None or end_s is not None:
+    is_span = bool(start_s) or end_s is not None
+    if is_span:
         _check_span(start_s or 0.0, end_s)
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_open_binary(uri))
-        decoder = stack.enter_context(decoder_of(stream))
+    opened = _span_decoder(uri, start_s or 0.0, is_exact) if is_span else _decoder(uri)
+    with opened as decoder:
         info = decoder.info
         low, high = RATES_HZ
         if not low <= info.sample_rate <= high:
@@ -173,6 +175,7 @@ def read_audio(
     end_s: float | None = None,
     *,
     max_duration_s: float | None = None,
+    is_exact: bool = True,
 ) -> Audio:
     """Decode a file or span into memory.
 
@@ -183,12 +186,13 @@ def read_audio(
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
         max_duration_s: Refuse anything longer before it fills the memory; None takes all.
+        is_exact: As for `open_audio`.
 
     Raises:
         AudioError: If it is unreadable, empty, too long, not finite or far out of range, or if the
             span lies outside.
     """
-    with open_audio(uri, start_s, end_s) as stream:
+    with open_audio(uri, start_s, end_s, is_exact=is_exact) as stream:
         rate = stream.info.sample_rate
         limit = math.inf if max_duration_s is None else max_duration_s * rate
         blocks, num_samples = [], 0
@@ -268,6 +272,41 @@ def _check_span(start_s: float, end_s: float | None) -> None:
             AudioFault.SPAN_OUTSIDE_AUDIO,
             f"the span {start_s} s to {end_s} s is not a span: 0 <= start < end is needed",
         )
+
+
+@contextlib.contextmanager
+def _decoder(uri: str) -> Iterator[Decoder]:
+    with _open_binary(uri) as stream, contextlib.closing(open_decoder(stream)) as decoder:
+        yield decoder
+
+
+@contextlib.contextmanager
+def _span_decoder(uri: str, start_s: float, is_exact: bool) -> Iterator[Decoder]:
+    """A decoder for a span: one that seeks, or a reader of the pass that serves all spans."""
+    file = (uri, *_stamp(uri))
+    one_pass = _passes().find(file)
+    if one_pass is None or not one_pass.reaches(round_half_up(start_s * one_pass.info.sample_rate)):
+        one_pass = OnePass(partial(_decoder, uri))
+        decoder = one_pass.decoder
+        if decoder.seeks_exactly or (decoder.can_seek and not is_exact):
+            with contextlib.closing(one_pass):
+                yield decoder
+            return
+        _passes().put(file, one_pass)
+    yield SpanDecoder(one_pass)
+
+
+@lru_cache(maxsize=1)
+def _passes() -> Passes:
+    return Passes()
+
+
+def _stamp(uri: str) -> tuple[int | None, int | None]:
+    """Size and modification time of the file that holds the audio; None if there is none."""
+    member = split_member(uri)
+    folder, name = parent_of(member[0] if member and not os.path.exists(uri) else uri)
+    info = folder.info(name)
+    return info.size, info.mtime_ns
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ from pipeline.storage import table_bytes
 SEGMENTED = "segmented/"
 """Begin of the totals that count recordings that were cut and their segments."""
 
+_CUT_SHORT = ("truncated", "damaged")  # warnings of files of which not everything was decoded
+
 
 def part_name(unit: str) -> str:
     """File of a unit's clips."""
@@ -97,9 +99,10 @@ class ScanWorker:
                 beat()
             measured = meter.result()
             warnings = tuple(stream.warnings)
-        if warnings and clip.transcript:
+        cut_short = [text for text in warnings if text.partition(":")[0] in _CUT_SHORT]
+        if cut_short and clip.transcript:
             raise UnfitError(
-                Reason.TRUNCATED, f"{warnings[0]}; the transcript may go on where the audio ends"
+                Reason.TRUNCATED, f"{cut_short[0]}; the transcript may go on where the audio ends"
             )
         self._check_uncut(clip, measured.duration_s)
         notes = warnings + measured.notes + check_declared(clip, measured.duration_s, self._checks)

@@ -168,7 +168,7 @@ class CropSource:
 
     def _decode(self, span: ClipSpan, start: int, length: int) -> NDArray[np.float32]:
         rate = span.sample_rate
-        audio = read_audio(span.uri, start / rate, (start + length) / rate)
+        audio = read_audio(span.uri, start / rate, (start + length) / rate, is_exact=False)
         channels = to_channels(audio.waveform, self.num_channels)
         return resample(channels, audio.sample_rate, self.sample_rate)
 

@@ -53,7 +53,7 @@ class Listening:
     def _head(
         self, uri: str, start_s: float | None, end_s: float | None
     ) -> tuple[NDArray[np.float32], int]:
-        with open_audio(uri, start_s, end_s) as stream:
+        with open_audio(uri, start_s, end_s, is_exact=False) as stream:
             wanted = round(self._seconds * stream.info.sample_rate)
             blocks, num_samples = [], 0
             for block in stream.blocks():
