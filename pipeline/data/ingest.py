@@ -335,6 +335,7 @@ def _corpora(discovery: Discovery) -> dict[str, Any]:
             "layout": corpus.layout,
             "uri": corpus.uri,
             "read": len(corpus.clips) + len(corpus.rejects),
+            **({"moved_from": corpus.moved} if corpus.moved else {}),
         }
         for corpus in discovery.corpora
     }

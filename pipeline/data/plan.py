@@ -47,13 +47,18 @@ def plan_units(
     for key in items:
         if key in planned:
             units.setdefault(planned[key], []).append(key)
-    fresh = [key for key in items if key not in planned]
+    fresh = _by_file([key for key in items if key not in planned], items)
     first = max(planned.values(), default=-1) + 1
     for number, run in enumerate(_runs(fresh, items, unit_clips, unit_bytes), first):
         units[number] = run
     if is_kept:
         _write(folder, units)
-    return [_unit(number, [items[key] for key in keys]) for number, keys in sorted(units.items())]
+    order = {key: index for index, key in enumerate(items)}
+    units = {
+        number: _by_file(sorted(keys, key=order.__getitem__), items)
+        for number, keys in sorted(units.items())
+    }
+    return [_unit(number, [items[key] for key in keys]) for number, keys in units.items()]
 
 
 def input_digests(discovery: Discovery) -> dict[str, str]:
@@ -81,6 +86,25 @@ def _items(discovery: Discovery) -> dict[str, dict[str, Any]]:
                 key = f"reject {digest_of([columns, repeats])}"
             items[key] = {"reject": columns}
     return items
+
+
+def _by_file(keys: Sequence[str], items: dict[str, dict[str, Any]]) -> list[str]:
+    """The keys with the spans of a file together, in the order of time: one pass decodes them.
+
+    Files stay in the order of their first span.
+    """
+    first: dict[str, int] = {}
+
+    def place(key: str) -> tuple[int, float]:
+        clip = items[key].get("clip")
+        if clip is None:
+            return first[key], 0.0
+        return first[clip["uri"]], clip["start_s"] or 0.0
+
+    for index, key in enumerate(keys):
+        clip = items[key].get("clip")
+        first.setdefault(key if clip is None else clip["uri"], index)
+    return sorted(keys, key=place)
 
 
 def _runs(

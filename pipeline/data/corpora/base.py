@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
 from pipeline.audio_containers import split_member
@@ -21,7 +22,13 @@ from pipeline.data.schema import ClipRow, Reject
 from pipeline.settings import digest_of
 
 HEAD_BYTES = 4_096
-"""How much of a file a layout looks at to recognise itself."""
+"""How much of a file a layout looks at to recognise itself; in manifests at least whole lines."""
+JSON_HEAD_BYTES = 2**20
+"""How much of a JSON file it looks at, which is one record."""
+MAX_LINE_BYTES = 64 * 2**20
+"""How long those lines may be."""
+_WHOLE_LINES = 4  # of which the first may be broken
+_LINES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 MODALITIES = ("speech", "sound", "music")
 """Values of `ClipRow.modality`."""
 MODALITY_FOLDERS = {
@@ -147,12 +154,17 @@ class CorpusFolder:
             raise ManifestError(Reason.NOT_A_FILE, f"cannot be read: {error}") from error
 
     def head(self, name: str) -> bytes:
-        """The first bytes of a file; none of one that cannot be read."""
+        """The first bytes of a file, of a manifest at least its first lines that say something.
+
+        A file that cannot be read has none.
+        """
         if name not in self._heads:
             self._heads[name] = b""
             path = posixpath.join(self.root, name)
             with contextlib.suppress(OSError), self.listing.folder.open(path) as stream:
-                self._heads[name] = stream.read(HEAD_BYTES)
+                suffix = suffix_of(name)
+                size = JSON_HEAD_BYTES if suffix == ".json" else HEAD_BYTES
+                self._heads[name] = _first_lines(stream) if suffix in _LINES else stream.read(size)
         return self._heads[name]
 
     def parts_of(self, name: str = "") -> list[str]:
@@ -206,6 +218,11 @@ class CorpusFolder:
         names = " or ".join(map(repr, stems))
         place = f" in a folder {within!r}" if within else ""
         raise AudioLookupError(Reason.MISSING_AUDIO, f"no audio file is called {names}{place}")
+
+    @property
+    def moved(self) -> dict[str, int]:
+        """Folders that manifests name and that are not here: paths found below, by folder."""
+        return dict(sorted(self._index.moved.items()))
 
     def claim_if_there(self, references: Iterable[str], near: str = "") -> None:
         """Claim the audio of a row that is rejected for another reason."""
@@ -340,6 +357,21 @@ class CorpusFolder:
     @cached_property
     def _index(self) -> AudioIndex:
         return AudioIndex(self.names, self.uri())
+
+
+def _first_lines(stream: BinaryIO) -> bytes:
+    """Bytes with some whole lines that are neither blank nor comments, up to `MAX_LINE_BYTES`."""
+    head, size = b"", HEAD_BYTES
+    while len(head) < MAX_LINE_BYTES:
+        more = stream.read(size)
+        head += more
+        lines = head.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)
+        whole = lines if not more else lines[:-1]
+        said = [line for line in whole if line.strip() and not line.startswith(b"#")]
+        if not more or len(said) >= _WHOLE_LINES:
+            break
+        size = len(head)
+    return head
 
 
 def uri_of(listing: Listing, name: str) -> str:

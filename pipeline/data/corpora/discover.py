@@ -11,7 +11,13 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from pipeline.audio_containers import split_member
-from pipeline.data.corpora.base import Corpus, CorpusFacts, CorpusFolder, uri_of
+from pipeline.data.corpora.base import (
+    MAX_LINE_BYTES,
+    Corpus,
+    CorpusFacts,
+    CorpusFolder,
+    uri_of,
+)
 from pipeline.data.corpora.listing import (
     MANIFEST_SUFFIXES,
     FileFact,
@@ -77,6 +83,8 @@ class FoundCorpus:
         uri: Its directory.
         clips: Rows with the facts of their files.
         rejects: Rows and files that are no clips.
+        moved: Folders of absolute paths that are not here, with the number of paths that were
+            matched by what follows.
     """
 
     name: str
@@ -84,6 +92,7 @@ class FoundCorpus:
     uri: str
     clips: list[tuple[ClipRow, FileFact]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    moved: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,7 +101,8 @@ class Discovery:
 
     Attributes:
         corpora: In order of their names.
-        ignored: Files that are neither audio nor manifest, counted by ending.
+        ignored: Files that are neither audio nor manifest, counted by ending; folders and files
+            that systems leave, such as `__MACOSX/` and `._*`, by name.
     """
 
     corpora: list[FoundCorpus]
@@ -131,6 +141,9 @@ def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
                 len(found.rejects),
             )
         ignored.update(search.ignored)
+    if ignored:
+        counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
+        logger.info("ignored, neither audio nor manifest: %s", counts)
     return Discovery([corpora[name] for name in sorted(corpora)], dict(sorted(ignored.items())))
 
 
@@ -202,6 +215,14 @@ class _Search:
                 found.rejects.append(item)
             else:
                 found.clips.append((item, self._fact(item.uri)))
+        found.moved = view.moved
+        for folder, count in found.moved.items():
+            logger.warning(
+                "%s: %d paths begin with %s, which is not here; they were matched by what follows",
+                found.name,
+                count,
+                folder,
+            )
 
     def _fact(self, uri: str) -> FileFact:
         """Of the audio file, or of the file that the audio lies in."""
@@ -248,6 +269,7 @@ class _Search:
                 self._leave(home, name, *self._why_unclaimed(name))
             else:
                 self.ignored[suffix_of(name) or "(none)"] += 1
+        self.ignored.update(self._listing.litter)
         for name, reason, detail in self._listing.faults:
             self._leave(self._enclosing(posixpath.dirname(name)), name, reason, detail)
 
@@ -269,6 +291,12 @@ class _Search:
                 next(read_lines(payload))
         except ManifestError as error:
             return error.reason, error.detail
+        head = view.head(last)
+        if len(head) >= MAX_LINE_BYTES and len(head.strip().splitlines()) == 1:
+            return (
+                Reason.UNCLAIMED,
+                f"its first line is longer than {MAX_LINE_BYTES} bytes: not looked at",
+            )
         detail = "no layout reads it: nothing in it names audio files of its folder"
         if suffix_of(name) in (".csv", ".tsv"):
             columns = header_of(view, last)[0][:8]

@@ -43,6 +43,9 @@ ROLES: dict[str, tuple[str, ...]] = {
     "key": _words("key musical_key"),
 }
 """Role of a value, and the keys that have it, the preferred one first."""
+_NAN_WORDS = frozenset(("NaN", "nan", "-NaN", "-nan"))
+_MISSING_WORDS = _NAN_WORDS | frozenset(_words("NA N/A n/a <NA> #N/A #NA NaT None NULL")) | {""}
+"""What spreadsheets and data frames write for a missing value; `null` is the German zero."""
 _ALWAYS_LISTS = frozenset({"aspect_list"})
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 
@@ -54,6 +57,13 @@ def roles_of(keys: Iterable[str]) -> dict[str, list[str]]:
         role: [plain[name] for name in names if name in plain] for role, names in ROLES.items()
     }
     return {role: given for role, given in found.items() if given}
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: null, NaN, empty, or a word that tables write for it."""
+    if isinstance(value, str):
+        return value.strip() in _MISSING_WORDS
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 class FieldError(Exception):
@@ -103,7 +113,8 @@ class Fields:
         """
         for name in self.roles.get(role, ()):
             value = self.record[name]
-            if value is None or (isinstance(value, str) and not value.strip()):
+            is_nan_word = isinstance(value, str) and value.strip() in _NAN_WORDS
+            if is_missing(value) and not is_nan_word:
                 continue
             number = as_number(value)
             if number is None:
@@ -130,17 +141,25 @@ class Fields:
         return tag
 
     def _text(self, name: str, value: Any) -> str | None:
-        if value is None:
+        if is_missing(value):
+            self._note_missing(name, value)
             return None
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             value = " ".join(value)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             self.notes.append(f"{name}: {type(value).__name__} where text belongs, left out")
             return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # data frames make floats of numbers where one is missing
         cleaned, note = clean_text(str(value))
         if note:
             self.notes.append(f"{name}: {note}")
         return cleaned or None
+
+    def _note_missing(self, name: str, value: Any) -> None:
+        """Say so where a word that may be meant was taken for a missing value."""
+        if isinstance(value, str) and value.strip():
+            self.notes.append(f"{name}: {value.strip()!r} taken for a missing value")
 
     def _items(self, role: str, name: str) -> list[str]:
         value = self.record[name]

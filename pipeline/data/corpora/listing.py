@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,14 +16,26 @@ from pipeline.errors import SettingsError
 from pipeline.faults import retried, retries
 from pipeline.storage import Folder
 
-_COMMON = "wav flac ogg oga opus mp3 m4a mp4 aac webm mka aiff aif aifc"
-_RARE = "au snd caf w64 rf64 wma amr sph"
+_COMMON = "wav flac ogg oga opus mp3 m4a m4b mp4 aac webm mka mkv aiff aif aifc"
+_RARE = "au snd caf w64 rf64 wma amr sph mp2 mpga mov 3gp wv ape tta"
 AUDIO_SUFFIXES = frozenset(f".{name}" for name in f"{_COMMON} {_RARE}".split())
 """Endings of names taken for audio; what a file is, its contents decide later."""
 MANIFEST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".srt"])
 """Endings of names taken for manifests: one that no layout reads is reported."""
-NOT_CORPUS = frozenset({".git", "__pycache__"})
-"""Directories that are never looked into."""
+_LITTER_FOLDERS = frozenset(
+    (
+        *(".git", ".svn", ".hg", "__pycache__", ".ipynb_checkpoints"),
+        *("__MACOSX", ".AppleDouble", ".DocumentRevisions-V100", ".Spotlight-V100"),
+        *(".TemporaryItems", ".Trashes", ".fseventsd", "@eaDir", "#recycle"),
+        *("$RECYCLE.BIN", "System Volume Information"),
+    )
+)
+"""Directories of systems and tools, which are never looked into."""
+_LITTER_FILES = frozenset(
+    (".DS_Store", ".localized", "Icon\r", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".directory")
+)
+"""Files that systems leave beside those of people."""
+_APPLE_DOUBLE = "._"  # what a Mac writes beside each file on a foreign disk or in an archive
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,25 @@ class Listing:
         folder: The directory.
         files: Facts by name relative to it, in sorted order.
         faults: What could not be listed: printable name, reason, detail.
+        litter: What systems and tools left, counted by kind: folders, which end in a slash and
+            are not looked into, and files.
     """
 
     folder: Folder
     files: dict[str, FileFact]
     faults: list[tuple[str, Reason, str]] = field(default_factory=list)
+    litter: Counter[str] = field(default_factory=Counter)
+
+
+def litter_of(path: str) -> str | None:
+    """The kind of litter that a file is, or the folder of litter in it; None for other files."""
+    *parents, name = path.split("/")
+    folder = next((part for part in parents if part in _LITTER_FOLDERS), None)
+    if folder is not None:
+        return f"{folder}/"
+    if name.startswith(_APPLE_DOUBLE):
+        return f"{_APPLE_DOUBLE}*"
+    return name if name in _LITTER_FILES else None
 
 
 def suffix_of(name: str) -> str:
@@ -83,11 +110,18 @@ def walk(folder: Folder, skip: frozenset[str] = frozenset()) -> Listing:
 
 def _walk_remote(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, FileFact]]:
     folder = listing.folder
+    folders: set[str] = set()
     for info in folder.infos(recursive=True):
         name = posixpath.relpath(info.path, folder.path)
         is_skipped = any(info.path.startswith(path + "/") for path in skip)
-        if not is_skipped:
+        litter = litter_of(name)
+        if litter is None and not is_skipped:
             yield name, FileFact(info.size or 0, info.mtime_ns or 0)
+        elif litter is not None and litter.endswith("/"):
+            folders.add(name[: f"/{name}".index(f"/{litter}") + len(litter)])
+        elif litter is not None:
+            listing.litter[litter] += 1
+    listing.litter.update(f"{posixpath.basename(path[:-1])}/" for path in folders)
 
 
 def _walk_local(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, FileFact]]:
@@ -111,12 +145,18 @@ def _walk_local(listing: Listing, skip: frozenset[str]) -> Iterator[tuple[str, F
                 _fault(listing, name, Reason.NOT_A_FILE, f"cannot be read: {error.strerror}")
                 continue
             if stat.S_ISREG(status.st_mode):
-                yield name, FileFact(status.st_size, status.st_mtime_ns)
+                litter = litter_of(name)
+                if litter is None:
+                    yield name, FileFact(status.st_size, status.st_mtime_ns)
+                else:
+                    listing.litter[litter] += 1
             elif stat.S_ISDIR(status.st_mode):
                 real = os.path.realpath(entry.path)
                 if real in above:
                     _fault(listing, name, Reason.NOT_A_FILE, "a link to a directory above it")
-                elif entry.path not in skip and entry.name not in NOT_CORPUS:
+                elif entry.name in _LITTER_FOLDERS:
+                    listing.litter[f"{entry.name}/"] += 1
+                elif entry.path not in skip:
                     pending.append((name, (*above, real)))
             else:
                 _fault(listing, name, Reason.NOT_A_FILE, "neither a file nor a directory")

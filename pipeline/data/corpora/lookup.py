@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from urllib.parse import unquote
 
 from pipeline.data.corpora.listing import is_audio_name
 from pipeline.data.rejects import Reason
+
+_ELSEWHERE = re.compile(r"[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class AudioLookupError(Exception):
@@ -29,12 +35,12 @@ class _Index:
     by_path: dict[str, list[str]] = field(default_factory=dict)
     by_last: dict[str, list[str]] = field(default_factory=dict)
 
-    def find(self, paths: Sequence[str]) -> list[str]:
-        """Names at one of the paths, else names whose path ends in one of them."""
+    def find(self, paths: Sequence[str], *, is_whole: bool = False) -> list[str]:
+        """Names at one of the paths, else, if it need not be whole, names that end in one."""
         for path in paths:
             if path in self.by_path:
                 return self.by_path[path]
-        for path in paths:
+        for path in () if is_whole else paths:
             last = posixpath.basename(path)
             tail = "/" + path
             found = [n for n in self.by_last.get(last, ()) if self.form(n).endswith(tail)]
@@ -49,19 +55,26 @@ class AudioIndex:
     Args:
         names: Names relative to the corpus folder.
         uri: The corpus folder, for manifests that write absolute paths into it.
+
+    Attributes:
+        moved: Folders that absolute paths begin with and that are not here, with the number of
+            paths that were found by the rest: the corpus was moved.
     """
 
     def __init__(self, names: Sequence[str], uri: str) -> None:
         self._names = names
         self._audio = [name for name in names if is_audio_name(name)]
         self._uri = uri
+        self.moved: Counter[str] = Counter()
+        self._moved_to: dict[str, str] = {}
 
     def find(self, reference: str, near: str = "") -> tuple[str, str | None]:
         """The file that a manifest means.
 
         Tried in this order, each first as a path below `near` or the corpus folder and then as the
         end of exactly one file's path: as written; without the ending of the file's name; with
-        another ending; in another Unicode form.
+        another ending; in another Unicode form. An absolute path to elsewhere must end in the
+        whole path of a file below the corpus folder, or below the folder of all its audio.
 
         Args:
             reference: Path or name as written, with or without ending.
@@ -73,36 +86,81 @@ class AudioIndex:
         Raises:
             AudioLookupError: If there is none, or more than one, or it would lie outside.
         """
-        paths = self._paths_inside(reference, near)
+        local = self._local(reference)
+        is_elsewhere = _is_absolute(local)
+        paths = self._ends(local, near) if is_elsewhere else self._paths_inside(local, near)
         for index, form, is_as_written in (
             (self._by_name, str, True),
             (self._by_stem, str, True),
             (self._by_stem, stem_of, False),
             (self._by_unicode, _unicode_form, False),
         ):
-            matches = index.find([form(path) for path in paths])
+            matches = index.find([form(path) for path in paths], is_whole=is_elsewhere)
             if len(matches) > 1:
                 listed = ", ".join(map(repr, sorted(matches)[:4]))
                 raise AudioLookupError(
                     Reason.AMBIGUOUS_AUDIO, f"{reference!r} could be any of {listed}"
                 )
+            if matches and is_elsewhere:
+                self._note_move(local, matches[0])
             if matches:
                 note = None if is_as_written else f"file: {reference!r} is {matches[0]!r} on disk"
                 return matches[0], note
+        if is_elsewhere and not any(local.startswith(f"{folder}/") for folder in self.moved):
+            raise _outside(reference)
         raise AudioLookupError(Reason.MISSING_AUDIO, self._missing(reference))
 
-    def _paths_inside(self, reference: str, near: str) -> list[str]:
+    def _local(self, reference: str) -> str:
+        """The reference below the corpus folder, if it is written with it; else as it is."""
         if not reference.strip():
             raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
-        local = reference.removeprefix(self._uri.rstrip("/") + "/")
+        for root in self._roots:
+            if reference.startswith(root):
+                return reference.removeprefix(root)
+        text = reference.strip()
+        if text.startswith("file://"):
+            text = unquote(text.removeprefix("file://"))
+        return text.replace("\\", "/") if _is_absolute(text) else reference
+
+    @cached_property
+    def _roots(self) -> list[str]:
+        """What paths into the corpus folder begin with: its own path, and where links lead to."""
+        paths = [self._uri] if "://" in self._uri else [self._uri, os.path.realpath(self._uri)]
+        return [path.rstrip("/") + "/" for path in paths]
+
+    def _ends(self, path: str, near: str) -> list[str]:
+        """Names that an absolute path may mean, the longest end of it first."""
+        parts = [part for part in posixpath.normpath(path).split("/") if part]
+        ends = ["/".join(parts[at:]) for at in range(len(parts))]
+        bases = list(dict.fromkeys(["", near, *self._bases]))
+        return [posixpath.join(base, end) for end in ends for base in bases]
+
+    @cached_property
+    def _bases(self) -> list[str]:
+        """The folder that holds all audio, and those that it lies in."""
+        common = posixpath.commonpath([posixpath.dirname(name) for name in self._audio] or [""])
+        parts = common.split("/") if common else []
+        return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+    def _note_move(self, path: str, name: str) -> None:
+        """Count a path under the folder that stood where the corpus is now."""
+        theirs, ours = path.split("/"), name.split("/")
+        while theirs and ours and _unicode_form(theirs[-1]) == _unicode_form(ours[-1]):
+            theirs.pop()
+            ours.pop()
+        first = self._moved_to.setdefault(name, path)
+        if first != path and len(theirs) + 1 >= len(path.split("/")):
+            raise AudioLookupError(
+                Reason.AMBIGUOUS_AUDIO,
+                f"{path!r} and {first!r} share nothing but their last part with {name!r}",
+            )
+        self.moved["/".join(theirs) or "/"] += 1
+
+    def _paths_inside(self, local: str, near: str) -> list[str]:
         paths = [posixpath.normpath(posixpath.join(base, local)) for base in (near, "")]
         inside = [path for path in paths if not path.startswith(("/", "../")) and path != ".."]
-        if not inside or "://" in local:
-            raise AudioLookupError(
-                Reason.OUTSIDE_CORPUS,
-                f"{reference!r} leaves the corpus folder; put the audio into it, or give an input "
-                "directory that holds both",
-            )
+        if not inside:
+            raise _outside(local)
         variants = [*inside, *(path.strip() for path in inside)]
         return list(dict.fromkeys([*variants, *(p.replace("\\", "/") for p in variants)]))
 
@@ -137,6 +195,19 @@ class AudioIndex:
     @cached_property
     def _by_unicode(self) -> _Index:
         return self._index(self._audio, _unicode_form)
+
+
+def _is_absolute(path: str) -> bool:
+    """Whether a path or URI says by itself where it leads, on this system or another."""
+    return path.strip().startswith(("/", "\\\\", "~/")) or bool(_ELSEWHERE.match(path.strip()))
+
+
+def _outside(reference: str) -> AudioLookupError:
+    return AudioLookupError(
+        Reason.OUTSIDE_CORPUS,
+        f"{reference!r} leaves the corpus folder; put the audio into it, or give an input "
+        "directory that holds both",
+    )
 
 
 def stem_of(name: str) -> str:

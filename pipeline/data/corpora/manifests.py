@@ -12,10 +12,14 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.data.rejects import Reason
 
+MAX_CELL_CHARACTERS = 64 * 2**20
+"""Length of a cell of a table that is read."""
+_PLAIN_CELL_CHARACTERS = 128 * 2**10  # longer ones are rare, and mostly a quote left open
+_MAX_OPEN_QUOTES = 8  # long cells that did not end, after which none is looked for any more
 MAX_JSON_DEPTH = 64
 """Nesting of brackets that a manifest may have."""
 _KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
@@ -115,15 +119,25 @@ def read_table(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
             yield line
         else:
             lines.append(line)
-    index = 0
+    index = open_quotes = 0
+    limit = _PLAIN_CELL_CHARACTERS
     while index < len(lines):
         start = index
         try:
-            for cells, stop in _rows(lines, index, delimiter):
+            for cells, stop in _rows(lines, index, delimiter, limit):
                 if any(cell.strip() for cell in cells):
                     yield Line(lines[start].number, cells=tuple(cells))
                 start = index = stop
+                if limit != _PLAIN_CELL_CHARACTERS:
+                    break  # the long row is read
+            limit = _PLAIN_CELL_CHARACTERS
         except csv.Error as error:
+            is_long = limit == _PLAIN_CELL_CHARACTERS and "limit" in str(error)
+            if is_long and open_quotes < _MAX_OPEN_QUOTES:
+                index, limit = start, MAX_CELL_CHARACTERS
+                continue
+            open_quotes += limit != _PLAIN_CELL_CHARACTERS
+            limit = _PLAIN_CELL_CHARACTERS
             yield BadLine(
                 lines[start].number,
                 Reason.MALFORMED,
@@ -132,10 +146,19 @@ def read_table(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
             index = start + 1
 
 
-def _rows(lines: list[Line], index: int, delimiter: str) -> Iterator[tuple[list[str], int]]:
+def _rows(
+    lines: list[Line], index: int, delimiter: str, limit: int
+) -> Iterator[tuple[list[str], int]]:
     texts = (lines[at].text + "\n" for at in range(index, len(lines)))
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
-    for cells in reader:
+    while True:
+        before = csv.field_size_limit(limit)  # of the process: set for one row at a time
+        try:
+            cells = next(reader, None)
+        finally:
+            csv.field_size_limit(before)
+        if cells is None:
+            return
         yield cells, index + reader.line_num
 
 
@@ -150,7 +173,9 @@ class JsonObject(dict[str, Any]):
 
 
 def read_json(payload: bytes) -> Any:
-    """Strict JSON in UTF-8: no NaN, no comments, limited depth; objects are `JsonObject`.
+    """Strict JSON in UTF-8: no comments, limited depth; objects are `JsonObject`.
+
+    NaN, which data frames write for a missing value, is null.
 
     Raises:
         ManifestError: With the line, where there is one.
@@ -166,7 +191,7 @@ def read_json(payload: bytes) -> Any:
         ) from error
     _check_depth(text)
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
         raise ManifestError(
             Reason.MALFORMED, f"not JSON: {error.msg} (column {error.colno})", error.lineno
@@ -215,7 +240,9 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     return made
 
 
-def _no_constant(name: str) -> NoReturn:
+def _constant(name: str) -> None:
+    if name == "NaN":
+        return
     raise ManifestError(Reason.MALFORMED, f"not JSON: {name} is not a number of JSON")
 
 

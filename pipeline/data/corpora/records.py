@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.corpora.base import MODALITIES, CorpusFolder, Place
-from pipeline.data.corpora.fields import FieldError, Fields, as_number, roles_of
+from pipeline.data.corpora.fields import FieldError, Fields, as_number, is_missing, roles_of
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import SPLITS, ClipRow, Reject
@@ -101,7 +101,7 @@ class RecordReader:
             value = fields.record[name]
             if isinstance(value, Mapping):
                 value = value.get("path")
-            if isinstance(value, str) and value.strip():
+            if isinstance(value, str) and not is_missing(value):
                 return self.folder.find_audio(value, near)
         raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -61,8 +62,10 @@ def _keys(folder: CorpusFolder, name: str) -> Sequence[str]:
     try:
         for line in read_lines(folder.head(name)):
             if isinstance(line, Line) and line.text.strip():
-                record = read_json(line.text.encode())
-                return list(record) if isinstance(record, JsonObject) else []
+                with contextlib.suppress(ManifestError):  # the line is a reject when it is read
+                    record = read_json(line.text.encode())
+                    if isinstance(record, JsonObject):
+                        return list(record)
     except ManifestError:
         return []
     return []

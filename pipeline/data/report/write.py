@@ -54,6 +54,7 @@ class DataReport:
     measured: Measured | None
     texts: Texts | None
     rejects: list[Rejects]
+    ignored: dict[str, int]
     clip_seconds: float
 
 
@@ -78,9 +79,16 @@ def gather(source: Folder, settings: DataReportSettings) -> DataReport:
         totals=totals_of(clips) if clips else None,
         measured=measured_of(latents, clips, settings.max_measured_clips) if latents else None,
         rejects=rejects,
+        ignored=_ignored(clips) if clips else {},
         texts=texts,
         clip_seconds=settings.clip_seconds,
     )
+
+
+def _ignored(clips: StageFolder) -> dict[str, int]:
+    """Files that ingest left alone, the most frequent kind first."""
+    counts: dict[str, int] = clips.card.get("ignored_files", {})
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def write_data_report(

@@ -277,3 +277,12 @@ def test_nothing_to_read_is_an_error_with_the_remedy(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(SettingsError, match="no audio and no manifest"):
         run(tmp_path / "in", tmp_path / "clips")
+
+
+def test_a_moved_corpus_is_said_in_the_card(tmp_path):
+    table = "file,caption\n/old/root/wavs/a.wav,Rain.\n/old/root/wavs/b.wav,Wind.\n"
+    files = {"wavs/a.wav": None, "wavs/b.wav": None, "metadata.csv": table}
+    write_corpus(tmp_path / "sound", files)
+    card = run(tmp_path / "sound", tmp_path / "clips")
+    assert card["corpora"]["sound"]["moved_from"] == {"/old/root": 2}
+    assert (card["written"], card["rejected"]) == (2, 0)

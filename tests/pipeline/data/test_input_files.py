@@ -19,11 +19,11 @@ from tests.factories.clips import noise, write_codec, write_recordings
 RATE = 16_000
 
 
-def run(corpus: Path, out: Path) -> dict[str, dict]:
+def run(corpus: Path, out: Path, max_reject_share: float = 1.0) -> dict[str, dict]:
     values = {stage: {"resources": {"workers": 0}} for stage in ("encode", "describe", "shard")}
     values["ingest"] = {"resources": {"workers": 0}, "inputs": (str(corpus),)}
     for stage in values.values():
-        stage["max_reject_share"] = 1.0
+        stage["max_reject_share"] = max_reject_share
     settings = PrepareSettings.model_validate(values)
     cards = prepare(settings, Folder.at(out), write_codec(out.parent / "codec"))
     quiet = DataReportSettings(tracking=TrackingSettings(is_enabled=False))
@@ -109,3 +109,19 @@ def test_a_decoder_that_fails_in_a_later_stage_costs_one_clip(corpus, tmp_path, 
     assert {reason for reason, _ in refused.values()} == {"unreadable"}
     assert type(error).__name__ in refused["up.aac"][1]
     assert cards["encode"]["written"] == 1
+
+
+def test_companions_of_a_mac_neither_fail_the_job_nor_go_unsaid(tmp_path):
+    waves = {f"sound/{n}.wav": noise(1.0, n) for n in range(3)}
+    write_recordings(tmp_path, waves)
+    for n in range(3):
+        (tmp_path / "sound" / f"._{n}.wav").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (tmp_path / "sound" / "bad.wav").write_bytes(b"junk")
+    (tmp_path / "sound" / "notes.rtf").write_bytes(b"x")
+    cards = run(tmp_path / "sound", tmp_path / "out", max_reject_share=0.5)
+    assert (cards["ingest"]["written"], cards["ingest"]["rejected"]) == (3, 1)
+    assert cards["ingest"]["ignored_files"] == {"._*": 3, ".rtf": 1}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Ignored files" in page
+    assert '<td class="name">._*</td><td class="n">3</td>' in page
+    assert '<td class="name">.rtf</td><td class="n">1</td>' in page

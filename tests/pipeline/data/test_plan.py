@@ -80,3 +80,21 @@ def test_big_files_make_units_of_fewer_clips(tmp_path):
     discovery = search(tmp_path / "in", default_modality="sound")
     units = plan_units(discovery, Folder.at(tmp_path / "work"), 64, unit_bytes=25)
     assert [len(unit.payload["clips"]) for unit in units] == [2, 2]
+
+
+def test_spans_of_a_file_are_planned_together_in_the_order_of_time(tmp_path):
+    rows = [("b", 3), ("a", 9), ("b", 1), ("a", 2), ("b", 2), ("a", 5)]
+    table = "".join(f"{name}.wav,{start},{start + 1},x\n" for name, start in rows)
+    files = {"a.wav": b"x", "b.wav": b"x", "t.csv": f"file,start_s,end_s,caption\n{table}"}
+    write_corpus(tmp_path / "in", files)
+    before, _ = plan(tmp_path, unit_clips=4)
+    assert ids(before) == {
+        "00000": ["in/b@1", "in/b@2", "in/b@3", "in/a@2"],
+        "00001": ["in/a@5", "in/a@9"],
+    }
+    assert plan(tmp_path, unit_clips=4)[0] == before
+    more = table.replace("a.wav,9", "a.wav,0,1,x\na.wav,9")
+    write_corpus(tmp_path / "in", {"t.csv": f"file,start_s,end_s,caption\n{more}"})
+    after, _ = plan(tmp_path, unit_clips=4)
+    assert after[:2] == before
+    assert ids(after)["00002"] == ["in/a@0"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipeline.audio_io import read_audio
@@ -204,3 +205,60 @@ def test_files_on_another_file_system_get_percent_encoded_uris(tmp_path):
     assert row.uri == "memory://bucket/speech/a%20b/wavs/%C3%A9.wav"
     assert fact.size_bytes == len(payload)
     assert read_audio(row.uri).waveform.shape == (1, 3_200)
+
+
+LITTER = {
+    "sound/._a.wav": b"\0\5\x16\7" + bytes(200),
+    "sound/._t.csv": b"\0\5\x16\7" + bytes(200),
+    "sound/.DS_Store": b"x",
+    "sound/Thumbs.db": b"x",
+    "sound/desktop.ini": "x",
+    "__MACOSX/sound/._a.wav": b"x",
+    "__MACOSX/sound/deep/b.wav": b"x",
+    "sound/.ipynb_checkpoints/t.csv": "file,caption\n",
+    "sound/@eaDir/a.wav@SynoEAStream": b"x",
+    "sound/.git/objects/x.wav": b"x",
+}
+COUNTED = {
+    "._*": 2,
+    ".DS_Store": 1,
+    "Thumbs.db": 1,
+    "desktop.ini": 1,
+    "__MACOSX/": 1,
+    ".ipynb_checkpoints/": 1,
+    "@eaDir/": 1,
+    ".git/": 1,
+    ".md": 1,
+}
+
+
+def test_litter_of_systems_is_no_part_of_a_corpus_and_is_counted(tmp_path, caplog):
+    good = {"sound/a.wav": None, "sound/t.csv": "file,caption\na.wav,Rain.\n", "notes.md": "x"}
+    write_corpus(tmp_path, good | LITTER)
+    with caplog.at_level("INFO"):
+        discovery = search(tmp_path)
+    (corpus,) = discovery.corpora
+    assert ([row.captions for row, _ in corpus.clips], corpus.rejects) == ([("Rain.",)], [])
+    assert discovery.ignored == dict(sorted(COUNTED.items()))
+    (line,) = [record.message for record in caplog.records if "ignored" in record.message]
+    assert "2 ._*" in line
+    assert "1 .md" in line
+
+
+def test_litter_on_another_file_system_is_counted_the_same(tmp_path):
+    write_corpus(tmp_path, {"a.wav": None})
+    memory = fsspec.filesystem("memory")
+    payload = (tmp_path / "a.wav").read_bytes()
+    files = {
+        "sound/a.wav": payload,
+        "sound/t.csv": b"file,caption\na.wav,Rain.\n",
+        "notes.md": b"x",
+    }
+    for name, contents in (files | LITTER).items():
+        memory.pipe(
+            f"/litter/{name}", contents if isinstance(contents, bytes) else contents.encode()
+        )
+    discovery = search("memory://litter")
+    (corpus,) = discovery.corpora
+    assert (len(corpus.clips), corpus.rejects) == (1, [])
+    assert discovery.ignored == dict(sorted(COUNTED.items()))

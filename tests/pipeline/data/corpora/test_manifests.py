@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from pipeline.data.corpora.manifests import (
@@ -44,10 +46,26 @@ def test_many_open_quotes_lose_no_other_row():
     assert sum(isinstance(row, BadLine) for row in rows) == 200
 
 
-def test_a_cell_beyond_the_limit_is_a_bad_row():
-    rows = list(read_table(b"a,b\n1," + b"x" * 200_000 + b"\n2,y\n", ","))
-    assert [type(row) for row in rows] == [Line, BadLine, Line]
-    assert rows[2].cells == ("2", "y")
+def test_long_cells_are_read_and_cells_beyond_the_limit_are_bad_rows(monkeypatch):
+    long = b"x" * 200_000
+    payload = b"a,b\n1," + long + b'\n2,"' + long + b'\nz"\n3,y\n'
+    rows = list(read_table(payload, ","))
+    assert [type(row) for row in rows] == [Line] * 4
+    assert [row.number for row in rows] == [1, 2, 3, 5]
+    assert rows[1].cells == ("1", long.decode())
+    monkeypatch.setattr("pipeline.data.corpora.manifests.MAX_CELL_CHARACTERS", 150_000)
+    rows = list(read_table(payload, ","))
+    assert [type(row) for row in rows] == [Line, BadLine, BadLine, Line, Line]
+    assert rows[4].cells == ("3", "y")
+
+
+def test_quotes_left_open_do_not_cost_the_square_of_the_file():
+    lines = [b'%d,"open' % number for number in range(3_000)]
+    payload = b"a,b\n" + b"\n".join(line + b" " * 1_000 for line in lines) + b"\nlast,row\n"
+    limit = csv.field_size_limit()
+    rows = list(read_table(payload, ","))
+    assert rows[-1].cells == ("last", "row")
+    assert csv.field_size_limit() == limit
 
 
 def test_repeated_keys_are_kept_apart_and_the_first_value_stays():

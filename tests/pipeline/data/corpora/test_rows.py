@@ -4,8 +4,9 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from tests.factories.corpora import read_corpus, reasons, write_corpus
+from tests.factories.corpora import read_corpus, reasons, search, write_corpus
 
 
 def test_json_lines_with_text_tags_and_captions(tmp_path):
@@ -87,3 +88,60 @@ def test_a_start_and_a_duration_are_a_span(tmp_path):
     }
     assert {row.declared_duration_s for row in clips.values()} == {0.1}
     assert rejects == []
+
+
+@pytest.mark.parametrize("size", [5_000, 100_000])
+@pytest.mark.parametrize("opening", ["", "\n  \n", "{broken\n", "[1]\n"])
+def test_a_first_record_of_any_length_is_seen(tmp_path, size, opening):
+    words = [{"w": "hello", "s": number} for number in range(size // 20)]
+    lines = [
+        json.dumps({"audio": f"{n}.wav", "text": f"text {n}", "words": words}) for n in range(3)
+    ]
+    files = {f"{n}.wav": None for n in range(3)} | {"m.jsonl": opening + "\n".join(lines)}
+    clips, rejects = read_corpus(write_corpus(tmp_path / "speech", files), "rows")
+    assert [clips[str(n)].transcript for n in range(3)] == ["text 0", "text 1", "text 2"]
+    assert [row.reason for row in rejects] == ["malformed"] * bool(opening.strip())
+
+
+def test_a_first_record_beyond_all_limits_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.data.corpora.base.MAX_LINE_BYTES", 8_192)
+    monkeypatch.setattr("pipeline.data.corpora.discover.MAX_LINE_BYTES", 8_192)
+    line = json.dumps({"audio": "a.wav", "text": "x", "words": ["hello"] * 5_000})
+    write_corpus(tmp_path, {"a.wav": None, "m.jsonl": line})
+    (corpus,) = search(tmp_path, default_modality="speech").corpora
+    assert [(row.reason, row.detail) for row in corpus.rejects] == [
+        ("unclaimed", "its first line is longer than 8192 bytes: not looked at")
+    ]
+
+
+def test_nan_and_words_for_it_are_missing_values(tmp_path):
+    nan = float("nan")
+    columns = {
+        "file": ["0.wav", "1.wav", "2.wav"],
+        "text": pa.array(["hello", None, "bye"]),
+        "caption": pa.array([nan] * 3),
+        "speaker": pa.array([7.0, nan, nan]),
+        "start": pa.array([nan, nan, 0.1]),
+        "end": pa.array([nan, nan, 0.3]),
+        "duration": pa.array([nan, 0.4, nan]),
+    }
+    folder = write_corpus(tmp_path / "speech", {f"{n}.wav": None for n in range(3)})
+    pq.write_table(pa.table(columns), folder / "m.parquet")
+    clips, rejects = read_corpus(folder, "rows")
+    assert reasons(rejects) == [("missing_value", 2, "text, caption")]
+    assert (clips["0"].speaker, clips["0"].start_s) == ("speech/7", None)
+    assert clips["0"].captions == ()
+    assert (clips["2@0.1"].speaker, clips["2@0.1"].end_s) == (None, 0.3)
+
+
+def test_nan_of_json_lines_is_missing_and_infinity_is_malformed(tmp_path):
+    text = (
+        '{"audio": "a.wav", "text": "hi", "speaker": NaN, "duration": NaN}\n'
+        '{"audio": "b.wav", "text": NaN}\n'
+        '{"audio": "c.wav", "text": "x", "duration": Infinity}\n'
+    )
+    files = {"a.wav": None, "b.wav": None, "c.wav": None, "m.jsonl": text}
+    clips, rejects = read_corpus(write_corpus(tmp_path / "speech", files), "rows")
+    assert (clips["a"].speaker, clips["a"].transcript) == (None, "hi")
+    found = [(row.reason, row.line) for row in rejects if row.line]
+    assert found == [("missing_value", 2), ("malformed", 3)]

@@ -49,7 +49,7 @@ def test_wrong_types_are_coerced_or_left_out_with_a_note(tmp_path):
         ('{"description": "x"', ("malformed", 1, None)),
         ('{"description": "x",}', ("malformed", 1, None)),
         ('{"caption": "x", "caption": "y"}', ("conflict", None, "caption")),
-        ('{"duration": NaN}', ("malformed", None, None)),
+        ('{"caption": "x", "duration": Infinity}', ("malformed", None, None)),
         ("[1, 2, 3]", ("malformed", None, None)),
         ("[" * 3000 + "]" * 3000, ("malformed", None, None)),
         ('{"a":' * 3000 + "1" + "}" * 3000, ("malformed", None, None)),
@@ -57,7 +57,18 @@ def test_wrong_types_are_coerced_or_left_out_with_a_note(tmp_path):
         (b'{"caption": "\xff"}', ("encoding", 1, None)),
         ('{"bpm": ' + "9" * 5000 + "}", ("malformed", None, None)),
     ],
-    ids=["cut", "comma", "twice", "nan", "list", "deep lists", "deep", "empty", "latin1", "digits"],
+    ids=[
+        "cut",
+        "comma",
+        "twice",
+        "infinite",
+        "list",
+        "deep lists",
+        "deep",
+        "empty",
+        "latin1",
+        "digits",
+    ],
 )
 def test_what_is_not_strict_json_is_one_reject(tmp_path, text, expected):
     clips, rejects = sidecar(tmp_path, text)
@@ -70,3 +81,9 @@ def test_a_sidecar_without_audio_and_audio_without_sidecar_are_reported(tmp_path
     clips, rejects = read_corpus(tmp_path, "json_sidecar", default_modality="sound")
     assert list(clips) == ["a"]
     assert sorted(row.reason for row in rejects) == ["missing_audio", "unreferenced"]
+
+
+def test_nan_is_a_missing_value(tmp_path):
+    clips, rejects = sidecar(tmp_path, '{"caption": "x", "title": NaN, "duration": NaN}')
+    assert rejects == []
+    assert (clips["a"].captions, clips["a"].title, clips["a"].notes) == (("x",), None, ())

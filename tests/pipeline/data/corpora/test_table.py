@@ -66,7 +66,7 @@ def test_text_of_sound_and_music_is_a_caption_unless_it_is_sung(tmp_path, table,
     [
         ("../a.wav", "outside_corpus"),
         ("/etc/passwd", "outside_corpus"),
-        ("s3://bucket/a.wav", "outside_corpus"),
+        ("s3://bucket/b.wav", "outside_corpus"),
         ("A.WAV", "missing_audio"),
         ("", "missing_value"),
     ],
@@ -136,3 +136,38 @@ def test_spans_that_differ_have_different_keys(tmp_path):
         "a@0-end": (0, None),
     }
     assert rejects == [("conflict", 7, None)]
+
+
+def test_a_moved_corpus_is_reported_once_and_not_row_by_row(tmp_path, caplog):
+    rows = "".join(f"/old/root/wavs/{n}.wav,Sound {n}.\n" for n in range(4))
+    files = {f"wavs/{n}.wav": None for n in range(3)} | {"t.csv": f"file,caption\n{rows}"}
+    write_corpus(tmp_path, files)
+    discovery = search(tmp_path, default_modality="sound")
+    (corpus,) = discovery.corpora
+    assert sorted(row.captions for row, _ in corpus.clips) == [(f"Sound {n}.",) for n in range(3)]
+    assert all(row.notes == () for row, _ in corpus.clips)
+    assert reasons(corpus.rejects) == [("missing_audio", 5, "file")]
+    assert corpus.moved == {"/old/root": 3}
+    told = [record.message for record in caplog.records if "/old/root" in record.message]
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("word", ["NaN", "nan", "NA", "N/A", "None", "<NA>", "NULL", " ", ""])
+def test_words_for_missing_values_are_none(tmp_path, word):
+    table = f"file,text,speaker,caption\na.wav,hello,{word},{word}\nb.wav,{word},ann,{word}\n"
+    files = {"a.wav": None, "b.wav": None, "t.csv": table}
+    clips, rejects = read_corpus(write_corpus(tmp_path / "speech", files), "table")
+    assert list(clips) == ["a"]
+    assert (clips["a"].transcript, clips["a"].speaker, clips["a"].captions) == ("hello", None, ())
+    assert reasons(rejects) == [("missing_value", 3, "text, caption")]
+
+
+def test_a_header_and_cells_of_any_length_are_read(tmp_path):
+    columns = ["file", *(f"column_{n}" for n in range(2_000)), "text"]
+    long = "word " * 100_000
+    row = ["a.wav", *("x" for _ in range(2_000)), f'"{long}"']
+    table = ",".join(columns) + "\n" + ",".join(row) + "\n"
+    write_corpus(tmp_path / "speech", {"a.wav": None, "t.csv": table})
+    clips, rejects = read_corpus(tmp_path / "speech", "table")
+    assert rejects == []
+    assert clips["a"].transcript == long.strip()
