@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 import torch
@@ -13,11 +16,14 @@ import torchaudio
 
 from pipeline.audio_io import read_audio, resample
 from tests.bench.measure import Row, compare
+from tests.factories.audio_files import ffmpeg_bytes, tone
 
 NUM_FILES = 12
 DURATION_S = 10.0
 SOURCE_RATE = 44_100
 TARGET_RATE = 16_000
+NUM_SPANS = 200
+SPANNED_S = 300.0
 
 
 def rows(repeats: int) -> Iterator[Row]:
@@ -40,6 +46,7 @@ def rows(repeats: int) -> Iterator[Row]:
             repeats,
             lambda seconds: speed(seconds, NUM_FILES),
         )
+        yield from span_rows(Path(folder) / "talk.m4a", repeats)
     channels = np.ascontiguousarray(waveform.T)
     tensor = torch.from_numpy(channels)
     yield compare(
@@ -58,3 +65,38 @@ def rows(repeats: int) -> Iterator[Row]:
         repeats,
         speed,
     )
+
+
+def span_rows(path: Path, repeats: int) -> Iterator[Row]:
+    """All spans of a compressed file, against decoding from the start for each, and once."""
+    samples = int(SPANNED_S * TARGET_RATE)
+    path.write_bytes(ffmpeg_bytes(tone(samples, rate=TARGET_RATE, seed=1), TARGET_RATE))
+    length_s = SPANNED_S / NUM_SPANS
+    spans = [(number * length_s, (number + 1) * length_s) for number in range(NUM_SPANS)]
+    copies = itertools.count()
+
+    def in_one_pass() -> None:
+        uri = str(path.with_name(f"{next(copies)}.m4a"))  # a file that no pass has seen
+        shutil.copyfile(path, uri)
+        for start_s, end_s in spans:
+            read_audio(uri, start_s, end_s)
+
+    def from_the_start() -> None:
+        for start_s, end_s in spans:
+            first, stop = round(start_s * TARGET_RATE), round(end_s * TARGET_RATE)
+            done, parts = 0, []
+            with av.open(str(path)) as file:
+                for frame in file.decode(audio=0):
+                    parts.append(frame.to_ndarray()[:, max(0, first - done) :])
+                    done += frame.samples
+                    if done >= stop:
+                        break
+
+    def value(seconds: float) -> str:
+        return f"{SPANNED_S / seconds:.0f} audio-seconds per second"
+
+    what = f"{NUM_SPANS} spans that tile {SPANNED_S:g} s of AAC in MP4, one pass for all"
+    start = "PyAV from the start of the file for each span"
+    yield compare(what, in_one_pass, start, from_the_start, 1, value, warms_up=False)
+    whole = "the whole file, read once"
+    yield compare(what, in_one_pass, whole, lambda: read_audio(str(path)), repeats, value)
