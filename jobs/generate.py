@@ -36,8 +36,7 @@ def _add_options(options: ArgumentParser) -> None:
         metavar="G",
         help="how closely to follow the description; likewise",
     )
-    add("--guidance-rescale", type=float, metavar="R", help="0 to 1, bring its spread back")
-    add("--sde-temperature", type=float, metavar="T", help="noise that the solver adds on its way")
+    add("--temperature", type=float, metavar="T", help="variance of the initial noise; likewise")
     add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     precision = "default auto: bf16 on a GPU, fp32 on a CPU"
@@ -68,8 +67,7 @@ def generate(given: Namespace) -> None:
         sampling={
             "num_flow_steps": given.flow_steps,
             "guidance_scale": given.guidance,
-            "guidance_rescale": given.guidance_rescale,
-            "sde_temperature": given.sde_temperature,
+            "temperature": given.temperature,
         },
     )
     made = make_file(synthesizer, request, given.out)

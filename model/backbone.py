@@ -6,7 +6,6 @@ Parameter names are those of published Qwen3 checkpoints, so loading is a change
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from einops import rearrange
@@ -17,15 +16,15 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import Attend
 from model.config import BackboneConfig, ExpertConfig
-from model.experts import FeedForwardExpert, ProjectionExpert, Route, add_routed
-from model.layers import Projection, RMSNorm, TokenEmbedding, is_joined, joined
+from model.experts import FeedForwardExpert, Route, add_routed
+from model.layers import Projection, RMSNorm, TokenEmbedding
 from model.rotary import Rotary, rotary_table, rotate
 
 
 class Attention(nn.Module):
     """Grouped-query attention with a norm on every query and key head."""
 
-    def __init__(self, config: BackboneConfig, expert: ExpertConfig) -> None:
+    def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         inner = config.num_heads * config.head_dim
         inner_kv = config.num_kv_heads * config.head_dim
@@ -36,34 +35,6 @@ class Attention(nn.Module):
         self.o_proj = Projection(inner, config.hidden_dim)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
-        has_expert = expert.placement in ("attn", "both")
-        self.expert = nn.ModuleDict(
-            {
-                name: ProjectionExpert(
-                    projection.in_features, projection.out_features, expert.attention_rank
-                )
-                for name, projection in (
-                    ("q", self.q_proj),
-                    ("k", self.k_proj),
-                    ("v", self.v_proj),
-                    ("o", self.o_proj),
-                )
-            }
-            if has_expert
-            else {}
-        )
-        self._joined: Tensor | None = None
-        self._split = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
-
-    def join(self) -> None:
-        """One product for queries, keys and values where no gradient is asked for."""
-        if not len(self.expert):
-            projections = [self.q_proj, self.k_proj, self.v_proj]
-            self._joined = joined(projections, self._joined)
-
-    def _project(self, name: str, inputs: Tensor, route: Route | None) -> Tensor:
-        expert = self.expert[name] if len(self.expert) else None
-        return add_routed(getattr(self, f"{name}_proj")(inputs), inputs, expert, route)
 
     def forward(
         self,
@@ -71,24 +42,16 @@ class Attention(nn.Module):
         rotary: Rotary,
         attend: Attend,
         layer: int,
-        route: Route | None,
     ) -> Float[Tensor, "batch seq hidden"]:
         """Attention output, before the residual sum."""
-        if is_joined(self._joined, self.q_proj):
-            assert self._joined is not None
-            heads = rearrange(
-                F.linear(hidden, self._joined), "b s (h d) -> b h s d", d=self.head_dim
-            )
-            query, key, value = heads.split(self._split, dim=1)
-        else:
-            query, key, value = (
-                rearrange(self._project(n, hidden, route), "b s (h d) -> b h s d", d=self.head_dim)
-                for n in "qkv"
-            )
+        query, key, value = (
+            rearrange(projection(hidden), "b s (h d) -> b h s d", d=self.head_dim)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
         query = rotate(self.q_norm(query), rotary.cosine, rotary.sine)
         key = rotate(self.k_norm(key), rotary.cosine, rotary.sine)
         heads = attend(layer, query, key, value)
-        return self._project("o", rearrange(heads, "b h s d -> b s (h d)"), route)
+        return self.o_proj(rearrange(heads, "b h s d -> b s (h d)"))
 
 
 class FeedForward(nn.Module):
@@ -99,18 +62,9 @@ class FeedForward(nn.Module):
         self.gate_proj = Projection(hidden_dim, inner_dim)
         self.up_proj = Projection(hidden_dim, inner_dim)
         self.down_proj = Projection(inner_dim, hidden_dim)
-        self._joined: Tensor | None = None
-
-    def join(self) -> None:
-        """One product for gate and up where no gradient is asked for."""
-        self._joined = joined([self.gate_proj, self.up_proj], self._joined)
 
     def forward(self, inputs: Float[Tensor, "batch seq hidden"]) -> Tensor:
         """Feed-forward output, before the residual sum."""
-        if is_joined(self._joined, self.gate_proj):
-            assert self._joined is not None
-            gate, up = F.linear(inputs, self._joined).chunk(2, dim=-1)
-            return self.down_proj(F.silu(gate) * up)
         return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
 
 
@@ -121,11 +75,11 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.layer = layer
         self.input_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
-        self.self_attn = Attention(config, expert)
+        self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
         self.mlp = FeedForward(config.hidden_dim, config.ffn_dim)
         inner = max(1, round(expert.ffn_ratio * config.ffn_dim))
-        has_expert = expert.placement in ("ffn", "both")
+        has_expert = expert.placement != "none"
         self.expert = FeedForwardExpert(config.hidden_dim, inner) if has_expert else None
 
     def forward(
@@ -137,7 +91,7 @@ class DecoderLayer(nn.Module):
     ) -> Float[Tensor, "batch seq hidden"]:
         """Hidden states after the layer."""
         inputs = self.input_layernorm(hidden)
-        hidden = hidden + self.self_attn(inputs, rotary, attend, self.layer, route)
+        hidden = hidden + self.self_attn(inputs, rotary, attend, self.layer)
         inputs = self.post_attention_layernorm(hidden)
         return hidden + add_routed(self.mlp(inputs), inputs, self.expert, route)
 
@@ -159,12 +113,6 @@ class Backbone(nn.Module):
         )
         self.norm = RMSNorm(config.hidden_dim, config.norm_eps)
         self.recomputes_layers = False
-
-    def join(self) -> None:
-        """Prepare for inference: fewer and wider products over the same weights in place."""
-        for layer in cast("list[DecoderLayer]", self.layers):
-            layer.self_attn.join()
-            layer.mlp.join()
 
     def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for `forward`, layer by layer."""

@@ -13,7 +13,6 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from einops import repeat
@@ -25,10 +24,10 @@ from model.audiocalm import AudioCALM
 from model.backbone import Backbone
 from model.cpu_backbone import CpuBackbone
 from model.experts import Route, route_rows
-from model.flow import guided_velocity, sde_drift
+from model.flow import guided_velocity
 from model.flow_head import ThinFlowHead
 from model.flow_schedule import FlowPoint, FlowSchedule, side_by_side
-from model.kv_cache import ALL_ROWS, StepCache
+from model.kv_cache import StepCache
 from model.local_head import LocalFlowHead
 from model.rotary import Rotary
 from model.sampling import BlockOutput, GenerationState
@@ -37,16 +36,9 @@ from model.sampling import BlockOutput, GenerationState
 class _Rows:
     """Requests and their rows: conditional, then unconditional under guidance."""
 
-    kept = slice(None, None, 2)
-    """Rows of `without_guidance`."""
-
-    def __init__(
-        self, states: Sequence[GenerationState], device: torch.device, *, is_guided: bool = True
-    ) -> None:
-        counts = [state.cache.num_rows if is_guided else 1 for state in states]
-        self._halved: _Rows | None = None
+    def __init__(self, states: Sequence[GenerationState], device: torch.device) -> None:
+        counts = [state.cache.num_rows for state in states]
         self.request = [index for index, count in enumerate(counts) for _ in range(count)]
-        self.states = states
         self._index = torch.tensor(self.request, device=device)
         self._conditional = torch.tensor([0, *itertools.accumulate(counts)][:-1], device=device)
         self._guided = torch.tensor([i for i, n in enumerate(counts) if n > 1], device=device)
@@ -54,8 +46,6 @@ class _Rows:
         self.is_paired = all(count > 1 for count in counts)
         options = [state.request.options for state, n in zip(states, counts, strict=True) if n > 1]
         self._scale = torch.tensor([o.guidance_scale for o in options], device=device)
-        self._zero_star = _values([float(o.cfg_zero_star) for o in options], device)
-        self._rescale = _values([o.guidance_rescale for o in options], device)
 
     def spread(self, of_requests: Tensor) -> Tensor:
         """The value of every row, given that of every request."""
@@ -70,39 +60,21 @@ class _Rows:
         """The first row of every request."""
         if self.is_single:
             return of_rows
-        return of_rows[:: self.kept.step] if self.is_paired else of_rows[self._conditional]
-
-    def without_guidance(self) -> _Rows:
-        """The conditional rows alone, where they can be told apart without a copy."""
-        if not self.is_paired:
-            return self
-        if self._halved is None:
-            self._halved = _Rows(self.states, self._index.device, is_guided=False)
-        return self._halved
+        return of_rows[::2] if self.is_paired else of_rows[self._conditional]
 
     def guide(self, velocity: Tensor) -> Tensor:
         """Velocity of every request, given that of every row."""
         if self.is_single:
             return velocity
         if self.is_paired:
-            conditional, unconditional = velocity[::2], velocity[1::2]
-            return guided_velocity(
-                conditional, unconditional, self._scale, self._zero_star, self._rescale
-            )
+            return guided_velocity(velocity[::2], velocity[1::2], self._scale)
         conditional = velocity[self._conditional]
         guided = guided_velocity(
             conditional[self._guided],
             velocity[self._conditional[self._guided] + 1],
             self._scale,
-            self._zero_star,
-            self._rescale,
         )
         return conditional.index_copy(0, self._guided, guided)
-
-
-def _values(of_requests: list[float], device: torch.device) -> Tensor | None:
-    """None where all are zero."""
-    return torch.tensor(of_requests, device=device) if any(of_requests) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,38 +129,18 @@ class BlockStep(ABC):
         """What precedes the first evaluation."""
 
     @abstractmethod
-    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
+    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint) -> Tensor:
         """Velocity of every row."""
-
-    def _writes_first(self) -> bool:
-        """Whether the first evaluation runs all rows in any case."""
-        return False
 
     def _integrate(self) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Flow from noise to a clean block, state and times in float32."""
-        device, paths = self.model.device, self.schedules
-        state = point = initial_noise(self.states, self.model.config.latent_dim).to(device)
-        noise = step_noise(self.states, paths, self.model.config.latent_dim)
-        heat = _values([state.request.options.sde_temperature for state in self.states], device)
-        if noise is not None and heat is not None:
-            noise, heat = noise.to(device), heat[:, None, None]
-        kinds = zip(paths[0].is_state, paths[0].is_guided, strict=True)
-        for index, (is_state, is_guided) in enumerate(kinds):
+        point = initial_noise(self.states, self.model.config.latent_dim).to(self.model.device)
+        for index, points in enumerate(zip(*self.schedules, strict=True)):
             self.is_first = index == 0
-            rows = self.rows
-            if not is_guided and not (self.is_first and self._writes_first()):
-                rows = self.rows.without_guidance()
-            at = side_by_side([path.points[index] for path in paths], rows.request)
-            velocity = self._evaluate(point, at, rows)
-            velocity = rows.guide(velocity) if is_guided else rows.conditional(velocity)
-            if heat is not None:
-                velocity = sde_drift(velocity, point, at.time, heat)
-            point = torch.addcmul(state, velocity, at.move)
-            if noise is not None:
-                point = point + noise[index]
-            if is_state:
-                state = point
-        return state
+            at = side_by_side(points, self.rows.request)
+            velocity = self.rows.guide(self._evaluate(point, at))
+            point = torch.addcmul(point, velocity, at.move)
+        return point
 
     def _clean_rows(self, latents: Tensor) -> Tensor:
         return self.rows.spread(self.model.embed_clean(latents))
@@ -199,9 +151,9 @@ class BlockStep(ABC):
         blocks = [nothing if state.pending is None else state.pending for state in self.states]
         return torch.stack(blocks)
 
-    def _pass(self, position: Tensor, attention: Attend, rows: slice = ALL_ROWS) -> _Pass:
-        route = route_rows(self.uses_expert[rows], position.shape[1], self.model.device)
-        rotary = self.backbone.rotary(position[rows], self.model.dtype)
+    def _pass(self, position: Tensor, attention: Attend) -> _Pass:
+        route = route_rows(self.uses_expert, position.shape[1], self.model.device)
+        rotary = self.backbone.rotary(position, self.model.dtype)
         return _Pass(rotary, attention, route)
 
     def _backbone(self, embeddings: Tensor, by: _Pass) -> Float[Tensor, "rows seq hidden"]:
@@ -234,27 +186,16 @@ class BlockStep(ABC):
 class ThinBlockStep(BlockStep):
     """Every evaluation is a pass of the backbone; the first also writes the pending blocks."""
 
-    def _writes_first(self) -> bool:
-        return any(self.has_pending)
-
-    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
+    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint) -> Tensor:
         assert isinstance(self.model.flow_head, ThinFlowHead)
         assert at.embedding is not None
         embeddings = self.model.latent_proj(noisy_latents.to(self.model.dtype))
-        embeddings = rows.spread(embeddings) + at.embedding
-        if rows is not self.rows:
-            hidden = self._backbone(embeddings, self._halved)
-        elif self.is_first:
+        embeddings = self.rows.spread(embeddings) + at.embedding
+        if self.is_first:
             hidden = self._first_pass(embeddings)
         else:
             hidden = self._backbone(embeddings, self.block)
         return self.model.flow_head.velocity(hidden, at.modulations)
-
-    @cached_property
-    def _halved(self) -> _Pass:
-        """Without the unconditional rows."""
-        rows = self.rows.kept
-        return self._pass(self.position, self.cache.block_attention(rows), rows)
 
 
 class LocalBlockStep(BlockStep):
@@ -267,11 +208,10 @@ class LocalBlockStep(BlockStep):
         self.condition = self.model.flow_head.condition(hidden)
         self.angles = self.model.flow_head.angles(self.frames)
 
-    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint, rows: _Rows) -> Tensor:
+    def _evaluate(self, noisy_latents: Tensor, at: FlowPoint) -> Tensor:
         assert isinstance(self.model.flow_head, LocalFlowHead)
-        condition = self.condition if rows is self.rows else self.condition[rows.kept]
         return self.model.flow_head.velocity(
-            rows.spread(noisy_latents), condition, at.modulations, self.angles
+            self.rows.spread(noisy_latents), self.condition, at.modulations, self.angles
         )
 
 
@@ -280,34 +220,12 @@ def initial_noise(
 ) -> Float[Tensor, "batch block_frames latent_dim"]:
     """Where the flow of the next block starts, on the CPU; every request draws its own."""
     return torch.stack(
-        [_drawn(state, latent_dim) * state.request.options.temperature**0.5 for state in states]
+        [
+            torch.randn(state.cache.frames_per_block, latent_dim, generator=state.generator)
+            * state.request.options.temperature**0.5
+            for state in states
+        ]
     )
-
-
-def step_noise(
-    states: Sequence[GenerationState], schedules: Sequence[FlowSchedule], latent_dim: int
-) -> Float[Tensor, "times batch block_frames latent_dim"] | None:
-    """What is added to the point after every evaluation, on the CPU; None where it is nothing.
-
-    To be drawn after `initial_noise`.
-    """
-    heats = [state.request.options.sde_temperature for state in states]
-    if not any(heats):
-        return None
-    of_requests = []
-    for state, schedule, heat in zip(states, schedules, heats, strict=True):
-        shape = (len(schedule.noise_std), state.cache.frames_per_block, latent_dim)
-        noise = torch.zeros(shape)
-        if heat:
-            for index in [i for i, is_state in enumerate(schedule.is_state) if is_state]:
-                noise[index] = heat**0.5 * schedule.noise_std[index] * _drawn(state, latent_dim)
-        of_requests.append(noise)
-    return torch.stack(of_requests, dim=1)
-
-
-def _drawn(state: GenerationState, latent_dim: int) -> Float[Tensor, "block_frames latent_dim"]:
-    shape = (state.cache.frames_per_block, latent_dim)
-    return torch.randn(shape, generator=state.generator)
 
 
 def may_stop(state: GenerationState) -> bool:

@@ -58,22 +58,18 @@ class BackboneConfig:
 class ExpertConfig:
     """The residual expert of A-MoME."""
 
-    placement: Literal["ffn", "attn", "both", "none"] = "ffn"
+    placement: Literal["ffn", "none"] = "ffn"
     """Where the residual sits in every layer; `none` builds a model without expert."""
     ffn_ratio: float = 0.25
-    """Inner width of the ffn expert as a share of the backbone's ffn_dim."""
-    attention_rank: int = 64
-    """Rank of the residual on q, k, v and o."""
+    """Inner width of the expert as a share of the backbone's ffn_dim."""
     labels: tuple[str, ...] = ("speech", "singing")
     """Document labels that route to the expert."""
 
     def __post_init__(self) -> None:
-        if self.placement not in ("ffn", "attn", "both", "none"):
-            raise ValueError(f"placement {self.placement!r}; use ffn, attn, both or none")
+        if self.placement not in ("ffn", "none"):
+            raise ValueError(f"placement is {self.placement!r}; use ffn or none")
         if not 0 < self.ffn_ratio <= 4:
             raise ValueError(f"ffn_ratio {self.ffn_ratio} is outside (0, 4]")
-        if self.attention_rank <= 0:
-            raise ValueError(f"attention_rank {self.attention_rank} must be positive")
 
     def routes(self, modality: str, *, is_singing: bool = False) -> bool:
         """Whether a document of that modality passes through the expert; singing is a label of
@@ -162,6 +158,8 @@ def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
     nested = {"backbone": BackboneConfig, "expert": ExpertConfig, "head": HeadConfig}
     try:
         expert = dict(values.get("expert", {}))
+        # Configurations saved before the expert in the attention was removed hold its rank.
+        expert.pop("attention_rank", None)
         if "labels" in expert:
             expert["labels"] = tuple(expert["labels"])
         parts = {

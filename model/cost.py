@@ -16,7 +16,6 @@ import torch
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch
 from model.config import ModelConfig
-from model.flow import evaluation_times, time_grid
 from model.sampling import SamplingOptions
 from model.sequence import PADDING, document_length
 
@@ -174,41 +173,26 @@ def sampling_work(
     frames, is_thin = config.frames_per_block, config.head.kind == "thin"
     blocks = num_frames // frames
     written = blocks if waits_for_stop else blocks - 1
-    is_fused = is_thin and not waits_for_stop
-    evaluations = [_evaluations(options, block, is_fused=is_fused) for block in range(blocks)]
-    # Passes of the backbone over each block besides the clean write, by row.
-    passes = evaluations if is_thin else [(1, 1)] * blocks
+    evaluations = options.num_flow_steps
+    # Passes of the backbone over each block besides the clean write.
+    passes = evaluations if is_thin else 1
     work = Work()
     for row in range(1 if options.guidance_scale == 1 else 2):
         seen = [_seen_keys(config, num_null if row else num_text, block) for block in range(blocks)]
-        of_row = [counts[row] for counts in evaluations]
-        pairs, positions = frames * sum(seen[:written]), frames * written
+        pairs = frames * (sum(seen[:written]) + passes * sum(seen))
+        positions = frames * (written + passes * blocks)
         if not row:
             pairs += num_text * (num_text + 1) // 2
             positions += num_text
-        of_backbone = [counts[row] for counts in passes]
-        pairs += frames * sum(n * keys for n, keys in zip(of_backbone, seen, strict=True))
-        positions += frames * sum(of_backbone)
         work += Work(
             dense=positions * _layers_dense(config),
             attention=pairs * _pair(config),
             expert=positions * _expert(config) if uses_expert else 0,
-            head=_head(config, frames * blocks, frames * sum(of_row), 0),
+            head=_head(config, frames * blocks, frames * blocks * evaluations, 0),
         )
     # Latents are embedded once for both rows.
-    embedded = frames * (written + (sum(n for n, _ in evaluations) if is_thin else 0))
+    embedded = frames * (written + (blocks * evaluations if is_thin else 0))
     return work + Work(dense=embedded * 2 * config.latent_dim * config.backbone.hidden_dim)
-
-
-def _evaluations(options: SamplingOptions, block: int, *, is_fused: bool) -> tuple[int, int]:
-    """Evaluations of a block by the conditional and by the unconditional row."""
-    path = options.path(is_first=block == 0)
-    grid = time_grid(path.time_grid, path.num_flow_steps, path.grid_shift)
-    start, end = path.guidance_interval
-    guided = [start <= time <= end for time in evaluation_times(grid, path.solver).tolist()]
-    # A fused clean write takes both rows along.
-    guided[0] |= is_fused and block > 0
-    return len(guided), sum(guided)
 
 
 def _seen_keys(config: ModelConfig, num_text: int, block: int) -> int:
@@ -233,15 +217,10 @@ def _pair(config: ModelConfig) -> int:
 def _expert(config: ModelConfig) -> int:
     """Of one routed position."""
     backbone, expert = config.backbone, config.expert
-    hidden = backbone.hidden_dim
-    weights = 0
-    if expert.placement in ("ffn", "both"):
-        weights += 3 * hidden * max(1, round(expert.ffn_ratio * backbone.ffn_dim))
-    if expert.placement in ("attn", "both"):
-        inner = backbone.num_heads * backbone.head_dim
-        inner_kv = backbone.num_kv_heads * backbone.head_dim
-        weights += expert.attention_rank * (4 * hidden + 2 * inner + 2 * inner_kv)
-    return 2 * backbone.num_layers * weights
+    if expert.placement == "none":
+        return 0
+    inner = max(1, round(expert.ffn_ratio * backbone.ffn_dim))
+    return 2 * backbone.num_layers * 3 * backbone.hidden_dim * inner
 
 
 def _time_weights(config: ModelConfig, width: int) -> int:

@@ -29,20 +29,15 @@ _MOST_BYTES = 2 << 30
 
 
 def inference_backbone(backbone: Backbone) -> Backbone | CpuBackbone:
-    """What a sampler runs: a `CpuBackbone`, or the backbone itself with joined products.
+    """What a sampler runs: a `CpuBackbone`, or the backbone itself.
 
-    The latter on a GPU, for weights of other than float32 or of more than 2 GiB, and for experts
-    in the attention.
+    The latter on a GPU, and for weights of another dtype than float32 or of more than 2 GiB.
     """
     weights = list(backbone.parameters())
     size = sum(weight.numel() * weight.element_size() for weight in weights)
-    has_attention_expert = any(
-        len(layer.self_attn.expert) for layer in cast("list[DecoderLayer]", backbone.layers)
-    )
     is_plain = all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
-    if is_plain and size <= _MOST_BYTES and not has_attention_expert:
+    if is_plain and size <= _MOST_BYTES:
         return CpuBackbone(backbone)
-    backbone.join()
     return backbone
 
 

@@ -106,16 +106,3 @@ class FeedForwardExpert(nn.Module):
     def forward(self, inputs: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """Residual of the feed-forward."""
         return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
-
-
-class ProjectionExpert(nn.Module):
-    """A low-rank residual beside one attention projection, its second matrix zero at first."""
-
-    def __init__(self, input_dim: int, output_dim: int, rank: int) -> None:
-        super().__init__()
-        self.down_proj = Projection(input_dim, rank)
-        self.up_proj = ZeroProjection(rank, output_dim, bias=False)
-
-    def forward(self, inputs: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch out"]:
-        """Residual of the projection."""
-        return self.up_proj(self.down_proj(inputs))

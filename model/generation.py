@@ -16,11 +16,11 @@ from model.batch import check_speaker
 from model.block_step import LocalBlockStep, ThinBlockStep
 from model.cpu_backbone import inference_backbone
 from model.experts import route_rows
+from model.flow import TimeGrid
 from model.flow_schedule import FlowSchedule, flow_schedule
 from model.kv_cache import KeysValues, PrefillAttention, aligned, filled_cache
 from model.sampling import (
     BlockOutput,
-    FlowPath,
     GenerationRequest,
     GenerationState,
     SamplingOptions,
@@ -53,7 +53,7 @@ class Sampler:
 
     def __init__(self, model: AudioCALM) -> None:
         self.model = model
-        self._schedules: dict[FlowPath, FlowSchedule] = {}
+        self._schedules: dict[tuple[TimeGrid, int], FlowSchedule] = {}
         self._nulls: dict[tuple[tuple[int, ...], bool], KeysValues] = {}
         self.backbone = inference_backbone(model.backbone)
 
@@ -66,8 +66,7 @@ class Sampler:
         """
         prompt = self._prompt(request)
         state = self._prefill(request, prompt)
-        for is_first in (True, False):
-            self._schedule(request.options.path(is_first=is_first))
+        self._schedule(request.options)
         return state
 
     @torch.no_grad()
@@ -83,10 +82,10 @@ class Sampler:
             raise ValueError("a finished request cannot step; leave it out")
         if len({id(state) for state in states}) != len(states):
             raise ValueError("a request is given twice in one step")
-        schedules = [self._schedule(state.path) for state in states]
-        groups: dict[tuple[tuple[bool, ...], ...], list[int]] = {}
+        schedules = [self._schedule(state.request.options) for state in states]
+        groups: dict[int, list[int]] = {}
         for index, schedule in enumerate(schedules):
-            groups.setdefault((schedule.is_state, schedule.is_guided), []).append(index)
+            groups.setdefault(len(schedule), []).append(index)
         outputs: dict[int, BlockOutput] = {}
         for members in groups.values():
             chosen = [states[index] for index in members]
@@ -118,11 +117,12 @@ class Sampler:
         step = LocalBlockStep if is_local else ThinBlockStep
         return step(self.model, self.backbone, states, schedules)
 
-    def _schedule(self, path: FlowPath) -> FlowSchedule:
-        """Of a solver path; what depends on flow time alone is computed once."""
+    def _schedule(self, options: SamplingOptions) -> FlowSchedule:
+        """What depends on flow time alone, computed once for requests with equal options."""
+        path = (options.time_grid, options.num_flow_steps)
         schedule = self._schedules.pop(path, None)
         if schedule is None:
-            schedule = flow_schedule(self.model, path)
+            schedule = flow_schedule(self.model, *path)
         _keep(self._schedules, path, schedule)
         return schedule
 

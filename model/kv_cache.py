@@ -21,10 +21,6 @@ _GROWTH = 1.5
 times."""
 
 
-ALL_ROWS = slice(None)
-"""Every row of a step."""
-
-
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values, `layers rows kv_heads slots head_dim` each."""
 
@@ -208,9 +204,9 @@ class StepCache:
         self._block_mask = torch.cat([block for block, _ in masks])[:, None]
         self._pending_mask = torch.cat([pending for _, pending in masks])[:, None]
 
-    def block_attention(self, rows: slice = ALL_ROWS) -> CachedAttention:
-        """Attention of the current block alone, noisy or clean; of all rows or some."""
-        return CachedAttention(self, self._block_start, self._end, self._block_mask, rows)
+    def block_attention(self) -> CachedAttention:
+        """Attention of the current block alone, noisy or clean."""
+        return CachedAttention(self, self._block_start, self._end, self._block_mask)
 
     def fused_attention(self) -> CachedAttention:
         """Attention of the pending clean block followed by the current noisy block."""
@@ -265,18 +261,17 @@ class CachedAttention:
         start: int,
         end: int,
         mask: Bool[Tensor, "batch #seq slots"],
-        rows: slice = ALL_ROWS,
     ) -> None:
         # Views and mask are made once a block; every flow evaluation goes through them again.
         self._own = [
-            (keys[rows, :, start:end], values[rows, :, start:end])
+            (keys[:, :, start:end], values[:, :, start:end])
             for keys, values in zip(cache.keys, cache.values, strict=True)
         ]
         self._seen = [
-            (keys[rows, :, :end], values[rows, :, :end])
+            (keys[:, :, :end], values[:, :, :end])
             for keys, values in zip(cache.keys, cache.values, strict=True)
         ]
-        visible = mask[rows, :, :end]
+        visible = mask[:, :, :end]
         self._mask = None if bool(visible.all()) else visible.to(cache.keys.device)
         self._bias: Tensor | None = None
 

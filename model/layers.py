@@ -7,7 +7,7 @@ goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TypeVar
 
@@ -90,32 +90,6 @@ def over_length(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tensor
 @cache
 def _scalar(value: float) -> Tensor:
     return torch.tensor(value)
-
-
-def joined(projections: Sequence[nn.Linear], before: Tensor | None = None) -> Tensor:
-    """Weights over the same inputs as one matrix, of which they become views: no memory is added.
-
-    What loads or trains them in place changes the matrix too. A matrix from `before` that still
-    holds stays: captured graphs may read it.
-    """
-    if before is not None and before.data_ptr() == projections[0].weight.data_ptr():
-        return before
-    whole = torch.cat([projection.weight.detach() for projection in projections])
-    parts = whole.split([projection.out_features for projection in projections])
-    for projection, part in zip(projections, parts, strict=True):
-        projection.weight.data = part
-    return whole
-
-
-def is_joined(whole: Tensor | None, projection: nn.Linear) -> bool:
-    """Whether `joined` still holds for the first projection, and gradients are not asked for.
-
-    Under `torch.compile`, which cannot look at addresses, it is taken to hold: a sampler joins
-    right before it compiles.
-    """
-    if whole is None or torch.is_grad_enabled():
-        return False
-    return torch.compiler.is_compiling() or whole.data_ptr() == projection.weight.data_ptr()
 
 
 def materialise(

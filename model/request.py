@@ -161,8 +161,6 @@ def sampling_of(
         named = [name for name in request.sampling if name in str(error)]
         raise RequestError(named[0] if named else "sampling", str(error)) from error
     _check_range("num_flow_steps", options.num_flow_steps, 1, limits.max_flow_steps)
-    if options.first_flow_steps is not None:
-        _check_range("first_flow_steps", options.first_flow_steps, 1, limits.max_flow_steps)
     _check_range("guidance_scale", options.guidance_scale, 0, limits.max_guidance_scale)
     return options
 
@@ -173,8 +171,6 @@ def _changed(options: SamplingOptions, changes: Mapping[str, Any]) -> SamplingOp
     if unknown:
         raise ValueError(f"sampling has no {unknown[0]!r}; there is {', '.join(sorted(known))}")
     given = {name: value for name, value in changes.items() if value is not None}
-    # JSON knows no tuples.
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     try:
         return dataclasses.replace(options, **given)
     except TypeError as error:

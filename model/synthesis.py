@@ -28,13 +28,8 @@ from model.request import (
     sampling_of,
     speech_bounds_s,
 )
-from model.slot_sampler import SlotSampler
-from model.slots import SlotPlan, SlotSizeError
 from model.text import Prompt, null_ids, prompt_ids
 from model.timebase import Timebase
-
-_MARKS = 64
-"""Tokens of a prompt besides its texts, at most."""
 
 
 class SynthesisError(RuntimeError):
@@ -88,24 +83,12 @@ class Synthesizer:
     Args:
         bundle: Model, codec and tokenizer.
         limits: What a request may ask for.
-        num_slots: Requests at a time for which memory is claimed now; None takes it as it comes.
-        compiles: With slots, compile the passes before they are captured.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        limits: Limits | None = None,
-        *,
-        num_slots: int | None = None,
-        compiles: bool = False,
-    ) -> None:
+    def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
         self.bundle = bundle
         self.limits = limits or Limits()
         self._sampler = Sampler(bundle.model)
-        if num_slots is not None:
-            plan = self._slot_plan(num_slots, compiles)
-            self._sampler = SlotSampler(bundle.model, plan)
 
     @property
     def timebase(self) -> Timebase:
@@ -156,10 +139,7 @@ class Synthesizer:
         """
         prepared = self.prepare(request)
         with torch.inference_mode():
-            try:
-                state = self._sampler.open(prepared.generation)
-            except SlotSizeError as error:
-                raise RequestError(_field_of(error, request), str(error)) from error
+            state = self._sampler.open(prepared.generation)
             return Utterance(state, self.bundle.codec.initial_state(), prepared.num_samples)
 
     def close(self, utterance: Utterance) -> None:
@@ -201,18 +181,6 @@ class Synthesizer:
                     yield piece.waveform
         finally:
             self.close(utterance)
-
-    def _slot_plan(self, num_slots: int, compiles: bool) -> SlotPlan:
-        """Slots for what the limits allow; a prefix is taken to have a token a character."""
-        limits = self.limits
-        return SlotPlan(
-            num_slots=num_slots,
-            num_text=limits.max_description_chars + limits.max_transcript_chars + _MARKS,
-            num_frames=self.timebase.frames_in(limits.max_duration_s),
-            # The midpoint solver evaluates twice a step.
-            num_evaluations=max(4, 2 * limits.max_flow_steps),
-            compiles=compiles,
-        )
 
     def _lengths(self, request: SynthesisRequest, duration_s: float | None) -> _Lengths:
         timebase = self.timebase
@@ -259,16 +227,6 @@ def _piece(
         )
     utterance.num_emitted += waveform.shape[-1]
     return Piece(waveform, is_last)
-
-
-def _field_of(error: SlotSizeError, request: SynthesisRequest) -> str:
-    """Which field of a request to make smaller."""
-    if error.what == "frames":
-        return "duration_s"
-    if error.what == "evaluations":
-        return "num_flow_steps"
-    is_said = len(request.transcript or "") > len(request.description)
-    return "transcript" if is_said else "description"
 
 
 def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:

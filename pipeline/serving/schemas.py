@@ -11,14 +11,7 @@ from pipeline.serving.formats import STREAMED_FORMATS, Format
 
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
-_SAMPLING = (
-    "num_flow_steps",
-    "first_flow_steps",
-    "guidance_scale",
-    "guidance_interval",
-    "guidance_rescale",
-    "sde_temperature",
-)
+_SAMPLING = ("num_flow_steps", "guidance_scale", "temperature")
 """Sampling that a request may change."""
 
 
@@ -65,16 +58,10 @@ class GenerateBody(_Body):
     """Same request, same seed, same audio; null draws one and says it in X-Seed."""
     num_flow_steps: int | None = None
     """Solver steps for each block; null takes the default of bundle and modality."""
-    first_flow_steps: int | None = None
-    """Solver steps of the first block, for earlier audio; null is `num_flow_steps`."""
     guidance_scale: float | None = None
     """How closely to follow the description; null takes the default of bundle and modality."""
-    guidance_interval: tuple[float, float] | None = None
-    """Flow times, 0 noise and 1 data, between which guidance acts; null is all of them."""
-    guidance_rescale: float | None = None
-    """How far, 0 to 1, the spread of strong guidance is brought back; null is 0."""
-    sde_temperature: float | None = None
-    """Noise that the solver adds on the way, for more variety; null is 0, none."""
+    temperature: float | None = None
+    """Variance of the initial noise, 0 to 4; lower is less varied. Null takes the default."""
     response_format: Format = "wav"
     """wav, pcm (16-bit little-endian, interleaved) or flac."""
     stream: bool | None = None

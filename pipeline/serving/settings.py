@@ -37,11 +37,6 @@ class BatchSettings(Settings):
     max_batch: int = Field(default=16, ge=1, le=1024)
     """Slots: requests generated together, one block of each per step. Each holds a cache of up to
     `limits.max_duration_s`."""
-    static_slots: bool = False
-    """Claim the memory of every slot at the start; on a GPU the steps are then captured as CUDA
-    graphs, each shape when it is first met."""
-    compiles: bool = False
-    """With `static_slots` on a GPU, compile every step before it is captured; minutes at first."""
     max_waiting: int = Field(default=8, ge=0)
     """Requests that may wait in the replica for a slot; more wait in the router, where another
     replica can take them."""

@@ -114,13 +114,7 @@ def load_worker(
         bundle = load_bundle(folder, device, settings.precision)
     embeddings = {name: torch.tensor(values) for name, values in voices.items()}
     check_voices(bundle.model, embeddings)
-    batch = settings.batch
-    synthesizer = Synthesizer(
-        bundle,
-        settings.limits.limits(),
-        num_slots=batch.max_batch if batch.static_slots else None,
-        compiles=batch.compiles,
-    )
+    synthesizer = Synthesizer(bundle, settings.limits.limits())
     worker = BundleWorker(synthesizer, embeddings)
     worker.warm_up()
     return worker

@@ -1,4 +1,4 @@
-"""Sampler: cache, fused write, guidance, heads, codec, batches, graphs, and growth with length."""
+"""Sampler: cache, fused write, guidance, heads, codec, batches, and growth with length."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from model.codec.protocol import AudioCodec
 from model.flow import time_grid
 from model.generation import GenerationRequest, GenerationState, Sampler
 from model.sequence import document_layout
-from model.slot_sampler import SlotSampler
-from model.slots import SlotPlan
 from tests.bench.measure import Row, compare
 from tests.bench.subject import FLOW_STEPS, PREFIX, Subject, request, with_local_head
 
@@ -39,7 +37,7 @@ def rows(subject: Subject, repeats: int) -> Iterator[Row]:
 
 
 def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: int) -> Iterator[Row]:
-    """One request: cache, fused write, backbone, expert, guidance interval, head, codec."""
+    """One request: cache, fused write, backbone, expert, head, codec."""
     frames = NUM_BLOCKS * subject.config.frames_per_block
     audio_s = subject.timebase.frames_duration_s(frames)
     sampler, local_sampler = Sampler(thin), Sampler(local)
@@ -57,8 +55,6 @@ def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: in
         return functools.partial(decoded, by, subject.codec, plain)
 
     named = f"{subject.name}, {audio_s:.1f} s, {FLOW_STEPS} steps with guidance"
-    slots = SlotSampler(thin, SlotPlan(num_slots=1, num_text=64, num_frames=2 * frames))
-    in_graphs = "CUDA graphs" if subject.device.type == "cuda" else "static slots, no graphs"
     pairs = (
         (
             "cache and fused write",
@@ -85,18 +81,11 @@ def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: in
             run(request(frames, uses_expert=True)),
         ),
         (
-            "guidance at flow times 0.2 to 0.8 only",
-            run(request(frames, guidance_interval=(0.2, 0.8))),
-            "guidance throughout",
-            run(plain),
-        ),
-        (
             f"the same in {FLOW_STEPS // 2} steps",
             run(request(frames, num_flow_steps=FLOW_STEPS // 2)),
             f"{FLOW_STEPS} steps",
             run(plain),
         ),
-        (in_graphs, run(plain, slots), "memory as it comes, step by step", run(plain)),
         ("local head", run(plain, local_sampler), "thin head", run(plain)),
         ("thin head, codec decode included", decode(sampler), "without the codec", run(plain)),
         (
@@ -116,25 +105,14 @@ def first_blocks(
     """From the request to its first audio."""
     block = subject.config.frames_per_block
     for name, model in (("thin", thin), ("local", local)):
-        by, name = Sampler(model), f"{subject.name}, {name} head, first audio"
-        first = functools.partial(decoded, by, subject.codec, request(block))
-        for what, ours, against, theirs in (
-            (
-                f"{name} of a request: prefill, block, codec",
-                first,
-                "first two blocks",
-                functools.partial(decoded, by, subject.codec, request(2 * block)),
-            ),
-            (
-                f"{name}, {FLOW_STEPS // 2} steps in the first block",
-                functools.partial(
-                    decoded, by, subject.codec, request(block, first_flow_steps=FLOW_STEPS // 2)
-                ),
-                f"{FLOW_STEPS} steps",
-                first,
-            ),
-        ):
-            yield compare(what, ours, against, theirs, repeats)
+        by = Sampler(model)
+        yield compare(
+            f"{subject.name}, {name} head, first audio of a request: prefill, block, codec",
+            functools.partial(decoded, by, subject.codec, request(block)),
+            "first two blocks",
+            functools.partial(decoded, by, subject.codec, request(2 * block)),
+            repeats,
+        )
 
 
 def batches(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
@@ -170,18 +148,6 @@ def batches(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
                 functools.partial(together, sampler, firsts[:1]),
                 repeats,
             )
-        if is_cuda:
-            plan = SlotPlan(num_slots=batch, num_text=64, num_frames=frames)
-            slots = SlotSampler(model, plan)
-            for what, of_each in (("", asked), (", first block of all", firsts)):
-                yield compare(
-                    f"{named}, CUDA graphs{what}",
-                    functools.partial(together, slots, of_each),
-                    "without graphs",
-                    functools.partial(together, sampler, of_each),
-                    repeats,
-                    speed if not what else lambda seconds: f"{seconds * 1e3:.1f} ms",
-                )
 
 
 def lengths(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:

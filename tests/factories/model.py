@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.batch import Document
-from model.config import BackboneConfig, ExpertConfig, HeadConfig, ModelConfig
+from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.flow import sample_flow_time
 
 SPEAKER_ID = 40
@@ -30,7 +30,6 @@ def tiny_config(**changes: Any) -> ModelConfig:
             ffn_dim=48,
             vocab_size=50,
         ),
-        expert=ExpertConfig(attention_rank=4),
         head=HeadConfig(hidden_dim=24, num_layers=2, time_embedding_dim=16),
         latent_dim=6,
         frames_per_block=4,
@@ -100,11 +99,3 @@ def random_document(
         "speaker": normal(config.speaker_dim) if has_speaker else None,
     }
     return Document(**{**fields, **changes})
-
-
-def solver_step(velocity: Any, state: Tensor, start: Tensor, end: Tensor, solver: str) -> Tensor:
-    """One step of the flow as the textbook writes it, `velocity(state, time)`."""
-    slope = velocity(state, start)
-    if solver == "midpoint":
-        slope = velocity(state + (end - start) / 2 * slope, (start + end) / 2)
-    return state + (end - start) * slope

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
 import torch
 
-from model.config import HeadConfig
 from model.generation import GenerationRequest, Sampler, SamplingOptions
 from tests.factories.model import AUDIO_ID, LOCAL_HEAD, NULL_ID, random_model, tiny_config
 
@@ -69,17 +67,3 @@ def test_under_the_local_head_the_backbone_runs_once_a_block_and_for_the_stop_de
         calls.clear()
         run(sampler, asked)
         assert calls == [len(asked.token_ids), *blocks]
-
-
-@pytest.mark.parametrize("head", [tiny_config().head, LOCAL_HEAD], ids=["thin", "local"])
-def test_outside_the_guidance_interval_only_conditional_rows_run(head: HeadConfig) -> None:
-    model = random_model(tiny_config(head=head))
-    sampler = Sampler(model)
-    rows: list[int] = []
-    of_head = model.flow_head.output_proj
-    of_head.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[0]))
-    options = SamplingOptions(num_flow_steps=4, time_grid="uniform", guidance_interval=(0.2, 0.6))
-    list(sampler.generate(dataclasses.replace(request(exact_frames=8), options=options)))
-    # Flow times 0, 0.25, 0.5, 0.75; under the thin head the first also writes the pending block.
-    first = 1 if head.kind == "local" else 2
-    assert rows == [1, 2, 2, 1, first, 2, 2, 1]

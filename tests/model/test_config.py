@@ -46,9 +46,8 @@ def test_the_tiny_preset_speaks_the_byte_tokenizer() -> None:
         (("backbone", "num_kv_heads"), 3, "num_kv_heads 3 does not divide num_heads 4"),
         (("backbone", "head_dim"), 7, "head_dim 7 is odd"),
         (("backbone", "ffn_dim"), 0, "ffn_dim is 0"),
-        (("expert", "placement"), "head", "placement 'head'"),
+        (("expert", "placement"), "attn", "placement is 'attn'"),
         (("expert", "ffn_ratio"), 5.0, "ffn_ratio 5.0"),
-        (("expert", "attention_rank"), 0, "attention_rank 0"),
         (("head", "kind"), "wide", "head kind 'wide'"),
         (("head", "num_layers"), 0, "must be positive"),
         (("window_blocks",), 0, "window_blocks 0"),
@@ -67,6 +66,12 @@ def test_values_out_of_range_are_refused(path: tuple[str, ...], value: Any, mess
     # What the annotations already refuse in tests is refused at run time as well.
     with pytest.raises((ValueError, TypeCheckError), match=re.escape(message) + "|Type-check"):
         model_config_from_dict(values)
+
+
+def test_a_configuration_saved_with_an_attention_expert_rank_still_loads() -> None:
+    values = to_dict(preset("tiny"))
+    values["expert"] = {**values["expert"], "attention_rank": 64}
+    assert model_config_from_dict(values) == preset("tiny")
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:

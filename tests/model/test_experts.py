@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -11,20 +10,11 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch, pack
-from model.config import ModelConfig
-from model.experts import FeedForwardExpert, ProjectionExpert, inference_route, route_rows
+from model.config import ExpertConfig, ModelConfig
+from model.experts import FeedForwardExpert, inference_route, route_rows
 from model.layers import materialise
 from model.objective import loss_from, losses
 from tests.factories.model import random_document, random_model, tiny_config
-
-PLACEMENTS = ("ffn", "attn", "both")
-
-
-def config_with(placement: str) -> ModelConfig:
-    config = tiny_config()
-    return dataclasses.replace(
-        config, expert=dataclasses.replace(config.expert, placement=placement)
-    )
 
 
 def batch_of(config: ModelConfig, *modalities: str) -> TrainingBatch:
@@ -33,7 +23,7 @@ def batch_of(config: ModelConfig, *modalities: str) -> TrainingBatch:
 
 
 def twin_without_expert(model: AudioCALM) -> AudioCALM:
-    twin = AudioCALM(config_with("none")).train(model.training)
+    twin = AudioCALM(tiny_config(expert=ExpertConfig(placement="none"))).train(model.training)
     shared = {name: v for name, v in model.state_dict().items() if ".expert." not in name}
     twin.load_state_dict(shared)
     return twin
@@ -44,23 +34,19 @@ def velocity(model: AudioCALM, batch: TrainingBatch) -> Tensor:
         return model(batch).velocity
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("is_training", [False, True])
-def test_a_fresh_expert_changes_nothing(placement: str, is_training: bool) -> None:
-    model = random_model(config_with(placement)).train(is_training)
+def test_a_fresh_expert_changes_nothing(is_training: bool) -> None:
+    model = random_model(tiny_config()).train(is_training)
     for module in model.modules():
-        if isinstance(module, FeedForwardExpert | ProjectionExpert):
+        if isinstance(module, FeedForwardExpert):
             materialise(module)
     batch = batch_of(model.config, "speech", "music", "speech")
     assert torch.equal(velocity(model, batch), velocity(twin_without_expert(model), batch))
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("is_training", [False, True])
-def test_other_documents_stay_bitwise_what_they_are_without_expert(
-    placement: str, is_training: bool
-) -> None:
-    model = random_model(config_with(placement)).train(is_training)
+def test_other_documents_stay_bitwise_what_they_are_without_expert(is_training: bool) -> None:
+    model = random_model(tiny_config()).train(is_training)
     twin = twin_without_expert(model)
     batch = batch_of(model.config, "sound", "music")
     assert torch.equal(velocity(model, batch), velocity(twin, batch))
@@ -72,12 +58,11 @@ def test_other_documents_stay_bitwise_what_they_are_without_expert(
     assert ((with_expert - without)[speech & mixed.flow_mask].abs().amax(-1) > 1e-4).all()
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-def test_training_without_speech_still_gives_every_parameter_a_gradient(placement: str) -> None:
-    model = random_model(config_with(placement)).train()
+def test_training_without_speech_still_gives_every_parameter_a_gradient() -> None:
+    model = random_model(tiny_config()).train()
     batch = batch_of(model.config, "music")
     rows: list[int] = []
-    experts = [m for m in model.modules() if isinstance(m, FeedForwardExpert | ProjectionExpert)]
+    experts = [m for m in model.modules() if isinstance(m, FeedForwardExpert)]
     for module in experts:
         module.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[0]))
     sums = losses(model(batch), batch)
@@ -90,9 +75,8 @@ def test_training_without_speech_still_gives_every_parameter_a_gradient(placemen
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_expert_learns_from_speech_only(placement: str) -> None:
-    model = random_model(config_with(placement)).train()
+def test_the_expert_learns_from_speech_only() -> None:
+    model = random_model(tiny_config()).train()
 
     def gradients(documents: TrainingBatch) -> dict[str, Tensor]:
         model.zero_grad()
@@ -111,15 +95,15 @@ def test_the_expert_learns_from_speech_only(placement: str) -> None:
 
 
 def test_inference_calls_the_expert_only_where_a_token_routes_to_it() -> None:
-    model = random_model(config_with("both"))
+    model = random_model(tiny_config())
     calls = []
     for module in model.modules():
-        if isinstance(module, FeedForwardExpert | ProjectionExpert):
+        if isinstance(module, FeedForwardExpert):
             module.register_forward_hook(lambda *_: calls.append(1))
     velocity(model, batch_of(model.config, "sound", "music"))
     assert not calls
     velocity(model, batch_of(model.config, "sound", "speech"))
-    assert len(calls) == 3 * 5
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize(

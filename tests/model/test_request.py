@@ -75,9 +75,9 @@ def test_each_modality_has_its_sampling() -> None:
 
 
 def test_a_bundle_changes_the_sampling_of_its_modalities() -> None:
-    changed = sampling_defaults({"sound": {"num_flow_steps": 4, "guidance_interval": [0.2, 0.8]}})
+    changed = sampling_defaults({"sound": {"num_flow_steps": 4, "temperature": 0.5}})
     assert changed["sound"].num_flow_steps == 4
-    assert changed["sound"].guidance_interval == (0.2, 0.8)
+    assert changed["sound"].temperature == 0.5
     assert changed["sound"].guidance_scale == 3.0
     assert changed["speech"] == DEFAULT_SAMPLING["speech"]
 
@@ -102,7 +102,7 @@ def test_sampling_that_a_bundle_cannot_have(changes: dict, message: str) -> None
     ("sampling", "field"),
     [
         ({"num_flow_steps": 4, "guidance_scale": -1.0}, "guidance_scale"),
-        ({"first_flow_steps": 0}, "first_flow_steps"),
+        ({"temperature": 5}, "temperature"),
         ({"num_steps": 4}, "num_steps"),
     ],
 )

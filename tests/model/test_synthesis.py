@@ -150,7 +150,6 @@ def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
         ({"voice": torch.zeros(3)}, "voice", "3 values; the model takes 5"),
         ({"voice": torch.full((5,), float("nan"))}, "voice", "not finite"),
         ({"sampling": {"num_flow_steps": 300}}, "num_flow_steps", "is 300"),
-        ({"sampling": {"first_flow_steps": 300}}, "first_flow_steps", "is 300"),
         ({"sampling": {"guidance_scale": 30.0}}, "guidance_scale", "is 30"),
     ],
 )
@@ -161,31 +160,6 @@ def test_what_cannot_be_made_is_refused_by_field(
     with pytest.raises(RequestError, match=message) as caught:
         synthesizer.prepare(request)
     assert caught.value.field == field
-
-
-@pytest.mark.parametrize(
-    ("request_", "field"),
-    [
-        (SynthesisRequest(description="rain", transcript="七" * 90), "transcript"),
-        (SynthesisRequest(description="雨" * 90, duration_s=0.5), "description"),
-    ],
-)
-def test_what_no_slot_can_hold_names_the_text_that_is_too_long(
-    synthesizer: Synthesizer, request_: SynthesisRequest, field: str
-) -> None:
-    """The limits count characters, and a character may be several tokens."""
-    limits = Limits(max_description_chars=100, max_transcript_chars=100, max_duration_s=1.0)
-    slots = Synthesizer(synthesizer.bundle, limits, num_slots=1)
-    with pytest.raises(RequestError, match="prefix tokens; slots are made for") as caught:
-        slots.open(request_)
-    assert caught.value.field == field
-
-
-def test_slots_hold_the_solver_that_evaluates_twice_a_step(synthesizer: Synthesizer) -> None:
-    slots = Synthesizer(synthesizer.bundle, Limits(max_flow_steps=4), num_slots=1)
-    midpoint = {"num_flow_steps": 4, "solver": "midpoint"}
-    asked = SynthesisRequest(description="rain", duration_s=0.1, sampling=midpoint)
-    assert whole(slots, asked).shape[-1]
 
 
 def test_a_model_without_voices_refuses_one(tmp_path: Path) -> None:

@@ -102,21 +102,11 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
         "voice": "ada",
         "seed": 3,
         "num_flow_steps": 4,
-        "first_flow_steps": 2,
         "guidance_scale": 1.5,
-        "guidance_interval": [0.2, 0.8],
-        "guidance_rescale": 0.5,
-        "sde_temperature": 0.25,
+        "temperature": 0.25,
     }
     assert post(client, **body).status_code == 200
-    sampling = {
-        "num_flow_steps": 4,
-        "first_flow_steps": 2,
-        "guidance_scale": 1.5,
-        "guidance_interval": (0.2, 0.8),
-        "guidance_rescale": 0.5,
-        "sde_temperature": 0.25,
-    }
+    sampling = {"num_flow_steps": 4, "guidance_scale": 1.5, "temperature": 0.25}
     expected = {k: v for k, v in body.items() if k not in sampling}
     assert engine.jobs == [AudioJob(**expected, sampling=sampling)]  # type: ignore[arg-type]
 

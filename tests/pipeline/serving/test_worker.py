@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
 import torch
 
@@ -15,12 +14,7 @@ from model.synthesis import Synthesizer
 from pipeline.serving.engine import RefusedError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
-from pipeline.serving.settings import (
-    AutoscaleSettings,
-    BatchSettings,
-    LimitSettings,
-    ServeSettings,
-)
+from pipeline.serving.settings import LimitSettings, ServeSettings
 from pipeline.serving.worker import BundleWorker, load_worker, local_copy
 from tests.factories.bundle import write_bundle
 
@@ -52,25 +46,6 @@ def test_a_job_is_what_the_synthesizer_makes(worker: BundleWorker, bundle: Path)
     request = SynthesisRequest(description="rain", duration_s=0.5, seed=2, sampling=FAST)
     chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
     assert pcm(worker, job) == pcm_bytes(torch.cat(chunks, dim=-1).numpy())
-
-
-def test_static_slots_make_the_same_audio(worker: BundleWorker, bundle: Path) -> None:
-    settings = ServeSettings(
-        bundle=str(bundle),
-        limits=LimitSettings(max_duration_s=2.0, max_description_chars=40),
-        batch=BatchSettings(max_batch=2, static_slots=True),
-        autoscale=AutoscaleSettings(target_ongoing_requests=1.0),
-    )
-    static = load_worker(settings, {}, has_gpu=False)
-    job = AudioJob(description="rain", duration_s=0.5, seed=2, sampling=FAST)
-    # More requests than slots: each gives its own back.
-    for _ in range(3):
-        given, expected = (np.frombuffer(pcm(w, job), np.int16) for w in (static, worker))
-        np.testing.assert_allclose(given, expected, atol=2)
-    static.close(static.open(job))
-    with pytest.raises(RefusedError, match="slots are made for"):
-        # A token a byte, and the limits count characters.
-        static.open(AudioJob(description="\U0001f40b" * 40, transcript="\u6c34" * 4096))
 
 
 def test_voices_of_bundle_and_folder_and_body(worker: BundleWorker) -> None:
