@@ -6,6 +6,7 @@ Parameter names are those of published Qwen3 checkpoints, so loading is a change
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -94,6 +95,23 @@ class DecoderLayer(nn.Module):
         hidden = hidden + self.self_attn(inputs, rotary, attend, self.layer)
         inputs = self.post_attention_layernorm(hidden)
         return hidden + add_routed(self.mlp(inputs), inputs, self.expert, route)
+
+
+@runtime_checkable
+class BackboneLike(Protocol):
+    """The backbone, or a faster form of the same function."""
+
+    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+        """Angles of positions for a pass, layer by layer."""
+
+    def __call__(
+        self,
+        embeddings: Float[Tensor, "batch seq hidden"],
+        position: Int[Tensor, "batch seq"] | Sequence[Rotary],
+        attend: Attend,
+        route: Route | None = None,
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Normalised hidden states."""
 
 
 class Backbone(nn.Module):

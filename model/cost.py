@@ -16,7 +16,7 @@ import torch
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch
 from model.config import ModelConfig
-from model.sampling import SamplingOptions
+from model.inference.generation import SamplingOptions
 from model.sequence import PADDING, document_length
 
 BACKWARD_FACTOR = 3

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.config import MODALITIES
+from model.inference.generation import SamplingOptions
 from model.limits import Limits
-from model.sampling import SamplingOptions
 
 SamplingDefaults = Mapping[str, SamplingOptions]
 """Sampling of each modality where a request does not say."""

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from model.bundle import Bundle
 from model.config import ModelConfig
-from model.generation import BlockOutput, GenerationRequest, GenerationState, Sampler
+from model.fast.cpu import fast_backbone
+from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
+from model.inference.sampler import Sampler
 from model.limits import Limits
 from model.request import (
     DEFAULT_DURATION_S,
@@ -88,7 +90,7 @@ class Synthesizer:
     def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
         self.bundle = bundle
         self.limits = limits or Limits()
-        self._sampler = Sampler(bundle.model)
+        self._sampler = Sampler(bundle.model, fast_backbone(bundle.model.backbone))
 
     @property
     def timebase(self) -> Timebase:

@@ -14,7 +14,8 @@ from model.attention import PackedAttention
 from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
 from model.flow import time_grid
-from model.generation import GenerationRequest, GenerationState, Sampler
+from model.inference.generation import GenerationRequest, GenerationState
+from model.inference.sampler import Sampler
 from model.sequence import document_layout
 from tests.bench.measure import Row, compare
 from tests.bench.subject import FLOW_STEPS, PREFIX, Subject, request, with_local_head

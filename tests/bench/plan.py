@@ -13,7 +13,7 @@ from model.cost import (
     training_bytes,
     training_work,
 )
-from model.sampling import SamplingOptions
+from model.inference.generation import SamplingOptions
 
 WORKERS = 8
 FRAME_RATE = {"tiny": 25.0}

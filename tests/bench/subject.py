@@ -12,7 +12,7 @@ from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
 from model.codec.registry import build_codec, codec_preset
 from model.config import ModelConfig, preset
-from model.generation import GenerationRequest, SamplingOptions
+from model.inference.generation import GenerationRequest, SamplingOptions
 from model.layers import materialise
 from model.timebase import Timebase
 

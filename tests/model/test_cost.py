@@ -24,7 +24,8 @@ from model.cost import (
     training_bytes,
     training_work,
 )
-from model.generation import GenerationRequest, Sampler, SamplingOptions
+from model.inference.generation import GenerationRequest, SamplingOptions
+from model.inference.sampler import Sampler
 from tests.factories.model import LOCAL_HEAD, random_document, random_model, tiny_config
 
 CONFIGS = {
@@ -167,10 +168,12 @@ def test_every_stage_shares_more() -> None:
 
 def test_cache_bytes_are_those_of_a_cache() -> None:
     model = random_model()
-    state = Sampler(model).open(
+    sampler = Sampler(model)
+    sampler.open(
         GenerationRequest(
             token_ids=(1, 2, 3), null_ids=(4,), uses_expert=False, seed=0, max_frames=4
         )
     )
-    rows, slots = state.cache.keys.shape[1], state.cache.keys.shape[3]
-    assert state.cache.size_bytes == rows * cache_bytes(model.config, slots, bytes_per_value=4)
+    rows, _, tokens = sampler.cache.keys.shape[1:4]
+    expected = rows * cache_bytes(model.config, tokens, bytes_per_value=4)
+    assert sampler.cache.size_bytes == expected

@@ -14,7 +14,8 @@ from model.audiocalm import AudioCALM
 from model.batch import Document, pack
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.flow import sample_flow_time
-from model.generation import GenerationRequest, Sampler, SamplingOptions
+from model.inference.generation import GenerationRequest, SamplingOptions
+from model.inference.sampler import Sampler
 from model.objective import loss_from, losses
 
 CONFIG = ModelConfig(

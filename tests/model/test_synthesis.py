@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.generation import Sampler
+from model.inference.sampler import Sampler
 from model.limits import Limits
 from model.request import DEFAULT_DURATION_S, RequestError, SynthesisRequest, speech_bounds_s
 from model.synthesis import SynthesisError, Synthesizer

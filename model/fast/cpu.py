@@ -8,6 +8,7 @@ follows them, and the residual expert is more columns of the feed-forward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import Attend
-from model.backbone import Attention, Backbone, DecoderLayer
+from model.backbone import Attention, Backbone, BackboneLike, DecoderLayer
 from model.experts import FeedForwardExpert, Route
 from model.layers import RMSNorm, over_length
 from model.rotary import Rotary, folded, rotary_table, turn
@@ -28,11 +29,9 @@ _MOST_BYTES = 2 << 30
 """Weights beyond which a copy costs more memory than fewer operations are worth."""
 
 
-def inference_backbone(backbone: Backbone) -> Backbone | CpuBackbone:
-    """What a sampler runs: a `CpuBackbone`, or the backbone itself.
-
-    The latter on a GPU, and for weights of another dtype than float32 or of more than 2 GiB.
-    """
+def fast_backbone(backbone: Backbone) -> BackboneLike:
+    """The fastest form of a backbone: a `CpuBackbone` for float32 weights of up to 2 GiB on a
+    CPU, else the backbone itself."""
     weights = list(backbone.parameters())
     size = sum(weight.numel() * weight.element_size() for weight in weights)
     is_plain = all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
@@ -64,7 +63,7 @@ class CpuBackbone(nn.Module):
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Real[Tensor, "batch seq"] | list[Rotary],
+        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:

@@ -13,8 +13,11 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.batch import Document, pack
 from model.config import ModelConfig
+from model.fast.cpu import fast_backbone
 from model.flow import guided_velocity, time_grid
-from model.generation import GenerationRequest, Sampler, SamplingOptions
+from model.inference.cache import CacheFullError, CacheSize, CacheSizeError
+from model.inference.generation import GenerationRequest, SamplingOptions
+from model.inference.sampler import Sampler
 from model.sequence import NOISY
 from tests.factories.model import (
     AUDIO_ID,
@@ -165,7 +168,7 @@ def test_sampling_equals_a_rollout_of_the_training_forward(
         asked = dataclasses.replace(
             asked, exact_frames=None, max_frames=num_frames, options=options
         )
-    given = latents_of(Sampler(model), asked)
+    given = latents_of(Sampler(model, fast_backbone(model.backbone)), asked)
     assert given.std() > 0.5
     torch.testing.assert_close(
         given, packed_rollout(model, asked, num_frames), atol=TOLERANCE, rtol=TOLERANCE
@@ -303,7 +306,7 @@ def test_the_cache_of_a_window_does_not_grow() -> None:
     sizes = []
     while not state.is_done:
         sampler.step([state])
-        sizes.append(state.cache.size_bytes)
+        sizes.append((state.cache.length, sampler.cache.size_bytes))
     assert sizes[-1] == sizes[4]
 
 
@@ -335,6 +338,45 @@ def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None
     sampler = Sampler(random_model())
     with pytest.raises(ValueError, match=message):
         sampler.open(request(**changes))
+
+
+def test_rows_are_given_back_by_the_last_block_and_by_closing() -> None:
+    size = CacheSize(num_rows=4, num_tokens=40)
+    sampler = Sampler(random_model(), cache_size=size)
+    first, second = sampler.open(request(1, exact_frames=4)), sampler.open(request(2))
+    with pytest.raises(CacheFullError, match="all 4 rows"):
+        sampler.open(request(3))
+    sampler.step([first, second])
+    assert first.is_done
+    third = sampler.open(request(3))
+    for _ in range(2):
+        sampler.close(second)
+    sampler.open(request(4))
+    with pytest.raises(ValueError, match="finished"):
+        sampler.step([second, third])
+
+
+def test_what_does_not_fit_a_row_is_refused_and_takes_none() -> None:
+    sampler = Sampler(random_model(), cache_size=CacheSize(num_rows=2, num_tokens=30))
+    for changes in ({"exact_frames": 20}, {"token_ids": (3,) * 15}, {"max_frames": 17}):
+        asked = request(**{"exact_frames": None, **changes})
+        with pytest.raises(CacheSizeError, match="a row holds 30"):
+            sampler.open(asked)
+    assert len(latents_of(sampler, request())) == 16
+
+
+def test_a_request_that_broke_down_leaves_nothing_to_the_next() -> None:
+    model = prepared_model(tiny_config())
+    sampler = Sampler(model, cache_size=CacheSize(num_rows=4, num_tokens=40))
+    broken, beside = sampler.open(request(1)), sampler.open(request(2))
+    sampler.step([broken, beside])
+    broken.pending = torch.full_like(broken.pending, torch.nan)
+    sampler.step([broken, beside])
+    sampler.close(broken)
+    state = sampler.open(request(3, exact_frames=4))
+    block, _ = sampler.step([state, beside])
+    expected = latents_of(Sampler(model), request(3, exact_frames=4))
+    torch.testing.assert_close(block.latents, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_a_finished_or_doubled_request_cannot_step() -> None:

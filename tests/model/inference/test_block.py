@@ -6,7 +6,8 @@ import dataclasses
 
 import torch
 
-from model.generation import GenerationRequest, Sampler, SamplingOptions
+from model.inference.generation import GenerationRequest, SamplingOptions
+from model.inference.sampler import Sampler
 from tests.factories.model import AUDIO_ID, LOCAL_HEAD, NULL_ID, random_model, tiny_config
 
 
@@ -26,11 +27,27 @@ def run(sampler: Sampler, asked: GenerationRequest) -> None:
     assert sum(block.num_valid_frames for block in sampler.generate(asked)) == 16
 
 
-def test_requests_of_equal_solver_work_share_their_passes() -> None:
+def test_requests_of_different_steps_and_guidance_share_their_passes() -> None:
+    model = random_model(tiny_config())
+    sampler = Sampler(model)
+    rows: list[int] = []
+    model.backbone.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[0]))
+    options = (
+        SamplingOptions(num_flow_steps=2, guidance_scale=1.0),
+        SamplingOptions(num_flow_steps=5, time_grid="uniform"),
+        SamplingOptions(num_flow_steps=4, guidance_scale=3.0),
+    )
+    states = [sampler.open(dataclasses.replace(request(), options=o)) for o in options]
+    rows.clear()
+    sampler.step(states)
+    assert rows == [5, 5, 4, 4, 2]
+
+
+def test_requests_of_different_age_share_their_passes() -> None:
     model = random_model(tiny_config())
     sampler = Sampler(model)
     calls = []
-    sampler.backbone.register_forward_hook(lambda *_: calls.append(1))
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
     # Of different age: the fused write of one must not cost the other a pass.
     states = [sampler.open(request(1))]
     sampler.step(states)
@@ -47,7 +64,7 @@ def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
     # The null prefix is read once for all requests.
     sampler.open(request())
     calls = []
-    sampler.backbone.register_forward_hook(lambda *_: calls.append(1))
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
     for asked, expected in ((request(), 1 + 4 * 3), (request(exact_frames=None), 1 + 4 * (3 + 1))):
         calls.clear()
         run(sampler, asked)
@@ -60,7 +77,7 @@ def test_under_the_local_head_the_backbone_runs_once_a_block_and_for_the_stop_de
     sampler = Sampler(model)
     sampler.open(request())
     calls: list[int] = []
-    sampler.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
+    model.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
     # Blank frames and, but for the first, the clean block before; written apart where the stop
     # decision reads it.
     for asked, blocks in ((request(), [4, 8, 8, 8]), (request(exact_frames=None), 4 * [4, 4])):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from model.sampling import SamplingOptions
+from model.inference.generation import SamplingOptions
 
 
 @pytest.mark.parametrize(

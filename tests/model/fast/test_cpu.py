@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import cpu_backbone
 from model.attention import PackedAttention
 from model.backbone import Backbone
 from model.config import ExpertConfig, ModelConfig
-from model.cpu_backbone import CpuBackbone, inference_backbone
 from model.experts import Route, route_rows
+from model.fast import cpu
+from model.fast.cpu import CpuBackbone, fast_backbone
 from tests.factories.model import random_model, tiny_config
 
 NO_EXPERT = ExpertConfig(placement="none")
@@ -39,7 +39,7 @@ def test_states_are_those_of_the_plain_backbone(route: str) -> None:
     # 48 and 12 inner channels: neither fills a panel.
     config = tiny_config()
     plain = random_model(config).backbone
-    quick = inference_backbone(plain)
+    quick = fast_backbone(plain)
     assert isinstance(quick, CpuBackbone)
     torch.testing.assert_close(
         states(quick, config, ROUTES[route]),
@@ -62,6 +62,6 @@ def test_more_than_one_panel_and_no_expert() -> None:
 def test_what_it_does_not_suit_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     half = random_model().backbone.bfloat16()
     large = random_model().backbone
-    assert inference_backbone(half) is half
-    monkeypatch.setattr(cpu_backbone, "_MOST_BYTES", 1000)
-    assert inference_backbone(large) is large
+    assert fast_backbone(half) is half
+    monkeypatch.setattr(cpu, "_MOST_BYTES", 1000)
+    assert fast_backbone(large) is large

@@ -1,0 +1,1 @@
+"""Sampling: options, cache, prefill and the block-by-block sampler."""

@@ -1,0 +1,231 @@
+"""One block of requests that step together: noise, flow, clean write, stop decision.
+
+A block starts as noise. `num_flow_steps` Euler steps carry it to clean latents; every step needs
+the velocity, guided between the conditional and the unconditional row of the request. Under the
+thin head a velocity is a pass of the backbone over the noisy block. Under the local head one pass
+over blank frames precedes the steps, and the head alone gives the velocities.
+
+The keys and values of a finished block are written by a clean pass. It is fused with the first
+pass of the next block, except where the stop decision is needed: the stop head reads the states
+of the clean pass, and waiting for the next block would delay every packet by one.
+
+Each request has its own flow times, so requests of any mix share their passes; one with fewer
+steps drops out of the later evaluations.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from model.attention import Attend
+from model.audiocalm import AudioCALM
+from model.backbone import BackboneLike
+from model.experts import Route, route_rows
+from model.flow import guided_velocity
+from model.flow_head import ThinFlowHead
+from model.inference.generation import GenerationState, initial_noise, may_stop
+from model.inference.schedule import FlowPoint, FlowSchedule, stacked
+from model.inference.step_cache import StepCache
+from model.rotary import Rotary
+
+
+class _Rows:
+    """The rows of requests: conditional, then unconditional under guidance."""
+
+    def __init__(self, states: Sequence[GenerationState], device: torch.device) -> None:
+        counts = [state.cache.num_rows for state in states]
+        self.request = [index for index, count in enumerate(counts) for _ in range(count)]
+        self._index = torch.tensor(self.request, device=device)
+        self._conditional = torch.tensor([0, *itertools.accumulate(counts)][:-1], device=device)
+        self._guided = torch.tensor([i for i, n in enumerate(counts) if n > 1], device=device)
+        self._is_single = len(states) == len(self.request)
+        self._is_paired = all(count > 1 for count in counts)
+        options = [state.request.options for state, n in zip(states, counts, strict=True) if n > 1]
+        self._scale = torch.tensor([o.guidance_scale for o in options], device=device)
+
+    def repeat(self, values: Float[Tensor, "batch *rest"]) -> Float[Tensor, "rows *rest"]:
+        """The value of each request, for each of its rows."""
+        if self._is_single:
+            return values
+        if len(values) == 1:
+            # Contiguous, or the next product is computed row by row.
+            return values.expand(len(self.request), *values.shape[1:]).contiguous()
+        return values[self._index]
+
+    def conditional(self, values: Float[Tensor, "rows *rest"]) -> Float[Tensor, "batch *rest"]:
+        """The value of the conditional row of each request."""
+        if self._is_single:
+            return values
+        return values[::2] if self._is_paired else values[self._conditional]
+
+    def guide(
+        self, velocity: Float[Tensor, "rows block_frames latent_dim"]
+    ) -> Float[Tensor, "batch block_frames latent_dim"]:
+        """The guided velocity of each request."""
+        if self._is_single:
+            return velocity
+        if self._is_paired:
+            return guided_velocity(velocity[::2], velocity[1::2], self._scale)
+        conditional = velocity[self._conditional]
+        unconditional = velocity[self._conditional[self._guided] + 1]
+        guided = guided_velocity(conditional[self._guided], unconditional, self._scale)
+        return conditional.index_copy(0, self._guided, guided)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What a pass of the backbone needs besides embeddings."""
+
+    rotary: list[Rotary]
+    attention: Attend
+    route: Route | None
+
+
+_Velocity = Callable[[Tensor, _Rows, FlowPoint], Tensor]
+"""Velocity of rows at noisy latents of requests."""
+
+
+class Block:
+    """One block of requests.
+
+    Args:
+        model: The model all requests share.
+        backbone: Its backbone, or a faster form of it.
+        states: The requests, those with most flow steps first. Their caches move on; the states
+            themselves do not.
+        schedules: The evaluations of each.
+    """
+
+    def __init__(
+        self,
+        model: AudioCALM,
+        backbone: BackboneLike,
+        states: Sequence[GenerationState],
+        schedules: Sequence[FlowSchedule],
+    ) -> None:
+        self._model, self._backbone = model, backbone
+        self._states, self._schedules = states, schedules
+        self._frames = self._model.config.frames_per_block
+        self._has_pending = [state.pending is not None for state in states]
+        self._cache = StepCache([state.cache for state in states], self._has_pending)
+        self._rows: dict[int, _Rows] = {}
+        self._passes: dict[int, _Pass] = {}
+
+    def run(
+        self,
+    ) -> tuple[Float[Tensor, "batch block_frames latent_dim"], list[list[float]] | None]:
+        """Normalised latents of the block, and the stop probability of each frame.
+
+        The latter is None where no request needs it; the clean pass is then left to the next
+        block.
+        """
+        latents = self._integrate()
+        stop: list[list[float]] | None = None
+        if any(may_stop(state) for state in self._states):
+            rows, by = self._rows_of(len(latents)), self._pass_of(len(latents))
+            hidden = self._run(rows.repeat(self._model.embed_clean(latents)), by)
+            stop = self._model.stop_head(rows.conditional(hidden)).sigmoid().tolist()
+        self._cache.commit(has_clean_block=stop is not None)
+        return latents, stop
+
+    def _integrate(self) -> Float[Tensor, "batch block_frames latent_dim"]:
+        """Flow from noise to a clean block, latents and times in float32."""
+        noise = [initial_noise(state, self._model.config.latent_dim) for state in self._states]
+        latents = torch.stack(noise).to(self._model.device)
+        velocity = self._velocities(len(latents))
+        for index in range(len(self._schedules[0])):
+            active = sum(len(schedule) > index for schedule in self._schedules)
+            rows = self._rows_of(active)
+            at = stacked([s[index] for s in self._schedules[:active]], rows.request)
+            guided = rows.guide(velocity(latents[:active], rows, at))
+            moved = torch.addcmul(latents[:active], guided, at.move)
+            latents = moved if active == len(latents) else torch.cat([moved, latents[active:]])
+        return latents
+
+    def _velocities(self, num_requests: int) -> _Velocity:
+        """The velocity under the head of the model; the first backbone pass writes the pending
+        blocks."""
+        head = self._model.flow_head
+        if isinstance(head, ThinFlowHead):
+            return self._thin_velocity(head)
+        num_rows = len(self._rows_of(num_requests).request)
+        condition = head.condition(self._first_pass(self._model.embed_blank(num_rows)))
+        angles = head.angles(self._frames)
+
+        def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
+            given = condition[: len(rows.request)]
+            return head.velocity(rows.repeat(noisy), given, at.modulations, angles)
+
+        return velocity
+
+    def _thin_velocity(self, head: ThinFlowHead) -> _Velocity:
+        is_first = True
+
+        def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
+            nonlocal is_first
+            assert at.embedding is not None
+            embeddings = self._model.latent_proj(noisy.to(self._model.dtype))
+            embeddings = rows.repeat(embeddings) + at.embedding
+            if is_first:
+                is_first, hidden = False, self._first_pass(embeddings)
+            else:
+                hidden = self._run(embeddings, self._pass_of(len(noisy)))
+            return head.velocity(hidden, at.modulations)
+
+        return velocity
+
+    def _first_pass(
+        self, block: Float[Tensor, "rows block_frames hidden"]
+    ) -> Float[Tensor, "rows block_frames hidden"]:
+        """States of the blocks; pending clean blocks are written by the same pass."""
+        count = len(self._states)
+        if not any(self._has_pending):
+            return self._run(block, self._pass_of(count))
+        model = self._model
+        zeros = torch.zeros(self._frames, model.config.latent_dim, device=model.device)
+        pending = [zeros if state.pending is None else state.pending for state in self._states]
+        clean = self._rows_of(count).repeat(model.embed_clean(torch.stack(pending)))
+        position = self._positions(count)
+        position = torch.cat([(position - self._frames).clamp_min(0), position], dim=1)
+        by = self._make_pass(count, position, self._cache.fused_attention())
+        # Contiguous, or the head's first product is computed row by row.
+        return self._run(torch.cat([clean, block], dim=1), by)[:, self._frames :].contiguous()
+
+    def _run(
+        self, embeddings: Float[Tensor, "rows seq hidden"], by: _Pass
+    ) -> Float[Tensor, "rows seq hidden"]:
+        return self._backbone(embeddings, by.rotary, by.attention, by.route)
+
+    def _rows_of(self, count: int) -> _Rows:
+        """Rows of the first requests."""
+        if count not in self._rows:
+            self._rows[count] = _Rows(self._states[:count], self._model.device)
+        return self._rows[count]
+
+    def _pass_of(self, count: int) -> _Pass:
+        """A pass over the current blocks of the first requests."""
+        if count not in self._passes:
+            attention = self._cache.block_attention(count)
+            self._passes[count] = self._make_pass(count, self._positions(count), attention)
+        return self._passes[count]
+
+    def _make_pass(self, count: int, position: Tensor, attention: Attend) -> _Pass:
+        uses = [self._states[i].request.uses_expert for i in self._rows_of(count).request]
+        route = route_rows(uses, position.shape[1], self._model.device)
+        return _Pass(self._backbone.rotary(position, self._model.dtype), attention, route)
+
+    def _positions(self, count: int) -> Int[Tensor, "rows block_frames"]:
+        """Rotary positions of the current blocks."""
+        starts = [
+            state.cache.prefix_length - padding + state.block_index * self._frames
+            for state in self._states[:count]
+            for padding in state.cache.left_padding
+        ]
+        position = torch.tensor(starts)[:, None] + torch.arange(self._frames)
+        return position.to(self._model.device)

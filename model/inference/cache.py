@@ -1,0 +1,272 @@
+"""Keys and values of clean tokens: preallocated rows that all requests of a sampler share.
+
+A request holds one row, or two under guidance: conditional, then unconditional. The places of a
+row are `[left padding | prefix | clean blocks | free]`. With a window the clean blocks form a ring
+of `window_blocks`.
+
+A step works on scratch places behind the longest of its rows (`model.inference.step_cache`); no
+step copies a cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from model.config import ModelConfig
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of some tokens, `layers rows kv_heads tokens head_dim` each."""
+
+_SCRATCH_BLOCKS = 2
+"""Blocks of scratch that a row has room for behind its own: pending and current."""
+
+
+class CacheFullError(RuntimeError):
+    """Every row of a cache of fixed size is taken."""
+
+
+class CacheSizeError(ValueError):
+    """A request needs more tokens than a row of a cache of fixed size holds."""
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """The bound of a cache: it never holds more than rows x tokens.
+
+    Attributes:
+        num_rows: Rows of all requests together; a guided request takes two.
+        num_tokens: Tokens of a row: the longest prefix, prompt and audio, and two blocks of
+            scratch.
+    """
+
+    num_rows: int
+    num_tokens: int
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 2 or self.num_tokens < 1:
+            raise ValueError(f"{self}: it needs at least 2 rows and 1 token")
+
+
+class KVCache:
+    """Memory of the rows, and which of them are free.
+
+    Args:
+        config: Shapes of the model.
+        device: Device of the memory.
+        dtype: Dtype of the keys and values.
+        size: Allocate this much and never more. None grows when a request is opened that does not
+            fit, for tools that run a few requests; steps never grow it.
+
+    Attributes:
+        keys: After norm and rotary embedding.
+        values: As projected.
+    """
+
+    keys: Float[Tensor, "layers rows kv_heads tokens head_dim"]
+    values: Float[Tensor, "layers rows kv_heads tokens head_dim"]
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        size: CacheSize | None = None,
+    ) -> None:
+        self.frames_per_block = config.frames_per_block
+        self.window_blocks = config.window_blocks
+        self._backbone = config.backbone
+        self._is_fixed = size is not None
+        self._is_taken = [False] * (size.num_rows if size else 0)
+        self.keys, self.values = (
+            self._allocate(len(self._is_taken), size.num_tokens if size else 0, device, dtype)
+            for _ in range(2)
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Places of a row."""
+        return self.keys.shape[3]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all rows, free ones included."""
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def tokens_for(self, prefix_length: int, num_blocks: int) -> int:
+        """Places that a request needs in each of its rows, scratch included."""
+        kept = num_blocks if self.window_blocks is None else min(num_blocks, self.window_blocks)
+        return prefix_length + (kept + _SCRATCH_BLOCKS) * self.frames_per_block
+
+    def take(
+        self,
+        prefix: KeysValues,
+        left_padding: tuple[int, ...],
+        *,
+        num_prompt_blocks: int,
+        num_blocks: int,
+    ) -> CacheRows:
+        """Rows for a request, filled with its prefix and prompt; `release` must follow.
+
+        Args:
+            prefix: Keys and values of prefix and prompt; the rows end together.
+            left_padding: Places before the prefix of each row.
+            num_prompt_blocks: Blocks at the end of `prefix` that are prompt.
+            num_blocks: Blocks that the request may reach, prompt included.
+
+        Raises:
+            CacheSizeError: If a row of a cache of fixed size is too short.
+            CacheFullError: If a cache of fixed size has no free rows.
+        """
+        frames, num_rows = self.frames_per_block, len(left_padding)
+        length = prefix[0].shape[3] - num_prompt_blocks * frames
+        first = self._reserve(num_rows, self.tokens_for(length, num_blocks))
+        rows = CacheRows(self, slice(first, first + num_rows), left_padding, length)
+        self._is_taken[rows.rows] = [True] * num_rows
+        for memory, given in zip((self.keys, self.values), prefix, strict=True):
+            memory[:, rows.rows, :, :length] = given[:, :, :, :length]
+        for block in range(num_prompt_blocks):
+            rows.write(prefix, length + block * frames)
+        rows.num_ready = rows.length
+        return rows
+
+    def release(self, rows: CacheRows) -> None:
+        """Free the rows of a request."""
+        assert all(self._is_taken[rows.rows]), rows.rows
+        self._is_taken[rows.rows] = [False] * rows.num_rows
+
+    def _first_free(self, num_rows: int) -> int | None:
+        """The lowest free rows. Pairs stand at even places, so single rows never split them all:
+        with 2 n rows, n requests of any kind fit."""
+        for first in range(0, len(self._is_taken) - num_rows + 1, num_rows):
+            if not any(self._is_taken[first : first + num_rows]):
+                return first
+        return None
+
+    def _reserve(self, num_rows: int, num_tokens: int) -> int:
+        """The first of such rows that are free; grows the memory or raises where there are none."""
+        first, is_short = self._first_free(num_rows), num_tokens > self.num_tokens
+        if self._is_fixed and is_short:
+            raise CacheSizeError(
+                f"the request needs {num_tokens} tokens of cache with its prefix; a row holds "
+                f"{self.num_tokens}; shorten the text or the audio"
+            )
+        if self._is_fixed and first is None:
+            raise CacheFullError(
+                f"all {len(self._is_taken)} rows of the cache are taken; close a request first"
+            )
+        if first is None or is_short:
+            # Twice the rows, so that opening many requests copies each a bounded number of times.
+            more = max(2, len(self._is_taken)) if first is None else 0
+            self._is_taken += [False] * more
+            tokens = max(num_tokens, self.num_tokens)
+            self.keys, self.values = (self._grown(old, tokens) for old in (self.keys, self.values))
+            first = self._first_free(num_rows)
+        assert first is not None
+        return first
+
+    def _grown(self, old: Tensor, num_tokens: int) -> Tensor:
+        new = self._allocate(len(self._is_taken), num_tokens, old.device, old.dtype)
+        new[:, : old.shape[1], :, : old.shape[3]] = old
+        return new
+
+    def _allocate(
+        self, num_rows: int, num_tokens: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        # Not zeroed: a CPU then commits memory when it is first written.
+        shape = (
+            self._backbone.num_layers,
+            num_rows,
+            self._backbone.num_kv_heads,
+            num_tokens,
+            self._backbone.head_dim,
+        )
+        return torch.empty(shape, device=device, dtype=dtype)
+
+
+@dataclass
+class CacheRows:
+    """The rows of one request.
+
+    Attributes:
+        memory: The cache they belong to.
+        rows: Which rows.
+        left_padding: Places before the prefix of each row; they are hidden.
+        prefix_length: Places of the prefix, padding included.
+        num_ready: Places that hold finite values, visible or not: a hidden place is multiplied
+            by zero, and 0 x NaN is NaN.
+        num_blocks: Clean blocks written so far, those that left the window included.
+    """
+
+    memory: KVCache
+    rows: slice
+    left_padding: tuple[int, ...]
+    prefix_length: int
+    num_ready: int = 0
+    num_blocks: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        """1, or 2 under guidance."""
+        return len(self.left_padding)
+
+    @property
+    def length(self) -> int:
+        """Places in use."""
+        window, kept = self.memory.window_blocks, self.num_blocks
+        kept = kept if window is None else min(kept, window)
+        return self.prefix_length + kept * self.memory.frames_per_block
+
+    def make_ready(self, start: int, end: int) -> None:
+        """Give finite values to all places before `end`; those from `start` on are about to be
+        written."""
+        if self.num_ready < start:
+            for memory in (self.memory.keys, self.memory.values):
+                memory[:, self.rows, :, self.num_ready : start].zero_()
+        self.num_ready = max(self.num_ready, end)
+
+    def write(self, source: KeysValues, start: int) -> None:
+        """Keep the block at place `start` of `source` as the next clean block; a full window
+        drops its oldest."""
+        frames = self.memory.frames_per_block
+        place = self._place(self.num_blocks)
+        for memory, given in zip((self.memory.keys, self.memory.values), source, strict=True):
+            memory[:, self.rows, :, place : place + frames] = given[:, :, :, start : start + frames]
+        self.num_blocks += 1
+
+    def append(self, start: int) -> None:
+        """Keep the scratch block at place `start` as the next clean block."""
+        if start == self._place(self.num_blocks):
+            self.num_blocks += 1
+            return
+        block = slice(start, start + self.memory.frames_per_block)
+        # Copies first: the places may overlap.
+        keys, values = (
+            memory[:, self.rows, :, block].clone()
+            for memory in (self.memory.keys, self.memory.values)
+        )
+        self.write((keys, values), 0)
+
+    def visible(self, num_places: int, *, hides_oldest: bool) -> Bool[Tensor, "rows places"]:
+        """Places that the next block may attend to.
+
+        Args:
+            num_places: Width of the result, at least `length`.
+            hides_oldest: Leave out the block that a full window drops when one more is written.
+        """
+        place = torch.arange(num_places)
+        visible = (place < self.length).repeat(self.num_rows, 1)
+        visible &= place >= torch.tensor(self.left_padding)[:, None]
+        window = self.memory.window_blocks
+        if hides_oldest and window is not None and self.num_blocks >= window:
+            oldest = self._place(self.num_blocks)
+            visible[:, oldest : oldest + self.memory.frames_per_block] = False
+        return visible
+
+    def _place(self, block: int) -> int:
+        window = self.memory.window_blocks
+        index = block if window is None else block % window
+        return self.prefix_length + index * self.memory.frames_per_block

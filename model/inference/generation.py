@@ -1,0 +1,194 @@
+"""What a sampler is asked for, what it keeps of a request, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.flow import TimeGrid, time_grid
+from model.inference.cache import CacheRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How a request is sampled.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    num_flow_steps: int = 16
+    """Euler steps of each block, at least 1; time grows with it. 4 lose nothing on spoken digits
+    (BENCHMARKS.md)."""
+    guidance_scale: float = 2.0
+    """Guidance w of v_u + w (v_c - v_u), 0 to 100; 1 is no guidance and half the work. 2 is the
+    default of VoxCPM, which writes guidance the same way."""
+    time_grid: TimeGrid = "sway"
+    """Spacing of the flow times: `uniform`, or `sway` (arXiv:2410.06885), shorter near the
+    noise."""
+    temperature: float = 1.0
+    """Variance of the initial noise, 0 to 4, as in pocket-tts; lower is less varied."""
+    stop_threshold: float = 0.5
+    """Probability of `end_of_audio` above which a frame is the last, between 0 and 1; lower ends
+    earlier."""
+
+    def __post_init__(self) -> None:
+        time_grid(self.time_grid, self.num_flow_steps)
+        if not 0 <= self.guidance_scale <= 100:
+            raise ValueError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
+        if not 0 <= self.temperature <= 4:
+            raise ValueError(f"temperature {self.temperature} is outside [0, 4]")
+        if not 0 < self.stop_threshold < 1:
+            raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether an unconditional row is needed."""
+        return self.guidance_scale != 1.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GenerationRequest:
+    """One utterance, sound or piece to generate.
+
+    Raises:
+        ValueError: If a length is out of range.
+    """
+
+    token_ids: tuple[int, ...]
+    """Prefix."""
+    null_ids: tuple[int, ...]
+    """Prefix of the unconditional row."""
+    uses_expert: bool
+    """Whether the rows route to the expert."""
+    seed: int
+    """Same seed, same latents."""
+    max_frames: int
+    """Frames at which it ends in any case."""
+    min_frames: int = 1
+    """Frames before which it does not stop."""
+    exact_frames: int | None = None
+    """Frames to generate, whatever the stop head says; None lets the stop head decide."""
+    speaker: Float[Tensor, " speaker_dim"] | None = None
+    """Voice, with the speaker token in `token_ids`."""
+    prompt_latents: Float[Tensor, "frames latent_dim"] | None = None
+    """Raw codec latents to continue; an incomplete block at their front is left out."""
+    options: SamplingOptions = field(default_factory=SamplingOptions)
+    """How it is sampled."""
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            raise ValueError("token_ids is empty; the prefix needs at least one token")
+        if not self.null_ids and self.options.is_guided:
+            raise ValueError("null_ids is empty; guidance needs an unconditional prefix")
+        if not 1 <= self.min_frames <= self.max_frames:
+            raise ValueError(
+                f"min_frames {self.min_frames} and max_frames {self.max_frames}; "
+                "they must be at least 1 and in order"
+            )
+        if self.exact_frames is not None and self.exact_frames < 1:
+            raise ValueError(f"exact_frames is {self.exact_frames}; it must be at least 1")
+
+    @property
+    def frame_limit(self) -> int:
+        """Frames that it never exceeds."""
+        return self.max_frames if self.exact_frames is None else self.exact_frames
+
+
+@dataclass(eq=False)
+class GenerationState:
+    """Everything a request needs for its next block; `Sampler.step` advances it in place.
+
+    Attributes:
+        request: The request.
+        cache: Its rows of the sampler's cache; freed when it ends.
+        generator: Source of its noise, on the CPU whatever the device of the model.
+        block_index: Next block, prompt blocks counted.
+        num_frames: Valid frames generated so far.
+        pending: Normalised last block whose keys are not in the cache yet.
+        is_done: Whether it has ended: its last block was returned, or it was closed.
+    """
+
+    request: GenerationRequest
+    cache: CacheRows
+    generator: torch.Generator
+    block_index: int
+    num_frames: int = 0
+    pending: Float[Tensor, "block_frames latent_dim"] | None = None
+    is_done: bool = False
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Order inside a step: most flow steps first, then as the rows stand in the cache."""
+        return -self.request.options.num_flow_steps, self.cache.rows.start
+
+
+@dataclass(frozen=True, eq=False)
+class BlockOutput:
+    """One block of a request.
+
+    Attributes:
+        latents: Raw codec latents, all frames of the block.
+        num_valid_frames: Frames that belong to the result; fewer only in the last block.
+        is_last: Whether the request has ended.
+    """
+
+    latents: Float[Tensor, "block_frames latent_dim"]
+    num_valid_frames: int
+    is_last: bool
+
+
+def initial_noise(
+    state: GenerationState, latent_dim: int
+) -> Float[Tensor, "block_frames latent_dim"]:
+    """Where the flow of the next block starts, on the CPU; every request draws its own."""
+    shape = (state.cache.memory.frames_per_block, latent_dim)
+    noise = torch.randn(shape, generator=state.generator)
+    return noise * state.request.options.temperature**0.5
+
+
+def may_stop(state: GenerationState) -> bool:
+    """Whether the stop decision of the next block counts."""
+    request = state.request
+    return request.exact_frames is None and (
+        state.num_frames + state.cache.memory.frames_per_block >= request.min_frames
+    )
+
+
+def advance(
+    state: GenerationState,
+    latents: Float[Tensor, "block_frames latent_dim"],
+    stop: list[float] | None,
+) -> tuple[int, bool]:
+    """Move a request on by a finished block.
+
+    Args:
+        state: The request.
+        latents: The block, normalised.
+        stop: Probability of `end_of_audio` of each frame; None where the keys of the block are
+            not in the cache yet.
+
+    Returns:
+        Frames of the block that count, and whether the request ends with them.
+    """
+    valid, is_last = _valid_frames(state, len(latents), stop if may_stop(state) else None)
+    state.block_index += 1
+    state.num_frames += valid
+    state.pending = latents if stop is None and not is_last else None
+    state.is_done = is_last
+    return valid, is_last
+
+
+def _valid_frames(
+    state: GenerationState, block_frames: int, stop: list[float] | None
+) -> tuple[int, bool]:
+    request = state.request
+    for frame in range(block_frames):
+        total = state.num_frames + frame + 1
+        is_stop = stop is not None and stop[frame] > request.options.stop_threshold
+        if total >= request.frame_limit or (is_stop and total >= request.min_frames):
+            return frame + 1, True
+    return block_frames, False

@@ -1,0 +1,98 @@
+"""Reading of prefixes and prompts: one forward pass whose keys and values the cache keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.attention import arflow_mask, attend
+from model.audiocalm import AudioCALM
+from model.backbone import BackboneLike
+from model.experts import route_rows
+from model.inference.cache import KeysValues
+from model.sequence import PADDING, document_layout
+
+
+class PrefillAttention:
+    """Attention over `[prefix | prompt blocks]` that records keys and values of every layer."""
+
+    def __init__(self, mask: Bool[Tensor, "batch seq seq"]) -> None:
+        self.mask = mask
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention output of the next layer."""
+        self._keys.append(key)
+        self._values.append(value)
+        return attend(query, key, value, self.mask)
+
+    def recorded(self) -> KeysValues:
+        """Keys and values of all layers."""
+        return torch.stack(self._keys), torch.stack(self._values)
+
+
+def read_prefixes(
+    model: AudioCALM,
+    backbone: BackboneLike,
+    rows: Sequence[tuple[int, ...]],
+    prompt: Float[Tensor, "frames latent_dim"],
+    *,
+    uses_expert: bool,
+    speaker: Float[Tensor, " speaker_dim"] | None,
+) -> KeysValues:
+    """Keys and values of prefixes, each followed by the prompt.
+
+    Args:
+        model: The model.
+        backbone: Its backbone, or a faster form of it.
+        rows: Token ids of each prefix; shorter ones are padded on the left, so the rows end
+            together.
+        prompt: Normalised latents of whole blocks, the same for every row.
+        uses_expert: Whether the rows route to the expert.
+        speaker: Voice for the speaker token, where a prefix holds one.
+    """
+    config = model.config
+    longest = max(len(row) for row in rows)
+    padding = torch.tensor([longest - len(row) for row in rows])
+    layout = document_layout(longest, len(prompt), 0, config.frames_per_block)
+    token_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    document = torch.zeros(len(rows), len(layout.segment), dtype=torch.int32)
+    for index, row in enumerate(rows):
+        token_ids[index, longest - len(row) :] = torch.tensor(row)
+        document[index, : longest - len(row)] = PADDING
+    mask = arflow_mask(
+        document,
+        layout.segment.expand(len(rows), -1),
+        layout.block.expand(len(rows), -1),
+        layout.copy.expand(len(rows), -1),
+        config.window_blocks,
+    )
+    position = (layout.position - padding[:, None]).clamp_min(0)
+    if speaker is not None:
+        speaker = speaker.to(model.device).expand(len(rows), 1, -1)
+    embeddings = torch.cat(
+        [
+            model.embed_prefix(token_ids.to(model.device), speaker),
+            model.embed_clean(prompt).expand(len(rows), -1, -1),
+        ],
+        dim=1,
+    )
+    attention = PrefillAttention(mask.to(model.device))
+    route = route_rows([uses_expert] * len(rows), embeddings.shape[1], model.device)
+    backbone(embeddings, position.to(model.device), attention, route)
+    return attention.recorded()
+
+
+def aligned(rows: Sequence[KeysValues]) -> KeysValues:
+    """Prefixes of different length as rows that end together, zeros before the shorter ones."""
+    longest = max(keys.shape[3] for keys, _ in rows)
+    keys, values = (
+        torch.cat([F.pad(row[i], (0, 0, longest - row[i].shape[3], 0)) for row in rows], dim=1)
+        for i in range(2)
+    )
+    return keys, values

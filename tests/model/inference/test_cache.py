@@ -1,0 +1,113 @@
+"""Rows of the cache: who gets which, growth, the window, and the bound."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.inference.cache import (
+    CacheFullError,
+    CacheRows,
+    CacheSize,
+    CacheSizeError,
+    KeysValues,
+    KVCache,
+)
+from tests.factories.model import tiny_config
+
+
+def new_cache(size: CacheSize | None = None, window_blocks: int | None = None) -> KVCache:
+    config = tiny_config(window_blocks=window_blocks)
+    return KVCache(config, torch.device("cpu"), torch.float32, size)
+
+
+def tokens(num_rows: int, num_tokens: int, value: float | None = None) -> KeysValues:
+    shape = (3, num_rows, 2, num_tokens, 8)
+    if value is None:
+        return torch.randn(shape), torch.randn(shape)
+    return torch.full(shape, value), torch.full(shape, -value)
+
+
+def take(cache: KVCache, num_rows: int, num_tokens: int = 3, num_blocks: int = 2) -> CacheRows:
+    prefix = tokens(num_rows, num_tokens)
+    return cache.take(prefix, (0, 1)[:num_rows], num_prompt_blocks=0, num_blocks=num_blocks)
+
+
+def test_blocks_follow_the_prefix() -> None:
+    cache = new_cache()
+    prefix = tokens(1, 3)
+    rows = cache.take(prefix, (1,), num_prompt_blocks=0, num_blocks=3)
+    blocks = [tokens(1, 4) for _ in range(3)]
+    for block in blocks:
+        rows.write(block, 0)
+    assert rows.length == 3 + 12
+    for memory, index in ((cache.keys, 0), (cache.values, 1)):
+        expected = torch.cat([prefix[index], *(block[index] for block in blocks)], dim=3)
+        assert torch.equal(memory[:, rows.rows, :, :15], expected)
+    assert rows.visible(17, hides_oldest=False).tolist() == [[False] + 14 * [True] + 2 * [False]]
+
+
+def test_growing_keeps_what_is_there() -> None:
+    cache = new_cache()
+    first = take(cache, 2)
+    before = cache.keys[:, first.rows, :, :3].clone()
+    # More rows, then longer ones.
+    others = [take(cache, 2) for _ in range(4)]
+    others.append(take(cache, 1, num_tokens=40, num_blocks=10))
+    assert torch.equal(cache.keys[:, first.rows, :, :3], before)
+    taken = [row for rows in (first, *others) for row in range(rows.rows.start, rows.rows.stop)]
+    assert len(set(taken)) == len(taken) == 11
+
+
+def test_a_window_is_a_ring_of_the_last_blocks() -> None:
+    cache = new_cache(window_blocks=2)
+    rows = cache.take(tokens(1, 3), (1,), num_prompt_blocks=0, num_blocks=50)
+    assert cache.num_tokens == 3 + (2 + 2) * 4
+    for index in range(5):
+        rows.write(tokens(1, 4, float(index)), 0)
+    assert rows.length == 3 + 8
+    held = cache.keys[0, 0, 0, :11, 0]
+    assert sorted(held[3:].tolist()) == 4 * [3.0] + 4 * [4.0]
+    visible = rows.visible(13, hides_oldest=True)[0]
+    assert visible[:3].tolist() == [False, True, True]
+    assert set(held[visible[:11]][2:].tolist()) == {4.0}
+    assert not visible[11:].any()
+
+
+def test_a_prompt_longer_than_the_window_keeps_its_last_blocks() -> None:
+    cache = new_cache(window_blocks=1)
+    keys = torch.cat([tokens(1, 2, 9.0)[0], *(tokens(1, 4, float(i))[0] for i in range(3))], dim=3)
+    rows = cache.take((keys, keys), (0,), num_prompt_blocks=3, num_blocks=5)
+    assert (rows.length, rows.num_blocks) == (6, 3)
+    assert cache.keys[0, 0, 0, :6, 0].tolist() == [9.0, 9.0, 2.0, 2.0, 2.0, 2.0]
+
+
+def test_a_cache_of_fixed_size_never_grows() -> None:
+    cache = new_cache(CacheSize(num_rows=4, num_tokens=20))
+    size = cache.size_bytes
+    with pytest.raises(CacheSizeError, match=r"needs 23 tokens .* a row holds 20"):
+        take(cache, 1, num_tokens=3, num_blocks=3)
+    first, second = take(cache, 1), take(cache, 2)
+    with pytest.raises(CacheFullError, match="all 4 rows"):
+        take(cache, 2)
+    cache.release(first)
+    third = take(cache, 2)
+    assert (third.rows, second.rows) == (slice(0, 2), slice(2, 4))
+    assert cache.size_bytes == size
+
+
+def test_as_many_requests_of_any_kind_fit_as_there_are_pairs_of_rows() -> None:
+    cache = new_cache(CacheSize(num_rows=6, num_tokens=20))
+    generator = torch.Generator().manual_seed(0)
+    running: list[CacheRows] = []
+    for _ in range(200):
+        if len(running) == 3:
+            index = int(torch.randint(0, 3, (1,), generator=generator))
+            cache.release(running.pop(index))
+        running.append(take(cache, int(torch.randint(1, 3, (1,), generator=generator))))
+
+
+@pytest.mark.parametrize(("num_rows", "num_tokens"), [(1, 20), (4, 0)])
+def test_a_size_without_room_is_refused(num_rows: int, num_tokens: int) -> None:
+    with pytest.raises(ValueError, match="at least 2 rows and 1 token"):
+        CacheSize(num_rows=num_rows, num_tokens=num_tokens)
