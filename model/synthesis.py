@@ -17,7 +17,9 @@ from torch import Tensor
 
 from model.bundle import Bundle
 from model.config import ModelConfig
-from model.fast.cpu import fast_backbone
+from model.fast.choice import fast_backbone
+from model.fast.cuda_graphs import GraphBackbone
+from model.inference.cache import CacheSize, CacheSizeError, KVCache
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
 from model.limits import Limits
@@ -85,12 +87,19 @@ class Synthesizer:
     Args:
         bundle: Model, codec and tokenizer.
         limits: What a request may ask for.
+        cache_size: Memory for the requests that run together, allocated now; longer requests are
+            refused. None grows with demand.
     """
 
-    def __init__(self, bundle: Bundle, limits: Limits | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, limits: Limits | None = None, cache_size: CacheSize | None = None
+    ) -> None:
         self.bundle = bundle
         self.limits = limits or Limits()
-        self._sampler = Sampler(bundle.model, fast_backbone(bundle.model.backbone))
+        model = bundle.model
+        cache = KVCache(model.config, model.device, model.dtype, cache_size)
+        self._backbone = fast_backbone(model.backbone, cache)
+        self._sampler = Sampler(model, self._backbone, cache)
 
     @property
     def timebase(self) -> Timebase:
@@ -141,8 +150,16 @@ class Synthesizer:
         """
         prepared = self.prepare(request)
         with torch.inference_mode():
-            state = self._sampler.open(prepared.generation)
+            try:
+                state = self._sampler.open(prepared.generation)
+            except CacheSizeError as error:
+                raise RequestError(_longest_part(request, prepared), str(error)) from error
             return Utterance(state, self.bundle.codec.initial_state(), prepared.num_samples)
+
+    def warm_up(self) -> None:
+        """Capture the passes of the sampler, where they are captured; minutes for a large model."""
+        if isinstance(self._backbone, GraphBackbone):
+            self._backbone.warm_up()
 
     def close(self, utterance: Utterance) -> None:
         """Free what a request holds, ended or not; it cannot step again."""
@@ -229,6 +246,14 @@ def _piece(
         )
     utterance.num_emitted += waveform.shape[-1]
     return Piece(waveform, is_last)
+
+
+def _longest_part(request: SynthesisRequest, prepared: PreparedRequest) -> str:
+    """The field to shorten where a request needs too much cache."""
+    if len(prepared.generation.token_ids) < prepared.generation.frame_limit:
+        return "duration_s"
+    is_said = len(request.transcript or "") > len(request.description)
+    return "transcript" if is_said else "description"
 
 
 def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import Attend
-from model.backbone import Attention, Backbone, BackboneLike, DecoderLayer
+from model.backbone import Attention, Backbone, DecoderLayer
 from model.experts import FeedForwardExpert, Route
 from model.layers import RMSNorm, over_length
 from model.rotary import Rotary, folded, rotary_table, turn
@@ -25,19 +25,6 @@ from model.rotary import Rotary, folded, rotary_table, turn
 _PANEL = 64
 """Inner channels of the feed-forward whose gate and up lie side by side: panels stay in the cache
 while a product reads them."""
-_MOST_BYTES = 2 << 30
-"""Weights beyond which a copy costs more memory than fewer operations are worth."""
-
-
-def fast_backbone(backbone: Backbone) -> BackboneLike:
-    """The fastest form of a backbone: a `CpuBackbone` for float32 weights of up to 2 GiB on a
-    CPU, else the backbone itself."""
-    weights = list(backbone.parameters())
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
-    is_plain = all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
-    if is_plain and size <= _MOST_BYTES:
-        return CpuBackbone(backbone)
-    return backbone
 
 
 class CpuBackbone(nn.Module):

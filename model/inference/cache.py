@@ -10,17 +10,21 @@ step copies a cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from model.attention import few_bias
 from model.config import ModelConfig
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of some tokens, `layers rows kv_heads tokens head_dim` each."""
 
+_LEAST_START = 64
+"""First place of scratch where shapes are few."""
 _SCRATCH_BLOCKS = 2
 """Blocks of scratch that a row has room for behind its own: pending and current."""
 
@@ -41,10 +45,14 @@ class CacheSize:
         num_rows: Rows of all requests together; a guided request takes two.
         num_tokens: Tokens of a row: the longest prefix, prompt and audio, and two blocks of
             scratch.
+        has_few_shapes: Place scratch at powers of two, so that the passes of a block have few
+            shapes, each of which can be captured as a CUDA graph; rows are then rounded up to hold
+            it.
     """
 
     num_rows: int
     num_tokens: int
+    has_few_shapes: bool = False
 
     def __post_init__(self) -> None:
         if self.num_rows < 2 or self.num_tokens < 1:
@@ -80,11 +88,12 @@ class KVCache:
         self.window_blocks = config.window_blocks
         self._backbone = config.backbone
         self._is_fixed = size is not None
-        self._is_taken = [False] * (size.num_rows if size else 0)
-        self.keys, self.values = (
-            self._allocate(len(self._is_taken), size.num_tokens if size else 0, device, dtype)
-            for _ in range(2)
-        )
+        self.has_few_shapes = size is not None and size.has_few_shapes
+        self._owners: list[CacheRows | None] = [None] * (size.num_rows if size else 0)
+        num_tokens = size.num_tokens if size else 0
+        if self.has_few_shapes:
+            num_tokens = self._few(num_tokens) + _SCRATCH_BLOCKS * self.frames_per_block
+        self.keys, self.values = (self._allocate(num_tokens, device, dtype) for _ in range(2))
 
     @property
     def num_tokens(self) -> int:
@@ -125,8 +134,11 @@ class KVCache:
         length = prefix[0].shape[3] - num_prompt_blocks * frames
         first = self._reserve(num_rows, self.tokens_for(length, num_blocks))
         rows = CacheRows(self, slice(first, first + num_rows), left_padding, length)
-        self._is_taken[rows.rows] = [True] * num_rows
+        self._owners[rows.rows] = [rows] * num_rows
         for memory, given in zip((self.keys, self.values), prefix, strict=True):
+            if self.has_few_shapes:
+                # Passes over all rows touch these too, whether or not their request takes part.
+                memory[:, rows.rows].zero_()
             memory[:, rows.rows, :, :length] = given[:, :, :, :length]
         for block in range(num_prompt_blocks):
             rows.write(prefix, length + block * frames)
@@ -135,14 +147,41 @@ class KVCache:
 
     def release(self, rows: CacheRows) -> None:
         """Free the rows of a request."""
-        assert all(self._is_taken[rows.rows]), rows.rows
-        self._is_taken[rows.rows] = [False] * rows.num_rows
+        assert all(owner is rows for owner in self._owners[rows.rows]), rows.rows
+        self._owners[rows.rows] = [None] * rows.num_rows
+
+    def scratch_start(self, requests: Sequence[CacheRows]) -> int:
+        """The place behind the rows of a step where its blocks stand."""
+        if not self.has_few_shapes:
+            return max(request.length for request in requests)
+        # Behind all rows, since a pass writes scratch in those that take no part as well.
+        return self._few(max(owner.length for owner in self._owners if owner is not None))
+
+    def bias(
+        self, mask: Bool[Tensor, "rows #seq places"]
+    ) -> Float[Tensor, "rows 1 queries places"]:
+        """What `attend_few` adds to the scores of queries that see the places of a mask."""
+        groups = self._backbone.num_heads // self._backbone.num_kv_heads
+        return few_bias(mask.to(self.keys.device), groups, self.keys.dtype)
+
+    def scratch_starts(self) -> list[int]:
+        """Every place at which scratch may stand, with few shapes."""
+        assert self.has_few_shapes
+        last = self.num_tokens - _SCRATCH_BLOCKS * self.frames_per_block
+        starts = [_LEAST_START]
+        while starts[-1] < last:
+            starts.append(2 * starts[-1])
+        return starts
+
+    @staticmethod
+    def _few(num_tokens: int) -> int:
+        return max(_LEAST_START, 1 << (num_tokens - 1).bit_length())
 
     def _first_free(self, num_rows: int) -> int | None:
         """The lowest free rows. Pairs stand at even places, so single rows never split them all:
         with 2 n rows, n requests of any kind fit."""
-        for first in range(0, len(self._is_taken) - num_rows + 1, num_rows):
-            if not any(self._is_taken[first : first + num_rows]):
+        for first in range(0, len(self._owners) - num_rows + 1, num_rows):
+            if not any(self._owners[first : first + num_rows]):
                 return first
         return None
 
@@ -156,12 +195,12 @@ class KVCache:
             )
         if self._is_fixed and first is None:
             raise CacheFullError(
-                f"all {len(self._is_taken)} rows of the cache are taken; close a request first"
+                f"all {len(self._owners)} rows of the cache are taken; close a request first"
             )
         if first is None or is_short:
             # Twice the rows, so that opening many requests copies each a bounded number of times.
-            more = max(2, len(self._is_taken)) if first is None else 0
-            self._is_taken += [False] * more
+            more = max(2, len(self._owners)) if first is None else 0
+            self._owners += [None] * more
             tokens = max(num_tokens, self.num_tokens)
             self.keys, self.values = (self._grown(old, tokens) for old in (self.keys, self.values))
             first = self._first_free(num_rows)
@@ -169,25 +208,25 @@ class KVCache:
         return first
 
     def _grown(self, old: Tensor, num_tokens: int) -> Tensor:
-        new = self._allocate(len(self._is_taken), num_tokens, old.device, old.dtype)
+        new = self._allocate(num_tokens, old.device, old.dtype)
         new[:, : old.shape[1], :, : old.shape[3]] = old
         return new
 
-    def _allocate(
-        self, num_rows: int, num_tokens: int, device: torch.device, dtype: torch.dtype
-    ) -> Tensor:
-        # Not zeroed: a CPU then commits memory when it is first written.
+    def _allocate(self, num_tokens: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        backbone = self._backbone
         shape = (
-            self._backbone.num_layers,
-            num_rows,
-            self._backbone.num_kv_heads,
+            backbone.num_layers,
+            len(self._owners),
+            backbone.num_kv_heads,
             num_tokens,
-            self._backbone.head_dim,
+            backbone.head_dim,
         )
-        return torch.empty(shape, device=device, dtype=dtype)
+        # Where zeros are not needed, a CPU commits memory when it is first written.
+        new = torch.zeros if self.has_few_shapes else torch.empty
+        return new(shape, device=device, dtype=dtype)
 
 
-@dataclass
+@dataclass(eq=False)
 class CacheRows:
     """The rows of one request.
 

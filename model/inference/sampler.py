@@ -14,7 +14,7 @@ from model.backbone import BackboneLike
 from model.batch import check_speaker
 from model.flow import TimeGrid
 from model.inference.block import Block
-from model.inference.cache import CacheSize, KeysValues, KVCache
+from model.inference.cache import KeysValues, KVCache
 from model.inference.generation import (
     BlockOutput,
     GenerationRequest,
@@ -35,18 +35,18 @@ class Sampler:
     Args:
         model: The model.
         backbone: A faster form of its backbone (`model.fast`); None runs the backbone itself.
-        cache_size: Memory for the caches of all requests, allocated now; None grows with demand.
+        cache: Memory of all requests; None makes one that grows with demand.
     """
 
     def __init__(
         self,
         model: AudioCALM,
         backbone: BackboneLike | None = None,
-        cache_size: CacheSize | None = None,
+        cache: KVCache | None = None,
     ) -> None:
         self.model = model
         self.backbone: BackboneLike = model.backbone if backbone is None else backbone
-        self.cache = KVCache(model.config, model.device, model.dtype, cache_size)
+        self.cache = cache or KVCache(model.config, model.device, model.dtype)
         self._schedules: dict[tuple[TimeGrid, int], FlowSchedule] = {}
         self._nulls: dict[tuple[tuple[int, ...], bool], KeysValues] = {}
 

@@ -9,13 +9,14 @@ nothing is copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from model.attention import attend_few, few_bias
+from model.attention import attend_few
 from model.inference.cache import CacheRows, KVCache
 
 
@@ -31,8 +32,9 @@ class StepCache:
         self._memory = requests[0].memory
         self._requests, self._has_pending = requests, has_pending
         frames = self._memory.frames_per_block
-        self._start = max(request.length for request in requests)
-        self._block_start = self._start + (frames if any(has_pending) else 0)
+        self._start = self._memory.scratch_start(requests)
+        leaves_room = any(has_pending) or self._memory.has_few_shapes
+        self._block_start = self._start + (frames if leaves_room else 0)
         self._end = self._block_start + frames
         for request in requests:
             request.make_ready(self._start, self._end)
@@ -40,22 +42,17 @@ class StepCache:
 
     def block_attention(self, num_requests: int) -> CachedAttention:
         """Attention of the current blocks, noisy or clean, of the first so many requests."""
-        spans = self._runs(num_requests)
-        own = slice(self._block_start, self._end)
-        return CachedAttention(
-            _Run(self._memory, rows, own, torch.cat([self._masks[i][0] for i in members])[:, None])
-            for rows, members in spans
-        )
+        mask = torch.cat([block for block, _ in self._masks[:num_requests]])[:, None]
+        rows = [request.rows for request in self._requests[:num_requests]]
+        return CachedAttention(self._memory, rows, slice(self._block_start, self._end), mask)
 
     def fused_attention(self) -> CachedAttention:
         """Attention of all pending clean blocks, each followed by its current block."""
-        frames = self._memory.frames_per_block
-        runs = []
-        for rows, members in self._runs(len(self._requests)):
-            block, pending = (torch.cat([self._masks[i][j] for i in members]) for j in (0, 1))
-            mask = torch.stack([pending, block], dim=1).repeat_interleave(frames, dim=1)
-            runs.append(_Run(self._memory, rows, slice(self._start, self._end), mask))
-        return CachedAttention(runs)
+        block, pending = (torch.cat([masks[i] for masks in self._masks]) for i in (0, 1))
+        mask = torch.stack([pending, block], dim=1)
+        mask = mask.repeat_interleave(self._memory.frames_per_block, dim=1)
+        rows = [request.rows for request in self._requests]
+        return CachedAttention(self._memory, rows, slice(self._start, self._end), mask)
 
     def commit(self, *, has_clean_block: bool) -> None:
         """Keep the pending blocks, and the current ones if they are clean."""
@@ -64,19 +61,6 @@ class StepCache:
                 request.append(self._start)
             if has_clean_block:
                 request.append(self._block_start)
-
-    def _runs(self, num_requests: int) -> list[tuple[slice, list[int]]]:
-        """Requests whose rows adjoin in memory."""
-        runs: list[tuple[slice, list[int]]] = []
-        for index, request in enumerate(self._requests[:num_requests]):
-            rows = request.rows
-            if runs and runs[-1][0].stop == rows.start:
-                last, members = runs.pop()
-                rows, members = slice(last.start, rows.stop), [*members, index]
-            else:
-                members = [index]
-            runs.append((rows, members))
-        return runs
 
     def _visible(self, request: CacheRows, has_pending: bool) -> tuple[Tensor, Tensor]:
         """What the current and the pending block of a request see, `rows places` each."""
@@ -89,8 +73,12 @@ class StepCache:
         return block, pending
 
 
-class _Run:
-    """Attention of new tokens in adjoining rows of the cache."""
+class CachedRun:
+    """Attention of new tokens in adjoining rows of the cache.
+
+    Attributes:
+        bias: Added to the scores, -inf where a place is hidden; None where none is.
+    """
 
     def __init__(
         self,
@@ -99,37 +87,56 @@ class _Run:
         own: slice,
         mask: Bool[Tensor, "rows #seq places"],
     ) -> None:
-        # Views and mask are made once a block and used by every flow evaluation.
         layers = [
             (keys[rows], values[rows])
             for keys, values in zip(memory.keys, memory.values, strict=True)
         ]
         self._own = [(keys[:, :, own], values[:, :, own]) for keys, values in layers]
         self._seen = [(keys[:, :, : own.stop], values[:, :, : own.stop]) for keys, values in layers]
-        self.num_rows = rows.stop - rows.start
-        self._mask = None if bool(mask.all()) else mask.to(memory.keys.device)
-        self._bias: Tensor | None = None
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        own_keys, own_values = self._own[layer]
-        own_keys.copy_(key)
-        own_values.copy_(value)
-        if self._mask is not None and self._bias is None:
-            groups = query.shape[1] // key.shape[1]
-            self._bias = few_bias(self._mask, groups, query.dtype)
-        return attend_few(query, *self._seen[layer], self._bias)
-
-
-class CachedAttention:
-    """Attention of new tokens over the cache; their keys and values go to their scratch places."""
-
-    def __init__(self, runs: Iterable[_Run]) -> None:
-        self._runs = list(runs)
-        self._sizes = [run.num_rows for run in self._runs]
+        self.bias = None if bool(mask.all()) else memory.bias(mask)
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention output of one layer."""
-        if len(self._runs) == 1:
-            return self._runs[0](layer, query, key, value)
+        own_keys, own_values = self._own[layer]
+        own_keys.copy_(key)
+        own_values.copy_(value)
+        return attend_few(query, *self._seen[layer], self.bias)
+
+
+class CachedAttention:
+    """Attention of new tokens over the cache; their keys and values go to scratch places.
+
+    Args:
+        memory: The cache.
+        requests: Rows of each request, in the order of the batch. Requests whose rows adjoin share
+            a call.
+        own: Scratch places of the new tokens.
+        mask: Places that they may attend to; one query may stand for all.
+    """
+
+    def __init__(
+        self,
+        memory: KVCache,
+        requests: Sequence[slice],
+        own: slice,
+        mask: Bool[Tensor, "rows #seq places"],
+    ) -> None:
+        self.memory, self.requests, self.own, self.mask = memory, requests, own, mask
+        spans: list[slice] = []
+        for rows in requests:
+            adjoins = bool(spans) and spans[-1].stop == rows.start
+            spans.append(slice(spans.pop().start if adjoins else rows.start, rows.stop))
+        self._spans, self._sizes = spans, [span.stop - span.start for span in spans]
+
+    @cached_property
+    def runs(self) -> Sequence[CachedRun]:
+        """Views and masks, made once a block and used by every flow evaluation."""
+        parts = zip(self._spans, self.mask.split(self._sizes), strict=True)
+        return [CachedRun(self.memory, rows, self.own, mask) for rows, mask in parts]
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention output of one layer."""
+        if len(self.runs) == 1:
+            return self.runs[0](layer, query, key, value)
         parts = zip(*(tensor.split(self._sizes) for tensor in (query, key, value)), strict=True)
-        return torch.cat([run(layer, *part) for run, part in zip(self._runs, parts, strict=True)])
+        return torch.cat([run(layer, *part) for run, part in zip(self.runs, parts, strict=True)])

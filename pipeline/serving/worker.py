@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from model.bundle import check_voices, load_bundle
+from model.inference.cache import CacheSize
 from model.request import RequestError, SynthesisRequest
 from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from pipeline.serving.engine import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
-from pipeline.serving.settings import ServeSettings
+from pipeline.serving.settings import BatchSettings, ServeSettings
 from pipeline.serving.stream import Service
 from pipeline.storage import Folder
 
@@ -114,10 +115,18 @@ def load_worker(
         bundle = load_bundle(folder, device, settings.precision)
     embeddings = {name: torch.tensor(values) for name, values in voices.items()}
     check_voices(bundle.model, embeddings)
-    synthesizer = Synthesizer(bundle, settings.limits.limits())
+    synthesizer = Synthesizer(bundle, settings.limits.limits(), _cache_size(settings.batch))
+    synthesizer.warm_up()
     worker = BundleWorker(synthesizer, embeddings)
     worker.warm_up()
     return worker
+
+
+def _cache_size(batch: BatchSettings) -> CacheSize | None:
+    """Memory of the replica's requests; None grows with demand."""
+    if batch.row_tokens is None:
+        return None
+    return CacheSize(2 * batch.max_batch, batch.row_tokens, has_few_shapes=batch.cuda_graphs)
 
 
 def local_copy(uri: str, scratch: Path) -> Path:

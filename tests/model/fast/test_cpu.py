@@ -12,8 +12,7 @@ from model.attention import PackedAttention
 from model.backbone import Backbone
 from model.config import ExpertConfig, ModelConfig
 from model.experts import Route, route_rows
-from model.fast import cpu
-from model.fast.cpu import CpuBackbone, fast_backbone
+from model.fast.cpu import CpuBackbone
 from tests.factories.model import random_model, tiny_config
 
 NO_EXPERT = ExpertConfig(placement="none")
@@ -39,8 +38,7 @@ def test_states_are_those_of_the_plain_backbone(route: str) -> None:
     # 48 and 12 inner channels: neither fills a panel.
     config = tiny_config()
     plain = random_model(config).backbone
-    quick = fast_backbone(plain)
-    assert isinstance(quick, CpuBackbone)
+    quick = CpuBackbone(plain)
     torch.testing.assert_close(
         states(quick, config, ROUTES[route]),
         states(plain, config, ROUTES[route]),
@@ -57,11 +55,3 @@ def test_more_than_one_panel_and_no_expert() -> None:
     torch.testing.assert_close(
         states(CpuBackbone(plain), config, None), states(plain, config, None), atol=1e-5, rtol=1e-5
     )
-
-
-def test_what_it_does_not_suit_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    half = random_model().backbone.bfloat16()
-    large = random_model().backbone
-    assert fast_backbone(half) is half
-    monkeypatch.setattr(cpu, "_MOST_BYTES", 1000)
-    assert fast_backbone(large) is large

@@ -13,9 +13,9 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.batch import Document, pack
 from model.config import ModelConfig
-from model.fast.cpu import fast_backbone
+from model.fast.choice import fast_backbone
 from model.flow import guided_velocity, time_grid
-from model.inference.cache import CacheFullError, CacheSize, CacheSizeError
+from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
 from model.sequence import NOISY
@@ -340,9 +340,13 @@ def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None
         sampler.open(request(**changes))
 
 
+def bounded(model: AudioCALM, num_rows: int, num_tokens: int) -> Sampler:
+    size = CacheSize(num_rows=num_rows, num_tokens=num_tokens)
+    return Sampler(model, cache=KVCache(model.config, model.device, model.dtype, size))
+
+
 def test_rows_are_given_back_by_the_last_block_and_by_closing() -> None:
-    size = CacheSize(num_rows=4, num_tokens=40)
-    sampler = Sampler(random_model(), cache_size=size)
+    sampler = bounded(random_model(), num_rows=4, num_tokens=40)
     first, second = sampler.open(request(1, exact_frames=4)), sampler.open(request(2))
     with pytest.raises(CacheFullError, match="all 4 rows"):
         sampler.open(request(3))
@@ -357,7 +361,7 @@ def test_rows_are_given_back_by_the_last_block_and_by_closing() -> None:
 
 
 def test_what_does_not_fit_a_row_is_refused_and_takes_none() -> None:
-    sampler = Sampler(random_model(), cache_size=CacheSize(num_rows=2, num_tokens=30))
+    sampler = bounded(random_model(), num_rows=2, num_tokens=30)
     for changes in ({"exact_frames": 20}, {"token_ids": (3,) * 15}, {"max_frames": 17}):
         asked = request(**{"exact_frames": None, **changes})
         with pytest.raises(CacheSizeError, match="a row holds 30"):
@@ -367,7 +371,7 @@ def test_what_does_not_fit_a_row_is_refused_and_takes_none() -> None:
 
 def test_a_request_that_broke_down_leaves_nothing_to_the_next() -> None:
     model = prepared_model(tiny_config())
-    sampler = Sampler(model, cache_size=CacheSize(num_rows=4, num_tokens=40))
+    sampler = bounded(model, num_rows=4, num_tokens=40)
     broken, beside = sampler.open(request(1)), sampler.open(request(2))
     sampler.step([broken, beside])
     broken.pending = torch.full_like(broken.pending, torch.nan)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,12 @@ from model.synthesis import Synthesizer
 from pipeline.serving.engine import RefusedError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
-from pipeline.serving.settings import LimitSettings, ServeSettings
+from pipeline.serving.settings import (
+    AutoscaleSettings,
+    BatchSettings,
+    LimitSettings,
+    ServeSettings,
+)
 from pipeline.serving.worker import BundleWorker, load_worker, local_copy
 from tests.factories.bundle import write_bundle
 
@@ -46,6 +53,34 @@ def test_a_job_is_what_the_synthesizer_makes(worker: BundleWorker, bundle: Path)
     request = SynthesisRequest(description="rain", duration_s=0.5, seed=2, sampling=FAST)
     chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
     assert pcm(worker, job) == pcm_bytes(torch.cat(chunks, dim=-1).numpy())
+
+
+@pytest.mark.parametrize("has_few_shapes", [False, True])
+def test_a_bounded_cache_makes_the_same_audio_and_refuses_what_is_too_long(
+    worker: BundleWorker, bundle: Path, has_few_shapes: bool
+) -> None:
+    batch = BatchSettings(max_batch=2, row_tokens=200, cuda_graphs=has_few_shapes)
+    autoscale = AutoscaleSettings(target_ongoing_requests=1.0)
+    settings = ServeSettings(bundle=str(bundle), batch=batch, autoscale=autoscale)
+    bounded = load_worker(settings, {}, has_gpu=False)
+    job = AudioJob(description="rain", duration_s=0.5, seed=2, sampling=FAST)
+    # More requests than rows: each gives its own back.
+    for _ in range(5):
+        given, expected = (np.frombuffer(pcm(w, job), np.int16) for w in (bounded, worker))
+        np.testing.assert_allclose(given, expected, atol=2)
+    for field, changes in (
+        ("description", {"description": "\U0001f40b" * 100}),
+        ("transcript", {"transcript": "\u6c34" * 100}),
+        ("duration_s", {"duration_s": 60.0}),
+    ):
+        with pytest.raises(RefusedError, match="tokens of cache") as caught:
+            bounded.open(dataclasses.replace(job, **changes))
+        assert caught.value.param == field
+
+
+def test_captured_passes_need_a_bound() -> None:
+    with pytest.raises(ValueError, match="cuda_graphs needs row_tokens"):
+        BatchSettings(cuda_graphs=True)
 
 
 def test_voices_of_bundle_and_folder_and_body(worker: BundleWorker) -> None:
