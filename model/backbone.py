@@ -101,13 +101,13 @@ class DecoderLayer(nn.Module):
 class BackboneLike(Protocol):
     """The backbone, or a faster form of the same function."""
 
-    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+    def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for a pass, layer by layer."""
 
     def __call__(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Int[Tensor, "batch seq"] | Sequence[Rotary],
+        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:

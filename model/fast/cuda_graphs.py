@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from model.attention import Attend
@@ -71,14 +71,14 @@ class GraphBackbone:
         ):
             self._pass(_Shape(num_rows, start + skipped, start + 2 * frames, uses_expert))
 
-    def rotary(self, position: Int[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
+    def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for a pass, layer by layer."""
         return self._backbone.rotary(position, dtype)
 
     def __call__(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Int[Tensor, "batch seq"] | Sequence[Rotary],
+        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from model.attention import Attend
@@ -191,8 +191,8 @@ class Block:
         zeros = torch.zeros(self._frames, model.config.latent_dim, device=model.device)
         pending = [zeros if state.pending is None else state.pending for state in self._states]
         clean = self._rows_of(count).repeat(model.embed_clean(torch.stack(pending)))
-        position = self._positions(count)
-        position = torch.cat([(position - self._frames).clamp_min(0), position], dim=1)
+        before, current = self._positions(count, blocks_back=1), self._positions(count)
+        position = torch.cat([before, current], dim=1)
         by = self._make_pass(count, position, self._cache.fused_attention())
         # Contiguous, or the head's first product is computed row by row.
         return self._run(torch.cat([clean, block], dim=1), by)[:, self._frames :].contiguous()
@@ -220,12 +220,12 @@ class Block:
         route = route_rows(uses, position.shape[1], self._model.device)
         return _Pass(self._backbone.rotary(position, self._model.dtype), attention, route)
 
-    def _positions(self, count: int) -> Int[Tensor, "rows block_frames"]:
-        """Rotary positions of the current blocks."""
-        starts = [
-            state.cache.prefix_length - padding + state.block_index * self._frames
+    def _positions(self, count: int, *, blocks_back: int = 0) -> Float[Tensor, "rows block_frames"]:
+        """Rotary positions of the current blocks of the first requests, or of earlier ones."""
+        frames = torch.arange(self._frames)
+        rows = [
+            at.start + at.step * (frames + (state.block_index - blocks_back) * self._frames)
             for state in self._states[:count]
-            for padding in state.cache.left_padding
+            for at in state.positions
         ]
-        position = torch.tensor(starts)[:, None] + torch.arange(self._frames)
-        return position.to(self._model.device)
+        return torch.stack(rows).clamp_min(0).to(self._model.device)

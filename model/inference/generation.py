@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.flow import TimeGrid, time_grid
 from model.inference.cache import CacheRows
+from model.sequence import AudioPositions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ class GenerationState:
         request: The request.
         cache: Its rows of the sampler's cache; freed when it ends.
         generator: Source of its noise, on the CPU whatever the device of the model.
+        positions: Rotary positions of the audio in each row.
         block_index: Next block, prompt blocks counted.
         num_frames: Valid frames generated so far.
         pending: Normalised last block whose keys are not in the cache yet.
@@ -115,6 +117,7 @@ class GenerationState:
     request: GenerationRequest
     cache: CacheRows
     generator: torch.Generator
+    positions: tuple[AudioPositions, ...]
     block_index: int
     num_frames: int = 0
     pending: Float[Tensor, "block_frames latent_dim"] | None = None

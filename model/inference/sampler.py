@@ -24,6 +24,7 @@ from model.inference.generation import (
 )
 from model.inference.prefill import aligned, read_prefixes
 from model.inference.schedule import FlowSchedule, flow_schedule
+from model.sequence import AudioPositions
 
 _NUM_REMEMBERED = 16
 """Schedules and null prefixes that a sampler keeps; a server meets a handful."""
@@ -76,7 +77,8 @@ class Sampler:
         )
         self._schedule(request.options)
         generator = torch.Generator().manual_seed(request.seed)
-        return GenerationState(request, rows, generator, block_index=num_prompt_blocks)
+        positions = tuple(AudioPositions.after(len(ids)) for ids in prefixes)
+        return GenerationState(request, rows, generator, positions, num_prompt_blocks)
 
     @torch.no_grad()
     def step(self, states: Sequence[GenerationState]) -> list[BlockOutput]:
