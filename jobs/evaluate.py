@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    from model.bundle import load_bundle
+    from model.bundle.bundle import load_bundle
     from pipeline.evaluation.evaluate import EvaluateSettings, evaluate
     from pipeline.evaluation.results import write_evaluation
     from pipeline.settings import save_settings

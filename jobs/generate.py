@@ -47,7 +47,7 @@ def _add_options(options: ArgumentParser) -> None:
 def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
     from jobs.recordings import recorded_voice
-    from model.request import SynthesisRequest
+    from model.bundle.request import SynthesisRequest
     from pipeline.serving.offline import check_name, make_file, open_synthesizer, voice_of
 
     def embed(path: str) -> list[float]:

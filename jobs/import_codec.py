@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = built.parse_args(argv)
 
     def body() -> None:
-        from model.codec.published import read_published
+        from model.codec.conversion import read_published
         from model.codec.registry import codec_digest, save_codec
 
         codec = read_published(

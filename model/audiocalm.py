@@ -16,9 +16,8 @@ from model.batch import TrainingBatch
 from model.config import ModelConfig
 from model.document_attention import DocumentAttention
 from model.experts import inference_route, training_route
-from model.flow_head import ThinFlowHead, TimeEmbedding
+from model.heads import LocalFlowHead, ThinFlowHead, TimeEmbedding
 from model.layers import INIT_STD, RMSNorm
-from model.local_head import LocalFlowHead
 from model.sequence import CLEAN, NOISY, PREFIX
 
 _MIN_STD = 1e-3

@@ -22,13 +22,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from model.codec.config import CODEC_PRESETS
-from model.codec.oobleck import OobleckCodec
 from model.codec.protocol import AudioCodec
-from model.codec.same import SameCodec
+from model.codec.published.oobleck import OobleckCodec
+from model.codec.published.same import SameCodec
+from model.codec.published.vibevoice import VibeVoiceCodec
 from model.codec.self_check import self_check, verify_self_check
-from model.codec.vae import VAECodec
-from model.codec.vibevoice import VibeVoiceCodec
+from model.codec.vae.codec_config import CODEC_PRESETS
+from model.codec.vae.vae import VAECodec
 
 logger = logging.getLogger(__name__)
 

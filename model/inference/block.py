@@ -28,7 +28,7 @@ from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
 from model.experts import Route, route_rows
 from model.flow import guided_velocity
-from model.flow_head import ThinFlowHead
+from model.heads import ThinFlowHead
 from model.inference.generation import GenerationState, initial_noise, may_stop
 from model.inference.schedule import FlowPoint, FlowSchedule, stacked
 from model.inference.step_cache import StepCache

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.flow import time_grid
-from model.flow_head import Modulation
+from model.heads import Modulation
 from model.inference.generation import SamplingOptions
 
 

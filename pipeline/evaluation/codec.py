@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from model.codec.losses import views
 from model.codec.protocol import AudioCodec, Posterior
+from model.codec.vae.losses import views
 from model.config import MODALITIES
 from pipeline.errors import IncompleteError
 from pipeline.evaluation import distance, intelligibility

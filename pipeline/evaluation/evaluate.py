@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from model.bundle import Bundle
+from model.bundle.bundle import Bundle
+from model.bundle.request import request_of_clip
+from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
-from model.request import request_of_clip
-from model.synthesis import SynthesisError, Synthesizer
 from pipeline.audio_io import read_audio, resample, to_channels
 from pipeline.evaluation import distance, frechet, intelligibility, signal
 from pipeline.evaluation.held_out import HeldOutClip, choose

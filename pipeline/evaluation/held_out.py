@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model.bundle.limits import Limits
 from model.config import MODALITIES
-from model.limits import Limits
 from pipeline.errors import IncompleteError
 from pipeline.evaluation.intelligibility import is_digit
 from pipeline.storage import Folder, iter_rows, read_tables

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
-from model.bundle import BundleError
+from model.bundle.bundle import BundleError
 from pipeline.cluster import require_resources
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.serving.replica import build

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.bundle import Bundle, Precision, load_bundle
-from model.request import RequestError, SynthesisRequest
-from model.synthesis import Synthesizer
+from model.bundle.bundle import Bundle, Precision, load_bundle
+from model.bundle.request import RequestError, SynthesisRequest
+from model.bundle.synthesis import Synthesizer
 
 
 @dataclass(frozen=True)

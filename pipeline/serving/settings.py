@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from model.limits import Limits
+from model.bundle.limits import Limits
 from pipeline.settings import Settings
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.bundle import check_voices, load_bundle
+from model.bundle.bundle import check_voices, load_bundle
+from model.bundle.request import RequestError, SynthesisRequest
+from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from model.inference.cache import CacheSize
-from model.request import RequestError, SynthesisRequest
-from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from pipeline.serving.engine import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from model.weights import digest, load_weights, save_weights
+from model.bundle.weights import digest, load_weights, save_weights
 from pipeline.errors import DamagedError, DiskFullError, IncompleteError
 from pipeline.storage import COMPLETE, Folder, json_bytes, sha256
 from pipeline.training.checkpoint_store import STATE, CheckpointStore, disk_full_noted

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.codec.adversarial import DiscriminatorObjective, codec_terms
-from model.codec.discriminator import Discriminators
+from model.codec.vae.adversarial import DiscriminatorObjective, codec_terms
+from model.codec.vae.discriminator import Discriminators
 from model.optim import adamw, parameter_groups, set_rates
 from pipeline.training.codec_settings import TrainCodecSettings
 

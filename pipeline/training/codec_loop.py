@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.codec.losses import CodecObjective
+from model.codec.vae.losses import CodecObjective
 from model.codec.registry import codec_files
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
 from pipeline.errors import DamagedError, DiskFullError, NonFiniteError

@@ -12,8 +12,8 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from model.codec.losses import CodecLossConfig, decoding_losses
-from model.codec.vae import VAECodec
+from model.codec.vae.losses import CodecLossConfig, decoding_losses
+from model.codec.vae.vae import VAECodec
 from pipeline.figures import save_curves, save_spectrogram
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from model.codec.adversarial import AdversarialConfig
-from model.codec.config import codec_config_from_dict
-from model.codec.discriminator import DiscriminatorConfig, discriminator_config
-from model.codec.losses import CodecLossConfig
 from model.codec.registry import codec_preset
+from model.codec.vae.adversarial import AdversarialConfig
+from model.codec.vae.codec_config import codec_config_from_dict
+from model.codec.vae.discriminator import DiscriminatorConfig, discriminator_config
+from model.codec.vae.losses import CodecLossConfig
 from model.optim import OptimConfig
 from pipeline.settings import Settings
 from pipeline.tracking import TrackingSettings

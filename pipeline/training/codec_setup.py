@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.codec.registry import build_codec, load_codec
-from model.codec.vae import VAECodec
+from model.codec.vae.vae import VAECodec
 from pipeline.storage import Folder
 from pipeline.training.codec_data import CropSource, read_spans
 from pipeline.training.codec_settings import TrainCodecSettings

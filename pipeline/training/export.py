@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.audiocalm import AudioCALM
-from model.bundle import save_bundle
+from model.bundle.bundle import save_bundle
 from model.codec.registry import codec_digest
 from model.config import model_config_from_dict
 from pipeline.errors import SettingsError

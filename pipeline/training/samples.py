@@ -13,13 +13,13 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from model.bundle import Bundle
+from model.bundle.bundle import Bundle
+from model.bundle.limits import Limits
+from model.bundle.request import RequestError, SynthesisRequest, request_of_clip, sampling_defaults
+from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
 from model.codec.registry import load_codec
 from model.config import MODALITIES
-from model.limits import Limits
-from model.request import RequestError, SynthesisRequest, request_of_clip, sampling_defaults
-from model.synthesis import SynthesisError, Synthesizer
 from model.text import Tokenizer
 from pipeline.figures import save_spectrogram
 from pipeline.storage import Folder

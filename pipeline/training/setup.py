@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from model.audiocalm import AudioCALM
+from model.bundle.weights import Qwen3Checkpoint
 from model.config import ModelConfig, model_config_from_dict, preset, to_dict
 from model.layers import materialise
 from model.text import Tokenizer, load_tokenizer
-from model.weights import Qwen3Checkpoint
 from pipeline.errors import SettingsError
 from pipeline.training.settings import ModelSettings, TrainSettings
 from pipeline.training.shards import TrainShards

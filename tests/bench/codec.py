@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.codec.oobleck import OobleckCodec
 from model.codec.protocol import AudioCodec
+from model.codec.published.oobleck import OobleckCodec
 from model.codec.registry import build_codec, codec_preset
 from tests.bench.measure import Row, compare
 

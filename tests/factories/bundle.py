@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from model.bundle import Bundle, load_bundle, save_bundle
+from model.bundle.bundle import Bundle, load_bundle, save_bundle
 from model.codec.registry import build_codec, codec_preset, save_codec
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.text import ByteTokenizer

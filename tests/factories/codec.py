@@ -12,9 +12,9 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from model.codec.config import CodecConfig, codec_config_from_dict
 from model.codec.protocol import AudioCodec
-from model.codec.vae import VAECodec
+from model.codec.vae.codec_config import CodecConfig, codec_config_from_dict
+from model.codec.vae.vae import VAECodec
 from pipeline.storage import Folder, table_bytes
 from tests.factories.cards import finish
 

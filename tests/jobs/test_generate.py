@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from jobs.generate import main
-from model.bundle import load_bundle
-from model.request import SynthesisRequest
-from model.synthesis import Synthesizer
+from model.bundle.bundle import load_bundle
+from model.bundle.request import SynthesisRequest
+from model.bundle.synthesis import Synthesizer
 from tests.factories.bundle import write_bundle
 
 ROOT = Path(__file__).parents[2]

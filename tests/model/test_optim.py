@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.codec.layers import ChannelNorm
 from model.codec.registry import build_codec, codec_preset
+from model.codec.vae.codec_layers import ChannelNorm
 from model.optim import (
     OptimConfig,
     adamw,

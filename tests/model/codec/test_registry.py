@@ -119,11 +119,11 @@ def test_code_that_reads_weights_differently_is_refused(
 ) -> None:
     save_codec(small_codec(), tmp_path)
     load_codec(tmp_path)
-    monkeypatch.setattr("model.codec.istft.MAX_MAGNITUDE", 0.05)
+    monkeypatch.setattr("model.codec.vae.istft.MAX_MAGNITUDE", 0.05)
     with pytest.raises(ValueError, match="does not decode as when it was saved"):
         load_codec(tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr("model.codec.encoder.LOG_STD_RANGE", (-1.0, 1.0))
+    monkeypatch.setattr("model.codec.vae.encoder.LOG_STD_RANGE", (-1.0, 1.0))
     load_codec(tmp_path)  # means are compared; the deviation is not
     monkeypatch.setattr(torch.nn.functional, "silu", torch.nn.functional.gelu)
     with pytest.raises(ValueError, match="does not encode as when it was saved"):

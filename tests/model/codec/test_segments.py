@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from model.codec.protocol import AudioCodec
+from model.codec.published.windowed import WindowedCodec
 from model.codec.segments import Reach
-from model.codec.windowed import WindowedCodec
 from model.timebase import Timebase
 from tests.factories.codec import joined_streams
 

@@ -12,8 +12,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from model.bundle import Bundle
-from model.synthesis import SynthesisError, SynthesisRequest, Synthesizer
+from model.bundle.bundle import Bundle
+from model.bundle.synthesis import SynthesisError, SynthesisRequest, Synthesizer
 from pipeline.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
 from pipeline.evaluation.results import write_evaluation
 from pipeline.storage import Folder, table_bytes

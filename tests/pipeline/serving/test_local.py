@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from model.bundle import BundleError
+from model.bundle.bundle import BundleError
 from pipeline.errors import SettingsError
 from pipeline.serving import local
 from pipeline.serving.local import NotDeployedError, deployed

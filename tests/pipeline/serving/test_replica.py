@@ -16,9 +16,9 @@ import pytest
 import torch
 from ray import serve
 
-from model.bundle import load_bundle
-from model.request import SynthesisRequest
-from model.synthesis import Synthesizer
+from model.bundle.bundle import load_bundle
+from model.bundle.request import SynthesisRequest
+from model.bundle.synthesis import Synthesizer
 from pipeline.serving.formats import pcm_bytes
 from pipeline.serving.local import deployed
 from pipeline.serving.replica import SAMPLER

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.bundle import BundleError, load_bundle
-from model.request import SynthesisRequest
-from model.synthesis import Synthesizer
+from model.bundle.bundle import BundleError, load_bundle
+from model.bundle.request import SynthesisRequest
+from model.bundle.synthesis import Synthesizer
 from pipeline.serving.engine import RefusedError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob

@@ -7,10 +7,10 @@ import pytest
 import soundfile
 import torch
 
-from model.bundle import load_bundle
+from model.bundle.bundle import load_bundle
+from model.bundle.request import SynthesisRequest, sampling_defaults
+from model.bundle.synthesis import Synthesizer
 from model.codec.registry import build_codec, codec_digest, codec_preset, save_codec
-from model.request import SynthesisRequest, sampling_defaults
-from model.synthesis import Synthesizer
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker

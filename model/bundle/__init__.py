@@ -1,0 +1,1 @@
+"""The product around the model: requests, limits, bundles of weights, and synthesis."""

@@ -1,0 +1,366 @@
+"""A trained model as one directory: weights, codec, tokenizer, voices, digests and card.
+
+`bundle.json` names every file that is loaded with its SHA-256; loading checks them all before it
+reads one, and never unpickles. It also says how the model is sampled where a request does not.
+The digest of a bundle is the digest of `bundle.json`, so it covers everything but the README,
+which is a rendering of the card for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.audiocalm import AudioCALM
+from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
+from model.bundle.weights import digest, load_weights, save_weights
+from model.codec.protocol import AudioCodec
+from model.codec.registry import codec_digest, codec_folder, load_codec
+from model.config import ModelConfig, model_config_from_dict, to_dict
+from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
+from model.text import Tokenizer, load_tokenizer
+from model.bundle.weights import digest, fill, save_weights
+
+SCHEMA_VERSION = 1
+"""Raised when the meaning of `bundle.json` changes; other versions are refused."""
+
+MANIFEST = "bundle.json"
+MODEL_WEIGHTS = "model.safetensors"
+CODEC_FOLDER = "codec"
+TOKENIZER_FOLDER = "tokenizer"
+VOICES = "voices.safetensors"
+README = "README.md"
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""Type of a loaded model's weights."""
+
+_PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+_ASIDE = ".aside-"
+
+
+class BundleError(ValueError):
+    """A bundle is incomplete, altered or of another version; names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that turns a description into audio.
+
+    Attributes:
+        model: In eval mode, on the requested device.
+        codec: In eval mode, on the requested device.
+        tokenizer: The one the model was trained with.
+        card: What the exporter says of the model: data, licence, measures.
+        digest: SHA-256 over all parts.
+        voices: Speaker embeddings by voice name.
+        sampling: How each modality is sampled where a request does not say.
+    """
+
+    model: AudioCALM
+    codec: AudioCodec
+    tokenizer: Tokenizer
+    card: dict[str, Any]
+    digest: str
+    voices: dict[str, Tensor] = field(default_factory=dict)
+    sampling: SamplingDefaults = field(default_factory=lambda: DEFAULT_SAMPLING)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+
+def save_bundle(
+    folder: Path,
+    model: AudioCALM,
+    codec: str | Path,
+    tokenizer: Tokenizer,
+    card: dict[str, Any],
+    voices: Mapping[str, Tensor] | None = None,
+    sampling: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write a bundle so that it appears complete or not at all.
+
+    Args:
+        folder: Target. A bundle that is there already is replaced.
+        model: Module with the weights to ship, usually the average (EMA).
+        codec: Folder that `save_codec` wrote, or the name of a shipped one.
+        tokenizer: The model's own.
+        card: JSON values for the reader of the bundle.
+        voices: Speaker embeddings of `speaker_dim` values by voice name.
+        sampling: Fields of `SamplingOptions` by modality, where this model is better off with
+            others than the defaults.
+
+    Raises:
+        BundleError: If the codec does not fit the model, a part could not be loaded again without
+            unpickling, or the target holds something else than a bundle.
+        ValueError: If `sampling` names what there is not, or a value is out of range.
+    """
+    folder, loaded = Path(folder), load_codec(codec)
+    _check_codec(model, loaded, str(codec))
+    _check_tokenizer(model, tokenizer, "the tokenizer")
+    check_voices(model, voices or {})
+    defaults = sampling_defaults(sampling or {})
+    with _written_aside(folder) as aside:
+        save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
+        shutil.copytree(codec_folder(codec), aside / CODEC_FOLDER)
+        (aside / TOKENIZER_FOLDER).mkdir()
+        tokenizer.save(aside / TOKENIZER_FOLDER)
+        if voices:
+            kept = {name: value.float().cpu().contiguous() for name, value in voices.items()}
+            save_file(kept, str(aside / VOICES))
+        files = {name: digest(aside / name) for name in _part_names(aside)}
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "model": to_dict(model.config),
+            "codec": codec_digest(codec),
+            "tokenizer": tokenizer.name,
+            "sampling": sampling or {},
+            "files": files,
+            "card": card,
+        }
+        payload = json.dumps(
+            manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
+        )
+        (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
+        readme = _render_card(card, model, loaded, tokenizer, defaults, files)
+        (aside / README).write_text(readme, encoding="utf-8")
+
+
+def load_bundle(
+    folder: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> Bundle:
+    """Check every part of a bundle, then load it.
+
+    Args:
+        folder: As `save_bundle` wrote it.
+        device: Where model and codec go.
+        precision: Of the model's weights; `auto` is bf16 on a GPU and fp32 on a CPU. The codec and
+            the solver's state stay float32.
+
+    Raises:
+        BundleError: If a part is missing, altered, unlisted or of another schema version.
+    """
+    folder = Path(folder)
+    manifest, bundle_digest = _read_manifest(folder)
+    _check_parts(folder, manifest["files"])
+    try:
+        config = model_config_from_dict(manifest["model"])
+        sampling = sampling_defaults(manifest.get("sampling", {}))
+    except ValueError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
+    place = torch.device(device)
+    model = _without_values(config, place, _dtype(precision, place))
+    try:
+        fill(model, [folder / MODEL_WEIGHTS])
+    except ValueError as error:
+        raise BundleError(
+            f"{folder / MODEL_WEIGHTS} does not fit the model in {MANIFEST}: {error}; "
+            "export the bundle again"
+        ) from error
+    codec = load_codec(folder / CODEC_FOLDER)
+    found = codec_digest(folder / CODEC_FOLDER)
+    # Bundles of earlier versions name the files of their codec only.
+    if manifest.get("codec", found) != found:
+        raise BundleError(
+            f"{folder / CODEC_FOLDER} is codec {found[:12]}..., {MANIFEST} names "
+            f"{manifest['codec'][:12]}...; export the bundle again"
+        )
+    _check_codec(model, codec, str(folder / CODEC_FOLDER))
+    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
+    _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
+    voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
+    return Bundle(
+        model=model.eval(),
+        codec=_placed(codec, place),
+        tokenizer=tokenizer,
+        card=manifest["card"],
+        digest=bundle_digest,
+        voices=voices,
+        sampling=sampling,
+    )
+
+
+def _without_values(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> AudioCALM:
+    """A model whose tensors hold nothing yet, on its device; no random values are drawn."""
+    with torch.device("meta"):
+        model = AudioCALM(config).to(dtype)
+        model.latent_mean, model.latent_std = model.latent_mean.float(), model.latent_std.float()
+    return model.to_empty(device=device)
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    is_half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if is_half else torch.float32
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    path = folder / MANIFEST
+    try:
+        payload = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} is no bundle: cannot read {MANIFEST} ({error.strerror}); "
+            "make one with `audiocalm export`"
+        ) from error
+    try:
+        manifest = json.loads(payload)
+    except ValueError as error:
+        raise BundleError(f"{path} is not valid JSON: {error}; copy the bundle again") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}: "
+            "export the bundle again with this program, or install the one that wrote it"
+        )
+    missing = {"model", "files", "card"} - set(manifest)
+    if missing:
+        raise BundleError(f"{path} lacks {', '.join(sorted(missing))}; export the bundle again")
+    return manifest, hashlib.sha256(payload).hexdigest()
+
+
+def _check_parts(folder: Path, files: dict[str, str]) -> None:
+    if MODEL_WEIGHTS not in files:
+        raise BundleError(f"{folder / MANIFEST} lists no {MODEL_WEIGHTS}; export the bundle again")
+    for name, expected in sorted(files.items()):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BundleError(f"{folder / MANIFEST} names {name!r}, outside the bundle")
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name} is missing; copy or export the bundle again")
+        actual = digest(folder / name)
+        if actual != expected:
+            raise BundleError(
+                f"{folder / name} was altered: SHA-256 {actual[:12]}... is not "
+                f"{expected[:12]}... of {MANIFEST}; copy or export the bundle again"
+            )
+    extra = sorted(set(_part_names(folder)) - set(files))
+    if extra:
+        raise BundleError(f"{folder / extra[0]} is not listed in {MANIFEST}; remove it")
+
+
+def _part_names(folder: Path) -> Iterator[str]:
+    """Files that loading may read, relative, sorted; refuses what could only be unpickled."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or name in (MANIFEST, README):
+            continue
+        if path.suffix.lower() in _PICKLES:
+            raise BundleError(f"{path} may hold pickled code; convert it to safetensors")
+        yield name
+
+
+def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
+    if codec.latent_dim != model.config.latent_dim:
+        raise BundleError(
+            f"the codec in {where} has latent_dim {codec.latent_dim}, the model "
+            f"{model.config.latent_dim}; use the codec whose latents the model was trained on"
+        )
+
+
+def _check_tokenizer(model: AudioCALM, tokenizer: Tokenizer, where: str) -> None:
+    config = model.config
+    if tokenizer.vocab_size > config.backbone.vocab_size:
+        raise BundleError(
+            f"{where} has {tokenizer.vocab_size} ids, the model {config.backbone.vocab_size}; "
+            "use the tokenizer the model was trained with"
+        )
+    if config.speaker_id not in (None, tokenizer.speaker_id):
+        raise BundleError(
+            f"{where} marks voices by id {tokenizer.speaker_id}, the model by "
+            f"{config.speaker_id}; use the tokenizer the model was trained with"
+        )
+
+
+def check_voices(model: AudioCALM, voices: Mapping[str, Tensor]) -> None:
+    """Refuse speaker embeddings that a model cannot take.
+
+    Raises:
+        BundleError: With the voice, its shape and the one expected.
+    """
+    for name, value in voices.items():
+        if value.shape != (model.config.speaker_dim,):
+            raise BundleError(
+                f"voice {name!r} has shape {tuple(value.shape)}; the model takes "
+                f"({model.config.speaker_dim},): compute it with the encoder of the training data"
+            )
+
+
+def _placed(codec: AudioCodec, device: torch.device) -> AudioCodec:
+    module = cast(torch.nn.Module, codec)
+    return cast(AudioCodec, module.to(device).eval())
+
+
+@contextmanager
+def _written_aside(folder: Path) -> Iterator[Path]:
+    """A directory next to the target that takes its place when the block succeeds."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise BundleError(f"{folder} holds something else than a bundle; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    replaced = folder.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+    aside.mkdir()
+    try:
+        yield aside
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _render_card(
+    card: dict[str, Any],
+    model: AudioCALM,
+    codec: AudioCodec,
+    tokenizer: Tokenizer,
+    sampling: SamplingDefaults,
+    files: dict[str, str],
+) -> str:
+    """The card as Markdown."""
+    parameters = sum(value.numel() for value in model.parameters())
+    config, delay_s = model.config, codec.timebase.duration_s(codec.delay_samples)
+    lines = [
+        f"# {card.get('name', 'AudioCALM bundle')}",
+        "",
+        "Speech, sound and music from a written description.",
+        f"Generate with `audiocalm generate --bundle . --description ... --out x.wav`; "
+        f"`{MANIFEST}` is the machine-readable form of this card.",
+        "",
+        "| model | |",
+        "|---|---|",
+        f"| parameters | {parameters / 1e6:.1f} M |",
+        f"| layers x width | {config.backbone.num_layers} x {config.backbone.hidden_dim} |",
+        f"| frames per block | {config.frames_per_block} |",
+        f"| latent width | {config.latent_dim} |",
+        f"| codec | {codec.name}, {codec.timebase.sample_rate} Hz, {codec.num_channels} channels |",
+        f"| latent frames | {codec.timebase.frame_rate:.2f} Hz |",
+        f"| the codec's stream is late by | {1e3 * delay_s:.1f} ms |",
+        f"| speech expert | {config.expert.placement} |",
+        f"| tokenizer | {tokenizer.name} |",
+        *(
+            f"| {modality} | {options.num_flow_steps} flow steps, "
+            f"guidance {options.guidance_scale:g} |"
+            for modality, options in sampling.items()
+        ),
+        "",
+    ]
+    for name, value in sorted(card.items()):
+        shown = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
+        body = shown if isinstance(value, str) else f"```json\n{shown}\n```"
+        lines += [f"## {name}", "", body, ""]
+    lines += ["## Files", "", "| file | SHA-256 |", "|---|---|"]
+    lines += [f"| {name} | `{value}` |" for name, value in sorted(files.items())]
+    return "\n".join(lines) + "\n"

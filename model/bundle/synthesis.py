@@ -1,0 +1,282 @@
+"""From a described request to waveform chunks: prompt, length, and streaming decode.
+
+`Synthesizer.step` advances any number of requests by one latent block each; the command line runs
+it with one request, the endpoint with as many as have a slot. What a request sounds like depends
+on the request alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.bundle.bundle import Bundle
+from model.bundle.limits import Limits
+from model.bundle.request import (
+    DEFAULT_DURATION_S,
+    RequestError,
+    SynthesisRequest,
+    check_request,
+    modality_of,
+    sampling_of,
+    speech_bounds_s,
+)
+from model.config import ModelConfig
+from model.fast.choice import fast_backbone
+from model.fast.cuda_graphs import GraphBackbone
+from model.inference.cache import CacheSize, CacheSizeError, KVCache
+from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
+from model.inference.sampler import Sampler
+from model.text import Prompt, null_ids, prompt_ids
+from model.timebase import Timebase
+
+
+class SynthesisError(RuntimeError):
+    """Generation of one request broke down; other requests of its batch are not affected."""
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A checked request in the sampler's terms.
+
+    Attributes:
+        generation: What the sampler takes.
+        num_samples: Exact length of the waveform; None follows the stop head.
+    """
+
+    generation: GenerationRequest
+    num_samples: int | None
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Exact samples and frames where the duration is given, else bounds for the stop head."""
+
+    num_samples: int | None
+    exact_frames: int | None
+    min_frames: int
+    max_frames: int
+
+
+@dataclass
+class Utterance:
+    """Progress of one request: a value, owned by whoever opened it."""
+
+    generation: GenerationState
+    codec: Any
+    num_samples: int | None
+    num_emitted: int = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step gave for one request; the waveform may be empty while the codec looks ahead."""
+
+    waveform: Float[Tensor, "channels samples"]
+    is_last: bool
+
+
+class Synthesizer:
+    """Makes audio with one bundle. Holds no state of requests.
+
+    Args:
+        bundle: Model, codec and tokenizer.
+        limits: What a request may ask for.
+        cache_size: Memory for the requests that run together, allocated now; longer requests are
+            refused. None grows with demand.
+    """
+
+    def __init__(
+        self, bundle: Bundle, limits: Limits | None = None, cache_size: CacheSize | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.limits = limits or Limits()
+        model = bundle.model
+        cache = KVCache(model.config, model.device, model.dtype, cache_size)
+        self._backbone = fast_backbone(model.backbone, cache)
+        self._sampler = Sampler(model, self._backbone, cache)
+
+    @property
+    def timebase(self) -> Timebase:
+        """Rate of the audio it makes."""
+        return self.bundle.codec.timebase
+
+    def prepare(self, request: SynthesisRequest) -> PreparedRequest:
+        """Check a request and put it in the sampler's terms.
+
+        Raises:
+            RequestError: If it cannot be made.
+        """
+        check_request(request, self.limits)
+        modality = modality_of(request)
+        config = self.bundle.model.config
+        speaker = _speaker(request, config)
+        duration_s = request.duration_s
+        if duration_s is None and modality != "speech" and request.transcript is None:
+            duration_s = min(DEFAULT_DURATION_S, self.limits.max_duration_s)
+        prompt = Prompt(
+            description=request.description,
+            transcript=request.transcript,
+            language=request.language,
+            duration_s=duration_s,
+            is_singing=request.is_singing,
+        )
+        tokenizer = self.bundle.tokenizer
+        lengths = self._lengths(request, duration_s)
+        generation = GenerationRequest(
+            token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
+            null_ids=tuple(null_ids(tokenizer)),
+            uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
+            seed=request.seed,
+            max_frames=lengths.max_frames,
+            min_frames=lengths.min_frames,
+            exact_frames=lengths.exact_frames,
+            speaker=speaker,
+            prompt_latents=None,
+            options=sampling_of(request, self.limits, self.bundle.sampling),
+        )
+        return PreparedRequest(generation, lengths.num_samples)
+
+    def open(self, request: SynthesisRequest) -> Utterance:
+        """Check a request and read its prompt; the first step gives audio.
+
+        Raises:
+            RequestError: If it cannot be made.
+        """
+        prepared = self.prepare(request)
+        with torch.inference_mode():
+            try:
+                state = self._sampler.open(prepared.generation)
+            except CacheSizeError as error:
+                raise RequestError(_longest_part(request, prepared), str(error)) from error
+            return Utterance(state, self.bundle.codec.initial_state(), prepared.num_samples)
+
+    def warm_up(self) -> None:
+        """Capture the passes of the sampler, where they are captured; minutes for a large model."""
+        if isinstance(self._backbone, GraphBackbone):
+            self._backbone.warm_up()
+
+    def close(self, utterance: Utterance) -> None:
+        """Free what a request holds, ended or not; it cannot step again."""
+        self._sampler.close(utterance.generation)
+
+    def step(self, utterances: Sequence[Utterance]) -> list[Piece | SynthesisError]:
+        """Advance each request by one block; the audio of one never depends on the others.
+
+        Returns:
+            A piece for each request, or what broke that one down.
+        """
+        with torch.inference_mode():
+            blocks = self._sampler.step([utterance.generation for utterance in utterances])
+            pieces: list[Piece | SynthesisError | None] = [None] * len(utterances)
+            for rows in _equal_lengths(blocks):
+                group = [utterances[row] for row in rows]
+                decoded = self._decode(group, [blocks[row] for row in rows])
+                for row, piece in zip(rows, decoded, strict=True):
+                    pieces[row] = piece
+        return [piece for piece in pieces if piece is not None]
+
+    def stream(self, request: SynthesisRequest) -> Iterator[Float[Tensor, "channels samples"]]:
+        """Chunks of one request as they are made; concatenated they are the whole waveform.
+
+        Raises:
+            RequestError: If it cannot be made; before the first chunk.
+            SynthesisError: If generation broke down.
+        """
+        utterance = self.open(request)
+        is_last = False
+        try:
+            while not is_last:
+                (piece,) = self.step([utterance])
+                if isinstance(piece, SynthesisError):
+                    raise piece
+                is_last = piece.is_last
+                if piece.waveform.shape[-1]:
+                    yield piece.waveform
+        finally:
+            self.close(utterance)
+
+    def _lengths(self, request: SynthesisRequest, duration_s: float | None) -> _Lengths:
+        timebase = self.timebase
+        if duration_s is not None:
+            frames = timebase.frames_in(duration_s)
+            return _Lengths(timebase.samples_in(duration_s), frames, frames, frames)
+        shortest_s, longest_s = speech_bounds_s(
+            request.transcript or "", is_singing=request.is_singing
+        )
+        longest_s = min(longest_s, self.limits.max_duration_s)
+        return _Lengths(
+            num_samples=None,
+            exact_frames=None,
+            min_frames=max(1, timebase.frames_in(min(shortest_s, longest_s))),
+            max_frames=max(1, timebase.frames_in(longest_s)),
+        )
+
+    def _decode(
+        self, utterances: Sequence[Utterance], blocks: Sequence[BlockOutput]
+    ) -> list[Piece | SynthesisError]:
+        codec = self.bundle.codec
+        latents = torch.stack([block.latents[: block.num_valid_frames] for block in blocks])
+        waveforms, states = codec.decode_stream(
+            latents, [utterance.codec for utterance in utterances], [b.is_last for b in blocks]
+        )
+        pieces: list[Piece | SynthesisError] = []
+        for utterance, block, waveform, state in zip(
+            utterances, blocks, waveforms, states, strict=True
+        ):
+            utterance.codec = state
+            pieces.append(_piece(utterance, waveform.float().cpu(), is_last=block.is_last))
+        return pieces
+
+
+def _piece(
+    utterance: Utterance, waveform: Float[Tensor, "channels samples"], *, is_last: bool
+) -> Piece | SynthesisError:
+    if utterance.num_samples is not None:
+        waveform = waveform[:, : utterance.num_samples - utterance.num_emitted]
+    if not bool(torch.isfinite(waveform).all()):
+        return SynthesisError(
+            f"audio after sample {utterance.num_emitted} is not finite; "
+            "lower guidance_scale or use another seed"
+        )
+    utterance.num_emitted += waveform.shape[-1]
+    return Piece(waveform, is_last)
+
+
+def _longest_part(request: SynthesisRequest, prepared: PreparedRequest) -> str:
+    """The field to shorten where a request needs too much cache."""
+    if len(prepared.generation.token_ids) < prepared.generation.frame_limit:
+        return "duration_s"
+    is_said = len(request.transcript or "") > len(request.description)
+    return "transcript" if is_said else "description"
+
+
+def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:
+    """Rows that decode together: those with the same number of valid frames."""
+    groups: dict[int, list[int]] = {}
+    for row, block in enumerate(blocks):
+        groups.setdefault(block.num_valid_frames, []).append(row)
+    return list(groups.values())
+
+
+def _speaker(
+    request: SynthesisRequest, config: ModelConfig
+) -> Float[Tensor, " speaker_dim"] | None:
+    voice = request.voice
+    if voice is None:
+        return None
+    if config.speaker_id is None:
+        raise RequestError("voice", "the model was built without voices; leave it out")
+    if voice.shape != (config.speaker_dim,):
+        raise RequestError(
+            "voice",
+            f"an embedding of {voice.numel()} values; the model takes {config.speaker_dim}",
+        )
+    if not bool(torch.isfinite(voice).all()):
+        raise RequestError("voice", "the embedding holds values that are not finite")
+    return voice.float()

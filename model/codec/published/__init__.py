@@ -1,0 +1,1 @@
+"""Published autoencoders behind the codec protocol."""

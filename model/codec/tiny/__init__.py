@@ -1,0 +1,1 @@
+"""Signal processing of the laptop codec alone: phases, pitch and principal components."""

@@ -1,0 +1,1 @@
+"""The trainable codec: a causal convolutional VAE whose decoder ends in an inverse STFT."""
