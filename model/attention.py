@@ -1,15 +1,19 @@
-"""AR-Flow attention: who sees whom in a packed row, and the grouped-query attention over it.
+"""AR-Flow attention: the mask of a packed row, and the grouped-query attention under it.
 
 Inside one document:
-1. prefix sees earlier prefix (an ordinary causal language model);
-2. audio sees the whole prefix;
-3. a clean frame sees clean blocks up to its own, bidirectionally inside a block;
-4. a noisy frame sees strictly earlier clean blocks;
-5. a noisy frame sees its own block of its own copy.
+1. prefix attends to earlier prefix (an ordinary causal language model);
+2. audio attends to the whole prefix;
+3. a clean frame attends to clean blocks up to its own, in both directions inside a block;
+4. a noisy frame attends to strictly earlier clean blocks;
+5. a noisy frame attends to its own block of its own copy.
 With a window, rules 3 and 4 reach back that many blocks; the prefix always stays visible.
 
-So no clean state depends on a noisy one, and a noisy block sees exactly what the cache of an
-inference holds when that block is generated (tests/model/test_generation.py).
+So no clean state depends on a noisy one, and a noisy block attends to exactly what the cache holds
+when that block is generated (tests/model/inference/test_sampler.py).
+
+Source:
+    Rules 3 to 5 are the block-causal, offset block-causal and block-diagonal parts of the mask of
+    BD3-LM, arXiv:2503.09573, section 3; for continuous latents ACDiT, arXiv:2412.07720.
 """
 
 from __future__ import annotations
@@ -72,7 +76,7 @@ def arflow_mask(
     copy: Int[Tensor, "batch seq"],
     window_blocks: int | None = None,
 ) -> Bool[Tensor, "batch seq seq"]:
-    """Rules 1 to 5 as a dense mask, query by key; a padding position sees only itself.
+    """Rules 1 to 5 as a dense mask, query by key; a padding position attends only to itself.
 
     Args:
         document: Document of every position, negative on padding.
@@ -158,7 +162,7 @@ def attend_few(
     value: Float[Tensor, "batch kv_heads keys head_dim"],
     bias: Float[Tensor, "batch 1 queries keys"] | None,
 ) -> Float[Tensor, "batch heads seq head_dim"]:
-    """`attend` for few queries over many keys.
+    """`attend` for few queries over many keys, as in sampling.
 
     The heads that share a key head become more queries of it, so that the keys of a long cache
     are read once and never repeated in memory.
@@ -167,10 +171,10 @@ def attend_few(
         query: With rotary positions.
         key: With rotary positions.
         value: Values.
-        bias: Of `few_bias`; None where every key is visible.
+        bias: Result of `few_bias`; None where every key is visible.
     """
     groups = query.shape[1] // key.shape[1]
-    # Named axes cost as much as the arithmetic here: every flow evaluation comes by.
+    # einops would double the cost; this runs at every flow evaluation.
     folded = query.unflatten(1, (-1, groups)).flatten(2, 3)
     out = F.scaled_dot_product_attention(folded, key, value, attn_mask=bias)
     return out.unflatten(2, (groups, -1)).flatten(1, 2)
@@ -179,12 +183,12 @@ def attend_few(
 def few_bias(
     mask: Bool[Tensor, "batch seq keys"], groups: int, dtype: torch.dtype
 ) -> Float[Tensor, "batch 1 queries keys"]:
-    """What `attend_few` adds to the scores, made once for many calls.
+    """Attention bias for `attend_few`: 0 where attention is allowed, -inf elsewhere.
 
     Args:
         mask: True where attention is allowed; one query stands for all of them.
         groups: Query heads that share a key head.
-        dtype: Of the queries.
+        dtype: Dtype of the queries.
     """
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
     if mask.shape[1] > 1:

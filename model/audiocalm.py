@@ -29,7 +29,7 @@ class ModelOutput:
     """What the packed forward pass predicts at every position, float32.
 
     Attributes:
-        velocity: Of noisy positions, 0 elsewhere.
+        velocity: Velocity at noisy positions, 0 elsewhere.
         stop_logit: Meaningful on clean positions.
         log_pace: Logarithm of the frames that one transcript token takes, meaningful at the end of
             a prefix; None under a model that does not pace speech.

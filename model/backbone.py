@@ -147,7 +147,7 @@ class Backbone(nn.Module):
         """Normalised hidden states.
 
         Args:
-            embeddings: Of tokens and latents alike.
+            embeddings: Embeddings of tokens and latents.
             position: Rotary positions, or what `rotary` made of them; tokens may share one.
             attend: Attention over the pack or the cache.
             route: Tokens that pass through the expert.

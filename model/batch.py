@@ -36,8 +36,8 @@ class TrainingBatch:
         position: Rotary position.
         token_ids: Prefix tokens, 0 elsewhere.
         latent_inputs: History on clean positions, the noisy path point on noisy ones, else 0.
-        flow_time: Of noisy positions, else 0.
-        velocity_target: Of noisy positions, else 0.
+        flow_time: Flow time at noisy positions, 0 elsewhere.
+        velocity_target: Target at noisy positions, 0 elsewhere.
         flow_mask: Positions of the flow loss.
         stop_target: 1 from the last frame of the clip on.
         stop_mask: Positions of the stop loss: clean frames of documents that end.

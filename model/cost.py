@@ -162,7 +162,7 @@ def sampling_work(
     """Operations of generating whole blocks, prefill included.
 
     Args:
-        config: Of the model.
+        config: Shapes of the model.
         num_text: Tokens of the prefix.
         num_frames: Frames to generate.
         options: Steps, solver and guidance.
@@ -202,20 +202,20 @@ def _seen_keys(config: ModelConfig, num_text: int, block: int) -> int:
 
 
 def _layers_dense(config: ModelConfig) -> int:
-    """Of one position through the shared layers."""
+    """FLOPs of one position in the shared layers, forward."""
     backbone = config.backbone
     inner = (2 * backbone.num_heads + 2 * backbone.num_kv_heads) * backbone.head_dim
     return 2 * backbone.num_layers * backbone.hidden_dim * (inner + 3 * backbone.ffn_dim)
 
 
 def _pair(config: ModelConfig) -> int:
-    """Of one query and key in all layers and heads: score and weighted sum."""
+    """FLOPs of one query-key pair in all layers and heads: score and weighted sum."""
     backbone = config.backbone
     return 4 * backbone.num_layers * backbone.num_heads * backbone.head_dim
 
 
 def _expert(config: ModelConfig) -> int:
-    """Of one routed position."""
+    """FLOPs of one position in the expert of all layers."""
     backbone, expert = config.backbone, config.expert
     if expert.placement == "none":
         return 0
@@ -228,7 +228,7 @@ def _time_weights(config: ModelConfig, width: int) -> int:
 
 
 def _head(config: ModelConfig, states: int, noisy_frames: int, noisy_blocks: int) -> int:
-    """Of the flow head: states it reads, frames it maps, flow times it embeds."""
+    """FLOPs of the flow head: states it reads, frames it maps, flow times it embeds."""
     head, latent_dim = config.head, config.latent_dim
     width, layers = head.hidden_dim, head.num_layers
     if head.kind == "thin":
@@ -282,7 +282,7 @@ def training_bytes(num_parameters: int, zero_stage: int, num_workers: int) -> fl
     bfloat16 weights and gradients; float32 master weights, two moments and the released average.
 
     Args:
-        num_parameters: Of the model.
+        num_parameters: Parameters of the model.
         zero_stage: 0 keeps everything on every worker; 1 shards the optimiser states, 2 the
             gradients too, 3 the weights too.
         num_workers: Workers that share.

@@ -28,13 +28,18 @@ _EPS = 1e-6
 
 _MAX_PERIOD = 10_000.0
 _TIME_SCALE = 1000.0
-"""Flow time in [0, 1] is spread over the range the sinusoids resolve."""
+"""Flow time in [0, 1] is scaled to the range that the sinusoids resolve, as for the 1,000 steps of
+a diffusion model."""
 
 
 class TimeEmbedding(nn.Module):
     """Sinusoids of the flow time through a two-layer network.
 
     The sinusoids are float32 whatever the dtype of the weights.
+
+    Source:
+        Sinusoids of period up to 10,000: arXiv:1706.03762, section 3.5; the network after them:
+        DiT, arXiv:2212.09748.
     """
 
     def __init__(self, num_sinusoids: int, dim: int) -> None:
@@ -56,12 +61,12 @@ class TimeEmbedding(nn.Module):
 
 
 Modulation = Sequence[Tensor]
-"""What a layer of a head takes from flow time: shift, gain and gate of each of its branches; the
-last layer has no gate."""
+"""adaLN parameters of a layer: shift, gain and gate of each of its branches; the last layer has no
+gate."""
 
 
 def modulation_of(projected: Float[Tensor, "*batch width"], num_parts: int) -> Modulation:
-    """Output of a modulation projection, taken apart; every gain is 1 + scale."""
+    """Split the output of a modulation projection; every gain is 1 + scale."""
     parts = projected.chunk(num_parts, dim=-1)
     return [1 + part if index % 3 == 1 else part for index, part in enumerate(parts)]
 
@@ -92,7 +97,7 @@ class ThinFlowHead(nn.Module):
 
     Source:
         adaLN-zero: arXiv:2212.09748; a per-position head on autoregressive states:
-        arXiv:2406.11838. Depth and width are choices of ours.
+        arXiv:2406.11838. Depth and width are our choices.
     """
 
     def __init__(self, hidden_dim: int, latent_dim: int, config: HeadConfig) -> None:
@@ -106,7 +111,7 @@ class ThinFlowHead(nn.Module):
         self.output_proj = ZeroProjection(config.hidden_dim, latent_dim)
 
     def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Modulation]:
-        """All that the head computes from flow time alone, layer by layer."""
+        """adaLN parameters of each layer, which depend on flow time alone."""
         condition = F.silu(self.time_embedding(flow_time))
         of_blocks = [
             modulation_of(block.modulation(condition), 3)
@@ -158,7 +163,7 @@ class _LocalLayer(nn.Module):
         """State of the block's frames after the layer."""
         shift, gain, gate, ffn_shift, ffn_gain, ffn_gate = modulation
         projected = self.qkv_proj(modulated(state, shift, gain))
-        # Named axes cost as much as the arithmetic here: every flow evaluation comes by.
+        # einops would double the cost; this runs at every flow evaluation.
         heads = projected.unflatten(-1, (3, -1, self.head_dim))
         turned = turn(rms_normalise(heads[:, :, :2], _EPS), angles)
         query, key = turned[:, :, 0].transpose(1, 2), turned[:, :, 1].transpose(1, 2)
@@ -175,8 +180,8 @@ class LocalFlowHead(nn.Module):
 
     Source:
         States of blank positions that a small network denoises from: arXiv:2406.11838 (MAR); a
-        local transformer over the frames of a block: arXiv:2502.03930 (DiTAR). That blocks are
-        in order, depth and width are choices of ours.
+        local transformer over the frames of a block: arXiv:2502.03930 (DiTAR). Generating blocks
+        in order, depth and width are our choices.
     """
 
     def __init__(self, hidden_dim: int, latent_dim: int, config: HeadConfig) -> None:
@@ -193,13 +198,13 @@ class LocalFlowHead(nn.Module):
         self.output_proj = ZeroProjection(dim, latent_dim)
 
     def modulations(self, flow_time: Float[Tensor, "*batch"]) -> list[Modulation]:
-        """All that the head computes from flow time alone, layer by layer."""
+        """adaLN parameters of each layer, which depend on flow time alone."""
         condition = F.silu(self.time_embedding(flow_time))
         of_layers = [modulation_of(layer.modulation(condition), 6) for layer in self._layers]
         return [*of_layers, modulation_of(self.modulation(condition), 2)]
 
     def condition(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch dim"]:
-        """What the states of blank frames add to the noisy ones; flow time does not touch it."""
+        """Projected states of blank frames, added to the noisy frames at every flow time."""
         return self.condition_proj(hidden)
 
     def angles(self, num_frames: int) -> list[Rotary]:

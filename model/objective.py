@@ -145,7 +145,7 @@ def loss_from(
     adding them, multiply by what it divides by.
 
     Args:
-        sums: Of this micro-batch.
+        sums: Sums of this micro-batch.
         global_flow_count: `flow_count` summed over all ranks and micro-batches of the step.
         global_stop_count: `stop_count`, likewise.
         stop_weight: Weight of the stop loss.

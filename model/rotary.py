@@ -13,8 +13,8 @@ class Rotary(NamedTuple):
     """Rotary angles of the positions of a pass, as one layer uses them.
 
     Attributes:
-        cosine: `batch 1 seq head_dim`; other shapes where they are `folded`.
-        sine: Of the same shape.
+        cosine: `batch 1 seq head_dim`, or the shape that `folded` gives.
+        sine: Same shape.
     """
 
     cosine: Tensor
@@ -50,7 +50,7 @@ def folded(
     sine: Float[Tensor, "*#batch seq head_dim"],
     gain: Float[Tensor, "*#heads head_dim"],
 ) -> Rotary:
-    """Angles that take in the gain of the norm before them, for `turn`.
+    """Angles multiplied by the gain of the norm before them, for `turn`.
 
     With gain g, the halves of a head exchanged by s, the rotated head is
     x (g cos) + s(x) (s(g) (-sin, sin)).

@@ -147,8 +147,8 @@ def load_bundle(
     Args:
         folder: As `save_bundle` wrote it.
         device: Where model and codec go.
-        precision: Of the model's weights; `auto` is bf16 on a GPU and fp32 on a CPU. The codec and
-            the solver's state stay float32.
+        precision: Dtype of the model's weights; `auto` is bf16 on a GPU and fp32 on a CPU. The
+            codec and the solver's state stay float32.
 
     Raises:
         BundleError: If a part is missing, altered, unlisted or of another schema version.

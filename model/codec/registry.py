@@ -79,7 +79,7 @@ def build_codec(config: dict[str, Any], seed: int = 0) -> AudioCodec:
 
     Args:
         config: Values of `config_dict` or `codec_preset`.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Raises:
         ValueError: On an unknown architecture or a wrong value.

@@ -50,8 +50,8 @@ def encode_in_segments(
         waveform: At the codec's rate.
         num_samples: Valid samples of each row; None is all.
         encode: Mean and log standard deviation of one segment; valid samples of a row may be 0.
-        timebase: Of the codec.
-        reach: Of the encoder.
+        timebase: Rates of the codec.
+        reach: Receptive field of the encoder.
     """
     total, hop_length = timebase.num_frames(waveform.shape[-1]), timebase.hop_length
     kept = timebase.frames_in(SEGMENT_S)
@@ -115,10 +115,10 @@ def decode_windows(
 
     Args:
         latents: New frames.
-        states: Of each request.
+        states: State of each request.
         is_last: Whether a request ends here; then it has no later frames.
         decode: Waveform `batch channels samples` of whole windows.
-        reach: Of the decoder.
+        reach: Receptive field of the decoder.
         hop_length: Samples a frame.
         num_channels: Waveform channels.
     """

@@ -1,9 +1,10 @@
-"""The backbone as a CPU samples with it: the same function of the same weights in few operations.
+"""The backbone for sampling on a CPU: the same function of the same weights in fewer operations.
 
-A flow evaluation runs a handful of frames through every layer. At that size a product costs what
-reading its weights costs, and calling small operations costs as much again. So the weights are
-copied once, in the order in which products read them, norms' gains are multiplied into what
-follows them, and the residual expert is more columns of the feed-forward.
+A flow evaluation runs a handful of frames through every layer. At that size a matrix product
+takes as long as reading its weights, and the overhead of small operations takes as long again. So
+the weights are copied once, in the memory order of the products; the gain of each norm is
+multiplied into the weights after it; and the residual expert becomes more columns of the
+feed-forward. BENCHMARKS.md has the gain.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from model.layers import RMSNorm, over_length
 from model.rotary import Rotary, folded, rotary_table, turn
 
 _PANEL = 64
-"""Inner channels of the feed-forward whose gate and up lie side by side: panels stay in the cache
-while a product reads them."""
+"""Inner channels of one panel of the feed-forward. Gate and up of a panel are adjacent in memory
+and stay in the CPU cache during its product."""
 
 
 class CpuBackbone(nn.Module):
-    """`Backbone` for inference in float32; to be called as that is.
+    """`Backbone` for inference in float32, with the same calling convention.
 
     Args:
-        backbone: Its weights are copied, but for the token embedding.
+        backbone: All its weights but the token embedding are copied.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -54,7 +55,7 @@ class CpuBackbone(nn.Module):
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states, as of `Backbone.forward`."""
+        """Normalised hidden states, equal to those of `Backbone.forward`."""
         batch, seq, _ = embeddings.shape
         angles = position
         if isinstance(angles, Tensor):
@@ -75,7 +76,7 @@ class _Layer:
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         heads = torch.cat([p.weight.detach() for p in projections])
         heads = heads * _gain(layer.input_layernorm)
-        # A product of its own for every head: they come out apart.
+        # One product per head, so that the result needs no transposition.
         self.heads = heads.unflatten(0, (-1, attention.head_dim)).transpose(1, 2).contiguous()
         self.num_heads = attention.q_proj.out_features // attention.head_dim
         self.num_kv_heads = attention.k_proj.out_features // attention.head_dim
@@ -144,7 +145,7 @@ def _gain(norm: RMSNorm) -> Float[Tensor, " dim"]:
 def _panels(
     part: nn.Module, gain: Float[Tensor, " hidden"]
 ) -> tuple[Float[Tensor, "panels hidden both"], Float[Tensor, "inner hidden"]]:
-    """Gate and up of a SwiGLU side by side in panels, and the rows of its output projection.
+    """Gate and up of a SwiGLU concatenated panel by panel, and its output projection, transposed.
 
     The last panel is filled with zeros, which add nothing.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from torch import Tensor
 from model.attention import PackedAttention
 from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
+from model.fast.choice import fast_backbone
 from model.flow import time_grid
 from model.inference.generation import GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
@@ -41,10 +43,9 @@ def one_request(subject: Subject, thin: AudioCALM, local: AudioCALM, repeats: in
     """One request: cache, fused write, backbone, expert, head, codec."""
     frames = NUM_BLOCKS * subject.config.frames_per_block
     audio_s = subject.timebase.frames_duration_s(frames)
-    sampler, local_sampler = Sampler(thin), Sampler(local)
+    sampler, local_sampler = fast_sampler(thin), fast_sampler(local)
     plain = request(frames)
     as_trained = Sampler(thin)
-    as_trained.backbone = thin.backbone
 
     def factor(seconds: float) -> str:
         return f"RTF {seconds / audio_s:.3f}"
@@ -106,7 +107,7 @@ def first_blocks(
     """From the request to its first audio."""
     block = subject.config.frames_per_block
     for name, model in (("thin", thin), ("local", local)):
-        by = Sampler(model)
+        by = fast_sampler(model)
         yield compare(
             f"{subject.name}, {name} head, first audio of a request: prefill, block, codec",
             functools.partial(decoded, by, subject.codec, request(block)),
@@ -123,7 +124,7 @@ def batches(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
     block = subject.config.frames_per_block
     frames = 2 * block
     audio_s = subject.timebase.frames_duration_s(frames)
-    sampler = Sampler(model)
+    sampler = fast_sampler(model)
     for batch in BATCHES:
         asked = [request(frames, seed, num_flow_steps=steps) for seed in range(batch)]
         firsts = [request(block, seed, num_flow_steps=steps) for seed in range(batch)]
@@ -154,7 +155,7 @@ def batches(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
 def lengths(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
     """A block behind minutes of audio against a block behind none."""
     frames = subject.timebase.frames_in(60.0)
-    sampler = Sampler(model)
+    sampler = fast_sampler(model)
     for minutes in MINUTES:
         long, short = (
             behind(subject, sampler, request(frames, num_flow_steps=FEW_STEPS), m)
@@ -168,6 +169,11 @@ def lengths(subject: Subject, model: AudioCALM, repeats: int) -> Iterator[Row]:
             lambda state=short: sampler.step([state]),  # type: ignore[misc]
             repeats,
         )
+
+
+def fast_sampler(model: AudioCALM) -> Sampler:
+    """A sampler as the product builds it."""
+    return Sampler(model, fast_backbone(model.backbone))
 
 
 @torch.inference_mode()
@@ -196,13 +202,15 @@ def behind(
     subject: Subject, sampler: Sampler, asked: GenerationRequest, minutes: int
 ) -> GenerationState:
     """An open request with random keys in place of minutes of audio before it."""
-    state = sampler.open(asked)
-    cache, block = state.cache, subject.config.frames_per_block
+    block = subject.config.frames_per_block
     num_blocks = subject.timebase.frames_in(60.0 * minutes) // block
-    cache.reserve((num_blocks + 2) * block)
-    cache.keys[:, :, :, cache.num_slots :].normal_()
-    cache.values[:, :, :, cache.num_slots :].normal_()
-    cache.num_blocks += num_blocks
+    room = dataclasses.replace(asked, exact_frames=num_blocks * block + asked.frame_limit)
+    state = sampler.open(room)
+    for memory in (sampler.cache.keys, sampler.cache.values):
+        own = memory[:, state.cache.rows, :, state.cache.length :]
+        own[:, :, :, : num_blocks * block].normal_()
+    state.cache.num_blocks += num_blocks
+    state.cache.num_ready = state.cache.length
     state.block_index += num_blocks
     return state
 

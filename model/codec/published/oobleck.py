@@ -25,7 +25,7 @@ class OobleckCodec(WindowedCodec):
     Args:
         network_config: Arguments of `AutoencoderOobleck`; strides must be even.
         frames_stacked: Frames of the network in a latent frame.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Raises:
         ValueError: If the extra `codecs` is missing or a value is out of range.

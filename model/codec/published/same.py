@@ -22,7 +22,7 @@ class SameCodec(WindowedCodec):
 
     Args:
         network_config: Arguments of `AutoencoderSAME`.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Raises:
         ValueError: If the extra `codecs` is missing or a value is out of range.

@@ -62,7 +62,7 @@ class VibeVoiceCodec(WindowedCodec):
     Args:
         network_config: Arguments of `VibeVoiceAcousticTokenizerConfig`.
         sample_rate: Rate it was trained at, Hz; the network's configuration does not say.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Raises:
         ValueError: If the extra `codecs` is missing or a value is out of range.

@@ -144,7 +144,7 @@ def build_network(codec: str, package: str, build: Callable[[], nn.Module], seed
         codec: Registry name, for the error.
         package: Package that the extra installs.
         build: Imports the library and builds the model.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
 
     Raises:
         ValueError: If the library is not installed or does not take the configuration.

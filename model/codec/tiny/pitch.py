@@ -57,7 +57,7 @@ class Harmonics(nn.Module):
 
     Args:
         sample_rate: Hz.
-        num_bins: Of a spectrum.
+        num_bins: Bins of a spectrum.
         per_frame: Spectra of a latent frame.
     """
 

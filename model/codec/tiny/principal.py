@@ -28,11 +28,11 @@ class Components(NamedTuple):
     """Principal components of the log mel bands of one latent frame.
 
     Attributes:
-        mean: Of the bands, nats.
+        mean: Mean log magnitude of each band, nats.
         basis: Orthonormal columns, the strongest first.
         deviation: Standard deviation along each, nats.
         offset: Mean of log magnitudes less what the components say of them, nats.
-        gain: Of the comb of partials in each bin, by least squares.
+        gain: Least-squares gain of the comb of partials in each bin.
     """
 
     mean: Float[Tensor, " bands"]

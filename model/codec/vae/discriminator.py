@@ -89,7 +89,7 @@ class Discriminators(nn.Module):
     Args:
         config: Shapes.
         num_channels: Waveform channels, 1 or 2.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     def __init__(self, config: DiscriminatorConfig, num_channels: int, seed: int = 0) -> None:

@@ -89,7 +89,7 @@ class SpectralHead(nn.Module):
         """Magnitudes and phases of frames, one vector of features each.
 
         Args:
-            features: Of the frames.
+            features: Features of the frames.
             linear: Log magnitudes under a window of unit energy to which the network adds.
         """
         projected = self.project(features).float()

@@ -23,7 +23,7 @@ class VAECodec(nn.Module):
 
     Args:
         config: Shapes.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     name = "vae"
