@@ -25,13 +25,11 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
-from model.bundle.weights import digest, load_weights, save_weights
+from model.bundle.weights import digest, fill, save_weights
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, codec_folder, load_codec
 from model.config import ModelConfig, model_config_from_dict, to_dict
-from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
 from model.text import Tokenizer, load_tokenizer
-from model.bundle.weights import digest, fill, save_weights
 
 SCHEMA_VERSION = 1
 """Raised when the meaning of `bundle.json` changes; other versions are refused."""

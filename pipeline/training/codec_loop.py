@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.codec.vae.losses import CodecObjective
 from model.codec.registry import codec_files
+from model.codec.vae.losses import CodecObjective
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
 from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
 from pipeline.storage import Folder
