@@ -210,6 +210,11 @@ def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, has_speaker: bool) -> list[
     return [*speaker, *tokenizer.encode(render(prompt)), tokenizer.audio_id]
 
 
+def num_word_tokens(prompt: Prompt, tokenizer: Tokenizer) -> int:
+    """Tokens of the words in `prompt_ids`, which end it but for the begin of audio."""
+    return len(tokenizer.encode(prompt.transcript)) if prompt.transcript else 0
+
+
 def null_ids(tokenizer: Tokenizer, has_speaker: bool = False) -> list[int]:
     """Ids of the unconditional prefix; the speaker's place is dropped too unless kept."""
     speaker = [tokenizer.speaker_id] if has_speaker else []

@@ -32,7 +32,7 @@ from model.fast.cuda_graphs import GraphBackbone
 from model.inference.cache import CacheSize, CacheSizeError, KVCache
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
-from model.text import Prompt, null_ids, prompt_ids
+from model.text import Prompt, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase
 
 
@@ -128,6 +128,10 @@ class Synthesizer:
         )
         tokenizer = self.bundle.tokenizer
         lengths = self._lengths(request, duration_s)
+        num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
+        pace = None
+        if lengths.exact_frames is not None and num_words:
+            pace = lengths.exact_frames / num_words
         generation = GenerationRequest(
             token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
             null_ids=tuple(null_ids(tokenizer)),
@@ -136,6 +140,8 @@ class Synthesizer:
             max_frames=lengths.max_frames,
             min_frames=lengths.min_frames,
             exact_frames=lengths.exact_frames,
+            num_words=num_words,
+            frames_per_word=pace,
             speaker=speaker,
             prompt_latents=None,
             options=sampling_of(request, self.limits, self.bundle.sampling),

@@ -73,6 +73,12 @@ class GenerationRequest:
     """Frames before which it does not stop."""
     exact_frames: int | None = None
     """Frames to generate, whatever the stop head says; None lets the stop head decide."""
+    num_words: int = 0
+    """Transcript tokens at the end of the prefix, along which the audio of a model that paces
+    speech runs; 0 has no transcript."""
+    frames_per_word: float | None = None
+    """Latent frames that one transcript token takes: the speaking rate. None predicts it from the
+    prefix."""
     speaker: Float[Tensor, " speaker_dim"] | None = None
     """Voice, with the speaker token in `token_ids`."""
     prompt_latents: Float[Tensor, "frames latent_dim"] | None = None
@@ -92,6 +98,13 @@ class GenerationRequest:
             )
         if self.exact_frames is not None and self.exact_frames < 1:
             raise ValueError(f"exact_frames is {self.exact_frames}; it must be at least 1")
+        if not 0 <= self.num_words < len(self.token_ids):
+            raise ValueError(
+                f"num_words is {self.num_words}; the prefix has {len(self.token_ids)} tokens, of "
+                "which the last is no word"
+            )
+        if self.frames_per_word is not None and not self.frames_per_word > 0:
+            raise ValueError(f"frames_per_word is {self.frames_per_word}; it must be positive")
 
     @property
     def frame_limit(self) -> int:

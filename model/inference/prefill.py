@@ -14,7 +14,7 @@ from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
 from model.experts import route_rows
 from model.inference.cache import KeysValues
-from model.sequence import PADDING, document_layout
+from model.sequence import PADDING, AudioPositions, document_layout
 
 
 class PrefillAttention:
@@ -41,11 +41,12 @@ def read_prefixes(
     backbone: BackboneLike,
     rows: Sequence[tuple[int, ...]],
     prompt: Float[Tensor, "frames latent_dim"],
+    positions: Sequence[AudioPositions],
     *,
     uses_expert: bool,
     speaker: Float[Tensor, " speaker_dim"] | None,
-) -> KeysValues:
-    """Keys and values of prefixes, each followed by the prompt.
+) -> tuple[KeysValues, Float[Tensor, "rows hidden"]]:
+    """Keys and values of prefixes, each followed by the prompt, and the last state of each prefix.
 
     Args:
         model: The model.
@@ -53,6 +54,7 @@ def read_prefixes(
         rows: Token ids of each prefix; shorter ones are padded on the left, so the rows end
             together.
         prompt: Normalised latents of whole blocks, the same for every row.
+        positions: Rotary positions of the prompt in every row.
         uses_expert: Whether the rows route to the expert.
         speaker: Voice for the speaker token, where a prefix holds one.
     """
@@ -72,7 +74,10 @@ def read_prefixes(
         layout.copy.expand(len(rows), -1),
         config.window_blocks,
     )
-    position = (layout.position - padding[:, None]).clamp_min(0)
+    text = (torch.arange(longest) - padding[:, None]).clamp_min(0)
+    frames = torch.arange(len(prompt))
+    audio = torch.stack([at.start + at.step * frames for at in positions])
+    position = torch.cat([text.float(), audio], dim=1)
     if speaker is not None:
         speaker = speaker.to(model.device).expand(len(rows), 1, -1)
     embeddings = torch.cat(
@@ -84,8 +89,8 @@ def read_prefixes(
     )
     attention = PrefillAttention(mask.to(model.device))
     route = route_rows([uses_expert] * len(rows), embeddings.shape[1], model.device)
-    backbone(embeddings, position.to(model.device), attention, route)
-    return attention.recorded()
+    hidden = backbone(embeddings, position.to(model.device), attention, route)
+    return attention.recorded(), hidden[:, longest - 1]
 
 
 def aligned(rows: Sequence[KeysValues]) -> KeysValues:

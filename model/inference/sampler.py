@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from model.inference.prefill import aligned, read_prefixes
 from model.inference.schedule import FlowSchedule, flow_schedule
 from model.sequence import AudioPositions
 
+_LOG_PACE_RANGE = (math.log(0.1), math.log(100.0))
+"""Frames a transcript token may take by prediction; an untrained head must not overflow."""
 _NUM_REMEMBERED = 16
 """Schedules and null prefixes that a sampler keeps; a server meets a handful."""
 
@@ -69,15 +72,15 @@ class Sampler:
             self._check_ids(ids, request, is_null=index > 0)
         longest = max(len(ids) for ids in prefixes)
         num_prompt_blocks = len(prompt) // frames
+        read, positions = self._read(request, prefixes, prompt)
         rows = self.cache.take(
-            self._read(request, prefixes, prompt),
+            read,
             left_padding=tuple(longest - len(ids) for ids in prefixes),
             num_prompt_blocks=num_prompt_blocks,
             num_blocks=num_prompt_blocks - (-request.frame_limit // frames),
         )
         self._schedule(request.options)
         generator = torch.Generator().manual_seed(request.seed)
-        positions = tuple(AudioPositions.after(len(ids)) for ids in prefixes)
         return GenerationState(request, rows, generator, positions, num_prompt_blocks)
 
     @torch.no_grad()
@@ -153,29 +156,47 @@ class Sampler:
 
     def _read(
         self, request: GenerationRequest, prefixes: list[tuple[int, ...]], prompt: Tensor
-    ) -> KeysValues:
-        """Keys and values of the request's rows; nothing in a null prefix without prompt and
-        voice depends on the request, so it is read once."""
+    ) -> tuple[KeysValues, tuple[AudioPositions, ...]]:
+        """Keys and values of the request's rows, and where their audio stands.
 
-        def read(rows: list[tuple[int, ...]], speaker: Tensor | None) -> KeysValues:
+        Nothing in a null prefix without prompt and voice depends on the request, so it is read
+        once.
+        """
+
+        def read(rows: slice, prompt: Tensor) -> tuple[KeysValues, Tensor]:
             return read_prefixes(
                 self.model,
                 self.backbone,
-                rows,
+                prefixes[rows],
                 prompt,
+                positions[rows],
                 uses_expert=request.uses_expert,
-                speaker=speaker,
+                speaker=request.speaker,
             )
 
+        positions = [AudioPositions.after(len(ids)) for ids in prefixes]
+        conditional, end = read(slice(1), prompt[:0])
+        positions[0] = self._placed(request, end[0])
         null = request.null_ids
-        if len(prefixes) == 1 or len(prompt) or self.model.config.speaker_id in null:
-            return read(prefixes, request.speaker)
-        conditional = read(prefixes[:1], request.speaker)
+        if len(prompt) or (len(prefixes) > 1 and self.model.config.speaker_id in null):
+            return read(slice(None), prompt)[0], tuple(positions)
+        if len(prefixes) == 1:
+            return conditional, tuple(positions)
         known = self._nulls.pop((null, request.uses_expert), None)
         if known is None:
-            known = read([null], None)
+            known = read(slice(1, 2), prompt)[0]
         _remember(self._nulls, (null, request.uses_expert), known)
-        return aligned([conditional, known])
+        return aligned([conditional, known]), tuple(positions)
+
+    def _placed(self, request: GenerationRequest, end: Float[Tensor, " hidden"]) -> AudioPositions:
+        """Positions of the audio under the prompt: along its words where the model paces speech."""
+        num_text = len(request.token_ids)
+        if self.model.pace_head is None or not request.num_words:
+            return AudioPositions.after(num_text)
+        pace = request.frames_per_word
+        if pace is None:
+            pace = math.exp(float(self.model.pace_head(end).clamp(*_LOG_PACE_RANGE)))
+        return AudioPositions.along_words(num_text, request.num_words, pace)
 
     def _check_ids(
         self, ids: tuple[int, ...], request: GenerationRequest, *, is_null: bool

@@ -20,7 +20,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.flow import sample_flow_time
 from model.sequence import AudioPositions, Document, document_length
-from model.text import Prompt, Tokenizer, null_ids, prompt_ids
+from model.text import Prompt, Tokenizer, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase, num_blocks
 from pipeline.errors import IncompleteError
 from pipeline.training.order import StreamPosition, mixed_seed
@@ -134,8 +134,8 @@ class DocumentSampler:
         blocks = num_blocks(stop - start, self._config.frames_per_block)
         length = len(token_ids) + blocks * self._block_length
         num_words = 0
-        if self._config.paces_speech and is_conditioned and prompt.transcript:
-            num_words = len(self._tokenizer.encode(prompt.transcript))
+        if self._config.paces_speech and is_conditioned:
+            num_words = num_word_tokens(prompt, self._tokenizer)
         return Plan(place.position, row, token_ids, voice, start, stop, length, num_words)
 
     def build(self, plan: Plan) -> Document:

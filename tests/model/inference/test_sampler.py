@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from model.flow import guided_velocity, time_grid
 from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
-from model.sequence import NOISY
+from model.sequence import NOISY, AudioPositions
 from tests.factories.model import (
     AUDIO_ID,
     LOCAL_HEAD,
@@ -74,6 +75,11 @@ def packed_velocity(
     # A path that passes the given point at this time; at time 1 there is none, nor is it asked.
     noise = (noisy - flow_time * latents) / (1 - flow_time)
     blocks = len(latents) // config.frames_per_block
+    positions = None
+    if asked.num_words and asked.frames_per_word is not None:
+        positions = AudioPositions.along_words(
+            len(asked.token_ids), asked.num_words, asked.frames_per_word
+        )
 
     def document(ids: tuple[int, ...]) -> Document:
         return Document(
@@ -86,6 +92,7 @@ def packed_velocity(
             modality="speech" if asked.uses_expert else "music",
             uses_expert=asked.uses_expert,
             speaker=asked.speaker if SPEAKER_ID in ids else None,
+            positions=positions if ids == asked.token_ids else None,
         )
 
     batch = pack([[document(asked.token_ids), document(asked.null_ids)]], config, 128)
@@ -137,6 +144,18 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     ),
     "no guidance": ({}, request(options=SamplingOptions(num_flow_steps=2, guidance_scale=1.0))),
     "continuation": ({}, voiced(prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))),
+    "audio along the words": (
+        {"paces_speech": True},
+        voiced(num_words=2, frames_per_word=3.7),
+    ),
+    "continuation along the words": (
+        {"paces_speech": True},
+        voiced(
+            num_words=3,
+            frames_per_word=5.0,
+            prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6),
+        ),
+    ),
     "continuation in a window": (
         {"window_blocks": 2},
         request(prompt_latents=torch.linspace(-1, 1, 72).reshape(12, 6)),
@@ -391,3 +410,45 @@ def test_a_finished_or_doubled_request_cannot_step() -> None:
     sampler.step([state])
     with pytest.raises(ValueError, match="finished"):
         sampler.step([state])
+
+
+def test_a_pace_that_is_not_given_is_predicted_from_the_prefix() -> None:
+    model = prepared_model(tiny_config(paces_speech=True))
+    sampler = Sampler(model)
+    asked = voiced(num_words=2)
+    prompted = dataclasses.replace(asked, prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))
+    state = sampler.open(asked)
+    pace = 1 / state.positions[0].step
+    assert pace != 1
+    assert state.positions[0].start == len(asked.token_ids) - 3
+    assert state.positions[1] == AudioPositions.after(len(asked.null_ids))
+    assert sampler.open(prompted).positions == state.positions
+    given = latents_of(sampler, asked)
+    expected = latents_of(sampler, dataclasses.replace(asked, frames_per_word=pace))
+    torch.testing.assert_close(given, expected, atol=TOLERANCE, rtol=TOLERANCE)
+    other = latents_of(sampler, dataclasses.replace(asked, frames_per_word=2 * pace))
+    assert (other - expected).abs().max() > 0.01
+
+
+def test_audio_without_words_or_of_a_model_without_pace_follows_the_prefix() -> None:
+    asked = voiced()
+    for changes, given in (
+        ({"paces_speech": True}, asked),
+        ({}, dataclasses.replace(asked, num_words=2, frames_per_word=2.0)),
+    ):
+        state = Sampler(prepared_model(tiny_config(**changes))).open(given)
+        assert state.positions[0] == AudioPositions.after(len(asked.token_ids))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_words": 99}, "num_words is 99"),
+        ({"num_words": -1}, "num_words is -1"),
+        ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
+        ({"num_words": 1, "frames_per_word": math.nan}, "frames_per_word is nan"),
+    ],
+)
+def test_a_pace_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        voiced(**changes)

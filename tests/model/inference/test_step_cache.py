@@ -16,7 +16,7 @@ from model.flow import interpolate
 from model.inference.cache import CacheRows, KVCache
 from model.inference.prefill import read_prefixes
 from model.inference.step_cache import StepCache
-from model.sequence import CLEAN, NOISY
+from model.sequence import CLEAN, NOISY, AudioPositions
 from tests.factories.model import random_document, random_model, tiny_config
 
 TOLERANCE = 1e-5
@@ -24,11 +24,12 @@ TOLERANCE = 1e-5
 
 
 def prefilled(model: AudioCALM, cache: KVCache, document: Document) -> CacheRows:
-    prefix = read_prefixes(
+    prefix, _ = read_prefixes(
         model,
         model.backbone,
         [tuple(document.token_ids.tolist())],
         torch.zeros(0, model.config.latent_dim),
+        [AudioPositions.after(len(document.token_ids))],
         uses_expert=document.uses_expert,
         speaker=document.speaker,
     )
