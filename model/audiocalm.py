@@ -19,6 +19,7 @@ from model.experts import inference_route, training_route
 from model.heads import LocalFlowHead, ThinFlowHead, TimeEmbedding
 from model.layers import INIT_STD, RMSNorm
 from model.sequence import CLEAN, NOISY, PREFIX
+from model.words import WordContext, centre_of
 
 _MIN_STD = 1e-3
 """Floor of a latent channel's standard deviation, so that a dead channel is not blown up."""
@@ -99,6 +100,9 @@ class AudioCALM(nn.Module):
         )
         self.stop_head = ScalarHead(hidden_dim)
         self.pace_head = ScalarHead(hidden_dim) if config.paces_speech else None
+        self.word_context = (
+            WordContext(hidden_dim, config.backbone.norm_eps) if config.paces_speech else None
+        )
         self.clean_type = nn.Parameter(torch.empty(hidden_dim))
         self.noisy_type = nn.Parameter(torch.empty(hidden_dim))
         self.register_buffer("latent_mean", torch.empty(config.latent_dim))
@@ -210,6 +214,10 @@ class AudioCALM(nn.Module):
         return blank.repeat(num_rows, self.config.frames_per_block, 1)
 
     def _embed(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
+        embeddings = self._embed_segments(batch)
+        return embeddings if self.word_context is None else embeddings + self._words(batch)
+
+    def _embed_segments(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         seen = slice(batch.backbone_length)
         prefix = self.embed_prefix(batch.token_ids[:, seen], batch.speaker, batch.document[:, seen])
         audio = self.latent_proj(batch.latent_inputs[:, seen].to(self.dtype))
@@ -225,6 +233,35 @@ class AudioCALM(nn.Module):
             .index_add(0, frames.flatten(), time.expand(-1, frames.shape[1], -1).flatten(0, 1))
             .view_as(embeddings)
         )
+
+    def _words(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
+        """What stands in the transcript around every audio frame, 0 elsewhere."""
+        assert self.word_context is not None
+        seen = slice(batch.backbone_length)
+        tokens = self.backbone.embed_tokens(batch.token_ids[:, seen])
+        features = self.word_context.features(tokens) * batch.is_word[:, seen, None]
+        centre = batch.word_centre[:, seen]
+        row = torch.arange(len(centre), device=centre.device)[:, None] * centre.shape[1]
+        centre = torch.where(centre < 0, -features.numel(), centre + row)
+        return self.word_context(features.flatten(0, 1), centre.flatten()).view_as(tokens)
+
+    def words_around(
+        self,
+        token_ids: Int[Tensor, " text"],
+        num_words: int,
+        position: Float[Tensor, " frames"],
+    ) -> Float[Tensor, "frames hidden"]:
+        """What stands in the transcript around frames at given positions.
+
+        Args:
+            token_ids: The prefix.
+            num_words: Its transcript tokens, which end it but for one token.
+            position: Rotary positions of the frames.
+        """
+        assert self.word_context is not None
+        first = len(token_ids) - 1 - num_words
+        features = self.word_context.features(self.backbone.embed_tokens(token_ids[first:-1]))
+        return self.word_context(features, centre_of(position, first, num_words) - first)
 
     @staticmethod
     def _block_time(batch: TrainingBatch) -> Float[Tensor, "noisy_blocks 1"]:

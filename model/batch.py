@@ -16,6 +16,7 @@ from torch import Tensor
 from model.config import MODALITIES, ModelConfig
 from model.flow import interpolate, velocity_target
 from model.sequence import PADDING, Document, document_layout, document_length
+from model.words import centre_of
 
 __all__ = ["Document", "TrainingBatch", "document_length", "pack"]
 
@@ -42,6 +43,9 @@ class TrainingBatch:
         stop_target: 1 from the last frame of the clip on.
         stop_mask: Positions of the stop loss: clean frames of documents that end.
         expert_mask: Positions that route to the expert.
+        is_word: Transcript tokens of documents whose audio runs along them.
+        word_centre: Position in the row of the transcript token under an audio frame, -1 where
+            there is none.
         pace_target: Logarithm of the frames that one transcript token takes, at the end of a
             prefix with a transcript, else 0.
         pace_mask: Positions of the pace loss.
@@ -66,6 +70,8 @@ class TrainingBatch:
     stop_target: Float[Tensor, "batch seq"]
     stop_mask: Bool[Tensor, "batch seq"]
     expert_mask: Bool[Tensor, "batch seq"]
+    is_word: Bool[Tensor, "batch seq"]
+    word_centre: Int[Tensor, "batch seq"]
     pace_target: Float[Tensor, "batch seq"]
     pace_mask: Bool[Tensor, "batch seq"]
     modality: Int[Tensor, "batch seq"]
@@ -181,7 +187,7 @@ class _Span:
         return blocks.repeat(document.num_copies, 1)
 
 
-_MASKS = ("flow_mask", "stop_mask", "expert_mask", "pace_mask")
+_MASKS = ("flow_mask", "stop_mask", "expert_mask", "pace_mask", "is_word")
 _SCALARS = ("position", "flow_time", "stop_target", "pace_target")
 
 
@@ -192,7 +198,7 @@ def _padding(num_rows: int, width: int, config: ModelConfig) -> dict[str, Tensor
         return torch.full((num_rows, width, *shape), value, dtype=dtype)
 
     fields = {name: full(0, torch.int32) for name in ("segment", "block", "copy")}
-    fields |= {name: full(PADDING, torch.int32) for name in ("document", "modality")}
+    fields |= {name: full(PADDING, torch.int32) for name in ("document", "modality", "word_centre")}
     fields |= {name: full(0, torch.bool) for name in _MASKS}
     fields |= {name: full(0, torch.float32) for name in _SCALARS}
     for name in ("latent_inputs", "velocity_target"):
@@ -233,9 +239,22 @@ def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
     fields["flow_mask"][noisy] = True
     fields["stop_target"][clean.start + document.num_valid_frames - 1 : clean.stop] = 1
     fields["stop_mask"][clean] = document.has_stop
+    if document.num_words:
+        _write_words(fields, document, layout.position, prefix, own)
     if document.frames_per_word is not None:
         fields["pace_target"][prefix.stop - 1] = math.log(document.frames_per_word)
         fields["pace_mask"][prefix.stop - 1] = True
+
+
+def _write_words(
+    fields: dict[str, Tensor], document: Document, position: Tensor, prefix: slice, own: slice
+) -> None:
+    """Mark the words of a document, and which of them its audio frames stand on."""
+    first = len(document.token_ids) - 1 - document.num_words
+    fields["is_word"][prefix.start + first : prefix.stop - 1] = True
+    audio = slice(prefix.stop, own.stop)
+    centre = centre_of(position[len(document.token_ids) :], first, document.num_words)
+    fields["word_centre"][audio] = prefix.start + centre[: audio.stop - audio.start]
 
 
 def _check_suits(document: Document, config: ModelConfig) -> None:

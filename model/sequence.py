@@ -70,6 +70,8 @@ class Document:
         speaker: Voice embedding; it overwrites the positions of the speaker token.
         has_stop: False for a crop that does not end its clip: no stop loss.
         positions: Rotary positions of the audio; None follows the prefix.
+        num_words: Transcript tokens, which end the prefix but for one token; 0 has no transcript
+            along which the audio runs.
         frames_per_word: Latent frames that one transcript token takes, to be predicted from the
             prefix; None has no transcript.
 
@@ -88,6 +90,7 @@ class Document:
     speaker: Float[Tensor, " speaker_dim"] | None
     has_stop: bool = True
     positions: AudioPositions | None = None
+    num_words: int = 0
     frames_per_word: float | None = None
 
     def __post_init__(self) -> None:

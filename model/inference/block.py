@@ -85,6 +85,7 @@ class _Pass:
     rotary: list[Rotary]
     attention: Attend
     route: Route | None
+    words: Float[Tensor, "rows seq hidden"] | None
 
 
 _Velocity = Callable[[Tensor, _Rows, FlowPoint], Tensor]
@@ -200,6 +201,8 @@ class Block:
     def _run(
         self, embeddings: Float[Tensor, "rows seq hidden"], by: _Pass
     ) -> Float[Tensor, "rows seq hidden"]:
+        if by.words is not None:
+            embeddings = embeddings + by.words
         return self._backbone(embeddings, by.rotary, by.attention, by.route)
 
     def _rows_of(self, count: int) -> _Rows:
@@ -218,7 +221,25 @@ class Block:
     def _make_pass(self, count: int, position: Tensor, attention: Attend) -> _Pass:
         uses = [self._states[i].request.uses_expert for i in self._rows_of(count).request]
         route = route_rows(uses, position.shape[1], self._model.device)
-        return _Pass(self._backbone.rotary(position, self._model.dtype), attention, route)
+        rotary = self._backbone.rotary(position, self._model.dtype)
+        return _Pass(rotary, attention, route, self._words(count, position))
+
+    def _words(
+        self, count: int, position: Float[Tensor, "rows seq"]
+    ) -> Float[Tensor, "rows seq hidden"] | None:
+        """What stands in the transcript around the frames of every row; None without any."""
+        model, requests = self._model, [state.request for state in self._states[:count]]
+        if model.word_context is None or not any(request.num_words for request in requests):
+            return None
+        words = model.latent_proj.weight.new_zeros(*position.shape, len(model.clean_type))
+        row = 0
+        for state in self._states[:count]:
+            ids, num_words = state.request.token_ids, state.request.num_words
+            if num_words:
+                token_ids = torch.tensor(ids, device=model.device)
+                words[row] = model.words_around(token_ids, num_words, position[row])
+            row += len(state.positions)
+        return words
 
     def _positions(self, count: int, *, blocks_back: int = 0) -> Float[Tensor, "rows block_frames"]:
         """Rotary positions of the current blocks of the first requests, or of earlier ones."""

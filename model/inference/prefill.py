@@ -45,6 +45,7 @@ def read_prefixes(
     *,
     uses_expert: bool,
     speaker: Float[Tensor, " speaker_dim"] | None,
+    num_words: int = 0,
 ) -> tuple[KeysValues, Float[Tensor, "rows hidden"]]:
     """Keys and values of prefixes, each followed by the prompt, and the last state of each prefix.
 
@@ -57,6 +58,7 @@ def read_prefixes(
         positions: Rotary positions of the prompt in every row.
         uses_expert: Whether the rows route to the expert.
         speaker: Voice for the speaker token, where a prefix holds one.
+        num_words: Transcript tokens at the end of the first prefix, around which the prompt reads.
     """
     config = model.config
     longest = max(len(row) for row in rows)
@@ -80,13 +82,11 @@ def read_prefixes(
     position = torch.cat([text.float(), audio], dim=1)
     if speaker is not None:
         speaker = speaker.to(model.device).expand(len(rows), 1, -1)
-    embeddings = torch.cat(
-        [
-            model.embed_prefix(token_ids.to(model.device), speaker),
-            model.embed_clean(prompt).expand(len(rows), -1, -1),
-        ],
-        dim=1,
-    )
+    clean = model.embed_clean(prompt).repeat(len(rows), 1, 1)
+    if model.word_context is not None and num_words and len(prompt):
+        first = torch.tensor(rows[0], device=model.device)
+        clean[0] += model.words_around(first, num_words, audio[0].to(model.device))
+    embeddings = torch.cat([model.embed_prefix(token_ids.to(model.device), speaker), clean], dim=1)
     attention = PrefillAttention(mask.to(model.device))
     route = route_rows([uses_expert] * len(rows), embeddings.shape[1], model.device)
     hidden = backbone(embeddings, position.to(model.device), attention, route)

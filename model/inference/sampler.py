@@ -172,6 +172,7 @@ class Sampler:
                 positions[rows],
                 uses_expert=request.uses_expert,
                 speaker=request.speaker,
+                num_words=request.num_words if rows.start in (None, 0) else 0,
             )
 
         positions = [AudioPositions.after(len(ids)) for ids in prefixes]

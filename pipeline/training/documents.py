@@ -168,6 +168,7 @@ class DocumentSampler:
             speaker=None if voice is None else torch.from_numpy(voice),
             has_stop=plan.stop == row["num_frames"],
             positions=self._positions(plan, generator),
+            num_words=plan.num_words,
             frames_per_word=plan.frames_per_word,
         )
 

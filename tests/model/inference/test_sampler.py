@@ -93,6 +93,7 @@ def packed_velocity(
             uses_expert=asked.uses_expert,
             speaker=asked.speaker if SPEAKER_ID in ids else None,
             positions=positions if ids == asked.token_ids else None,
+            num_words=asked.num_words if config.paces_speech and ids == asked.token_ids else 0,
         )
 
     batch = pack([[document(asked.token_ids), document(asked.null_ids)]], config, 128)
