@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.bundle import Bundle
 from model.codec.protocol import AudioCodec
+from model.limits import RequestError
 from model.request import request_of_clip
 from model.synthesis import SynthesisError, Synthesizer
 from pipeline.audio_io import read_audio, resample, to_channels
@@ -151,7 +152,7 @@ def _generate(
     )
     try:
         return torch.cat(list(synthesizer.stream(request)), -1)
-    except SynthesisError as error:
+    except (RequestError, SynthesisError) as error:
         logger.warning("clip %s was not generated: %s", clip.clip_id, error)
         return None
 

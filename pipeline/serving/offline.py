@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle import Bundle, Precision, load_bundle
-from model.request import RequestError, SynthesisRequest
+from model.limits import RequestError
+from model.request import SynthesisRequest
 from model.synthesis import Synthesizer
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from model.bundle import check_voices, load_bundle
-from model.request import RequestError, SynthesisRequest
+from model.limits import RequestError
+from model.request import SynthesisRequest
 from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from pipeline.serving.engine import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes

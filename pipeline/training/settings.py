@@ -148,7 +148,7 @@ class SampleSettings(Settings):
     descriptions: tuple[str, ...] = ()
     """Descriptions to follow; without any, one of each modality is taken from the shards."""
     max_seconds: Annotated[float, Field(gt=0)] = 8.0
-    """Length limit of a sample, seconds."""
+    """Length limit of a sample, or of a part of one that is read in several, seconds."""
     num_flow_steps: Positive | None = None
     """Solver steps a block, of samples and of an exported bundle where a request does not say; null
     takes the default of each modality."""

@@ -83,7 +83,7 @@ def test_a_recording_is_embedded_and_must_suit_the_model(
         (("--voice", "eve"), "voice: 'eve' is no file and no voice of the bundle, which has ada"),
         (("--flow-steps", "0"), "num_flow_steps"),
         (("--guidance", "-1"), "guidance_scale"),
-        (("--seed", "-5"), "seed: -5 is outside"),
+        (("--seed", "-5"), "seed: is -5; it must be in"),
         (("--description", " "), "description: is empty"),
         (("--bundle", "nowhere"), "nowhere is no bundle"),
         (("--device", "cuda"), "device is 'cuda' and no CUDA device is there; take cpu or auto"),
