@@ -13,7 +13,7 @@ from model.bundle import check_voices, load_bundle
 from model.limits import RequestError
 from model.request import SynthesisRequest
 from model.synthesis import Piece, SynthesisError, Synthesizer, Utterance
-from pipeline.serving.engine import RefusedError, Step
+from pipeline.serving.answer import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
 from pipeline.serving.settings import ServeSettings
@@ -144,4 +144,4 @@ def local_copy(uri: str, scratch: Path) -> Path:
 def _step(piece: Piece | SynthesisError) -> Step:
     if isinstance(piece, SynthesisError):
         return Step(b"", is_last=True, failure=str(piece))
-    return Step(pcm_bytes(piece.waveform.numpy()), piece.is_last)
+    return Step(pcm_bytes(piece.waveform.numpy()), piece.is_last, is_capped=piece.is_capped)

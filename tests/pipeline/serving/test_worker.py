@@ -12,7 +12,7 @@ import torch
 from model.bundle import BundleError, load_bundle
 from model.request import SynthesisRequest
 from model.synthesis import Synthesizer
-from pipeline.serving.engine import RefusedError
+from pipeline.serving.answer import RefusedError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import (
@@ -70,7 +70,9 @@ def test_static_slots_make_the_same_audio(worker: BundleWorker, bundle: Path) ->
     static.close(static.open(job))
     with pytest.raises(RefusedError, match="slots are made for"):
         # A token a byte, and the limits count characters.
-        static.open(AudioJob(description="\U0001f40b" * 40, transcript="\u6c34" * 4096))
+        static.open(
+            AudioJob(description="\U0001f40b" * 40, transcript="\u6c34" * 4096, duration_s=1.0)
+        )
 
 
 def test_voices_of_bundle_and_folder_and_body(worker: BundleWorker) -> None:
