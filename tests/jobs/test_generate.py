@@ -92,7 +92,7 @@ def test_a_recording_is_embedded_and_must_suit_the_model(
         (("--guidance", "1e300"), "guidance_scale: is 1e+300"),
         (("--seed", "9" * 400), "seed: is an integer of 1329 bits"),
         (("--transcript", "..."), "transcript: '...' holds nothing to say"),
-        (("--transcript", "\u200b"), "holds nothing to say"),
+        (("--transcript", "\u200b"), "transcript: is empty"),
         (("--transcript", "7" * 4000), "transcript: takes about 909 s; at most 600 s are made"),
         (("--transcript", "\udcff"), "transcript: holds half of a surrogate pair"),
         (("--seed", "-5"), "seed: is -5; it must be in"),
