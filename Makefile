@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-fast lint format bench bench-model bench-codec bench-data chaos serve lock clean
+.PHONY: help setup demo test test-fast lint format bench bench-model bench-codec bench-data chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -65,6 +65,10 @@ SEEDS ?= 0-19
 CLIPS ?= 60
 chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS)
+
+EXAMPLES ?= 2000
+fuzz: setup  ## thousands of new requests from the OpenAPI document; EXAMPLES=2000 of each kind to each route
+	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/pipeline/serving/test_fuzz.py --log-cli-level INFO --timeout 7200
 
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

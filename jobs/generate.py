@@ -75,6 +75,11 @@ def generate(given: Namespace) -> None:
         f"wrote {made.path}: {made.duration_s:.2f} s of audio in {made.elapsed_s:.2f} s, "
         f"real-time factor {made.real_time_factor:.2f}, first audio after {made.first_s:.2f} s"
     )
+    if made.is_capped:
+        print(
+            "the speech reached its longest duration before the model ended it: words may be "
+            "missing at its end; try another seed"
+        )
 
 
 if __name__ == "__main__":

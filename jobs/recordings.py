@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.audio_io import AudioError, read_audio
+from pipeline.data.corpora.listing import is_audio_name
 from pipeline.data.speaker_models import load_speaker_encoder
 from pipeline.errors import PipelineError
+
+logger = logging.getLogger(__name__)
 
 _MAX_DURATION_S = 120.0
 
@@ -43,14 +47,20 @@ def recorded_voice(path: str | Path, encoder: str | None = None) -> list[float]:
 def recorded_voices(folder: str | None, encoder: str | None = None) -> dict[str, list[float]]:
     """Speaker embedding of every recording in a folder, by file name without ending.
 
+    Files whose names do not end as audio, such as transcripts, are left out and named in the log.
+
     Raises:
         VoiceError: If the folder has no recording, one holds no voice, or two share a name.
     """
     if folder is None:
         return {}
-    paths = sorted(path for path in Path(folder).glob("[!.]*") if path.is_file())
+    files = sorted(path for path in Path(folder).glob("[!.]*") if path.is_file())
+    paths = [path for path in files if is_audio_name(path.name)]
+    if len(paths) < len(files):
+        others = ", ".join(path.name for path in files if path not in paths)
+        logger.info("%s holds files that are no recordings, left out: %s", folder, others)
     if not paths:
-        raise VoiceError(f"{folder} holds no recordings; put one file a voice there")
+        raise VoiceError(f"{folder} holds no recordings; put one audio file a voice there")
     names = [path.stem for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 _TEXT_FORM = re.compile(r"[^\n]*(?:\n\([^\n]*\))?\n(?:Says|Sings): (.*)", re.DOTALL)
 _NUM_SPECIAL = 4
+_KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
 _BYTE_FILE = "byte_tokenizer.json"
 
 
@@ -76,6 +78,29 @@ def transcript_of(text: str) -> str | None:
     """The words in a rendered prompt, to the letter; None if it has none."""
     match = _TEXT_FORM.fullmatch(text)
     return match[1] if match else None
+
+
+def clean_text(text: str) -> tuple[str, str | None]:
+    """Text without control, bidirectional and zero-width characters, in NFC, on one line.
+
+    The text of training data and of requests passes through here, so that a model is asked in the
+    form that it learned.
+
+    Returns:
+        The text, and a note that names what was removed, or None.
+    """
+    removed = sorted({c for c in text if _is_unwanted(c)})
+    kept = "".join(" " if c.isspace() else c for c in text if not _is_unwanted(c))
+    cleaned = unicodedata.normalize("NFC", " ".join(kept.split()))
+    if not removed:
+        return cleaned, None
+    return cleaned, "cleaned: removed " + ", ".join(f"U+{ord(c):04X}" for c in removed)
+
+
+def _is_unwanted(char: str) -> bool:
+    if char.isspace() or char in _KEPT_JOINERS:
+        return False
+    return unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs")
 
 
 @runtime_checkable

@@ -1,8 +1,53 @@
-"""What one request may ask for; apart from torch, so that a front end can know it without."""
+"""What one request may ask for, and the checks of it; without torch, so that a front end has them.
+
+Every value is compared with its limit before anything is computed or allocated from it.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from model.bundle.reading import LONGEST_PART_S, expected_s, has_words
+from model.config import MODALITIES
+from model.text import clean_text
+
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+_MAX_LANGUAGE_CHARS = 35
+_MAX_SHOWN = 80
+"""Characters of a value, or bits of an integer, that an error repeats."""
+
+MAX_GUIDANCE_SCALE = 100.0
+"""Largest guidance that a limit may allow."""
+MAX_EMBEDDING_VALUE = 1000.0
+"""Largest magnitude in a speaker embedding; those of speaker encoders stay far below it."""
+
+_UNIT_FIELDS = {
+    "guidance_rescale": (0, 1),
+    "sde_temperature": (0, 4),
+    "temperature": (0, 4),
+    "stop_threshold": (0, 1),
+    "grid_shift": (0, 1000),
+}
+
+
+class RequestError(ValueError):
+    """A request asks for something that cannot be made.
+
+    Attributes:
+        field: The part of the request at fault.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field = field
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -13,9 +58,12 @@ class Limits:
         max_description_chars: Characters of a description.
         max_transcript_chars: Characters of a transcript.
         min_duration_s: Shortest audio, seconds.
-        max_duration_s: Longest audio, seconds; also caps speech that does not stop by itself.
+        max_duration_s: Longest audio made in one go, seconds; also caps each part of a long text
+            that does not stop by itself.
         max_flow_steps: Solver steps for each block.
         max_guidance_scale: Guidance.
+        max_speech_s: Longest speech of one request, as its text is expected to take, seconds;
+            None is `max_duration_s`. Beyond one part, text is read sentence by sentence.
     """
 
     max_description_chars: int = 2000
@@ -24,3 +72,188 @@ class Limits:
     max_duration_s: float = 120.0
     max_flow_steps: int = 256
     max_guidance_scale: float = 20.0
+    max_speech_s: float | None = None
+
+    @property
+    def longest_speech_s(self) -> float:
+        """Longest speech of one request, seconds."""
+        return self.max_duration_s if self.max_speech_s is None else self.max_speech_s
+
+    @property
+    def longest_part_s(self) -> float:
+        """Expected duration of a text that is read in one go; a slow voice takes twice as long."""
+        return min(LONGEST_PART_S, self.max_duration_s / 2)
+
+
+@runtime_checkable
+class AnyRequest(Protocol):
+    """The fields of a request that are checked without a model."""
+
+    @property
+    def description(self) -> str:
+        """What it sounds like."""
+
+    @property
+    def transcript(self) -> str | None:
+        """Words to speak or sing."""
+
+    @property
+    def language(self) -> str | None:
+        """BCP 47 tag of the words."""
+
+    @property
+    def modality(self) -> str | None:
+        """speech, sound, music, or None."""
+
+    @property
+    def duration_s(self) -> float | None:
+        """Exact duration, seconds."""
+
+    @property
+    def is_singing(self) -> bool:
+        """Whether the words are sung."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the noise."""
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """Changes of the sampling defaults."""
+
+
+def check_request(request: AnyRequest, limits: Limits) -> None:
+    """Refuse what is empty, too long or out of range.
+
+    Raises:
+        RequestError: With the field, the value and the limit.
+    """
+    _check_text("description", request.description, limits.max_description_chars)
+    if request.transcript is not None:
+        _check_text("transcript", request.transcript, limits.max_transcript_chars)
+        if not has_words(request.transcript):
+            raise RequestError(
+                "transcript",
+                f"{_shown(request.transcript)} holds nothing to say: no letter and no digit",
+            )
+    language = request.language
+    if language is not None and not (
+        len(language) <= _MAX_LANGUAGE_CHARS and _LANGUAGE.fullmatch(language)
+    ):
+        raise RequestError("language", f"{_shown(language)} is no BCP 47 tag, as en or pt-br are")
+    if request.duration_s is not None:
+        check_range("duration_s", request.duration_s, limits.min_duration_s, limits.max_duration_s)
+    check_integer("seed", request.seed, 0, 2**63 - 1)
+    check_sampling(request.sampling, limits)
+    modality_of(request)
+    _check_reading(request, limits)
+
+
+def modality_of(request: AnyRequest) -> str:
+    """The modality asked for, or the one that a transcript implies.
+
+    Raises:
+        RequestError: If it is unknown, or the transcript contradicts it.
+    """
+    words = request.transcript is not None
+    modality = request.modality or ("speech" if words else "sound")
+    if modality not in MODALITIES:
+        raise RequestError("modality", f"{_shown(modality)} is not one of {', '.join(MODALITIES)}")
+    if modality == "speech" and not words and request.duration_s is None:
+        raise RequestError("transcript", "speech needs a transcript, or a duration for babble")
+    if request.is_singing and not words:
+        raise RequestError("transcript", "singing needs the words to sing")
+    return modality
+
+
+def is_split(request: AnyRequest) -> bool:
+    """Whether the transcript may be read in parts: speech whose duration the model decides."""
+    words = request.transcript is not None and request.duration_s is None
+    return words and not request.is_singing and modality_of(request) == "speech"
+
+
+def check_sampling(changes: Mapping[str, Any], limits: Limits) -> None:
+    """Refuse numbers out of range before a solver grid is built from them; None is no change.
+
+    Raises:
+        RequestError: With the field, the value and the limit.
+    """
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if name in ("num_flow_steps", "first_flow_steps"):
+            check_integer(name, value, 1, limits.max_flow_steps)
+        elif name == "guidance_scale":
+            check_range(name, value, 0, min(limits.max_guidance_scale, MAX_GUIDANCE_SCALE))
+        elif name == "guidance_interval":
+            _check_interval(name, value)
+        elif name in _UNIT_FIELDS:
+            check_range(name, value, *_UNIT_FIELDS[name])
+
+
+def check_integer(field: str, value: object, low: int, high: int) -> None:
+    """Refuse what is no integer in [low, high].
+
+    Raises:
+        RequestError: With the field, the value and the limit.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RequestError(field, f"is a {type(value).__name__}, not a whole number")
+    if not low <= value <= high:
+        raise RequestError(field, f"is {_number(value)}; it must be in [{low}, {high}]")
+
+
+def check_range(field: str, value: object, low: int | float, high: int | float) -> None:
+    """Refuse what is no finite number in [low, high].
+
+    Raises:
+        RequestError: With the field, the value and the limit.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise RequestError(field, f"is a {type(value).__name__}, not a number")
+    # Integers are compared as they are: a huge one has no float.
+    if (isinstance(value, float) and not math.isfinite(value)) or not low <= value <= high:
+        raise RequestError(field, f"is {_number(value)}; it must be in [{low}, {high}]")
+
+
+def _check_interval(field: str, value: object) -> None:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise RequestError(field, "must be two numbers, the start and the end")
+    for end in value:
+        check_range(field, end, 0, 1)
+    if value[0] > value[1]:
+        raise RequestError(field, f"starts at {value[0]} and ends at {value[1]}, before it starts")
+
+
+def _check_text(field: str, text: str, max_chars: int) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise RequestError(field, "holds half of a surrogate pair, which is no character")
+    if len(text) > max_chars:
+        raise RequestError(field, f"has {len(text)} characters; at most {max_chars} are taken")
+    if not clean_text(text)[0]:
+        raise RequestError(field, "is empty")
+
+
+def _check_reading(request: AnyRequest, limits: Limits) -> None:
+    """Refuse words that take longer to read or sing than the audio may last."""
+    if request.transcript is None or request.duration_s is not None:
+        return
+    longest_s = limits.longest_speech_s if is_split(request) else limits.max_duration_s
+    estimate_s = expected_s(clean_text(request.transcript)[0], is_singing=request.is_singing)
+    if estimate_s > longest_s:
+        raise RequestError(
+            "transcript",
+            f"takes about {estimate_s:.0f} s; at most {longest_s:g} s are made in one request: "
+            "send it in several",
+        )
+
+
+def _number(value: int | float) -> str:
+    """A number as an error shows it; Python refuses to print integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > _MAX_SHOWN:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
+
+
+def _shown(text: str) -> str:
+    return repr(text[:_MAX_SHOWN])

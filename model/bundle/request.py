@@ -1,11 +1,8 @@
-"""What a user asks for, before any model sees it: checks, defaults and bounds of the length."""
+"""What a user asks for, before any model sees it, and how it is sampled."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +10,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from model.bundle.limits import Limits
-from model.config import MODALITIES
+from model.bundle.limits import (
+    MAX_GUIDANCE_SCALE,
+    Limits,
+    RequestError,
+    check_sampling,
+    modality_of,
+)
 from model.inference.generation import SamplingOptions
 
 SamplingDefaults = Mapping[str, SamplingOptions]
@@ -29,28 +31,6 @@ DEFAULT_SAMPLING: SamplingDefaults = {
 
 DEFAULT_DURATION_S = 5.0
 """Duration of sound and music where a request does not say."""
-
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
-_SECONDS_PER_CHARACTER = 0.15
-_SECONDS_PER_WIDE_CHARACTER = 0.5
-_SECONDS_AROUND_SPEECH = 2.0
-_SINGING_STRETCH = 2.5
-
-
-class RequestError(ValueError):
-    """A request asks for something that cannot be made.
-
-    Attributes:
-        field: The part of the request at fault.
-    """
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(field, message)
-        self.field = field
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,23 +89,6 @@ def request_of_clip(
     )
 
 
-def modality_of(request: SynthesisRequest) -> str:
-    """The modality asked for, or the one that a transcript implies.
-
-    Raises:
-        RequestError: If it is unknown, or the transcript contradicts it.
-    """
-    words = request.transcript is not None
-    modality = request.modality or ("speech" if words else "sound")
-    if modality not in MODALITIES:
-        raise RequestError("modality", f"{modality!r} is not one of {', '.join(MODALITIES)}")
-    if modality == "speech" and not words and request.duration_s is None:
-        raise RequestError("transcript", "speech needs a transcript, or a duration for babble")
-    if request.is_singing and not words:
-        raise RequestError("transcript", "singing needs the words to sing")
-    return modality
-
-
 def sampling_defaults(changes: Any) -> SamplingDefaults:
     """The defaults with what a bundle changes of them.
 
@@ -141,6 +104,8 @@ def sampling_defaults(changes: Any) -> SamplingDefaults:
     unknown = sorted(set(changes) - set(DEFAULT_SAMPLING))
     if unknown:
         raise ValueError(f"modality {unknown[0]!r} is not one of {', '.join(DEFAULT_SAMPLING)}")
+    for of_one in changes.values():
+        check_sampling(of_one, Limits(max_guidance_scale=MAX_GUIDANCE_SCALE))
     return {
         modality: _changed(options, changes.get(modality, {}))
         for modality, options in DEFAULT_SAMPLING.items()
@@ -155,13 +120,14 @@ def sampling_of(
     Raises:
         RequestError: If a value is out of range, with the field and the limit.
     """
+    check_sampling(request.sampling, limits)
     try:
         options = _changed(defaults[modality_of(request)], request.sampling)
     except ValueError as error:
         named = [name for name in request.sampling if name in str(error)]
         raise RequestError(named[0] if named else "sampling", str(error)) from error
-    _check_range("num_flow_steps", options.num_flow_steps, 1, limits.max_flow_steps)
-    _check_range("guidance_scale", options.guidance_scale, 0, limits.max_guidance_scale)
+    # The limits hold for what the bundle says as well.
+    check_sampling(dataclasses.asdict(options), limits)
     return options
 
 
@@ -175,56 +141,3 @@ def _changed(options: SamplingOptions, changes: Mapping[str, Any]) -> SamplingOp
         return dataclasses.replace(options, **given)
     except TypeError as error:
         raise ValueError(f"sampling {given} is not of numbers: {error}") from error
-
-
-def reading_time_s(transcript: str) -> float:
-    """Seconds a slow reader takes: 0.15 for a letter, 0.5 for a digit or an ideograph, each of
-    which is a syllable or more."""
-    wide = sum(
-        character.isdigit() or unicodedata.east_asian_width(character) in "WF"
-        for character in transcript
-    )
-    narrow = len(transcript) - wide
-    return narrow * _SECONDS_PER_CHARACTER + wide * _SECONDS_PER_WIDE_CHARACTER
-
-
-def speech_bounds_s(transcript: str, *, is_singing: bool = False) -> tuple[float, float]:
-    """Shortest and longest time a transcript may take, where the stop head decides between.
-
-    The cap ends a request whose stop is missed; the floor, an eighth of a slow reading, keeps a
-    spurious stop at the start from cutting the words off.
-    """
-    slow_s = reading_time_s(transcript)
-    stretch = _SINGING_STRETCH if is_singing else 1.0
-    return slow_s / 8, _SECONDS_AROUND_SPEECH + slow_s * stretch
-
-
-def check_request(request: SynthesisRequest, limits: Limits) -> None:
-    """Refuse what is empty, too long or out of range.
-
-    Raises:
-        RequestError: With the field, the value and the limit.
-    """
-    _check_text("description", request.description, limits.max_description_chars)
-    if request.transcript is not None:
-        _check_text("transcript", request.transcript, limits.max_transcript_chars)
-    if request.language is not None and not _LANGUAGE.fullmatch(request.language):
-        raise RequestError("language", f"{request.language!r} is no BCP 47 tag, as en or pt-br are")
-    if request.duration_s is not None:
-        _check_range("duration_s", request.duration_s, limits.min_duration_s, limits.max_duration_s)
-    if not 0 <= request.seed < 2**63:
-        raise RequestError("seed", f"{request.seed} is outside [0, 2^63)")
-
-
-def _check_text(field: str, text: str, max_chars: int) -> None:
-    if not text.strip():
-        raise RequestError(field, "is empty")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise RequestError(field, "holds half of a surrogate pair, which is no character")
-    if len(text) > max_chars:
-        raise RequestError(field, f"has {len(text)} characters; at most {max_chars} are taken")
-
-
-def _check_range(field: str, value: int | float, low: int | float, high: int | float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise RequestError(field, f"is {value}; it must be in [{low}, {high}]")

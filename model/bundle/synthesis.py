@@ -2,11 +2,13 @@
 
 `Synthesizer.step` advances any number of requests by one latent block each; the command line runs
 it with one request, the endpoint with as many as have a slot. What a request sounds like depends
-on the request alone.
+on the request alone. Speech too long to be read in one go is generated part by part, each with the
+description and the voice of the request, and comes out as one waveform.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,23 +18,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle.bundle import Bundle
-from model.bundle.limits import Limits
-from model.bundle.request import (
-    DEFAULT_DURATION_S,
-    RequestError,
-    SynthesisRequest,
-    check_request,
-    modality_of,
-    sampling_of,
-    speech_bounds_s,
-)
+from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
+from model.bundle.reading import part_seed, parts_of, speech_bounds_s
+from model.bundle.request import DEFAULT_DURATION_S, SynthesisRequest, sampling_of
 from model.config import ModelConfig
 from model.fast.choice import fast_backbone
 from model.fast.cuda_graphs import GraphBackbone
 from model.inference.cache import CacheSize, CacheSizeError, KVCache
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
-from model.text import Prompt, null_ids, num_word_tokens, prompt_ids
+from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase
 
 
@@ -45,12 +40,14 @@ class PreparedRequest:
     """A checked request in the sampler's terms.
 
     Attributes:
-        generation: What the sampler takes.
+        generation: What the sampler takes; of a long text, its first part.
         num_samples: Exact length of the waveform; None follows the stop head.
+        later: The further parts of a long text, in order.
     """
 
     generation: GenerationRequest
     num_samples: int | None
+    later: tuple[GenerationRequest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,15 +67,25 @@ class Utterance:
     generation: GenerationState
     codec: Any
     num_samples: int | None
+    later: tuple[GenerationRequest, ...] = ()
     num_emitted: int = 0
+    is_capped: bool = False
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step gave for one request; the waveform may be empty while the codec looks ahead."""
+    """What one step gave for one request.
+
+    Attributes:
+        waveform: New samples; empty while the codec looks ahead.
+        is_last: Whether the request is finished.
+        is_capped: Whether speech, so far, reached its longest duration without a stop decision;
+            words at its end may then be missing.
+    """
 
     waveform: Float[Tensor, "channels samples"]
     is_last: bool
+    is_capped: bool = False
 
 
 class Synthesizer:
@@ -113,40 +120,17 @@ class Synthesizer:
             RequestError: If it cannot be made.
         """
         check_request(request, self.limits)
-        modality = modality_of(request)
-        config = self.bundle.model.config
-        speaker = _speaker(request, config)
-        duration_s = request.duration_s
-        if duration_s is None and modality != "speech" and request.transcript is None:
-            duration_s = min(DEFAULT_DURATION_S, self.limits.max_duration_s)
-        prompt = Prompt(
-            description=request.description,
-            transcript=request.transcript,
-            language=request.language,
-            duration_s=duration_s,
-            is_singing=request.is_singing,
+        speaker = _speaker(request, self.bundle.model.config)
+        transcript = None if request.transcript is None else clean_text(request.transcript)[0]
+        if transcript is None or not is_split(request):
+            generation, num_samples = self._part(request, transcript, speaker, request.seed)
+            return PreparedRequest(generation, num_samples)
+        parts = parts_of(transcript, request.language, self.limits.longest_part_s)
+        first, *later = (
+            self._part(request, part, speaker, part_seed(request.seed, index))[0]
+            for index, part in enumerate(parts)
         )
-        tokenizer = self.bundle.tokenizer
-        lengths = self._lengths(request, duration_s)
-        num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
-        pace = None
-        if lengths.exact_frames is not None and num_words:
-            pace = lengths.exact_frames / num_words
-        generation = GenerationRequest(
-            token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
-            null_ids=tuple(null_ids(tokenizer)),
-            uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
-            seed=request.seed,
-            max_frames=lengths.max_frames,
-            min_frames=lengths.min_frames,
-            exact_frames=lengths.exact_frames,
-            num_words=num_words,
-            frames_per_word=pace,
-            speaker=speaker,
-            prompt_latents=None,
-            options=sampling_of(request, self.limits, self.bundle.sampling),
-        )
-        return PreparedRequest(generation, lengths.num_samples)
+        return PreparedRequest(first, None, tuple(later))
 
     def open(self, request: SynthesisRequest) -> Utterance:
         """Check a request and read its prompt; the first step gives audio.
@@ -160,7 +144,8 @@ class Synthesizer:
                 state = self._sampler.open(prepared.generation)
             except CacheSizeError as error:
                 raise RequestError(_longest_part(request, prepared), str(error)) from error
-            return Utterance(state, self.bundle.codec.initial_state(), prepared.num_samples)
+            codec = self.bundle.codec.initial_state()
+            return Utterance(state, codec, prepared.num_samples, prepared.later)
 
     def warm_up(self) -> None:
         """Capture the passes of the sampler, where they are captured; minutes for a large model."""
@@ -185,6 +170,9 @@ class Synthesizer:
                 decoded = self._decode(group, [blocks[row] for row in rows])
                 for row, piece in zip(rows, decoded, strict=True):
                     pieces[row] = piece
+            for row, utterance in enumerate(utterances):
+                if blocks[row].is_last and utterance.later:
+                    pieces[row] = self._go_on(utterance, pieces[row])
         return [piece for piece in pieces if piece is not None]
 
     def stream(self, request: SynthesisRequest) -> Iterator[Float[Tensor, "channels samples"]]:
@@ -194,6 +182,12 @@ class Synthesizer:
             RequestError: If it cannot be made; before the first chunk.
             SynthesisError: If generation broke down.
         """
+        for piece in self.pieces(request):
+            if piece.waveform.shape[-1]:
+                yield piece.waveform
+
+    def pieces(self, request: SynthesisRequest) -> Iterator[Piece]:
+        """What each step gives for one request; raises as `stream` does."""
         utterance = self.open(request)
         is_last = False
         try:
@@ -202,19 +196,73 @@ class Synthesizer:
                 if isinstance(piece, SynthesisError):
                     raise piece
                 is_last = piece.is_last
-                if piece.waveform.shape[-1]:
-                    yield piece.waveform
+                yield piece
         finally:
             self.close(utterance)
 
-    def _lengths(self, request: SynthesisRequest, duration_s: float | None) -> _Lengths:
+    def _part(
+        self,
+        request: SynthesisRequest,
+        transcript: str | None,
+        speaker: Float[Tensor, " speaker_dim"] | None,
+        seed: int,
+    ) -> tuple[GenerationRequest, int | None]:
+        """A request, or a part of its transcript, in the sampler's terms, with its exact length."""
+        config, tokenizer = self.bundle.model.config, self.bundle.tokenizer
+        modality = modality_of(request)
+        duration_s = request.duration_s
+        if duration_s is None and modality != "speech" and transcript is None:
+            duration_s = min(DEFAULT_DURATION_S, self.limits.max_duration_s)
+        prompt = Prompt(
+            description=clean_text(request.description)[0],
+            transcript=transcript,
+            language=request.language,
+            duration_s=duration_s,
+            is_singing=request.is_singing,
+        )
+        lengths = self._lengths(transcript or "", duration_s, is_singing=request.is_singing)
+        num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
+        pace = None
+        if lengths.exact_frames is not None and num_words:
+            pace = lengths.exact_frames / num_words
+        generation = GenerationRequest(
+            token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
+            null_ids=tuple(null_ids(tokenizer)),
+            uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
+            seed=seed,
+            max_frames=lengths.max_frames,
+            min_frames=lengths.min_frames,
+            exact_frames=lengths.exact_frames,
+            num_words=num_words,
+            frames_per_word=pace,
+            speaker=speaker,
+            prompt_latents=None,
+            options=sampling_of(request, self.limits, self.bundle.sampling),
+        )
+        return generation, lengths.num_samples
+
+    def _go_on(
+        self, utterance: Utterance, piece: Piece | SynthesisError | None
+    ) -> Piece | SynthesisError | None:
+        """Begin the next part of a text whose last part has ended with this piece."""
+        if not isinstance(piece, Piece):
+            return piece
+        self._sampler.close(utterance.generation)
+        following, *rest = utterance.later
+        try:
+            utterance.generation = self._sampler.open(following)
+        except CacheSizeError as error:
+            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        utterance.later = tuple(rest)
+        utterance.codec = self.bundle.codec.initial_state()
+        return dataclasses.replace(piece, is_last=False)
+
+    def _lengths(self, transcript: str, duration_s: float | None, *, is_singing: bool) -> _Lengths:
         timebase = self.timebase
         if duration_s is not None:
             frames = timebase.frames_in(duration_s)
             return _Lengths(timebase.samples_in(duration_s), frames, frames, frames)
-        shortest_s, longest_s = speech_bounds_s(
-            request.transcript or "", is_singing=request.is_singing
-        )
+        shortest_s, longest_s = speech_bounds_s(transcript, is_singing=is_singing)
         longest_s = min(longest_s, self.limits.max_duration_s)
         return _Lengths(
             num_samples=None,
@@ -251,7 +299,11 @@ def _piece(
             "lower guidance_scale or use another seed"
         )
     utterance.num_emitted += waveform.shape[-1]
-    return Piece(waveform, is_last)
+    generation = utterance.generation
+    if is_last and generation.request.exact_frames is None:
+        is_full = generation.num_frames >= generation.request.max_frames
+        utterance.is_capped = utterance.is_capped or is_full
+    return Piece(waveform, is_last, utterance.is_capped)
 
 
 def _longest_part(request: SynthesisRequest, prepared: PreparedRequest) -> str:

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from model.bundle.bundle import Bundle
+from model.bundle.limits import RequestError
 from model.bundle.request import request_of_clip
 from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
@@ -151,7 +152,7 @@ def _generate(
     )
     try:
         return torch.cat(list(synthesizer.stream(request)), -1)
-    except SynthesisError as error:
+    except (RequestError, SynthesisError) as error:
         logger.warning("clip %s was not generated: %s", clip.clip_id, error)
         return None
 

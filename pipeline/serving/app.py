@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
 from starlette.responses import Response
 
-from pipeline.errors import PipelineError
-from pipeline.serving.schemas import (
-    DEFAULT_VOICE,
-    GenerateBody,
-    SpeechBody,
-    error_envelope,
-)
+from model.bundle.limits import RequestError, check_request
+from pipeline.serving.errors import ApiError, ErrorEnvelope, add_errors
+from pipeline.serving.guards import BodyGuard, HeadGuard
+from pipeline.serving.schemas import DEFAULT_VOICE, GenerateBody, SpeechBody
 from pipeline.serving.settings import ServeSettings
-from pipeline.serving.stream import ApiError, AudioEngine, NotReadyError, respond
-
-logger = logging.getLogger(__name__)
+from pipeline.serving.stream import AudioEngine, Patience, respond
 
 PLAYGROUND = Path(__file__).parent / "playground" / "index.html"
-_BUSY = (429, 503)
 _SEED_BITS = 53
 """Drawn seeds fit a double, so that a browser repeats them exactly."""
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorEnvelope, "description": "The request is refused; `error` says why."},
+    "5XX": {"model": ErrorEnvelope, "description": "No audio can be made now."},
+}
+_AUDIO: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The audio, while it is made or whole.",
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in ("audio/wav", "audio/pcm", "audio/flac")
+        },
+    },
+    **_ERRORS,
+}
 
 
 def create_app(engine: AudioEngine, settings: ServeSettings) -> FastAPI:
@@ -37,43 +41,62 @@ def create_app(engine: AudioEngine, settings: ServeSettings) -> FastAPI:
 
     Args:
         engine: Makes the audio.
-        settings: Names, defaults and what refused clients are told to wait.
+        settings: Names, defaults, limits and what refused clients are told to wait.
     """
     app = FastAPI(title="AudioCALM", docs_url="/docs", redoc_url=None)
-    _add_errors(app, settings.retry_after_s)
+    add_errors(app, settings.retry_after_s)
+    app.add_middleware(
+        BodyGuard, max_bytes=settings.max_body_bytes, timeout_s=settings.client_timeout_s
+    )
+    app.add_middleware(HeadGuard)
     _add_information(app, engine, settings)
     _add_audio(app, engine, settings)
     return app
 
 
 def _add_audio(app: FastAPI, engine: AudioEngine, settings: ServeSettings) -> None:
+    limits = settings.limits.limits()
+    patience = Patience(settings.timeout_s, settings.client_timeout_s)
+
     async def answer(body: GenerateBody) -> Response:
         seed = secrets.randbits(_SEED_BITS) if body.seed is None else body.seed
+        job = body.job(seed, settings.voice_aliases)
+        try:
+            check_request(job, limits)
+        except RequestError as error:
+            raise ApiError(400, error.message, error.field) from error
         return await respond(
             engine,
-            body.job(seed, settings.voice_aliases),
+            job,
             body.response_format,
             is_streamed=body.is_streamed,
             headers={"X-Seed": str(seed)},
+            patience=patience,
         )
 
-    @app.post("/v1/audio/generate", response_class=Response)
+    @app.post("/v1/audio/generate", response_class=Response, responses=_AUDIO)
     async def generate(body: GenerateBody) -> Response:
         """Speech, sound or music from a description."""
         return await answer(body)
 
-    @app.post("/v1/audio/speech", response_class=Response)
+    @app.post("/v1/audio/speech", response_class=Response, responses=_AUDIO)
     async def speech(body: SpeechBody) -> Response:
         """Speech, as OpenAI's clients ask for it."""
         names = (settings.model_name, *settings.model_aliases)
         if body.model not in names:
-            raise ApiError(404, f"no model {body.model!r}; there is {', '.join(names)}", "model")
+            raise ApiError(
+                404,
+                f"{body.model[:80]!r} does not exist; there is {', '.join(names)}",
+                "model",
+                "model_not_found",
+            )
         if body.speed != 1.0:
             raise ApiError(
-                422,
-                f"speed is {body.speed}; only 1 is made: describe the pace in `instructions`, "
+                400,
+                f"is {body.speed}; only 1 is made: describe the pace in `instructions`, "
                 "as in 'a man speaks slowly'",
                 "speed",
+                "unsupported_value",
             )
         try:
             return await answer(body.as_generate(settings.speech_description))
@@ -86,18 +109,18 @@ def _add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings)
     async def playground() -> FileResponse:
         return FileResponse(PLAYGROUND, media_type="text/html")
 
-    @app.get("/health")
+    @app.get("/health", responses=_ERRORS)
     async def health() -> dict[str, str]:
         """Whether the ingress answers."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", responses=_ERRORS)
     async def ready() -> dict[str, Any]:
         """200 once audio can be made, 503 with Retry-After before."""
         service = await engine.service()
         return {"status": "ready", "bundle": service.digest}
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=_ERRORS)
     async def models() -> dict[str, Any]:
         """The one model, as OpenAI's clients list models."""
         model = {
@@ -108,7 +131,7 @@ def _add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings)
         }
         return {"object": "list", "data": [model]}
 
-    @app.get("/v1/audio/voices")
+    @app.get("/v1/audio/voices", responses=_ERRORS)
     async def voices() -> dict[str, Any]:
         """Names for `voice`, and the width of `voice_embedding`."""
         service = await engine.service()
@@ -121,61 +144,8 @@ def _add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings)
         }
 
 
-def _add_errors(app: FastAPI, retry_after_s: int) -> None:
-    def answer(
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> JSONResponse:
-        kind = "server_error" if status >= 500 else "invalid_request_error"
-        envelope = error_envelope(
-            message, kind="rate_limit_error" if status == 429 else kind, param=param, code=code
-        )
-        waits = {"Retry-After": str(retry_after_s)} if status in _BUSY else {}
-        return JSONResponse(envelope, status, headers={**waits, **(headers or {})})
-
-    @app.exception_handler(ApiError)
-    async def refused(_: Request, error: ApiError) -> JSONResponse:
-        return answer(error.status, error.message, error.param)
-
-    @app.exception_handler(NotReadyError)
-    async def not_ready(_: Request, error: NotReadyError) -> JSONResponse:
-        return answer(503, str(error), code="not_ready")
-
-    @app.exception_handler(PipelineError)
-    async def broken(_: Request, error: PipelineError) -> JSONResponse:
-        return answer(500, str(error), code="generation_failed")
-
-    @app.exception_handler(HTTPException)
-    async def no_route(_: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), headers=error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = [_problem(item) for item in error.errors()]
-        param = problems[0][0] or None
-        message = "; ".join(f"{name}: {text}" if name else text for name, text in problems)
-        return answer(422, message, param, "invalid_value")
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        # Starlette raises the error again after this answer, so no server takes it for handled.
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        message = "the server failed to answer; its log says why"
-        return answer(500, message, code="internal_error")
-
-
-def _problem(item: Mapping[str, Any]) -> tuple[str, str]:
-    """Field and message of one error of a body; a body that is no JSON has no field."""
-    if item["type"] == "json_invalid":
-        return "", f"{item['msg']} at character {item['loc'][-1]}"
-    return ".".join(str(part) for part in item["loc"] if part != "body"), item["msg"]
-
-
 def _in_speech_terms(error: ApiError) -> ApiError:
     """An error of our own request form under the field names of the speech form."""
     names = {"transcript": "input", "description": "instructions"}
     param = names.get(error.param or "", error.param)
-    return ApiError(error.status, error.message, param)
+    return ApiError(error.status, error.message, param, error.code)

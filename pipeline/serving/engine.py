@@ -6,7 +6,12 @@ steps the thread looks at what arrived and what was cancelled, so a cancelled re
 at the next step.
 
 Over Ray Serve the reader is the router, which takes chunks as fast as they come and keeps them for
-a slow client; what one client can leave buffered there is bounded by `limits.max_duration_s`.
+a slow client; what one client can leave buffered there is bounded by `limits.max_duration_s`, for
+speech by about twice `limits.max_speech_s`.
+
+Whatever a worker raises costs the request that caused it, and no other. Where requests stepped
+together, each is generated once more by itself, and its reader goes on where it was: the audio of a
+request depends on the request alone. The one that fails again ends.
 """
 
 from __future__ import annotations
@@ -16,86 +21,37 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.serving.formats import AudioLayout
+from pipeline.serving.answer import (
+    Ending,
+    HandleT,
+    Item,
+    Opening,
+    Refusal,
+    RefusedError,
+    Step,
+    Worker,
+)
 from pipeline.serving.scheduler import FullError, Scheduler
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import BatchSettings
 
 logger = logging.getLogger(__name__)
 
-HandleT = TypeVar("HandleT")
+ResultT = TypeVar("ResultT")
 
-_FAILURES_TO_UNHEALTHY = 3
+_FAILURES_TO_PROBE = 3
+_MAX_REPEATS = 2
+"""How often a request is generated anew after a step with others failed."""
 
 
 class GenerationFailedError(PipelineError):
     """Generation of a request broke down; its stream must be aborted."""
-
-
-class RefusedError(ValueError):
-    """A worker cannot make what a request asks for."""
-
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(param, message)
-        self.param = param
-        self.message = message
-
-
-@dataclass(frozen=True)
-class Opening:
-    """First item of an answer, sent together with its first chunk."""
-
-    layout: AudioLayout
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Only item of an answer that is none.
-
-    Attributes:
-        status: HTTP status.
-        message: The value received, the limit and the remedy.
-        param: Field of the request at fault.
-    """
-
-    status: int
-    message: str
-    param: str | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a step gave for one request.
-
-    Attributes:
-        samples: PCM bytes; empty while the codec looks ahead.
-        is_last: Whether the audio is complete.
-        failure: Why the request cannot go on; None while all is well.
-    """
-
-    samples: bytes
-    is_last: bool
-    failure: str | None = None
-
-
-class Worker(Protocol[HandleT]):
-    """What makes audio; called from one thread."""
-
-    layout: AudioLayout
-
-    def open(self, job: AudioJob) -> HandleT:
-        """Begin a request; raises `RefusedError` if it cannot be made."""
-
-    def step(self, handles: Sequence[HandleT]) -> list[Step]:
-        """Advance each request by one block; raises `RuntimeError` if none can go on."""
-
-    def close(self, handle: HandleT) -> None:
-        """Free what a request holds, ended or not; it is not stepped again."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +59,26 @@ class _Failed:
     message: str
 
 
-class _Ended:
-    pass
+_Queued = bytes | Refusal | _Failed | Ending
 
 
-_Item = bytes | Refusal | _Failed | _Ended
+@dataclass
+class _Running(Generic[HandleT]):
+    """A request that holds a slot.
+
+    Attributes:
+        handle: The worker's.
+        num_sent: Bytes that its reader was given.
+        num_repeated: Bytes to leave out, since the reader has them from before a failure.
+        num_repeats: How often it was generated anew.
+        is_alone: Whether it steps by itself until it has passed the place of a failure.
+    """
+
+    handle: HandleT
+    num_sent: int = 0
+    num_repeated: int = 0
+    num_repeats: int = 0
+    is_alone: bool = False
 
 
 class _Reader:
@@ -116,14 +87,14 @@ class _Reader:
     def __init__(self, job: AudioJob) -> None:
         self.job = job
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[_Item] = asyncio.Queue()
+        self._items: asyncio.Queue[_Queued] = asyncio.Queue()
 
-    def put(self, item: _Item) -> None:
+    def put(self, item: _Queued) -> None:
         """Hand over an item; called from the worker thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
-    async def get(self) -> _Item:
+    async def get(self) -> _Queued:
         """The next item."""
         return await self._items.get()
 
@@ -144,17 +115,18 @@ class BatchEngine(Generic[HandleT]):
         )
         self._changed = threading.Condition()
         self._readers: dict[int, _Reader] = {}
-        self._handles: dict[int, HandleT] = {}
+        self._running: dict[int, _Running[HandleT]] = {}
         self._tickets = itertools.count()
         self._is_closing = False
         self._step_began: float | None = None
         self._consecutive_failures = 0
+        self._is_broken = False
         self._counts = {"steps": 0, "blocks": 0, "largest_batch": 0, "finished": 0, "cancelled": 0}
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
 
-    async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
-        """Audio of one request: an opening and PCM chunks, or one refusal.
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
+        """Audio of one request: an opening, PCM chunks and an ending, or one refusal.
 
         Leaving the iterator early cancels the request.
 
@@ -169,16 +141,17 @@ class BatchEngine(Generic[HandleT]):
             return
         is_open = False
         try:
-            while not isinstance(item := await reader.get(), _Ended):
+            while True:
+                item = await reader.get()
                 if isinstance(item, _Failed):
                     if is_open:
                         raise GenerationFailedError(item.message)
-                    item = Refusal(500, item.message)
-                elif isinstance(item, bytes) and not is_open:
+                    item = Refusal(500, item.message, code="generation_failed")
+                elif not isinstance(item, Refusal) and not is_open:
                     is_open = True
                     yield Opening(self._worker.layout)
                 yield item
-                if isinstance(item, Refusal):
+                if not isinstance(item, bytes):
                     return
                 with self._changed:
                     self._scheduler.taken(ticket)
@@ -205,7 +178,7 @@ class BatchEngine(Generic[HandleT]):
             raise GenerationFailedError("the generation thread has ended")
         if began is not None and time.monotonic() - began > self._settings.stall_timeout_s:
             raise GenerationFailedError(f"a step takes over {self._settings.stall_timeout_s} s")
-        if self._consecutive_failures >= _FAILURES_TO_UNHEALTHY:
+        if self._is_broken:
             raise GenerationFailedError(f"{self._consecutive_failures} steps in a row failed")
 
     def close(self) -> None:
@@ -235,14 +208,15 @@ class BatchEngine(Generic[HandleT]):
                 self._changed.notify()
 
     def _run(self) -> None:
-        try:
-            while self._advance():
-                pass
-        finally:
-            with self._changed:
-                self._is_closing = True
-                for ticket in list(self._readers):
-                    self._end(ticket, _Failed("the replica ended"))
+        is_going = True
+        while is_going:
+            turn = self._attempt("a turn of generation failed", self._advance)
+            is_going = turn is not False
+            if isinstance(turn, _Failed):
+                self._fail_all(turn)
+        with self._changed:
+            self._is_closing = True
+        self._fail_all(_Failed("the replica ended"))
 
     def _advance(self) -> bool:
         """One turn of the thread; False when it should end."""
@@ -255,33 +229,47 @@ class BatchEngine(Generic[HandleT]):
         for ticket in plan.closed:
             self._forget(ticket)
         self._step_began = time.monotonic()
-        for ticket, job in jobs:
-            self._open(ticket, job)
-        tickets = [ticket for ticket in plan.stepped if ticket in self._handles]
-        if tickets:
-            self._step(tickets)
-        self._step_began = None
+        try:
+            for ticket, job in jobs:
+                self._open(ticket, job)
+            tickets = [ticket for ticket in plan.stepped if ticket in self._running]
+            alone = [ticket for ticket in tickets if self._running[ticket].is_alone]
+            together = [ticket for ticket in tickets if ticket not in alone]
+            for group in [together, *([ticket] for ticket in alone)]:
+                if group:
+                    self._step(group)
+            if self._consecutive_failures >= _FAILURES_TO_PROBE:
+                self._probe()
+        finally:
+            self._step_began = None
         return True
 
     def _open(self, ticket: int, job: AudioJob) -> None:
+        opened = self._attempt("a request could not be opened", lambda: self._opened(job))
+        if isinstance(opened, _Running):
+            self._running[ticket] = opened
+        else:
+            self._fail(ticket, opened)
+
+    def _opened(self, job: AudioJob) -> _Running[HandleT] | Refusal:
         try:
-            self._handles[ticket] = self._worker.open(job)
+            return _Running(self._worker.open(job))
         except RefusedError as error:
-            self._fail(ticket, Refusal(422, error.message, error.param))
-        except RuntimeError as error:
-            logger.exception("request %d could not be opened", ticket)
-            self._fail(ticket, _Failed(f"the request could not be opened: {error}"))
+            return Refusal(400, error.message, error.param)
 
     def _step(self, tickets: Sequence[int]) -> None:
-        try:
-            steps = self._worker.step([self._handles[ticket] for ticket in tickets])
-        except RuntimeError as error:
-            logger.exception("a step of %d requests failed", len(tickets))
-            self._consecutive_failures += 1
+        handles = [self._running[ticket].handle for ticket in tickets]
+        steps = self._attempt(
+            f"a step of {len(tickets)} requests failed", lambda: self._worker.step(handles)
+        )
+        if isinstance(steps, _Failed):
             for ticket in tickets:
-                self._fail(ticket, _Failed(f"generation failed: {error}"))
+                if len(tickets) == 1 or self._running[ticket].num_repeats >= _MAX_REPEATS:
+                    self._fail(ticket, steps)
+                else:
+                    self._repeat(ticket)
             return
-        self._consecutive_failures = 0
+        self._consecutive_failures, self._is_broken = 0, False
         with self._changed:
             self._counts["steps"] += 1
             self._counts["blocks"] += len(tickets)
@@ -292,23 +280,64 @@ class BatchEngine(Generic[HandleT]):
             else:
                 self._deliver(ticket, step)
 
-    def _deliver(self, ticket: int, step: Step) -> None:
+    def _repeat(self, ticket: int) -> None:
+        """Begin a request anew, by itself; its reader goes on after what it has."""
+        before = self._running[ticket]
+        self._forget(ticket)
         with self._changed:
-            has_chunk = bool(step.samples)
+            reader = self._readers.get(ticket)
+        if reader is None:
+            return  # cancelled meanwhile
+        self._open(ticket, reader.job)
+        if ticket in self._running:
+            again = self._running[ticket]
+            again.num_repeated = before.num_sent
+            again.num_repeats = before.num_repeats + 1
+            again.is_alone = True
+
+    def _deliver(self, ticket: int, step: Step) -> None:
+        running = self._running[ticket]
+        samples = step.samples[running.num_repeated :]
+        running.num_repeated -= len(step.samples) - len(samples)
+        running.num_sent += len(step.samples)
+        if samples:
+            running.is_alone = False
+        with self._changed:
+            has_chunk = bool(samples)
             if not self._scheduler.produced(ticket, is_last=step.is_last, has_chunk=has_chunk):
                 return
             if has_chunk:
-                self._readers[ticket].put(step.samples)
+                self._readers[ticket].put(samples)
             if step.is_last:
                 self._counts["finished"] += 1
-                self._end(ticket, _Ended())
+                self._end(ticket, Ending(step.is_capped))
         if step.is_last:
             self._forget(ticket)
 
+    def _probe(self) -> None:
+        """After failures in a row: whether it is the requests or the device."""
+        failed = self._attempt("the replica cannot generate any more", self._worker.warm_up)
+        self._is_broken = failed is not None
+        if not self._is_broken:
+            self._consecutive_failures = 0
+
+    def _attempt(self, what: str, action: Callable[[], ResultT]) -> ResultT | _Failed:
+        """What an action gives, or, where it raises anything, what clients may know of that."""
+        try:
+            return action()
+        # A panic of an extension module is no Exception, and must not end the thread either.
+        except BaseException:  # logged with its traceback
+            error_id = uuid.uuid4().hex[:12]
+            logger.exception("error %s: %s", error_id, what)
+            self._consecutive_failures += 1
+            return _Failed(f"generation failed; the log of the server has it as error {error_id}")
+
     def _forget(self, ticket: int) -> None:
-        handle = self._handles.pop(ticket, None)
-        if handle is not None:
-            self._worker.close(handle)
+        running = self._running.pop(ticket, None)
+        if running is not None:
+            self._attempt(
+                "a request could not be closed", lambda: self._worker.close(running.handle)
+            )
 
     def _fail(self, ticket: int, item: Refusal | _Failed) -> None:
         self._forget(ticket)
@@ -316,7 +345,15 @@ class BatchEngine(Generic[HandleT]):
             if self._scheduler.failed(ticket):
                 self._end(ticket, item)
 
-    def _end(self, ticket: int, item: _Item) -> None:
+    def _fail_all(self, failed: _Failed) -> None:
+        for ticket in list(self._running):
+            self._forget(ticket)
+        with self._changed:
+            for ticket in list(self._readers):
+                self._scheduler.cancel(ticket)
+                self._end(ticket, failed)
+
+    def _end(self, ticket: int, item: _Queued) -> None:
         reader = self._readers.pop(ticket, None)
         if reader is not None:
             reader.put(item)

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _PROXY_S = 600.0
 """How long Serve's proxies may take to start on a busy machine; Serve itself waits 60 s."""
 _POLL_S = 1.0
+_SLACK_S = 10.0
+"""What the proxy allows beyond a request's own time, so that the answer to a late one arrives."""
 
 
 class NotDeployedError(PipelineError):
@@ -93,8 +95,14 @@ def _check_resources(settings: ServeSettings) -> None:
 
 def _start(settings: ServeSettings) -> None:
     """Start Serve, or join the one that runs."""
+    http = {
+        "host": settings.host,
+        "port": settings.port,
+        # The proxy takes the audio faster than a slow client; here the client's time ends too.
+        "request_timeout_s": settings.timeout_s + _SLACK_S,
+    }
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port})
+        serve.start(http_options=http)
         return
     except TimeoutError as error:
         logger.warning("%s The machine is busy; waiting for up to %.0f s more", error, _PROXY_S)

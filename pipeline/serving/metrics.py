@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from ray.serve import metrics
 
-from pipeline.serving.engine import Opening, Refusal
+from pipeline.serving.answer import Ending, Item, Opening
 
 _FIRST_AUDIO_S = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0]
 
@@ -33,6 +33,10 @@ class SamplerMetrics:
         self._audio = metrics.Counter(
             "audiocalm_generated_audio_seconds", description="Audio handed out, seconds."
         )
+        self._capped = metrics.Counter(
+            "audiocalm_capped_total",
+            description="Speech that reached its longest duration before the model ended it.",
+        )
         self._first_audio = metrics.Histogram(
             "audiocalm_time_to_first_audio_seconds",
             description="From a request's arrival at the replica to its first chunk, seconds.",
@@ -41,9 +45,9 @@ class SamplerMetrics:
 
     async def watched(
         self,
-        items: AsyncIterator[Opening | Refusal | bytes],
+        items: AsyncIterator[Item],
         stats: Callable[[], dict[str, int]],
-    ) -> AsyncIterator[Opening | Refusal | bytes]:
+    ) -> AsyncIterator[Item]:
         """The same items, counted on their way; leaving early closes their source.
 
         Args:
@@ -60,6 +64,8 @@ class SamplerMetrics:
                         self._first_audio.observe(self._clock() - arrived_at)
                     elif isinstance(item, bytes) and layout is not None:
                         self._audio.inc(layout.duration_s(len(item)))
+                    elif isinstance(item, Ending) and item.is_capped:
+                        self._capped.inc()
                     self._note(stats())
                     yield item
         finally:

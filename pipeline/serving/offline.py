@@ -15,8 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle.bundle import Bundle, Precision, load_bundle
-from model.bundle.request import RequestError, SynthesisRequest
+from model.bundle.limits import Limits, RequestError
+from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
+
+_LONGEST_SPEECH_S = 600.0
+"""Longest speech of one file, as its text is expected to take, seconds."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class MadeFile:
         duration_s: Audio in it, seconds.
         elapsed_s: From the request to the last chunk, without loading, seconds.
         first_s: From the request to the first chunk, seconds.
+        is_capped: Whether speech reached its longest duration before the model ended it.
     """
 
     path: Path
     duration_s: float
     elapsed_s: float
     first_s: float
+    is_capped: bool = False
 
     @property
     def real_time_factor(self) -> float:
@@ -62,7 +68,8 @@ def open_synthesizer(
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Synthesizer(load_bundle(Path(folder), device, precision))
+    limits = Limits(max_speech_s=_LONGEST_SPEECH_S)
+    return Synthesizer(load_bundle(Path(folder), device, precision), limits)
 
 
 def voice_of(
@@ -115,7 +122,7 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".aside-{uuid.uuid4().hex}.wav"
     timebase = synthesizer.timebase
-    num_samples, first_s = 0, 0.0
+    num_samples, first_s, is_capped = 0, 0.0, False
     began = time.perf_counter()
     try:
         with soundfile.SoundFile(
@@ -126,10 +133,12 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
             format="WAV",
             subtype="PCM_16",
         ) as target:
-            for chunk in synthesizer.stream(request):
-                first_s = first_s or time.perf_counter() - began
-                target.write(chunk.clamp(-1.0, 1.0).T.numpy())
-                num_samples += chunk.shape[-1]
+            for piece in synthesizer.pieces(request):
+                if piece.waveform.shape[-1]:
+                    first_s = first_s or time.perf_counter() - began
+                target.write(piece.waveform.clamp(-1.0, 1.0).T.numpy())
+                num_samples += piece.waveform.shape[-1]
+                is_capped = piece.is_capped
         elapsed_s = time.perf_counter() - began
         os.replace(aside, path)
     except soundfile.SoundFileError as error:
@@ -137,4 +146,5 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
         raise OSError(f"cannot write {path}: {reason}") from error
     finally:
         aside.unlink(missing_ok=True)
-    return MadeFile(path, timebase.duration_s(num_samples), elapsed_s, first_s)
+    duration_s = timebase.duration_s(num_samples)
+    return MadeFile(path, duration_s, elapsed_s, first_s, is_capped)

@@ -24,11 +24,13 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from pipeline.serving.answer import Item, Refusal
 from pipeline.serving.app import create_app
-from pipeline.serving.engine import BatchEngine, Opening, Refusal
+from pipeline.serving.engine import BatchEngine
+from pipeline.serving.errors import NotReadyError
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
-from pipeline.serving.stream import NotReadyError, Service
+from pipeline.serving.stream import Service
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,6 @@ INGRESS = "Ingress"
 _READY_TIMEOUT_S = 5.0
 _INGRESS_SLACK = 16
 """Requests of an ingress beyond the audio ones: pages, lists, probes."""
-_DRAIN_SLACK_S = 10.0
 
 
 class Sampler:
@@ -59,7 +60,7 @@ class Sampler:
         self._metrics = SamplerMetrics()
         logger.info("bundle %s is ready", self._worker.service().digest[:12])
 
-    async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         """Audio of one job; cancelling the call frees its slot at the next step."""
         answer = self._metrics.watched(self._engine.generate(job), self._engine.stats)
         async with aclosing(answer):  # type: ignore[type-var]  # an async generator
@@ -99,7 +100,7 @@ class HandleEngine:
         self._known: Service | None = None
         self._heard_at = -_READY_TIMEOUT_S
 
-    async def generate(self, job: AudioJob) -> AsyncIterator[Opening | Refusal | bytes]:
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         """Audio of one job from whichever replica has room; leaving early cancels it there.
 
         Raises:
@@ -115,10 +116,12 @@ class HandleEngine:
             is_over = True
         except BackPressureError as error:
             is_over = True
-            yield Refusal(429, f"all replicas are busy: {error}")
+            logger.info("a request was refused: %s", error)
+            yield Refusal(429, "all replicas are busy; try again")
         except DeploymentUnavailableError as error:
             is_over = True
-            yield Refusal(503, f"no replica can serve: {error}")
+            logger.warning("a request was refused: %s", error)
+            yield Refusal(503, "no replica can serve; try again")
         except RayActorError:
             is_over = True
             if has_begun:
@@ -143,7 +146,8 @@ class HandleEngine:
         except TimeoutError as error:
             reason, cause = f"no replica answered in {_READY_TIMEOUT_S:g} s", error
         except (BackPressureError, DeploymentUnavailableError) as error:
-            reason, cause = f"no replica has room: {error}", error
+            logger.info("the replicas were not asked: %s", error)
+            reason, cause = "no replica has room; try again", error
         except RayActorError as error:
             raise NotReadyError("the replica that was asked died; try again") from error
         else:
@@ -180,7 +184,6 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
     values = settings.model_dump(mode="json")
     batch, scale = settings.batch, settings.autoscale
     slots = batch.max_batch + batch.max_waiting
-    longest_s = settings.limits.max_duration_s
     sampler = serve.deployment(
         Sampler,
         name=SAMPLER,
@@ -197,7 +200,7 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
             upscale_delay_s=scale.upscale_delay_s,
             downscale_delay_s=scale.downscale_delay_s,
         ),
-        graceful_shutdown_timeout_s=longest_s + _DRAIN_SLACK_S,
+        graceful_shutdown_timeout_s=settings.timeout_s,
         max_constructor_retry_count=3,
     )
     capacity = slots * scale.max_replicas + settings.max_queued_requests
@@ -211,7 +214,7 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
         backpressure_config=BackpressureConfig(
             status_code=429, retry_after_s=settings.retry_after_s
         ),
-        graceful_shutdown_timeout_s=longest_s + _DRAIN_SLACK_S,
+        graceful_shutdown_timeout_s=settings.timeout_s,
     )
     return ingress.bind(sampler.bind(values, voices), values)
 

@@ -1,18 +1,36 @@
-"""Bodies of requests and errors: ours, and the speech endpoint that OpenAI's clients speak."""
+"""Bodies of requests: ours, and the speech endpoint that OpenAI's clients speak.
+
+The bounds here hold for every endpoint; `settings.limits` of one are checked after them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from model.bundle.limits import MAX_EMBEDDING_VALUE, MAX_GUIDANCE_SCALE, Limits
 from pipeline.serving.formats import STREAMED_FORMATS, Format
+
+MAX_TEXT_CHARS = 100_000
+"""Characters of a text that any endpoint may take."""
+MAX_DURATION_S = 3600.0
+"""Longest audio that any endpoint may make, seconds."""
 
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
 _SAMPLING = ("num_flow_steps", "guidance_scale", "temperature")
 """Sampling that a request may change."""
+
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
+Name = Annotated[str, Field(max_length=256)]
+Language = Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+FlowSteps = Annotated[int, Field(ge=1, le=Limits.max_flow_steps)]
+FlowTime = Annotated[float, Field(ge=0, le=1)]
+EmbeddingValue = Annotated[float, Field(ge=-MAX_EMBEDDING_VALUE, le=MAX_EMBEDDING_VALUE)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,35 +50,37 @@ class AudioJob:
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class GenerateBody(_Body):
     """POST /v1/audio/generate."""
 
-    description: str
+    description: Text
     """What it sounds like: the scene, the style, the voice."""
-    transcript: str | None = None
+    transcript: Text | None = None
     """Words to speak or sing, verbatim."""
-    language: str | None = Field(default=None, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")
+    language: Language | None = None
     """BCP 47 tag of the transcript."""
     modality: Literal["speech", "sound", "music"] | None = None
     """Null is speech with a transcript and sound without."""
-    duration_s: float | None = None
+    duration_s: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
     """Exact duration, seconds; null follows the model (speech) or takes 5 s."""
     is_singing: bool = False
     """Whether the transcript is sung."""
-    voice: str = DEFAULT_VOICE
+    voice: Name = DEFAULT_VOICE
     """A name of /v1/audio/voices."""
-    voice_embedding: list[float] | None = Field(default=None, max_length=4096)
+    voice_embedding: list[EmbeddingValue] | None = Field(default=None, max_length=4096)
     """Speaker embedding to take on, instead of a named voice."""
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seed: Seed | None = None
     """Same request, same seed, same audio; null draws one and says it in X-Seed."""
-    num_flow_steps: int | None = None
+    num_flow_steps: FlowSteps | None = None
     """Solver steps for each block; null takes the default of bundle and modality."""
-    guidance_scale: float | None = None
+    guidance_scale: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE_SCALE)
     """How closely to follow the description; null takes the default of bundle and modality."""
-    temperature: float | None = None
+    temperature: float | None = Field(default=None, ge=0, le=4)
     """Variance of the initial noise, 0 to 4; lower is less varied. Null takes the default."""
     response_format: Format = "wav"
     """wav, pcm (16-bit little-endian, interleaved) or flac."""
@@ -104,20 +124,20 @@ class GenerateBody(_Body):
 class VoiceId(_Body):
     """The object form of a voice."""
 
-    id: str
+    id: Name
     """A name of /v1/audio/voices."""
 
 
 class SpeechBody(_Body):
     """POST /v1/audio/speech, as OpenAI's clients send it."""
 
-    model: str
+    model: Name
     """A name of /v1/models."""
-    input: str
+    input: Text
     """Words to speak, verbatim."""
-    voice: str | VoiceId = DEFAULT_VOICE
+    voice: Name | VoiceId = DEFAULT_VOICE
     """A name of /v1/audio/voices."""
-    instructions: str | None = None
+    instructions: Text | None = None
     """Description of the voice and the scene."""
     response_format: Format = "wav"
     """wav, pcm or flac."""
@@ -125,9 +145,9 @@ class SpeechBody(_Body):
     """Only 1: pace is described in `instructions`."""
     stream_format: Literal["audio"] = "audio"
     """Only `audio`: raw chunks."""
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seed: Seed | None = None
     """Extension: same request, same seed, same audio."""
-    language: str | None = Field(default=None, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")
+    language: Language | None = None
     """Extension: BCP 47 tag of the input."""
 
     def as_generate(self, speech_description: str) -> GenerateBody:
@@ -141,17 +161,3 @@ class SpeechBody(_Body):
             seed=self.seed,
             response_format=self.response_format,
         )
-
-
-def error_envelope(
-    message: str, *, kind: str, param: str | None = None, code: str | None = None
-) -> dict[str, Any]:
-    """An error as OpenAI's clients read it.
-
-    Args:
-        message: The value received, the limit and the remedy.
-        kind: invalid_request_error, rate_limit_error or server_error.
-        param: Field of the request at fault.
-        code: Word for programs.
-    """
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

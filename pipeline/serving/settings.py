@@ -6,24 +6,33 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from model.bundle.limits import Limits
+from model.bundle.limits import MAX_GUIDANCE_SCALE, Limits
+from pipeline.serving.schemas import MAX_DURATION_S, MAX_TEXT_CHARS
 from pipeline.settings import Settings
 
 
 class LimitSettings(Settings):
-    """What one request may ask for; larger requests get 422."""
+    """What one request may ask for; larger requests get 400."""
 
-    max_description_chars: int = Field(default=Limits.max_description_chars, ge=1)
+    max_description_chars: int = Field(
+        default=Limits.max_description_chars, ge=1, le=MAX_TEXT_CHARS
+    )
     """Characters of a description."""
-    max_transcript_chars: int = Field(default=Limits.max_transcript_chars, ge=1)
+    max_transcript_chars: int = Field(default=Limits.max_transcript_chars, ge=1, le=MAX_TEXT_CHARS)
     """Characters of a transcript."""
     min_duration_s: float = Field(default=Limits.min_duration_s, gt=0)
     """Shortest audio, seconds."""
-    max_duration_s: float = Field(default=Limits.max_duration_s, gt=0)
-    """Longest audio, seconds; bounds the cache of a slot and what a slow reader leaves buffered."""
+    max_duration_s: float = Field(default=Limits.max_duration_s, gt=0, le=MAX_DURATION_S)
+    """Longest audio made in one go, seconds; bounds the cache of a slot."""
+    max_speech_s: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
+    """Longest speech of one request, as its text is expected to take, seconds: text beyond 20 s is
+    read sentence by sentence, and text beyond this gets 400. Null is `max_duration_s`; 300 takes
+    the 4096 characters of OpenAI's endpoint."""
     max_flow_steps: int = Field(default=64, ge=1, le=Limits.max_flow_steps)
     """Solver steps for each block; time and cost grow with it."""
-    max_guidance_scale: float = Field(default=Limits.max_guidance_scale, gt=0)
+    max_guidance_scale: float = Field(
+        default=Limits.max_guidance_scale, gt=0, le=MAX_GUIDANCE_SCALE
+    )
     """Guidance."""
 
     def limits(self) -> Limits:
@@ -121,6 +130,14 @@ class ServeSettings(Settings):
     the queue on its way even to a free replica."""
     retry_after_s: int = Field(default=2, ge=1)
     """What a refused client is told to wait, seconds."""
+    max_body_bytes: int = Field(default=2**18, ge=1024)
+    """Size of a request's body; a larger one gets 413 unread."""
+    client_timeout_s: float = Field(default=60.0, gt=0)
+    """How long a client may keep the endpoint waiting, for its body or to take a chunk of audio,
+    before its request ends, seconds."""
+    request_timeout_s: float | None = Field(default=None, gt=0)
+    """How long one request may take in all, waiting included, seconds; null is a minute and twice
+    the longest audio."""
     limits: LimitSettings = LimitSettings()
     """What one request may ask for."""
     batch: BatchSettings = BatchSettings()
@@ -137,3 +154,10 @@ class ServeSettings(Settings):
                 f"be below the {slots} requests of one replica, else it never scales"
             )
         return self
+
+    @property
+    def timeout_s(self) -> float:
+        """How long one request may take in all, seconds."""
+        limits = self.limits.limits()
+        longest_s = max(limits.max_duration_s, limits.longest_speech_s)
+        return self.request_timeout_s or 60.0 + 2 * longest_s

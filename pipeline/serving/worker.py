@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from model.bundle.bundle import check_voices, load_bundle
-from model.bundle.request import RequestError, SynthesisRequest
+from model.bundle.limits import RequestError
+from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from model.inference.cache import CacheSize
-from pipeline.serving.engine import RefusedError, Step
+from pipeline.serving.answer import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
 from pipeline.serving.settings import BatchSettings, ServeSettings
@@ -146,4 +147,4 @@ def local_copy(uri: str, scratch: Path) -> Path:
 def _step(piece: Piece | SynthesisError) -> Step:
     if isinstance(piece, SynthesisError):
         return Step(b"", is_last=True, failure=str(piece))
-    return Step(pcm_bytes(piece.waveform.numpy()), piece.is_last)
+    return Step(pcm_bytes(piece.waveform.numpy()), piece.is_last, is_capped=piece.is_capped)

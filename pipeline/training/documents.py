@@ -121,15 +121,18 @@ class DocumentSampler:
         prompt = self._prompt(row, facts, generator)
         voice = self._voice(place.row, generator)
         is_conditioned = _draw(generator) >= self._settings.condition_dropout
-        names_duration = _draw(generator) < self._settings.duration_share
-        if names_duration and not row["has_transcript"]:
+        has_words, settings = bool(row["has_transcript"]), self._settings
+        share = settings.speech_duration_share if has_words else settings.duration_share
+        if _draw(generator) < share:
             prompt = replace(prompt, duration_s=self._duration_s(row["num_frames"]))
         if not is_conditioned:
             voice = None
         token_ids = self._token_ids(prompt, voice, is_conditioned)
         start, stop = self._span(row, len(token_ids), _draw(generator))
         if prompt.duration_s is not None and stop - start < row["num_frames"]:
-            prompt = replace(prompt, duration_s=self._duration_s(stop - start))
+            # Words that were cut off are not said in the time that is left.
+            duration_s = None if has_words else self._duration_s(stop - start)
+            prompt = replace(prompt, duration_s=duration_s)
             token_ids = self._token_ids(prompt, voice, is_conditioned)
         blocks = num_blocks(stop - start, self._config.frames_per_block)
         length = len(token_ids) + blocks * self._block_length

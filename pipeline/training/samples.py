@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from model.bundle.bundle import Bundle
-from model.bundle.limits import Limits
-from model.bundle.request import RequestError, SynthesisRequest, request_of_clip, sampling_defaults
+from model.bundle.limits import Limits, RequestError
+from model.bundle.request import SynthesisRequest, request_of_clip, sampling_defaults
 from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
 from model.codec.registry import load_codec
@@ -31,6 +31,9 @@ from pipeline.training.settings import SampleSettings
 from pipeline.training.shards import TrainShards
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_SPEECH_S = 120.0
+"""Longest sample of speech, seconds; words that do not fit one piece are read in several."""
 
 
 class Samples:
@@ -68,7 +71,8 @@ class Samples:
         codec = cast(AudioCodec, cast(torch.nn.Module, self._codec).to(self._device))
         sampling = sampling_defaults(self._settings.sampling())
         bundle = Bundle(model, codec, self._tokenizer, {}, "", sampling=sampling)
-        synthesizer = Synthesizer(bundle, Limits(max_duration_s=self._settings.max_seconds))
+        limits = Limits(max_duration_s=self._settings.max_seconds, max_speech_s=_LONGEST_SPEECH_S)
+        synthesizer = Synthesizer(bundle, limits)
         rate = self._codec.timebase.sample_rate
         folder = f"{SAMPLES}/{checkpoint_name(step)}"
         with TemporaryDirectory() as place:

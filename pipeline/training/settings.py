@@ -70,7 +70,9 @@ class FeedSettings(Settings):
     speaker_dropout: Share = 0.1
     """Share of the remaining clips with a voice that are trained without it."""
     duration_share: Share = 0.5
-    """Share of sound and music clips whose prompt names the duration."""
+    """Share of clips without words whose prompt names the duration."""
+    speech_duration_share: Share = 0.2
+    """Share of clips with words whose prompt names the duration, for requests of an exact one."""
     history_noise_share: Share = 0.5
     """Share of clips whose clean copy is noised."""
     history_noise_max: Annotated[float, Field(ge=0)] = 0.15
@@ -148,7 +150,7 @@ class SampleSettings(Settings):
     descriptions: tuple[str, ...] = ()
     """Descriptions to follow; without any, one of each modality is taken from the shards."""
     max_seconds: Annotated[float, Field(gt=0)] = 8.0
-    """Length limit of a sample, seconds."""
+    """Length limit of a sample, or of a part of one that is read in several, seconds."""
     num_flow_steps: Positive | None = None
     """Solver steps a block, of samples and of an exported bundle where a request does not say; null
     takes the default of each modality."""

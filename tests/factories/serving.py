@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.serving.engine import RefusedError, Step
+from pipeline.serving.answer import Item, RefusedError, Step
+from pipeline.serving.engine import BatchEngine
+from pipeline.serving.errors import NotReadyError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
+from pipeline.serving.settings import BatchSettings
+from pipeline.serving.stream import Service
 
 LAYOUT = AudioLayout(sample_rate=8000, num_channels=2)
 CHUNK_SAMPLES = 10
+
+
+class PanicError(BaseException):
+    """What an extension module raises where its own code breaks down: no `Exception`."""
 
 
 @dataclass(eq=False)
@@ -27,19 +35,25 @@ class Handle:
 @dataclass(eq=False)
 class FakeWorker:
     """Each request takes as many steps as its duration has seconds; what it does is told by words
-    in the description: `refuse`, `explode`, `break after N`, `silent start`."""
+    in the description: `refuse`, `explode`, `overflow`, `panic`, `break after N`, `poison after N`,
+    `sink the batch`, `silent start`, `capped`. What is `is_broken` generates nothing any more."""
 
     layout: AudioLayout = LAYOUT
     is_manual: bool = False
     batches: list[list[int]] = field(default_factory=list)
     permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     closed: list[int] = field(default_factory=list)
+    is_broken: bool = False
 
     def open(self, job: AudioJob) -> Handle:
         if "refuse" in job.description:
             raise RefusedError("description", "is refused")
         if "explode" in job.description:
             raise RuntimeError("out of memory")
+        if "overflow" in job.description:
+            float(10**400)
+        if "panic" in job.description:
+            raise PanicError("end byte index 11 is not a char boundary")
         return Handle(job)
 
     def step(self, handles: Sequence[Handle]) -> list[Step]:
@@ -48,10 +62,16 @@ class FakeWorker:
         self.batches.append([handle.job.seed for handle in handles])
         if any("sink the batch" in handle.job.description for handle in handles):
             raise RuntimeError("device lost")
+        if self.is_broken or any(_is_poison(handle) for handle in handles):
+            raise IndexError("the fault of one request, or of the device")
         return [self._step(handle) for handle in handles]
 
     def close(self, handle: Handle) -> None:
         self.closed.append(handle.job.seed)
+
+    def warm_up(self) -> None:
+        if self.is_broken:
+            raise RuntimeError("device lost")
 
     def _step(self, handle: Handle) -> Step:
         handle.num_steps += 1
@@ -61,7 +81,13 @@ class FakeWorker:
         is_last = handle.num_steps >= int(handle.job.duration_s or 1)
         if "silent start" in words and handle.num_steps == 1:
             return Step(b"", is_last)
-        return Step(chunk(handle.job.seed, handle.num_steps), is_last)
+        samples = chunk(handle.job.seed, handle.num_steps)
+        return Step(samples, is_last, is_capped="capped" in words)
+
+
+def _is_poison(handle: Handle) -> bool:
+    words = handle.job.description
+    return "poison after" in words and handle.num_steps >= int(words.split()[-1])
 
 
 def chunk(seed: int, step: int) -> bytes:
@@ -73,3 +99,23 @@ def chunk(seed: int, step: int) -> bytes:
 def audio(seed: int, num_steps: int) -> bytes:
     """PCM of a whole request."""
     return b"".join(chunk(seed, step) for step in range(1, num_steps + 1))
+
+
+class LocalEngine:
+    """A batch engine in this process, behind the interface of the endpoint."""
+
+    def __init__(self, settings: BatchSettings | None = None, *, is_manual: bool = False) -> None:
+        self.worker = FakeWorker(is_manual=is_manual)
+        self.batch: BatchEngine[Handle] = BatchEngine(self.worker, settings or BatchSettings())
+        self.jobs: list[AudioJob] = []
+        self.is_ready = True
+
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
+        self.jobs.append(job)
+        async for item in self.batch.generate(job):
+            yield item
+
+    async def service(self) -> Service:
+        if not self.is_ready:
+            raise NotReadyError("no replica answered in 5 s")
+        return Service(LAYOUT, ("ada", "bob"), 192, "d1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import soundfile
 from jobs.generate import main
 from model.bundle.bundle import load_bundle
 from model.bundle.request import SynthesisRequest
-from model.bundle.synthesis import Synthesizer
+from model.bundle.synthesis import Piece, Synthesizer
 from tests.factories.bundle import write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +85,17 @@ def test_a_recording_is_embedded_and_must_suit_the_model(
         (("--voice", "eve"), "voice: 'eve' is no file and no voice of the bundle, which has ada"),
         (("--flow-steps", "0"), "num_flow_steps"),
         (("--guidance", "-1"), "guidance_scale"),
-        (("--seed", "-5"), "seed: -5 is outside"),
+        (("--flow-steps", "300000000"), "num_flow_steps: is 300000000; it must be in [1, 256]"),
+        (("--flow-steps", "9" * 400), "num_flow_steps: is an integer of 1329 bits"),
+        (("--seconds", "inf"), "duration_s: is inf"),
+        (("--seconds", "nan"), "duration_s: is nan"),
+        (("--guidance", "1e300"), "guidance_scale: is 1e+300"),
+        (("--seed", "9" * 400), "seed: is an integer of 1329 bits"),
+        (("--transcript", "..."), "transcript: '...' holds nothing to say"),
+        (("--transcript", "\u200b"), "transcript: is empty"),
+        (("--transcript", "7" * 4000), "transcript: takes about 909 s; at most 600 s are made"),
+        (("--transcript", "\udcff"), "transcript: holds half of a surrogate pair"),
+        (("--seed", "-5"), "seed: is -5; it must be in"),
         (("--description", " "), "description: is empty"),
         (("--bundle", "nowhere"), "nowhere is no bundle"),
         (("--device", "cuda"), "device is 'cuda' and no CUDA device is there; take cpu or auto"),
@@ -134,6 +146,27 @@ def test_an_altered_bundle_is_refused(
         stream.write(b"\0")
     assert main(command(copy, tmp_path / "x.wav")) == 1
     assert "model.safetensors was altered" in capsys.readouterr().err
+
+
+def test_speech_that_was_capped_says_so(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces = Synthesizer.pieces
+
+    def capped(*given: object) -> Iterator[Piece]:
+        for piece in pieces(*given):  # type: ignore[arg-type]
+            yield dataclasses.replace(piece, is_capped=True)
+
+    monkeypatch.setattr(Synthesizer, "pieces", capped)
+    assert main(command(bundle, tmp_path / "x.wav", "--transcript", "one")) == 0
+    assert "reached its longest duration" in capsys.readouterr().out
+    monkeypatch.undo()
+    exact = ("--transcript", "one", "--seconds", "0.3")
+    assert main(command(bundle, tmp_path / "x.wav", *exact)) == 0
+    assert "reached its longest duration" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

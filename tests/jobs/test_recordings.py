@@ -43,6 +43,30 @@ def test_a_folder_gives_voices_by_file_name(tmp_path: Path) -> None:
     assert recorded_voices(None) == {}
 
 
+@pytest.mark.parametrize(XX)
+def test_other_files_beside_recordings_are_left_out_and_named(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(tmp_path / "ada.wav", 200.0)
+    (tmp_path / name).write_text("what ada says")
+    with caplog.at_level("INFO"):
+        assert list(recorded_voices(str(tmp_path))) == ["ada"]
+    assert name in caplog.text
+
+
+def test_a_folder_of_other_files_holds_no_recordings(tmp_path: Path) -> None:
+    (tmp_path / "ada.txt").write_text("what ada says")
+    with pytest.raises(VoiceError, match="holds no recordings"):
+        recorded_voices(str(tmp_path))
+
+
+def test_a_text_that_is_called_a_recording_is_named(tmp_path: Path) -> None:
+    record(tmp_path / "ada.wav", 200.0)
+    (tmp_path / "bob.wav").write_text("what bob says")
+    with pytest.raises(VoiceError, match=r"bob\.wav cannot be heard"):
+        recorded_voices(str(tmp_path))
+
+
 def test_silence_is_no_voice(tmp_path: Path) -> None:
     path = record(tmp_path / "silent.wav", 100.0, level=0.0)
     with pytest.raises(VoiceError, match="no voice that can be heard"):

@@ -10,6 +10,7 @@ from model.text import (
     ByteTokenizer,
     Prompt,
     Tokenizer,
+    clean_text,
     load_tokenizer,
     null_ids,
     prompt_ids,
@@ -202,3 +203,24 @@ def test_any_transcript_is_kept_verbatim_and_recoverable():
         ids = tokenizer.encode(text)
         assert max(ids) < tokenizer.audio_id
         assert transcript_of(tokenizer.decode(ids)) == transcript
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned", "note"),
+    [
+        ("  a \n b\tc ", "a b c", None),
+        ("cafe\u0301", "caf\u00e9", None),
+        ("a\u200db\u200cc", "a\u200db\u200cc", None),
+        ("\ufeffa\x00b\u202e", "ab", "cleaned: removed U+0000, U+202E, U+FEFF"),
+    ],
+)
+def test_text_is_cleaned_and_what_was_removed_is_named(text, cleaned, note):
+    assert clean_text(text) == (cleaned, note)
+
+
+def test_cleaning_twice_is_cleaning_once():
+    generator = random.Random(3)
+    for _ in range(300):
+        codes = [generator.randrange(0x3100) for _ in range(40)]
+        once, _ = clean_text("".join(map(chr, codes)))
+        assert clean_text(once) == (once, None)

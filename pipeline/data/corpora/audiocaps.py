@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import CaptionGroups, Entry, table_entries
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import clean_text
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

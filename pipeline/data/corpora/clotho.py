@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import Entry, absent_part, table_entries
 from pipeline.data.corpora.licences import licence_of
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import clean_text
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

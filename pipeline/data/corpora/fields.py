@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.data.corpora.manifests import clean_text, read_list
+from model.text import clean_text
+from pipeline.data.corpora.manifests import read_list
 from pipeline.data.rejects import Reason
 
 

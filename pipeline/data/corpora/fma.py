@@ -5,11 +5,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import table_entries
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.licences import licence_of
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, clean_text, read_table
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_table
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import Entry, absent_part, json_objects, table_entries
 from pipeline.data.corpora.licences import licence_of
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject, clean_text
+from pipeline.data.corpora.manifests import JsonObject
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import json_line_entries
 from pipeline.data.corpora.librispeech import SUBSET_SPLITS
-from pipeline.data.corpora.manifests import clean_text
 from pipeline.data.corpora.records import RecordReader
 from pipeline.data.schema import ClipRow, Reject
 

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.text import clean_text
 from pipeline.audio_containers import table_batches, table_schema
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.fields import ROLES
 from pipeline.data.corpora.listing import suffix_of
-from pipeline.data.corpora.manifests import JsonObject, ManifestError, clean_text, read_json
+from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.corpora.records import RecordReader, split_named
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, clean_text, read_lines
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

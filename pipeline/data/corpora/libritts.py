@@ -6,11 +6,12 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import cell_lines, read_text
 from pipeline.data.corpora.librispeech import SUBSET_SPLITS, Readers, read_readers
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import Line, clean_text
+from pipeline.data.corpora.manifests import Line
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import parsed_lines
 from pipeline.data.corpora.licences import PUBLIC_DOMAIN
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line, ManifestError, clean_text, read_lines
+from pipeline.data.corpora.manifests import Line, ManifestError, read_lines
 from pipeline.data.corpora.records import is_manifest_header
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason

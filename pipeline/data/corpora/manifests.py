@@ -9,7 +9,6 @@ import codecs
 import csv
 import json
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,6 @@ _PLAIN_CELL_CHARACTERS = 128 * 2**10  # longer ones are rare, and mostly a quote
 _MAX_OPEN_QUOTES = 8  # long cells that did not end, after which none is looked for any more
 MAX_JSON_DEPTH = 64
 """Nesting of brackets that a manifest may have."""
-_KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
 _BRACKETS = re.compile(r"[\[\]{}]")
 _JSON_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _LIST = re.compile(
@@ -200,32 +198,12 @@ def read_json(payload: bytes) -> Any:
         raise ManifestError(Reason.MALFORMED, f"not JSON: {error}") from error
 
 
-def clean_text(text: str) -> tuple[str, str | None]:
-    """Text without control, bidirectional and zero-width characters, in NFC, on one line.
-
-    Returns:
-        The text, and a note that names what was removed, or None.
-    """
-    removed = sorted({c for c in text if _is_unwanted(c)})
-    kept = "".join(" " if c.isspace() else c for c in text if not _is_unwanted(c))
-    cleaned = unicodedata.normalize("NFC", " ".join(kept.split()))
-    if not removed:
-        return cleaned, None
-    return cleaned, "cleaned: removed " + ", ".join(f"U+{ord(c):04X}" for c in removed)
-
-
 def read_list(text: str) -> tuple[str, ...] | None:
     """Items of a list of quoted strings as Python or JSON writes it; None if it is not one."""
     if not _LIST.fullmatch(text):
         return None
     items = ("".join(pair) for pair in _LIST_ITEM.findall(text))
     return tuple(re.sub(r"\\(.)", r"\1", item, flags=re.DOTALL) for item in items)
-
-
-def _is_unwanted(char: str) -> bool:
-    if char.isspace() or char in _KEPT_JOINERS:
-        return False
-    return unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> JsonObject:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import absent_part, cell_lines, read_text
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.licences import licence_of
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line, clean_text
+from pipeline.data.corpora.manifests import Line
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import cell_lines
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line, clean_text
+from pipeline.data.corpora.manifests import Line
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject, ManifestError, clean_text, read_json
+from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

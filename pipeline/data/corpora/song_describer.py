@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import CaptionGroups, Entry, table_entries
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import clean_text
 from pipeline.data.corpora.mtg_jamendo import Work, read_works
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

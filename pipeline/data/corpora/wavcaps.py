@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import absent_part, json_objects
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.lookup import AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import JsonObject, clean_text
+from pipeline.data.corpora.manifests import JsonObject
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

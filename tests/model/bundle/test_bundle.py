@@ -86,7 +86,7 @@ def test_a_model_is_loaded_without_first_values_and_once(
     saved: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
     codec = load_codec(saved / "codec")
-    monkeypatch.setattr("model.bundle.load_codec", lambda folder: codec)
+    monkeypatch.setattr("model.bundle.bundle.load_codec", lambda folder: codec)
     with RandomDraws() as draws:
         bundle = load_bundle(saved, precision=precision)
     assert draws.drawn == []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
 
-from model.bundle.limits import Limits
-from model.bundle.request import DEFAULT_DURATION_S, RequestError, SynthesisRequest, speech_bounds_s
-from model.bundle.synthesis import SynthesisError, Synthesizer
+from model.bundle.limits import Limits, RequestError
+from model.bundle.reading import part_seed, speech_bounds_s
+from model.bundle.request import DEFAULT_DURATION_S, SynthesisRequest
+from model.bundle.synthesis import Piece, SynthesisError, Synthesizer
 from model.inference.sampler import Sampler
 from tests.factories.bundle import random_bundle
 
@@ -82,10 +84,83 @@ def test_speech_is_bounded_by_its_transcript(synthesizer: Synthesizer) -> None:
 
 
 def test_the_cap_never_exceeds_the_limit(synthesizer: Synthesizer) -> None:
-    limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=1.0))
+    limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=1.0, max_speech_s=600.0))
     prepared = limited.prepare(SynthesisRequest(description="a man", transcript="a" * 4000))
-    assert prepared.generation.max_frames == limited.timebase.frames_in(1.0)
-    assert prepared.generation.min_frames <= prepared.generation.max_frames
+    for generation in (prepared.generation, *prepared.later):
+        assert generation.max_frames == limited.timebase.frames_in(1.0)
+        assert generation.min_frames <= generation.max_frames
+
+
+def test_a_long_text_is_the_audio_of_its_parts(synthesizer: Synthesizer) -> None:
+    limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=3.0, max_speech_s=60.0))
+
+    def speech(words: str, seed: int) -> SynthesisRequest:
+        return SynthesisRequest(description="a man", transcript=words, seed=seed, sampling=FAST)
+
+    text = "One two three. Four five six. Seven eight nine."
+    prepared = limited.prepare(speech(text, 5))
+    assert [generation.seed for generation in prepared.later] == [part_seed(5, 1), part_seed(5, 2)]
+    told = whole(limited, speech(text, 5))
+    parts = [
+        whole(limited, speech(words, part_seed(5, index)))
+        for index, words in enumerate(("One two three.", "Four five six.", "Seven eight nine."))
+    ]
+    torch.testing.assert_close(told, torch.cat(parts, dim=-1), atol=1e-6, rtol=0)
+
+
+def test_parts_go_on_in_slots_and_beside_others(synthesizer: Synthesizer) -> None:
+    limits = Limits(
+        max_description_chars=40, max_transcript_chars=60, max_duration_s=3.0, max_speech_s=60.0
+    )
+    slots = Synthesizer(synthesizer.bundle, limits, num_slots=2)
+    text = "One two three. Four five six. Seven eight nine."
+    request = SynthesisRequest(description="a man", transcript=text, sampling=FAST)
+    long, short = slots.open(request), slots.open(sound(0.2))
+    pieces = [piece for piece in slots.step([long, short]) if isinstance(piece, Piece)]
+    slots.close(short)
+    is_last, samples = False, pieces[0].waveform.shape[-1]
+    while not is_last:
+        (piece,) = slots.step([long])
+        assert isinstance(piece, Piece)
+        is_last, samples = piece.is_last, samples + piece.waveform.shape[-1]
+    slots.close(long)
+    shortest = sum(g.min_frames for g in (slots.prepare(request)).later)
+    assert samples > slots.timebase.num_samples(shortest)
+    # Both slots are free again.
+    for utterance in [slots.open(sound(0.2)), slots.open(sound(0.2))]:
+        slots.close(utterance)
+
+
+@pytest.mark.parametrize(("threshold", "is_capped"), [(0.999999, True), (1e-6, False)])
+def test_speech_that_reaches_its_cap_says_so(
+    synthesizer: Synthesizer, threshold: float, is_capped: bool
+) -> None:
+    """A stop head that never stops, and one that always does."""
+    sampling = {**FAST, "stop_threshold": threshold}
+    request = SynthesisRequest(description="a man", transcript="one", sampling=sampling)
+    assert [piece.is_capped for piece in synthesizer.pieces(request)][-1] == is_capped
+    exact = dataclasses.replace(request, duration_s=0.5)
+    assert not any(piece.is_capped for piece in synthesizer.pieces(exact))
+
+
+def test_words_that_take_longer_than_the_limit_are_refused(synthesizer: Synthesizer) -> None:
+    limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=2.0))
+    request = SynthesisRequest(description="x", transcript="every word of this counts " * 12)
+    with pytest.raises(RequestError, match=r"takes about 21 s; at most 2 s are made"):
+        limited.prepare(request)
+    sung = dataclasses.replace(request, modality="music", is_singing=True)
+    longer = Synthesizer(synthesizer.bundle, Limits(max_duration_s=30.0, max_speech_s=100.0))
+    longer.prepare(request)
+    with pytest.raises(RequestError, match=r"takes about 53 s; at most 30 s are made"):
+        longer.prepare(sung)
+
+
+def test_the_prompt_holds_text_in_the_form_of_training(synthesizer: Synthesizer) -> None:
+    raw = unicodedata.normalize("NFD", "Café\nnaïve\u200b  résumé")
+    typed = SynthesisRequest(description="A\u202e man\n", transcript=raw)
+    clean = SynthesisRequest(description="A man", transcript="Café naïve résumé")
+    prompts = [synthesizer.prepare(request).generation.token_ids for request in (typed, clean)]
+    assert prompts[0] == prompts[1]
 
 
 def test_speech_ends_within_its_bounds(synthesizer: Synthesizer) -> None:
@@ -138,17 +213,20 @@ def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
         ({"description": "a" * 2001}, "description", "has 2001 characters; at most 2000"),
         ({"description": "\ud800"}, "description", "surrogate"),
         ({"transcript": ""}, "transcript", "is empty"),
+        ({"transcript": "..."}, "transcript", "holds nothing to say"),
         ({"transcript": "a" * 4097}, "transcript", "at most 4096"),
         ({"language": "!!"}, "language", "no BCP 47 tag"),
         ({"duration_s": 0.0}, "duration_s", r"is 0.0; it must be in \[0.1, 120.0\]"),
         ({"duration_s": float("nan")}, "duration_s", "is nan"),
         ({"duration_s": 121.0}, "duration_s", "is 121.0"),
-        ({"seed": -1}, "seed", "-1 is outside"),
+        ({"seed": -1}, "seed", "is -1"),
         ({"modality": "video"}, "modality", "'video' is not one of speech, sound, music"),
         ({"modality": "speech"}, "transcript", "speech needs a transcript"),
         ({"is_singing": True}, "transcript", "singing needs the words"),
         ({"voice": torch.zeros(3)}, "voice", "3 values; the model takes 5"),
         ({"voice": torch.full((5,), float("nan"))}, "voice", "not finite"),
+        ({"sampling": {"num_flow_steps": 10**400}}, "num_flow_steps", "integer of 1329 bits"),
+        ({"sampling": {"num_flow_steps": 3 * 10**8}}, "num_flow_steps", "is 300000000"),
         ({"sampling": {"num_flow_steps": 300}}, "num_flow_steps", "is 300"),
         ({"sampling": {"guidance_scale": 30.0}}, "guidance_scale", "is 30"),
     ],

@@ -10,10 +10,11 @@ import pytest
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
-from pipeline.serving.engine import Opening, Refusal
+from pipeline.serving.answer import Ending, Item, Opening, Refusal
+from pipeline.serving.errors import NotReadyError
 from pipeline.serving.replica import HandleEngine
 from pipeline.serving.schemas import AudioJob
-from pipeline.serving.stream import NotReadyError, Service
+from pipeline.serving.stream import Service
 from tests.factories.serving import LAYOUT
 
 FACTS = Service(LAYOUT, ("ada",), 4, "digest")
@@ -48,7 +49,7 @@ class FakeMethod:
 
     async def _items(self) -> AsyncIterator[Opening | bytes]:
         dies_after = self._handle.dies_after
-        for number, item in enumerate((Opening(LAYOUT), b"12")):
+        for number, item in enumerate((Opening(LAYOUT), b"12", Ending())):
             if number == dies_after:
                 raise ActorDiedError
             yield item
@@ -58,7 +59,7 @@ def engine_over(handle: FakeHandle) -> HandleEngine:
     return HandleEngine(handle, clock=lambda: handle.now)  # type: ignore[arg-type]  # a fake
 
 
-async def listen(engine: HandleEngine) -> list[Opening | Refusal | bytes]:
+async def listen(engine: HandleEngine) -> list[Item]:
     return [item async for item in engine.generate(AudioJob(description="rain"))]
 
 

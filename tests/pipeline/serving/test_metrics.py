@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.serving import metrics
-from pipeline.serving.engine import BatchEngine, Opening, Refusal
+from pipeline.serving.answer import Item, Opening, Refusal
+from pipeline.serving.engine import BatchEngine
 from pipeline.serving.metrics import SamplerMetrics
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import BatchSettings
@@ -23,7 +24,10 @@ class Remembered:
     def __init__(self, name: str, description: str, **_: object) -> None:
         assert description
         self.values: list[float] = []
-        self.set = self.inc = self.observe = self.values.append
+        self.set = self.observe = self.values.append
+
+    def inc(self, value: float = 1.0) -> None:
+        self.values.append(value)
 
 
 @pytest.fixture
@@ -47,9 +51,7 @@ def engine() -> Iterator[BatchEngine[Handle]]:
     built.close()
 
 
-async def listen(
-    items: AsyncIterator[Opening | Refusal | bytes], at_most: int | None = None
-) -> list[Opening | Refusal | bytes]:
+async def listen(items: AsyncIterator[Item], at_most: int | None = None) -> list[Item]:
     heard = []
     async with aclosing(items):  # type: ignore[type-var]
         async for item in items:
@@ -102,4 +104,13 @@ def test_a_refusal_is_no_audio(
 
 def test_rays_own_metrics_take_the_names(engine: BatchEngine[Handle]) -> None:
     answer = SamplerMetrics().watched(engine.generate(job(1)), engine.stats)
-    assert len(asyncio.run(listen(answer))) == 2
+    assert len(asyncio.run(listen(answer))) == 3
+
+
+def test_speech_that_was_capped_is_counted(
+    recorded: dict[str, list[float]], engine: BatchEngine[Handle]
+) -> None:
+    watching = SamplerMetrics()
+    for words in ("capped", "rain", "capped"):
+        asyncio.run(listen(watching.watched(engine.generate(job(1, words)), engine.stats)))
+    assert sum(recorded["audiocalm_capped_total"]) == 2

@@ -137,9 +137,9 @@ def test_streamed_wav_equals_the_offline_synthesis(endpoint: str, bundle: Path) 
     assert received[44:] == expected(bundle)
 
 
-def test_422_comes_from_the_model_too(endpoint: str) -> None:
+def test_400_comes_from_the_model_too(endpoint: str) -> None:
     answer = httpx.post(f"{endpoint}/v1/audio/generate", json=body(voice="eve"), timeout=60)
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["param"] == "voice"
     assert "there is default, ada" in error["message"]

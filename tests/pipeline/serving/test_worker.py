@@ -13,7 +13,7 @@ import torch
 from model.bundle.bundle import BundleError, load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
-from pipeline.serving.engine import RefusedError
+from pipeline.serving.answer import RefusedError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import (

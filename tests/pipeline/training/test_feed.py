@@ -40,6 +40,7 @@ PLAIN = {
     "condition_dropout": 0.0,
     "speaker_dropout": 0.0,
     "duration_share": 0.0,
+    "speech_duration_share": 0.0,
     "history_noise_share": 0.0,
 }
 
@@ -92,6 +93,7 @@ NOISY_SETTINGS = {
     "condition_dropout": 0.3,
     "speaker_dropout": 0.3,
     "duration_share": 0.5,
+    "speech_duration_share": 0.5,
     "history_noise_share": 0.5,
 }
 
@@ -226,9 +228,32 @@ def test_prompts_name_a_description_the_words_and_sometimes_the_duration(tmp_pat
     feed = _feed(tmp_path, clips, documents_per_step=1, duration_share=0.5)
     texts = {_text(_only(feed.batch(step))) for step in range(24)}
     assert texts == {"one", "two", "one\n(2.0 seconds)", "two\n(2.0 seconds)"}
-    words = [FakeClip(name="b", modality="speech", transcript="Hé!", descriptions=("a man",))]
-    feed = _feed(tmp_path / "words", words, documents_per_step=1, duration_share=1.0)
-    assert _text(_only(feed.batch(0))) == "a man\n(language en)\nSays: Hé!"
+
+
+def test_words_have_a_share_of_durations_of_their_own(tmp_path):
+    words = [
+        FakeClip(
+            name="b", num_frames=50, modality="speech", transcript="Hé!", descriptions=("a man",)
+        )
+    ]
+    without, named = (
+        "a man\n(language en)\nSays: Hé!",
+        "a man\n(language en, 2.0 seconds)\nSays: Hé!",
+    )
+    for share, expected in ((0.0, {without}), (0.5, {without, named}), (1.0, {named})):
+        values = {"duration_share": 1.0 - share, "speech_duration_share": share}
+        feed = _feed(tmp_path, words, documents_per_step=1, **values)
+        assert {_text(_only(feed.batch(step))) for step in range(24)} == expected
+    assert 0 < FeedSettings().speech_duration_share < FeedSettings().duration_share
+
+
+def test_words_that_are_cut_off_name_no_duration(tmp_path):
+    clips = [FakeClip(name="long", num_frames=101, modality="speech", transcript="a b c")]
+    values = {"pack_length": 140, "speech_duration_share": 1.0}
+    fields = _only(_feed(tmp_path, clips, documents_per_step=1, **values).batch(0))
+    assert int((fields["segment"] == CLEAN).sum()) < 101
+    assert "seconds" not in _text(fields)
+    assert _text(fields).endswith("Says: a b c")
 
 
 def test_a_cropped_clip_names_the_duration_of_the_crop(tmp_path):

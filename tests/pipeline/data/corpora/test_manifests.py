@@ -9,7 +9,6 @@ from pipeline.data.corpora.manifests import (
     JsonObject,
     Line,
     ManifestError,
-    clean_text,
     read_json,
     read_lines,
     read_list,
@@ -78,19 +77,6 @@ def test_repeated_keys_are_kept_apart_and_the_first_value_stays():
 
 def test_brackets_inside_strings_are_no_depth():
     assert read_json(b'{"a": "' + b"[" * 500 + b'\\"{"}')["a"].startswith("[[[")
-
-
-@pytest.mark.parametrize(
-    ("text", "cleaned", "note"),
-    [
-        ("  a \n b\tc ", "a b c", None),
-        ("cafe\u0301", "caf\u00e9", None),
-        ("a\u200db\u200cc", "a\u200db\u200cc", None),
-        ("\ufeffa\x00b\u202e", "ab", "cleaned: removed U+0000, U+202E, U+FEFF"),
-    ],
-)
-def test_text_is_cleaned_and_what_was_removed_is_named(text, cleaned, note):
-    assert clean_text(text) == (cleaned, note)
 
 
 @pytest.mark.parametrize(

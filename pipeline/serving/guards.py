@@ -1,0 +1,104 @@
+"""Before the routes: bodies of bounded size that arrive in time, and HEAD wherever GET is."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipeline.serving.errors import error_response
+
+_WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
+
+
+class BodyGuard:
+    """Reads the body before the application sees the request, and refuses one that is too large.
+
+    What a client declares is refused unread; what comes in chunks without a length is counted.
+
+    Args:
+        app: What gets the request with its whole body.
+        max_bytes: Size of a body at most.
+        timeout_s: Time in which a body must arrive, seconds.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+            await self._app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._body(scope, receive)
+        except TimeoutError:
+            message = f"the body did not arrive within {self._timeout_s:g} s"
+            body = error_response(408, message, headers={"Connection": "close"})
+        if isinstance(body, Response):
+            await body(scope, receive, send)
+        elif body is not None:
+            await self._app(scope, _replayed(body, receive), send)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | Response | None:
+        """The whole body, or the answer to one that is too large; None if the client left."""
+        declared = Headers(scope=scope).get("content-length", "")
+        # A length that is no number is for the server to refuse; here what arrives counts.
+        digits = declared.lstrip("0")
+        is_known = declared.isascii() and declared.isdigit()
+        if is_known and (len(digits) > 18 or int(digits or "0") > self._max_bytes):
+            return self._too_large()
+        received = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            received += message.get("body", b"")
+            if len(received) > self._max_bytes:
+                return self._too_large()
+            if not message.get("more_body", False):
+                return bytes(received)
+
+    def _too_large(self) -> Response:
+        message = f"the body is larger than {self._max_bytes} bytes; send a shorter text"
+        # The rest of the body stays unread: no other request can follow it.
+        return error_response(413, message, headers={"Connection": "close"})
+
+
+class HeadGuard:
+    """Answers HEAD like GET, without the body; FastAPI's routes know GET alone.
+
+    Args:
+        app: What answers GET.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The body as one message, then whatever the server still says."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay

@@ -1,0 +1,152 @@
+"""Streams that break, end with their time or lose their reader; a real server for aborts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from pipeline.serving.app import create_app
+from pipeline.serving.settings import BatchSettings, LimitSettings, ServeSettings
+from pipeline.serving.stream import SlowClientError
+from tests.factories.http import call, error_of, post, served
+from tests.factories.serving import LocalEngine, audio
+
+
+def test_a_break_before_the_first_chunk_is_an_honest_500(client: TestClient) -> None:
+    response = post(client, description="break after 0", duration_s=3)
+    assert response.status_code == 500
+    assert error_of(response)["type"] == "server_error"
+
+
+def test_a_break_in_a_whole_answer_is_an_honest_500(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = post(client, description="break after 2", duration_s=9, stream=False)
+    assert response.status_code == 500
+    error = error_of(response)
+    assert error["code"] == "generation_failed"
+    assert error["message"].split()[-1] in caplog.text
+
+
+def test_a_cap_is_told_where_the_end_is_known(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = post(client, description="capped", stream=False)
+    assert whole.headers["x-capped"] == "true"
+    assert "x-capped" not in post(client, stream=False).headers
+    caplog.clear()
+    assert post(client, description="capped").status_code == 200
+    assert "reached its longest duration" in caplog.text
+
+
+def test_a_break_after_the_first_byte_never_looks_finished(engine: LocalEngine) -> None:
+    body = {"description": "break after 2", "duration_s": 9, "seed": 1}
+    received = []
+    with (
+        served(create_app(engine, ServeSettings())) as url,
+        httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response,
+    ):
+        assert response.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            received.extend(response.iter_raw())
+    assert b"".join(received)[44:] == audio(1, 2)
+
+
+def test_a_client_that_leaves_frees_its_slot() -> None:
+    engine = LocalEngine(BatchSettings(max_batch=1, max_waiting=0), is_manual=True)
+    body = {"description": "x", "duration_s": 3600}
+    try:
+        limits = LimitSettings(max_duration_s=3600)
+        with served(create_app(engine, ServeSettings(limits=limits))) as url:
+            engine.worker.permits.release()
+            with httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response:
+                chunks = response.iter_raw()
+                next(chunks)
+                busy = httpx.post(f"{url}/v1/audio/generate", json=body)
+                assert busy.status_code == 429
+                assert busy.headers["retry-after"] == "2"
+                assert error_of(busy)["type"] == "rate_limit_error"
+            deadline = time.monotonic() + 60
+            while engine.batch.stats()["running"]:
+                assert time.monotonic() < deadline
+                engine.worker.permits.release()
+                time.sleep(0.005)
+            assert engine.batch.stats()["cancelled"] == 1
+    finally:
+        for _ in range(100):
+            engine.worker.permits.release()
+        engine.batch.close()
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_request_without_audio_in_its_time_is_504_and_frees_its_slot(is_streamed: bool) -> None:
+    engine = LocalEngine(is_manual=True)
+    try:
+        settings = ServeSettings(request_timeout_s=0.05)
+        with TestClient(create_app(engine, settings)) as client:
+            response = post(client, duration_s=9, stream=is_streamed)
+            assert response.status_code == 504
+            assert error_of(response)["code"] == "timeout"
+            assert "no audio within 0.05 s" in error_of(response)["message"]
+        assert engine.batch.stats()["cancelled"] == 1
+    finally:
+        for _ in range(9):
+            engine.worker.permits.release()
+        engine.batch.close()
+
+
+def test_a_stream_ends_with_its_time(engine: LocalEngine) -> None:
+    """Unfinished, since the audio is not complete."""
+    manual = LocalEngine(is_manual=True)
+    try:
+        manual.worker.permits.release()
+        app = create_app(manual, ServeSettings(request_timeout_s=1.0))
+        body = {"description": "x", "duration_s": 9}
+        with (
+            served(app) as url,
+            httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response,
+        ):
+            assert response.status_code == 200
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(response.iter_raw())
+        assert manual.batch.stats()["cancelled"] == 1
+    finally:
+        for _ in range(9):
+            manual.worker.permits.release()
+        manual.batch.close()
+
+
+def test_a_client_that_stops_reading_frees_its_slot(engine: LocalEngine) -> None:
+    app = create_app(
+        engine,
+        ServeSettings(client_timeout_s=0.05, limits=LimitSettings(max_duration_s=3600)),
+    )
+    content = b'{"description": "x", "duration_s": 3600}'
+    sent: list[dict] = []
+    messages = [{"type": "http.request", "body": content, "more_body": False}]
+    with pytest.raises(SlowClientError, match=r"took no audio for 0\.05 s"):
+        asyncio.run(call(app, messages, sent, is_stuck=True))
+    assert engine.batch.stats()["cancelled"] == 1
+    # What never ends is no complete answer.
+    assert all(message.get("more_body", True) for message in sent)
+
+
+def test_the_first_audio_is_sent_before_the_last_is_made() -> None:
+    engine = LocalEngine(is_manual=True)
+    try:
+        with served(create_app(engine, ServeSettings())) as url:
+            engine.worker.permits.release()
+            body = {"description": "x", "duration_s": 3, "seed": 1}
+            with httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response:
+                chunks = response.iter_raw()
+                assert next(chunks)[44:] == audio(1, 1)
+                assert len(engine.worker.batches) == 1
+                engine.worker.permits.release()
+                engine.worker.permits.release()
+                assert audio(1, 1) + b"".join(chunks) == audio(1, 3)
+    finally:
+        engine.batch.close()
