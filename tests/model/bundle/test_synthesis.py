@@ -13,6 +13,7 @@ from model.bundle.limits import Limits, RequestError
 from model.bundle.reading import part_seed, speech_bounds_s
 from model.bundle.request import DEFAULT_DURATION_S, SynthesisRequest
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer
+from model.inference.cache import CacheSize
 from model.inference.sampler import Sampler
 from tests.factories.bundle import random_bundle
 
@@ -108,27 +109,29 @@ def test_a_long_text_is_the_audio_of_its_parts(synthesizer: Synthesizer) -> None
     torch.testing.assert_close(told, torch.cat(parts, dim=-1), atol=1e-6, rtol=0)
 
 
-def test_parts_go_on_in_slots_and_beside_others(synthesizer: Synthesizer) -> None:
+def test_parts_go_on_in_a_bounded_cache_and_beside_others(synthesizer: Synthesizer) -> None:
     limits = Limits(
         max_description_chars=40, max_transcript_chars=60, max_duration_s=3.0, max_speech_s=60.0
     )
-    slots = Synthesizer(synthesizer.bundle, limits, num_slots=2)
+    # Two guided requests fill the cache.
+    size = CacheSize(num_rows=4, num_tokens=400)
+    bounded = Synthesizer(synthesizer.bundle, limits, size)
     text = "One two three. Four five six. Seven eight nine."
     request = SynthesisRequest(description="a man", transcript=text, sampling=FAST)
-    long, short = slots.open(request), slots.open(sound(0.2))
-    pieces = [piece for piece in slots.step([long, short]) if isinstance(piece, Piece)]
-    slots.close(short)
+    long, short = bounded.open(request), bounded.open(sound(0.2))
+    pieces = [piece for piece in bounded.step([long, short]) if isinstance(piece, Piece)]
+    bounded.close(short)
     is_last, samples = False, pieces[0].waveform.shape[-1]
     while not is_last:
-        (piece,) = slots.step([long])
+        (piece,) = bounded.step([long])
         assert isinstance(piece, Piece)
         is_last, samples = piece.is_last, samples + piece.waveform.shape[-1]
-    slots.close(long)
-    shortest = sum(g.min_frames for g in (slots.prepare(request)).later)
-    assert samples > slots.timebase.num_samples(shortest)
-    # Both slots are free again.
-    for utterance in [slots.open(sound(0.2)), slots.open(sound(0.2))]:
-        slots.close(utterance)
+    bounded.close(long)
+    shortest = sum(g.min_frames for g in (bounded.prepare(request)).later)
+    assert samples > bounded.timebase.num_samples(shortest)
+    # All rows are free again.
+    for utterance in [bounded.open(sound(0.2)), bounded.open(sound(0.2))]:
+        bounded.close(utterance)
 
 
 @pytest.mark.parametrize(("threshold", "is_capped"), [(0.999999, True), (1e-6, False)])
