@@ -13,6 +13,8 @@ from model.audiocalm import ModelOutput
 from model.batch import TrainingBatch
 from model.config import MODALITIES
 
+PACE_WEIGHT = 0.1
+"""Weight of the pace loss next to the flow loss."""
 NUM_TIME_BINS = 10
 """Equal bins of flow time in which the flow loss is accounted."""
 
@@ -136,7 +138,6 @@ def loss_from(
     stop_weight: float = 0.1,
     *,
     global_pace_count: float | Tensor = 0.0,
-    pace_weight: float = 0.1,
 ) -> Float[Tensor, ""]:
     """Share of one micro-batch in the loss of one optimiser step.
 
@@ -150,12 +151,11 @@ def loss_from(
         global_stop_count: `stop_count`, likewise.
         stop_weight: Weight of the stop loss.
         global_pace_count: `pace_count`, summed likewise.
-        pace_weight: Weight of the pace loss.
     """
     flow = sums.flow_sum / torch.as_tensor(global_flow_count).clamp_min(1).to(sums.flow_sum)
     stop = sums.stop_sum / torch.as_tensor(global_stop_count).clamp_min(1).to(sums.stop_sum)
     pace = sums.pace_sum / torch.as_tensor(global_pace_count).clamp_min(1).to(sums.pace_sum)
-    return flow + stop_weight * stop + pace_weight * pace
+    return flow + stop_weight * stop + PACE_WEIGHT * pace
 
 
 def _sum_by(values: Tensor, group: Tensor, num_groups: int) -> Tensor:

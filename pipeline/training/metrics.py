@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.cost import Counts, batch_counts, training_work
-from model.objective import VECTOR_LENGTH, LossSums
+from model.objective import PACE_WEIGHT, VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
 
@@ -105,6 +105,7 @@ class Window:
         means = LossSums.from_vector(self.sums).means()
         steps = max(1, len(self.grad_norms))
         total = means.get("flow", 0.0) + stop_weight * means.get("stop", 0.0)
+        total += PACE_WEIGHT * means.get("pace", 0.0)
         metrics = {
             name if name.startswith("flow_time/") else f"loss/{name}": value
             for name, value in means.items()

@@ -41,6 +41,8 @@ def small_settings(**changes: Any) -> TrainSettings:
         "feed": {"documents_per_step": 4, "pack_length": 128},
         "optim": {"num_steps": 6, "warmup_steps": 2, "learning_rate": 1e-2, "ema_decay": 0.9},
         "checkpoint": {"every": 2, "num_to_keep": 2},
+        # What a CPU takes by itself depends on its instructions; results must not.
+        "engine": {"precision": "fp32"},
         "log_every": 1,
         "tracking": {"is_enabled": False},
     }

@@ -43,7 +43,7 @@ def test_a_folder_gives_voices_by_file_name(tmp_path: Path) -> None:
     assert recorded_voices(None) == {}
 
 
-@pytest.mark.parametrize(XX)
+@pytest.mark.parametrize("name", ["ada.txt", "notes.csv", "README", "ada.wav.json"])
 def test_other_files_beside_recordings_are_left_out_and_named(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from pipeline.training.codec_checkpoint import checkpoint_steps
 from pipeline.training.codec_loop import CHECKPOINTS, CodecTraining, Worker, run_worker
 from pipeline.training.codec_settings import TrainCodecSettings
 from pipeline.training.rundir import STOP_REQUEST
+from tests.factories.cards import finish
 from tests.factories.codec import PRINCIPAL, codec_settings_values, write_clips
 
 
@@ -275,7 +276,7 @@ def test_validation_falls_back_to_training_clips(
 
     folder = Folder.at(tmp_path / "clips")
     folder.write_bytes("parts/part-00000.parquet", table_bytes(table.from_pylist(rows)))
-    folder.finish({})
+    finish(folder, {})
     train(folder, tmp_path / "run", optim={"num_steps": 1})
     assert "no clips of split validation" in caplog.text
 

@@ -38,10 +38,21 @@ def test_the_engine_configuration_follows_from_the_settings():
 
 @pytest.mark.parametrize(
     ("engine", "expected"),
-    [({}, "fp32"), ({"use_gpu": True}, "bf16"), ({"use_gpu": True, "precision": "fp32"}, "fp32")],
+    [
+        ({"precision": "auto"}, "fp32"),
+        ({"precision": "auto", "use_gpu": True}, "bf16"),
+        ({"use_gpu": True, "precision": "fp32"}, "fp32"),
+    ],
 )
-def test_auto_precision_follows_the_device(engine, expected):
+def test_auto_precision_follows_the_device(engine, expected, monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     assert precision_of(small_settings(engine=engine)) == expected
+
+
+def test_a_cpu_that_multiplies_tiles_of_bf16_trains_in_bf16(monkeypatch):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
+    assert precision_of(small_settings(engine={"precision": "auto"})) == "bf16"
+    assert precision_of(small_settings()) == "fp32"
 
 
 @pytest.mark.slow

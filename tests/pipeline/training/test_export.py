@@ -75,7 +75,7 @@ def test_the_bundle_is_sampled_as_the_run_or_the_caller_says(trained, tmp_path):
     export_run(run, codec, tmp_path / "told", num_flow_steps=4)
     steps = {name: o.num_flow_steps for name, o in load_bundle(tmp_path / "told").sampling.items()}
     assert steps == {"speech": 4, "sound": 4, "music": 4}
-    with pytest.raises(ValueError, match="num_flow_steps is 0"):
+    with pytest.raises(ValueError, match="num_flow_steps: is 0"):
         export_run(run, codec, tmp_path / "none", num_flow_steps=0)
 
 
