@@ -2,8 +2,9 @@
 
 `bundle.json` names every file that is loaded with its SHA-256; loading checks them all before it
 reads one, and never unpickles. It also says how the model is sampled where a request does not.
-The digest of a bundle is the digest of `bundle.json`, so it covers everything but the README,
-which is a rendering of the card for people.
+A codec that comes with the package is named there, by name and digest, in place of a copy. The
+digest of a bundle is the digest of `bundle.json`, so it covers everything but the README, which is
+a rendering of the card for people, and figures beside it.
 """
 
 from __future__ import annotations
@@ -24,32 +25,34 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
+from model.bundle.card import render_card
 from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
-from model.bundle.weights import digest, fill, save_weights
+from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
+from model.bundle.weights import StoredPrecision, digest, fill, save_weights, stored_as
 from model.codec.protocol import AudioCodec
-from model.codec.registry import codec_digest, codec_folder, load_codec
+from model.codec.registry import SHIPPED as SHIPPED_CODECS
+from model.codec.registry import codec_digest, load_codec
 from model.config import ModelConfig, model_config_from_dict, to_dict
 from model.text import Tokenizer, load_tokenizer
 
 SCHEMA_VERSION = 1
 """Raised when the meaning of `bundle.json` changes; other versions are refused."""
 
-MANIFEST = "bundle.json"
 MODEL_WEIGHTS = "model.safetensors"
 CODEC_FOLDER = "codec"
 TOKENIZER_FOLDER = "tokenizer"
 VOICES = "voices.safetensors"
+SHIPPED_CODEC = "shipped_codec"
+"""Key in `bundle.json` of the name of a codec that comes with the package."""
 README = "README.md"
 
 Precision = Literal["auto", "fp32", "bf16"]
 """Type of a loaded model's weights."""
 
+_FOR_PEOPLE = {".md", ".png"}
+"""Files beside a bundle that are never loaded."""
 _PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _ASIDE = ".aside-"
-
-
-class BundleError(ValueError):
-    """A bundle is incomplete, altered or of another version; names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -88,32 +91,39 @@ def save_bundle(
     card: dict[str, Any],
     voices: Mapping[str, Tensor] | None = None,
     sampling: Mapping[str, Mapping[str, Any]] | None = None,
+    weights: StoredPrecision = "fp32",
 ) -> None:
     """Write a bundle so that it appears complete or not at all.
 
     Args:
         folder: Target. A bundle that is there already is replaced.
         model: Module with the weights to ship, usually the average (EMA).
-        codec: Folder that `save_codec` wrote, or the name of a shipped one.
+        codec: Folder that `save_codec` wrote, which is copied, or the name of a shipped one, which
+            the bundle then names: it is small, and needs a package with that codec.
         tokenizer: The model's own.
         card: JSON values for the reader of the bundle.
         voices: Speaker embeddings of `speaker_dim` values by voice name.
         sampling: Fields of `SamplingOptions` by modality, where this model is better off with
             others than the defaults.
+        weights: Type that the weights are stored as; they are loaded as float32 on a CPU.
 
     Raises:
         BundleError: If the codec does not fit the model, a part could not be loaded again without
             unpickling, or the target holds something else than a bundle.
-        ValueError: If `sampling` names what there is not, or a value is out of range.
+        ValueError: If `sampling` names what there is not, a value is out of range, or a weight is
+            not finite as `weights`.
     """
     folder, loaded = Path(folder), load_codec(codec)
     _check_codec(model, loaded, str(codec))
     _check_tokenizer(model, tokenizer, "the tokenizer")
     check_voices(model, voices or {})
     defaults = sampling_defaults(sampling or {})
+    stored = stored_as(model, weights)
+    codec_name = str(codec) if str(codec) in SHIPPED_CODECS else None
     with _written_aside(folder) as aside:
-        save_weights(aside / MODEL_WEIGHTS, model, {"format": "audiocalm"})
-        shutil.copytree(codec_folder(codec), aside / CODEC_FOLDER)
+        save_weights(aside / MODEL_WEIGHTS, stored, {"format": "audiocalm"})
+        if codec_name is None:
+            shutil.copytree(codec, aside / CODEC_FOLDER)
         (aside / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(aside / TOKENIZER_FOLDER)
         if voices:
@@ -128,32 +138,42 @@ def save_bundle(
             "sampling": sampling or {},
             "files": files,
             "card": card,
-        }
+        } | ({} if codec_name is None else {SHIPPED_CODEC: codec_name})
         payload = json.dumps(
             manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
         )
         (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
-        readme = _render_card(card, model, loaded, tokenizer, defaults, files)
+        readme = render_card(card, model, loaded, tokenizer, defaults, files, codec_name, weights)
         (aside / README).write_text(readme, encoding="utf-8")
 
 
+def bundle_codec(name: str | Path) -> str | Path:
+    """The codec of a bundle: a folder, or the name of a shipped one; for `load_codec`.
+
+    Raises:
+        BundleError: As `load_bundle`.
+    """
+    codec: str | None = read_manifest(name)[0].get(SHIPPED_CODEC)
+    return bundle_folder(name) / CODEC_FOLDER if codec is None else codec
+
+
 def load_bundle(
-    folder: Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+    folder: str | Path, device: str | torch.device = "cpu", precision: Precision = "auto"
 ) -> Bundle:
     """Check every part of a bundle, then load it.
 
     Args:
-        folder: As `save_bundle` wrote it.
+        folder: As `save_bundle` wrote it, or the name of a shipped one.
         device: Where model and codec go.
         precision: Dtype of the model's weights; `auto` is bf16 on a GPU and fp32 on a CPU. The
             codec and the solver's state stay float32.
 
     Raises:
-        BundleError: If a part is missing, altered, unlisted or of another schema version.
+        BundleError: If a part is missing, altered, unlisted or of another schema version, or the
+            package was built without the shipped bundle or codec that is named.
     """
-    folder = Path(folder)
-    manifest, bundle_digest = _read_manifest(folder)
-    _check_parts(folder, manifest["files"])
+    manifest, bundle_digest = read_manifest(folder)
+    folder = bundle_folder(folder)
     try:
         config = model_config_from_dict(manifest["model"])
         sampling = sampling_defaults(manifest.get("sampling", {}))
@@ -168,15 +188,8 @@ def load_bundle(
             f"{folder / MODEL_WEIGHTS} does not fit the model in {MANIFEST}: {error}; "
             "export the bundle again"
         ) from error
-    codec = load_codec(folder / CODEC_FOLDER)
-    found = codec_digest(folder / CODEC_FOLDER)
-    # Bundles of earlier versions name the files of their codec only.
-    if manifest.get("codec", found) != found:
-        raise BundleError(
-            f"{folder / CODEC_FOLDER} is codec {found[:12]}..., {MANIFEST} names "
-            f"{manifest['codec'][:12]}...; export the bundle again"
-        )
-    _check_codec(model, codec, str(folder / CODEC_FOLDER))
+    codec = _codec_of(folder, manifest)
+    _check_codec(model, codec, str(folder))
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
     voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
@@ -204,7 +217,47 @@ def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if is_half else torch.float32
 
 
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+def _codec_of(folder: Path, manifest: Mapping[str, Any]) -> AudioCodec:
+    """The codec in a bundle, or the shipped one that it names."""
+    name = manifest.get(SHIPPED_CODEC)
+    if name is not None and name not in SHIPPED_CODECS:
+        raise BundleError(
+            f"{folder} needs the codec {name!r}, which this package does not have (it has "
+            f"{', '.join(SHIPPED_CODECS)}); install the version that the bundle was made with"
+        )
+    source = folder / CODEC_FOLDER if name is None else name
+    found = codec_digest(source)
+    # Bundles of earlier versions name the files of their codec only.
+    if (wanted := manifest.get("codec", found)) != found:
+        remedy = "export the bundle again"
+        if name is not None:
+            remedy += ", or install the version of the package that it was made with"
+        raise BundleError(
+            f"{source} is codec {found[:12]}..., {folder / MANIFEST} names {wanted[:12]}...; "
+            f"{remedy}"
+        )
+    return load_codec(source)
+
+
+def read_manifest(name: str | Path) -> tuple[dict[str, Any], str]:
+    """What `bundle.json` says and the digest of the bundle, after a check of every part.
+
+    Raises:
+        BundleError: As `load_bundle`.
+    """
+    folder = bundle_folder(name)
+    manifest, found = _parsed_manifest(folder)
+    expected = SHIPPED[str(name)][1] if str(name) in SHIPPED else found
+    if found != expected:
+        raise BundleError(
+            f"the bundle {name} has digest {found[:12]}..., not the {expected[:12]}... it was "
+            "shipped with; install the package again"
+        )
+    _check_parts(folder, manifest["files"])
+    return manifest, found
+
+
+def _parsed_manifest(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / MANIFEST
     try:
         payload = path.read_bytes()
@@ -252,7 +305,7 @@ def _part_names(folder: Path) -> Iterator[str]:
     """Files that loading may read, relative, sorted; refuses what could only be unpickled."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or name in (MANIFEST, README):
+        if path.is_dir() or name == MANIFEST or path.suffix.lower() in _FOR_PEOPLE:
             continue
         if path.suffix.lower() in _PICKLES:
             raise BundleError(f"{path} may hold pickled code; convert it to safetensors")
@@ -317,48 +370,3 @@ def _written_aside(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _render_card(
-    card: dict[str, Any],
-    model: AudioCALM,
-    codec: AudioCodec,
-    tokenizer: Tokenizer,
-    sampling: SamplingDefaults,
-    files: dict[str, str],
-) -> str:
-    """The card as Markdown."""
-    parameters = sum(value.numel() for value in model.parameters())
-    config, delay_s = model.config, codec.timebase.duration_s(codec.delay_samples)
-    lines = [
-        f"# {card.get('name', 'AudioCALM bundle')}",
-        "",
-        "Speech, sound and music from a written description.",
-        f"Generate with `audiocalm generate --bundle . --description ... --out x.wav`; "
-        f"`{MANIFEST}` is the machine-readable form of this card.",
-        "",
-        "| model | |",
-        "|---|---|",
-        f"| parameters | {parameters / 1e6:.1f} M |",
-        f"| layers x width | {config.backbone.num_layers} x {config.backbone.hidden_dim} |",
-        f"| frames per block | {config.frames_per_block} |",
-        f"| latent width | {config.latent_dim} |",
-        f"| codec | {codec.name}, {codec.timebase.sample_rate} Hz, {codec.num_channels} channels |",
-        f"| latent frames | {codec.timebase.frame_rate:.2f} Hz |",
-        f"| the codec's stream is late by | {1e3 * delay_s:.1f} ms |",
-        f"| speech expert | {config.expert.placement} |",
-        f"| tokenizer | {tokenizer.name} |",
-        *(
-            f"| {modality} | {options.num_flow_steps} flow steps, "
-            f"guidance {options.guidance_scale:g} |"
-            for modality, options in sampling.items()
-        ),
-        "",
-    ]
-    for name, value in sorted(card.items()):
-        shown = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
-        body = shown if isinstance(value, str) else f"```json\n{shown}\n```"
-        lines += [f"## {name}", "", body, ""]
-    lines += ["## Files", "", "| file | SHA-256 |", "|---|---|"]
-    lines += [f"| {name} | `{value}` |" for name, value in sorted(files.items())]
-    return "\n".join(lines) + "\n"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,10 @@ from torch import Tensor, nn
 
 from model.audiocalm import AudioCALM
 
+StoredPrecision = Literal["fp32", "fp16", "bf16"]
+"""Type of weights on disk."""
+
+_STORED = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CHUNK_BYTES = 1 << 20
 _QWEN3_PREFIX = "model."
 _QWEN3_UNUSED = ("lm_head.weight",)
@@ -51,6 +56,29 @@ def save_weights(
         aside.unlink(missing_ok=True)
 
 
+def stored_as(module: nn.Module, precision: StoredPrecision) -> dict[str, Tensor]:
+    """Parameters and buffers of a module as they are stored.
+
+    Parameters are rounded; buffers, which are few, keep their type.
+
+    Raises:
+        ValueError: If a weight is not finite, or too large for the type.
+    """
+    stored = module.state_dict()
+    for name, parameter in module.named_parameters():
+        value = parameter.detach().to(_STORED[precision])
+        if not bool(torch.isfinite(value).all()):
+            largest = float(parameter.detach().abs().max())
+            limit = torch.finfo(_STORED[precision]).max
+            remedy = "store them as bf16 or fp32" if limit < largest < math.inf else "train again"
+            raise ValueError(
+                f"{name} has values up to {largest:.4g}, and {precision} holds finite ones up to "
+                f"{limit:.4g}; {remedy}"
+            )
+        stored[name] = value
+    return stored
+
+
 def load_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     """The named tensors of a safetensors file.
 
@@ -73,13 +101,19 @@ def read_tensors(path: Path, device: str = "cpu") -> Iterator[tuple[str, Tensor]
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a whole safetensors file.
     """
-    with _opened(path, device) as file:
+    with opened_weights(path, device) as file:
         for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
             yield name, file.get_tensor(name)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, device: str = "cpu") -> Iterator[Any]:
+def opened_weights(path: Path, device: str = "cpu") -> Iterator[Any]:
+    """A safetensors file, open; nothing is read until a tensor is asked for.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a whole safetensors file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
@@ -127,7 +161,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a whole safetensors file.
     """
-    with _opened(path) as file:
+    with opened_weights(path) as file:
         return dict(file.metadata() or {})
 
 
@@ -184,13 +218,13 @@ class Qwen3Checkpoint:
             for name, parameter in module.named_parameters(recurse=False):
                 place = self._places.get(f"{prefix}.{name}" if prefix else name)
                 if place is not None:
-                    with _opened(place[0]) as file:
+                    with opened_weights(place[0]) as file:
                         parameter.copy_(file.get_tensor(place[1]))
         if module is self._embedding and self._new_token_ids:
             _start_tokens(self._embedding.weight, self._new_token_ids)
 
     def _add(self, path: Path, wanted: Mapping[str, torch.Size]) -> None:
-        with _opened(path) as file:
+        with opened_weights(path) as file:
             for published in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
                 if published in _QWEN3_UNUSED:
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,22 @@ def codec_latent_dim() -> int:
 
 
 def write_bundle(
-    folder: Path, *, seed: int = 0, sampling: Mapping[str, Mapping[str, Any]] | None = None
+    folder: Path,
+    *,
+    seed: int = 0,
+    sampling: Mapping[str, Mapping[str, Any]] | None = None,
+    speaker_dim: int = 5,
+    codec: str | None = None,
 ) -> Path:
-    """A complete bundle below `folder`, with one voice, `ada`."""
-    codec_folder = folder / "codec-source"
-    save_codec(build_codec(codec_preset("tiny")), codec_folder)
+    """A complete bundle below `folder`, with one voice, `ada`; the codec is random if not named."""
+    codec_folder: str | Path = codec or folder / "codec-source"
+    if codec is None:
+        save_codec(build_codec(codec_preset("tiny")), codec_folder)
     target = folder / "bundle"
-    voices = {"ada": torch.linspace(-1, 1, 5)}
+    voices = {"ada": torch.linspace(-1, 1, speaker_dim)}
     card = {"name": "random", "licence": "CC0-1.0"}
-    model = random_model(bundle_config(), seed)
+    config = dataclasses.replace(bundle_config(), speaker_dim=speaker_dim)
+    model = random_model(config, seed)
     save_bundle(target, model, codec_folder, ByteTokenizer(), card, voices, sampling)
     return target
 

@@ -6,15 +6,26 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.bundle.bundle import BundleError, Precision, load_bundle, save_bundle
+from model.bundle import DEFAULT_BUNDLE
+from model.bundle.bundle import Precision, load_bundle, read_manifest, save_bundle
 from model.bundle.request import SynthesisRequest
+from model.bundle.shipped import SHIPPED, BundleError, bundle_folder, has_bundle
 from model.bundle.synthesis import Synthesizer
-from model.codec.registry import build_codec, codec_digest, codec_preset, load_codec, save_codec
+from model.bundle.weights import StoredPrecision
+from model.codec.registry import (
+    build_codec,
+    codec_digest,
+    codec_folder,
+    codec_preset,
+    load_codec,
+    save_codec,
+)
 from model.text import ByteTokenizer
 from tests.factories.bundle import bundle_config, write_bundle
 from tests.factories.model import random_model
@@ -257,10 +268,111 @@ def test_a_voice_of_another_width_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_shipped_codec_is_bundled_by_its_name(tmp_path: Path) -> None:
-    save_bundle(
-        tmp_path / "bundle", random_model(bundle_config()), "shipped-tiny", ByteTokenizer(), {}
-    )
-    bundle = load_bundle(tmp_path / "bundle")
-    assert codec_digest(tmp_path / "bundle/codec") == codec_digest("shipped-tiny")
-    assert bundle.codec.latent_dim == bundle.model.config.latent_dim
+def _with_shipped_codec(folder: Path, **changes: Any) -> Path:
+    model = random_model(bundle_config())
+    save_bundle(folder, model, "shipped-tiny", ByteTokenizer(), {}, **changes)
+    return folder
+
+
+def test_a_shipped_codec_is_named_and_not_copied(tmp_path: Path) -> None:
+    bundle = load_bundle(_with_shipped_codec(tmp_path / "bundle"))
+    assert not (tmp_path / "bundle" / "codec").exists()
+    assert "| codec | shipped-tiny, " in (tmp_path / "bundle" / "README.md").read_text()
+    latents = torch.randn(1, 3, bundle.model.config.latent_dim)
+    assert torch.equal(bundle.codec.decode(latents), load_codec("shipped-tiny").decode(latents))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shipped_codec": "shipped-huge"}, "needs the codec 'shipped-huge', which this package"),
+        ({"codec": "0" * 64}, "shipped-tiny is codec .* names 000000000000.* the version of"),
+    ],
+)
+def test_a_shipped_codec_that_is_another_one_is_refused(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    folder = _with_shipped_codec(tmp_path / "bundle")
+    _change(folder, lambda manifest: manifest.update(changes))
+    with pytest.raises(BundleError, match=message):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(("weights", "bits"), [("fp16", 11), ("bf16", 8)])
+def test_weights_stored_as_halves_load_as_float32_within_their_precision(
+    tmp_path: Path, weights: StoredPrecision, bits: int
+) -> None:
+    whole = _with_shipped_codec(tmp_path / "whole")
+    half = _with_shipped_codec(tmp_path / "half", weights=weights)
+    expected = load_bundle(whole).model.state_dict()
+    loaded = load_bundle(half).model.state_dict()
+    for name, value in expected.items():
+        assert loaded[name].dtype == torch.float32
+        # Half a unit in the last place; below the smallest normal of fp16, of that number.
+        bound = 2.0**-bits * value.abs().clamp_min(2.0**-14)
+        assert bool(((loaded[name] - value).abs() <= bound).all()), name
+        if name in ("latent_mean", "latent_std"):
+            assert torch.equal(loaded[name], value), "statistics are not rounded"
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, whole)]
+    assert sizes[0] < 0.6 * sizes[1]
+    assert f"stored as {weights}" in (half / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1e5, r"values up to 1e\+05, and fp16 holds .* 6.55e\+04; store them as bf16 or fp32"),
+        (float("nan"), "values up to nan, .*; train again"),
+        (float("inf"), "values up to inf, .*; train again"),
+    ],
+)
+def test_a_weight_that_half_precision_does_not_hold_is_refused(
+    tmp_path: Path, value: float, message: str
+) -> None:
+    model = random_model(bundle_config())
+    with torch.no_grad():
+        model.latent_proj.weight[0, 0] = value
+    target = tmp_path / "bundle"
+    with pytest.raises(ValueError, match=f"latent_proj.weight has {message}"):
+        save_bundle(target, model, "shipped-tiny", ByteTokenizer(), {}, weights="fp16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shipped_bundle_is_loaded_by_its_name_if_it_has_its_digest(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = load_bundle(saved).digest
+    monkeypatch.setitem(SHIPPED, DEFAULT_BUNDLE, (saved, digest))
+    assert has_bundle(DEFAULT_BUNDLE)
+    assert load_bundle(DEFAULT_BUNDLE).digest == digest
+    monkeypatch.setitem(SHIPPED, DEFAULT_BUNDLE, (saved, "0" * 64))
+    with pytest.raises(BundleError, match=r"not the 000000000000... it was shipped with"):
+        load_bundle(DEFAULT_BUNDLE)
+
+
+def test_a_package_without_the_shipped_bundle_says_so(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, digest in ((saved, ""), (tmp_path, "0" * 64)):
+        monkeypatch.setitem(SHIPPED, DEFAULT_BUNDLE, (folder, digest))
+        assert not has_bundle(DEFAULT_BUNDLE)
+        with pytest.raises(BundleError, match="built without the bundle audiocalm-tiny; name the"):
+            load_bundle(DEFAULT_BUNDLE)
+    assert not has_bundle("another")
+
+
+def test_figures_and_texts_beside_a_bundle_are_no_part_of_it(copied: Path) -> None:
+    digest = load_bundle(copied).digest
+    (copied / "curves.png").write_bytes(b"")
+    (copied / "DATA.md").write_text("Where the data is from.")
+    assert load_bundle(copied).digest == digest
+
+
+@pytest.mark.skipif(not has_bundle(DEFAULT_BUNDLE), reason="this version ships no bundle")
+def test_the_shipped_bundle_is_whole_and_small() -> None:
+    folder = bundle_folder(DEFAULT_BUNDLE)
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    assert bundle.voices
+    codec = codec_folder(read_manifest(DEFAULT_BUNDLE)[0]["shipped_codec"])
+    files = [path for place in (folder, codec) for path in place.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6

@@ -1,0 +1,90 @@
+"""The card of a bundle as Markdown: what `README.md` in it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from model.audiocalm import AudioCALM
+from model.bundle.request import SamplingDefaults
+from model.codec.protocol import AudioCodec
+from model.text import Tokenizer
+
+
+def render_card(
+    card: dict[str, Any],
+    model: AudioCALM,
+    codec: AudioCodec,
+    tokenizer: Tokenizer,
+    sampling: SamplingDefaults,
+    files: dict[str, str],
+    codec_name: str | None,
+    precision: str,
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        card: What the exporter says of the model; its fields become sections.
+        model: Its configuration and number of weights are shown.
+        codec: Decodes its latents.
+        tokenizer: Reads its prompts.
+        sampling: How each modality is sampled where a request does not say.
+        files: Digests of the files that are loaded, by name.
+        codec_name: Name of the codec where it is a shipped one.
+        precision: Type of the stored weights.
+    """
+    parameters = sum(value.numel() for value in model.parameters())
+    config, delay_s = model.config, codec.timebase.duration_s(codec.delay_samples)
+    lines = [
+        f"# {card.get('name', 'AudioCALM bundle')}",
+        "",
+        "Speech, sound and music from a written description.",
+        'Generate with `audiocalm generate --bundle . "Good morning." -o x.wav`; '
+        "`bundle.json` is the machine-readable form of this card.",
+        "",
+        "| model | |",
+        "|---|---|",
+        f"| parameters | {parameters / 1e6:.1f} M, stored as {precision} |",
+        f"| layers x width | {config.backbone.num_layers} x {config.backbone.hidden_dim} |",
+        f"| frames per block | {config.frames_per_block} |",
+        f"| latent width | {config.latent_dim} |",
+        f"| codec | {codec_name or codec.name}, {codec.timebase.sample_rate} Hz, "
+        f"{codec.num_channels} channels |",
+        f"| latent frames | {codec.timebase.frame_rate:.2f} Hz |",
+        f"| the codec's stream is late by | {1e3 * delay_s:.1f} ms |",
+        f"| speech expert | {config.expert.placement} |",
+        f"| tokenizer | {tokenizer.name} |",
+        *(
+            f"| {modality} | {options.num_flow_steps} flow steps, "
+            f"guidance {options.guidance_scale:g} |"
+            for modality, options in sampling.items()
+        ),
+        "",
+    ]
+    for name, value in sorted(card.items()):
+        shown = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
+        body = shown if isinstance(value, str) else f"```json\n{shown}\n```"
+        lines += [f"## {name}", "", body, ""]
+    lines += ["## Files", "", "| file | SHA-256 |", "|---|---|"]
+    lines += [f"| {name} | `{value}` |" for name, value in sorted(files.items())]
+    return "\n".join(lines) + "\n"
+
+
+def speaker_encoder_of(card: Mapping[str, Any]) -> str | None:
+    """Name of the encoder whose speaker embeddings the model was trained on; None if unknown."""
+    name = _entry(card, "shards", "speaker", "encoder")
+    return name if isinstance(name, str) else None
+
+
+def language_of(card: Mapping[str, Any]) -> str | None:
+    """Language of the words where all training clips with words are in one; None otherwise."""
+    hours = _entry(card, "shards", "hours", "by_language")
+    return str(next(iter(hours))) if isinstance(hours, Mapping) and len(hours) == 1 else None
+
+
+def _entry(card: Any, *path: str) -> Any:
+    """A nested entry of a card, which may hold anything; None if it is not there."""
+    for name in path:
+        card = card.get(name) if isinstance(card, Mapping) else None
+    return card
