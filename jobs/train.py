@@ -17,14 +17,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     built = parser("train", __doc__ or "")
     built.add_argument("--shards", required=True, metavar="DIR", help="complete train-shards")
     built.add_argument("--output", required=True, metavar="RUN", help="run directory")
-    built.add_argument("--codec", metavar="DIR", help="codec folder; samples need it")
+    built.add_argument("--codec", metavar="DIR", help="codec; samples need it")
+    built.add_argument(
+        "--init-from",
+        metavar="RUN[@STEP]|BUNDLE",
+        help="weights to start from: the average of a run, or a bundle; sets model.init_from",
+    )
     built.add_argument(
         "--mixture", metavar="FILE", help="YAML with weights by modality, language and corpus"
     )
     options = built.parse_args(argv)
 
     def body() -> None:
-        settings = settings_from(TrainSettings, options)
+        settings = settings_from(TrainSettings, options, model__init_from=options.init_from)
         if options.mixture:
             from pipeline.training.mixture import with_mixture
 

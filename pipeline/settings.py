@@ -58,7 +58,7 @@ def load_settings(
     Raises:
         SettingsError: With the offending key and the nearest known one, or the value and its limit.
     """
-    values: dict[str, Any] = {} if recipe is None else _read_recipe(Path(recipe))
+    values: dict[str, Any] = {} if recipe is None else read_recipe(Path(recipe))
     for text in overrides:
         if "=" not in text:
             raise SettingsError(f"--set {text!r} is not of the form key=value")
@@ -78,7 +78,12 @@ def save_settings(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty one.
+
+    Raises:
+        SettingsError: If it cannot be read, or holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

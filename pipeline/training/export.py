@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from model.audiocalm import AudioCALM
 from model.bundle.bundle import save_bundle
+from model.bundle.weights import StoredPrecision
 from model.codec.registry import codec_digest
 from model.config import model_config_from_dict
 from pipeline.errors import SettingsError
@@ -16,6 +18,7 @@ from pipeline.storage import Folder
 from pipeline.training.checkpoint import AVERAGE, opened
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.metrics import METRICS
+from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import CHECKPOINTS, CLAIM, load_run_settings, load_voices
 from pipeline.training.setup import open_tokenizer
 
@@ -45,20 +48,25 @@ def export_run(
     output: Path,
     step: int | None = None,
     num_flow_steps: int | None = None,
+    weights: StoredPrecision = "fp32",
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the bundle of a run; returns its card.
 
     Args:
         run: Run directory.
-        codec: The codec whose latents the model was trained on.
+        codec: The codec whose latents the model was trained on: a folder, or the name of a shipped
+            one.
         output: Bundle to write; one that is there is replaced.
         step: Checkpoint; None takes the newest complete one.
         num_flow_steps: Solver steps where a request does not say; None takes the run's own.
+        weights: Type that the weights are stored as.
+        about: More fields of the card, such as licence and limits; may replace its name.
 
     Raises:
         IncompleteError: If there is no such run or checkpoint.
-        SettingsError: If the codec is another one.
-        ValueError: If the codec folder cannot be read.
+        SettingsError: If the codec is another one, or `about` has fields that the run gives.
+        ValueError: If the codec folder cannot be read, or a weight is too large for its type.
     """
     settings = load_run_settings(run)
     store = CheckpointStore(run.child(CHECKPOINTS))
@@ -77,15 +85,18 @@ def export_run(
         "losses": _losses(run, chosen),
         "seed": settings.seed,
     }
+    if (parent := noted_parent(run)) is not None:
+        card["parent"] = parent.facts()
     if changes := [change for change in claim.get("changes", []) if change["step"] < chosen]:
         card["changes"] = changes
+    card = _with_fields(card, about or {})
     model = averaged_model(store, chosen)
     voices = load_voices(run) if model.config.speaker_id is not None else {}
     sample = settings.sample
     if num_flow_steps is not None:
         sample = sample.model_copy(update={"num_flow_steps": num_flow_steps})
     tokenizer = open_tokenizer(settings.model)
-    save_bundle(output, model, codec, tokenizer, card, voices, sample.sampling())
+    save_bundle(output, model, codec, tokenizer, card, voices, sample.sampling(), weights)
     logger.info("exported step %d of %s to %s", chosen, run.uri, output)
     return card
 
@@ -103,6 +114,14 @@ def check_codec(folder: Path, trained_on: dict[str, Any]) -> None:
             f"the codec in {folder} has digest {found[:12]}... and the shards were encoded with "
             f"{wanted[:12]}...; give the folder of that codec"
         )
+
+
+def _with_fields(card: dict[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    if taken := sorted((card.keys() & about.keys()) - {"name"}):
+        raise SettingsError(
+            f"the card's {', '.join(taken)} come from the run and cannot be set; choose other names"
+        )
+    return {**card, **about}
 
 
 def _losses(run: Folder, step: int) -> dict[str, float]:

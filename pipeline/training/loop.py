@@ -29,15 +29,24 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import Costs, MetricsLog, StepCounts, Window
+from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
 from pipeline.training.samples import Samples
 from pipeline.training.settings import TrainSettings
-from pipeline.training.setup import build_model, model_config, open_tokenizer, special_ids
+from pipeline.training.setup import (
+    build_model,
+    model_config,
+    open_tokenizer,
+    shards_for,
+    special_ids,
+)
 from pipeline.training.shards import TrainShards
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+_DATA_FACTS = ("hours", "speaker")
+"""Entries of the card of the shards that go on into the card of a bundle."""
 _NAMED_CLIPS = 12
 """Clips of a broken batch that the error names; the log names all of them."""
 
@@ -98,9 +107,10 @@ class Training:
         self._settings = settings = plan.settings
         self._run = Folder.at(plan.run)
         self._store = CheckpointStore(self._run.child(CHECKPOINTS))
-        shards = TrainShards(Folder.at(plan.shards))
+        parent = noted_parent(self._run)
+        shards = shards_for(Folder.at(plan.shards), parent)
         tokenizer = open_tokenizer(settings.model)
-        self._config = model_config(settings.model, shards, tokenizer)
+        self._config = model_config(settings.model, shards, tokenizer, parent)
         model = build_model(
             settings,
             self._config,
@@ -108,6 +118,7 @@ class Training:
             special_ids(tokenizer),
             place.device,
             sharding(settings, place.device),
+            None if self._store.steps() else parent,  # a checkpoint has all weights
         )
         self.feed = Feed(
             shards,
@@ -122,7 +133,9 @@ class Training:
             "identity": settings.identity(),
             "shards": shards.digest,
             "codec": shards.codec,
-            "data": {name: shards.card[name] for name in ("hours",) if name in shards.card},
+            "data": {
+                name: shards.card[name] for name in ("hours", "speaker") if name in shards.card
+            },
             "model": to_dict(self._config),
             "zero_stage": settings.engine.zero_stage,
             "precision": precision_of(settings),

@@ -18,7 +18,9 @@ from pipeline.tracking import Tracker, closing_run, open_run
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.export import check_codec
 from pipeline.training.feed import Feed
+from pipeline.training.init_from import find_parent, with_architecture
 from pipeline.training.loop import Place, Training, WorkerPlan
+from pipeline.training.parent import Parent
 from pipeline.training.rundir import (
     CHECKPOINTS,
     STOP_REQUEST,
@@ -27,7 +29,7 @@ from pipeline.training.rundir import (
     claim_directory,
 )
 from pipeline.training.settings import TrainSettings
-from pipeline.training.setup import model_config, open_tokenizer
+from pipeline.training.setup import model_config, open_tokenizer, shards_for
 from pipeline.training.shards import TrainShards
 from pipeline.training.workers import (
     FINAL_ERRORS,
@@ -63,21 +65,25 @@ def train_run(
         What `summary.json` holds.
 
     Raises:
-        SettingsError: If the directory belongs to a run of other settings or shards, or the codec
-            is not that of the shards.
+        SettingsError: If the directory belongs to a run of other settings, shards or weights, the
+            codec is not that of the shards, or the weights to start from do not fit.
         NonFiniteError: If the loss diverged.
         DiskFullError: If there is no room for the checkpoints.
         DamagedError: If no checkpoint of an earlier start is good any more.
         KeyboardInterrupt: On a second Ctrl-C; the first one saves a checkpoint and ends the run.
         PipelineError: If the workers failed for good.
     """
-    run, source = Folder.at(output), TrainShards(Folder.at(shards))
-    checkpoint_bytes = _check_feed(settings, source)
+    run = Folder.at(output)
+    parent = find_parent(run, settings.model.init_from)
+    if parent is not None:
+        settings = with_architecture(settings, parent)
+    source = shards_for(Folder.at(shards), parent)
+    checkpoint_bytes = _check_feed(settings, source, parent)
     if codec is not None:
         check_codec(Path(codec), source.codec)
     elif settings.sample.every:
         raise SettingsError("sample.every asks for audio, which needs the codec; give --codec")
-    claim = claim_directory(run, settings, source)
+    claim = claim_directory(run, settings, source, parent)
     store = CheckpointStore(run.child(CHECKPOINTS))
     newest = (store.steps() or [0])[-1]
     if newest >= settings.optim.num_steps and run.exists(SUMMARY):
@@ -87,6 +93,8 @@ def train_run(
             return finished
     store.check_space(checkpoint_bytes, settings.checkpoint.num_to_keep)
     tags = {"shards": source.folder.uri, "shards_digest": source.digest}
+    if parent is not None:
+        tags |= {f"parent_{name}": str(value) for name, value in parent.facts().items()}
     params = settings.model_dump(mode="json")
     reference = open_run(settings.tracking, run.uri, claim["run_id"], params, tags)
     for name in (SUMMARY, STOP_REQUEST):
@@ -114,14 +122,14 @@ def train_run(
     return summary
 
 
-def _check_feed(settings: TrainSettings, shards: TrainShards) -> int:
+def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | None) -> int:
     """Fail here on what would fail in every worker, restart after restart.
 
     Returns:
         Bytes of one checkpoint.
     """
     tokenizer = open_tokenizer(settings.model)
-    config = model_config(settings.model, shards, tokenizer)
+    config = model_config(settings.model, shards, tokenizer, parent)
     feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
     if feed.num_left_out:
         logger.warning(

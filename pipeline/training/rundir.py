@@ -1,7 +1,9 @@
 """A run directory: whose it is, and what it was started with.
 
 settings.yaml         resolved settings of the last start
-run.json              identity of settings and shards, id of the run, settings changed on resume
+run.json              identity of settings, shards and parent, id of the run, settings changed on
+                      resume
+parent.json           weights that the run started from, where there are any
 voices.safetensors    mean embedding of the speakers heard most, for the bundle
 checkpoints/          `pipeline.training.checkpoint`
 metrics.jsonl         every logged step
@@ -25,6 +27,7 @@ from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import flatten, save_settings
 from pipeline.storage import Folder
 from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.parent import Parent, note_parent
 from pipeline.training.settings import ADJUSTABLE, TrainSettings
 from pipeline.training.shards import TrainShards
 
@@ -39,12 +42,18 @@ SUMMARY = "summary.json"
 STOP_REQUEST = "stop_request"
 """A file of this name ends the run after its current step."""
 
+DERIVED = ("latent_dim", "speaker_dim", "speaker_id")
+"""Fields of `ModelConfig` that follow from shards and tokenizer."""
 NUM_VOICES = 8
 """Speakers whose voice is kept for the bundle."""
 
 
-def claim_directory(run: Folder, settings: TrainSettings, shards: TrainShards) -> dict[str, Any]:
+def claim_directory(
+    run: Folder, settings: TrainSettings, shards: TrainShards, parent: Parent | None = None
+) -> dict[str, Any]:
     """Make a directory this run's, or check that it is; returns its claim.
+
+    A run that starts from a bundle or another run keeps their voices beside those of its shards.
 
     Settings that may change on resume are noted in the claim with the step they changed at.
 
@@ -53,29 +62,23 @@ def claim_directory(run: Folder, settings: TrainSettings, shards: TrainShards) -
             steps than it should now.
     """
     wanted = {"identity": settings.identity(), "shards": shards.digest}
+    if parent is not None:
+        wanted["parent"] = parent.digest
     if run.exists(CLAIM):
         claim: dict[str, Any] = run.read_json(CLAIM)
-        if claim["shards"] != wanted["shards"]:
-            raise SettingsError(
-                f"{run.uri} was trained on other shards than {shards.folder.uri} holds now; give "
-                "--output a new directory, or go on with the shards it began with"
-            )
-        if claim["identity"] != wanted["identity"] and not _is_same(run, wanted["identity"]):
-            raise SettingsError(
-                f"{run.uri} belongs to a run with other settings ({_differences(run, settings)}); "
-                "give --output a new directory, or take these settings back"
-            )
+        _check_claim(run, claim, wanted, settings, shards)
         claim["identity"] = wanted["identity"]
         _note_changes(run, claim, settings)
     else:
         if run.child(CHECKPOINTS).exists():
             raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
-        voices = {
-            name: torch.from_numpy(value) for name, value in shards.voices(NUM_VOICES).items()
-        }
+        own = {name: torch.from_numpy(value) for name, value in shards.voices(NUM_VOICES).items()}
+        voices = ({} if parent is None else parent.voices) | own
         run.write_bytes(VOICES, save(voices))
         claim = {**wanted, "run_id": uuid.uuid4().hex}
         run.write_json(CLAIM, claim)
+    if parent is not None:
+        note_parent(run, parent)  # on a resume too: it may lie elsewhere now
     run.write_bytes(SETTINGS, save_settings(settings).encode())
     return claim
 
@@ -100,6 +103,35 @@ def change_tags(claim: Mapping[str, Any]) -> dict[str, str]:
             before = tags.get(f"changed.{key}", str(old))
             tags[f"changed.{key}"] = f"{before}, {new} from step {change['step']}"
     return tags
+
+
+def _check_claim(
+    run: Folder,
+    claim: Mapping[str, Any],
+    wanted: Mapping[str, str],
+    settings: TrainSettings,
+    shards: TrainShards,
+) -> None:
+    if claim["shards"] != wanted["shards"]:
+        raise SettingsError(
+            f"{run.uri} was trained on other shards than {shards.folder.uri} holds now; give "
+            "--output a new directory, or go on with the shards it began with"
+        )
+    if claim.get("parent") != wanted.get("parent"):
+        raise SettingsError(
+            f"{run.uri} was started from {_named_weights(claim)} and model.init_from names "
+            f"{_named_weights(wanted)}; give --output a new directory, or take this setting "
+            "back"
+        )
+    if claim["identity"] != wanted["identity"] and not _is_same(run, wanted["identity"]):
+        raise SettingsError(
+            f"{run.uri} belongs to a run with other settings ({_differences(run, settings)}); "
+            "give --output a new directory, or take these settings back"
+        )
+
+
+def _named_weights(claim: Mapping[str, Any]) -> str:
+    return f"the weights {claim['parent'][:12]}..." if "parent" in claim else "no weights"
 
 
 def _note_changes(run: Folder, claim: dict[str, Any], settings: TrainSettings) -> None:
@@ -151,10 +183,10 @@ def _differences(run: Folder, settings: TrainSettings) -> str:
         return f"its {SETTINGS} is gone"
     old = flatten(yaml.safe_load(run.read_bytes(SETTINGS)))
     new = flatten(settings.model_dump(mode="json"))
-    free = ("engine.", "checkpoint.", "sample.", "tracking.", "log_every", *ADJUSTABLE)
+    free = ("engine.", "checkpoint.", "sample.", "tracking.", "log_every", "model.init_from")
     changed = [
         f"{key}: {old.get(key)} there, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(free)
+        if old.get(key) != new.get(key) and not key.startswith((*free, *ADJUSTABLE))
     ]
     return "; ".join(changed[:5]) or "of another version of this program"

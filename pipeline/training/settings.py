@@ -45,6 +45,20 @@ class ModelSettings(Settings):
     """Folder of a published tokenizer; None takes bytes."""
     pretrained: str | None = None
     """Folder of published Qwen3 weights to start the backbone from; None starts from noise."""
+    init_from: str | None = None
+    """Weights to start the whole model from: a bundle, by folder or by the name of a shipped one,
+    or the average of another run, as RUN or RUN@STEP. Optimiser and schedule start anew. With
+    the default `preset` and no `overrides` the architecture is that of the weights. The latent
+    statistics are those of the weights too, so `feed.importance_power` is ignored."""
+
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.pretrained is not None and self.init_from is not None:
+            raise ValueError(
+                f"pretrained {self.pretrained!r} and init_from {self.init_from!r} both name "
+                "weights to start from; give one of them"
+            )
+        return self
 
 
 class FeedSettings(Settings):
@@ -221,10 +235,12 @@ class TrainSettings(Settings):
         Workers, precision, checkpoints, samples, logs and the size of micro-batches may change
         between two starts, since the weights do not depend on them. The rate, its schedule, the
         clip norm, the number of steps and the skipped steps may change too (`ADJUSTABLE`), and the
-        change is recorded. Everything else may not.
+        change is recorded. Everything else may not. The weights of `model.init_from` count by
+        their digest, which is beside this one in `run.json`.
         """
         free = {"engine", "checkpoint", "sample", "log_every", "tracking"}
         values = self.model_dump(mode="json", exclude=free)
+        values["model"].pop("init_from")
         for name in ("rows_per_micro_batch", "prefetch_steps", "skip_steps"):
             values["feed"].pop(name)
         for name in ADJUSTABLE_OPTIM:

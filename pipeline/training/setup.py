@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +17,16 @@ from model.config import ModelConfig, model_config_from_dict, preset, to_dict
 from model.layers import materialise
 from model.text import Tokenizer, load_tokenizer
 from pipeline.errors import SettingsError
+from pipeline.settings import flatten
+from pipeline.storage import Folder
+from pipeline.training.init_from import check_parent, opened_parent
+from pipeline.training.parent import Parent
+from pipeline.training.rundir import DERIVED
 from pipeline.training.settings import ModelSettings, TrainSettings
 from pipeline.training.shards import TrainShards
 
 logger = logging.getLogger(__name__)
 
-_DERIVED = ("latent_dim", "speaker_dim", "speaker_id")
 _WASTEFUL_VOCABULARY = 8
 
 
@@ -34,14 +39,45 @@ def open_tokenizer(settings: ModelSettings) -> Tokenizer:
     return load_tokenizer(None if settings.tokenizer is None else Path(settings.tokenizer))
 
 
-def model_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokenizer) -> ModelConfig:
+def model_config(
+    settings: ModelSettings,
+    shards: TrainShards,
+    tokenizer: Tokenizer,
+    parent: Parent | None = None,
+) -> ModelConfig:
     """The preset with its overrides, fitted to latents, voices and tokenizer.
 
+    Args:
+        settings: Of the model.
+        shards: Training clips.
+        tokenizer: Of the prompts.
+        parent: Weights that the model starts from; it is theirs then.
+
     Raises:
-        SettingsError: If an override is derived, unknown or out of range, or the tokenizer needs
-            more rows than the embedding has.
+        SettingsError: If an override is derived, unknown or out of range, the tokenizer needs more
+            rows than the embedding has, or the parent is of another architecture, codec or
+            tokenizer.
     """
-    for name in _DERIVED:
+    if parent is None:
+        return _own_config(settings, shards, tokenizer)
+    check_parent(parent, shards, tokenizer)
+    wanted = flatten(to_dict(_own_config(settings, shards, tokenizer)))
+    theirs = flatten(to_dict(parent.config))
+    changed = [
+        f"{name}: {wanted[name]} in the settings, {theirs[name]} in the weights"
+        for name in sorted(wanted)
+        if name not in DERIVED and wanted[name] != theirs[name]
+    ]
+    if changed:
+        raise SettingsError(
+            f"model.init_from {parent.source} is of another architecture ({'; '.join(changed[:5])})"
+            "; leave out model.preset and model.overrides to take that of the weights"
+        )
+    return parent.config
+
+
+def _own_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokenizer) -> ModelConfig:
+    for name in DERIVED:
         if name in settings.overrides:
             raise SettingsError(
                 f"model.overrides.{name} cannot be set: it follows from shards and tokenizer"
@@ -58,6 +94,19 @@ def model_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokeni
         raise SettingsError(f"model settings: {error}") from error
 
 
+def shards_for(folder: Folder, parent: Parent | None) -> TrainShards:
+    """Training clips, whose latents keep the scale that the weights of a parent know.
+
+    Raises:
+        IncompleteError: If the directory is not complete.
+        SettingsError: If the latents are of another width.
+    """
+    shards = TrainShards(folder)
+    if parent is None:
+        return shards
+    return shards.with_latent_stats(parent.latent_mean, parent.latent_std)
+
+
 def build_model(
     settings: TrainSettings,
     config: ModelConfig,
@@ -65,8 +114,9 @@ def build_model(
     new_token_ids: Sequence[int] = (),
     device: torch.device | str = "cpu",
     shard: Callable[[nn.Module], None] | None = None,
+    parent: Parent | None = None,
 ) -> AudioCALM:
-    """The model before its first step: seeded, with latent statistics and pretrained weights.
+    """The model before its first step: seeded, with latent statistics and given weights.
 
     It comes to life module by module on its device, so that with `shard` no worker ever holds more
     of the others' share than one module, and without it no second copy in host memory.
@@ -78,27 +128,31 @@ def build_model(
         new_token_ids: The tokenizer's special tokens, which pretrained weights do not know.
         device: Of this worker.
         shard: Takes away the other workers' share of a module's own parameters.
+        parent: Fills all weights.
 
     Raises:
-        ValueError: If pretrained weights do not fit.
+        ValueError: If pretrained weights do not fit, or the parent is no longer what it was.
     """
     with torch.device("meta"):
         model = AudioCALM(config)
-    pretrained = settings.model.pretrained
-    published = (
-        None if pretrained is None else Qwen3Checkpoint(model, Path(pretrained), new_token_ids)
-    )
 
     def finish(module: nn.Module) -> None:
-        if published is not None:
-            published.fill(module)
+        for fill in given:
+            fill(module)
         if module is model.backbone.embed_tokens and settings.optim.embedding_multiplier == 0:
             module.requires_grad_(False)
         if shard is not None:
             shard(module)
 
     torch.manual_seed(settings.seed)
-    materialise(model, device, finish)
+    with contextlib.ExitStack() as stack:
+        given: list[Callable[[nn.Module], None]] = []
+        if settings.model.pretrained is not None:
+            published = Path(settings.model.pretrained)
+            given.append(Qwen3Checkpoint(model, published, new_token_ids).fill)
+        if parent is not None:
+            given.append(stack.enter_context(opened_parent(parent, model)))
+        materialise(model, device, finish)
     model.set_latent_stats(
         torch.from_numpy(shards.latent_mean),
         torch.from_numpy(shards.latent_scale(settings.feed.importance_power)),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +91,7 @@ class TrainShards:
         self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
         self.latent_mean, self.latent_std = self._latent_stats()
+        self._scale: NDArray[np.float32] | None = None
         self.silence = self._silence()
 
     def __len__(self) -> int:
@@ -102,9 +105,13 @@ class TrainShards:
     def latent_scale(self, importance_power: float) -> NDArray[np.float32]:
         """What raw latents are divided by: their standard deviation over importance^power.
 
+        Shards that were given latent statistics have those, whatever the power.
+
         Raises:
             SettingsError: If the codec does not state the importance of its channels.
         """
+        if self._scale is not None:
+            return self._scale
         importance = self.codec.get("channel_importance")
         if importance_power == 0:
             return self.latent_std
@@ -117,6 +124,22 @@ class TrainShards:
         scale = np.asarray(importance, dtype=np.float32) ** importance_power
         scale /= np.sqrt(np.mean(scale**2))
         return np.asarray(self.latent_std / scale, dtype=np.float32)
+
+    def with_latent_stats(self, mean: Sequence[float], scale: Sequence[float]) -> TrainShards:
+        """The same shards, whose latents are normalised by other statistics than their own.
+
+        Raises:
+            SettingsError: If they are not of as many channels.
+        """
+        if not len(mean) == len(scale) == self.latent_dim:
+            raise SettingsError(
+                f"latent statistics of {len(mean)} and {len(scale)} channels do not fit the "
+                f"{self.latent_dim} of {self.folder.uri}"
+            )
+        given = copy.copy(self)
+        given.latent_mean = np.asarray(mean, dtype=np.float32)
+        given._scale = np.asarray(scale, dtype=np.float32)
+        return given
 
     @property
     def codec(self) -> dict[str, Any]:

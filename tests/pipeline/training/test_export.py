@@ -85,6 +85,22 @@ def test_a_run_says_how_its_bundle_is_sampled():
     assert told == {name: {"num_flow_steps": 8} for name in ("speech", "sound", "music")}
 
 
+def test_half_weights_and_fields_of_the_card(trained, tmp_path):
+    place, average = trained
+    run, about = Folder.at(place / "run"), {"name": "small", "licence": "CC0-1.0"}
+    card = export_run(run, place / "codec", tmp_path / "bundle", weights="fp16", about=about)
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.card == card
+    assert (card["name"], card["licence"], card["step"]) == ("small", "CC0-1.0", 2)
+    for name, parameter in bundle.model.named_parameters():
+        torch.testing.assert_close(
+            parameter.detach().flatten(), average[name], rtol=2**-10, atol=2**-24
+        )
+    with pytest.raises(SettingsError, match="the card's losses, step come from the run"):
+        export_run(run, place / "codec", tmp_path / "no", about={"step": 1, "losses": {}})
+    assert not (tmp_path / "no").exists()
+
+
 def test_another_codec_is_refused(trained, tmp_path):
     save_codec(build_codec(codec_preset("tiny"), seed=1), tmp_path / "codec")
     with pytest.raises(SettingsError, match="the shards were encoded with"):

@@ -1,0 +1,264 @@
+"""The weights that a run starts from: the average of another run, or a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from model.audiocalm import AudioCALM
+from model.bundle.bundle import (
+    CODEC_FOLDER,
+    MODEL_WEIGHTS,
+    TOKENIZER_FOLDER,
+    VOICES,
+    read_manifest,
+)
+from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
+from model.bundle.weights import opened_weights
+from model.codec.registry import codec_digest
+from model.config import PRESETS, model_config_from_dict, preset, to_dict
+from model.text import Tokenizer, load_tokenizer
+from pipeline.errors import IncompleteError, SettingsError
+from pipeline.settings import digest_of, flatten
+from pipeline.storage import COMPLETE, Folder, sha256
+from pipeline.training.checkpoint import AVERAGE, opened
+from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.parent import Parent, noted_parent
+from pipeline.training.rundir import (
+    CHECKPOINTS,
+    DERIVED,
+    SETTINGS,
+    load_run_settings,
+    load_voices,
+)
+from pipeline.training.settings import ModelSettings, TrainSettings
+from pipeline.training.shards import TrainShards
+
+_PROBE = "Says: Grüße, 12 o'clock!\n(language en)"
+"""Text whose ids tell tokenizers apart."""
+
+_ReadWeight = Callable[[str, torch.Size], Tensor]
+"""Gives a weight by name and shape."""
+
+
+def find_parent(run: Folder, init_from: str | None) -> Parent | None:
+    """The parent of a run: the one noted in its directory, or else the one that is named.
+
+    A run keeps the step that it started from, though its parent may have trained on since.
+
+    Raises:
+        SettingsError: If the name is neither a bundle nor a run with a checkpoint.
+        BundleError: If the bundle is incomplete or altered.
+        IncompleteError: If the checkpoint is.
+    """
+    noted = noted_parent(run)
+    if init_from is None or (noted is not None and noted.init_from == init_from):
+        return None if init_from is None else noted
+    return open_parent(init_from)
+
+
+def open_parent(init_from: str) -> Parent:
+    """What is known of a bundle (folder or shipped name), or of a run as `RUN` or `RUN@STEP`.
+
+    Raises:
+        SettingsError: If it is neither.
+        BundleError: If the bundle is incomplete or altered.
+        IncompleteError: If the run has no such checkpoint.
+    """
+    if init_from in SHIPPED or (Path(init_from) / MANIFEST).is_file():
+        return _of_bundle(init_from)
+    run, step = Folder.at(init_from), None
+    match = re.fullmatch(r"(.+)@(\d+)", init_from)
+    if match and not run.exists(SETTINGS):
+        run, step = Folder.at(match[1]), int(match[2])
+    if not run.exists(SETTINGS):
+        raise SettingsError(
+            f"model.init_from {init_from!r} is neither a bundle (it has no {MANIFEST}) nor a run "
+            f"(it has no {SETTINGS}); give a bundle, one of {', '.join(SHIPPED)}, or the --output "
+            "of a training as RUN or RUN@STEP"
+        )
+    return _of_run(run, step, init_from)
+
+
+@contextlib.contextmanager
+def opened_parent(parent: Parent, model: nn.Module) -> Iterator[Callable[[nn.Module], None]]:
+    """A function that gives a module of the model its own weights.
+
+    Args:
+        parent: Where the weights are.
+        model: Of the parent's configuration; may be on the meta device.
+
+    Raises:
+        SettingsError: If the parent is no longer what the run was started from.
+    """
+    prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
+    with _opened_weights(parent, model) as read:
+
+        def fill(module: nn.Module) -> None:
+            with torch.no_grad():
+                for name, parameter in module.named_parameters(recurse=False):
+                    parameter.copy_(read(f"{prefixes[module]}{name}", parameter.shape))
+
+        yield fill
+
+
+@contextlib.contextmanager
+def _opened_weights(parent: Parent, model: nn.Module) -> Iterator[_ReadWeight]:
+    if parent.step is None:
+        _check_unchanged(parent, read_manifest(parent.source)[1])
+        with opened_weights(bundle_folder(parent.source) / MODEL_WEIGHTS) as file:
+            yield lambda name, shape: file.get_tensor(name)
+        return
+    store = CheckpointStore(Folder.at(parent.source).child(CHECKPOINTS))
+    _check_unchanged(parent, _marker_digest(store, parent.step))
+    with opened(store, parent.step) as reader:
+        frozen = reader.whole({name for name, _ in model.named_parameters()})
+        yield (
+            lambda name, shape: (
+                frozen[name] if name in frozen else reader.parameter(AVERAGE, name, shape)
+            )
+        )
+
+
+def with_architecture(settings: TrainSettings, parent: Parent) -> TrainSettings:
+    """Settings that build the parent's model, where they leave preset and overrides as they are."""
+    default = ModelSettings()
+    if settings.model.preset != default.preset or settings.model.overrides:
+        return settings
+    changes = {name: _changes(to_dict(preset(name)), to_dict(parent.config)) for name in PRESETS}
+    nearest = min(changes, key=lambda name: len(flatten(changes[name])))
+    overrides = {name: value for name, value in changes[nearest].items() if name not in DERIVED}
+    model = settings.model.model_copy(update={"preset": nearest, "overrides": overrides})
+    return settings.model_copy(update={"model": model})
+
+
+def check_parent(parent: Parent, shards: TrainShards, tokenizer: Tokenizer) -> None:
+    """Refuse shards and a tokenizer that the weights do not know.
+
+    Raises:
+        SettingsError: With both values and the remedy.
+    """
+    found = shards.codec["digest"]
+    if found != parent.codec:
+        raise SettingsError(
+            f"{shards.folder.uri} was encoded with the codec {found[:12]}... and the weights of "
+            f"{parent.source} know the latents of {parent.codec[:12]}...; encode the clips with "
+            "that codec, or start from other weights"
+        )
+    if shards.latent_dim != parent.config.latent_dim:
+        raise SettingsError(
+            f"{shards.folder.uri} has latents of width {shards.latent_dim} and the model of "
+            f"{parent.source} takes {parent.config.latent_dim}; start from other weights"
+        )
+    widths = shards.speaker_dim, parent.config.speaker_dim
+    if parent.config.speaker_id is not None and widths[0] not in (None, widths[1]):
+        raise SettingsError(
+            f"{shards.folder.uri} has speaker embeddings of width {widths[0]} and the model of "
+            f"{parent.source} takes {widths[1]}; encode the clips with its speaker encoder"
+        )
+    if tokenizer_digest(tokenizer) != parent.tokenizer_digest:
+        raise SettingsError(
+            f"model.tokenizer is {tokenizer.name!r} and the weights of {parent.source} were "
+            f"trained with {parent.tokenizer!r}, whose ids differ; set model.tokenizer to the "
+            "folder of that one (null for bytes)"
+        )
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """Digest of a tokenizer's ids, whatever folder it is in."""
+    special = tokenizer.audio_id, tokenizer.speaker_id, tokenizer.null_id, tokenizer.pad_id
+    return digest_of([tokenizer.vocab_size, special, tokenizer.encode(_PROBE)])
+
+
+def _of_bundle(name: str) -> Parent:
+    manifest, found = read_manifest(name)
+    folder = bundle_folder(name)
+    try:
+        model_config_from_dict(manifest["model"])
+    except ValueError as error:
+        raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
+    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
+    with opened_weights(folder / MODEL_WEIGHTS) as file:
+        stats = {key: file.get_tensor(key) for key in ("latent_mean", "latent_std")}
+    return Parent(
+        init_from=name,
+        source=name if name in SHIPPED else str(folder.resolve()),
+        step=None,
+        digest=found,
+        model=manifest["model"],
+        codec=manifest.get("codec") or codec_digest(folder / CODEC_FOLDER),
+        tokenizer=manifest.get("tokenizer", tokenizer.name),
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        latent_mean=stats["latent_mean"].tolist(),
+        latent_std=stats["latent_std"].tolist(),
+        voices=load_file(folder / VOICES) if VOICES in manifest["files"] else {},
+    )
+
+
+def _of_run(run: Folder, step: int | None, init_from: str) -> Parent:
+    store = CheckpointStore(run.child(CHECKPOINTS))
+    step = store.find(step)
+    state = store.state(step)
+    config = model_config_from_dict(state["model"])
+    folder = load_run_settings(run).model.tokenizer
+    tokenizer = load_tokenizer(None if folder is None else Path(folder))
+    with torch.device("meta"):
+        model = AudioCALM(config)
+    with opened(store, step) as reader:
+        stats = reader.whole({name for name, _ in model.named_buffers()})
+    return Parent(
+        init_from=init_from,
+        source=run.uri,
+        step=step,
+        digest=_marker_digest(store, step),
+        model=state["model"],
+        codec=state["codec"]["digest"],
+        tokenizer=tokenizer.name,
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        latent_mean=stats["latent_mean"].tolist(),
+        latent_std=stats["latent_std"].tolist(),
+        voices=load_voices(run),
+    )
+
+
+def _marker_digest(store: CheckpointStore, step: int) -> str:
+    """Digest of a checkpoint's marker, which holds the digest of every file of it."""
+    try:
+        return sha256(store.at(step).read_bytes(COMPLETE))
+    except (FileNotFoundError, IncompleteError) as error:
+        raise SettingsError(
+            f"the checkpoint of step {step} in {store.folder.uri}, which this run starts from, is "
+            "gone; give --output a new directory and start from a newer one"
+        ) from error
+
+
+def _check_unchanged(parent: Parent, found: str) -> None:
+    if found != parent.digest:
+        raise SettingsError(
+            f"{parent.source} has digest {found[:12]}... and this run was started from "
+            f"{parent.digest[:12]}...; put that one back, or give --output a new directory"
+        )
+
+
+def _changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a nested mapping differs from another one, nested alike."""
+    found: dict[str, Any] = {}
+    for name, value in wanted.items():
+        inner = base.get(name)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            if changed := _changes(inner, value):
+                found[name] = changed
+        elif _plain(value) != _plain(inner):
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,74 @@
+"""What a run starts from, as its directory notes it.
+
+A run notes what it started from in `parent.json` of its directory, with the configuration and the
+latent statistics of those weights, so that it resumes without them. It keeps their latent
+statistics in place of those of its shards: the weights know latents at that scale, and what the
+model normalises with must be what the feed normalises with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from model.config import ModelConfig, model_config_from_dict
+from pipeline.storage import Folder
+
+PARENT = "parent.json"
+"""File of a run directory."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a run starts from, as `parent.json` holds it.
+
+    Attributes:
+        init_from: As the settings name it.
+        source: Run directory by URI, or bundle by name or absolute path.
+        step: Checkpoint of a run; None for a bundle.
+        digest: SHA-256 of the checkpoint's marker or of the bundle, over all of its weights.
+        model: Configuration of the model.
+        codec: Digest of the codec whose latents it knows.
+        tokenizer: Name of its tokenizer.
+        tokenizer_digest: Equal for tokenizers with the same ids.
+        latent_mean: Mean of raw latents it was trained with, by channel.
+        latent_std: What it divides centred latents by.
+        voices: Speaker embeddings by voice name; not in the file.
+    """
+
+    init_from: str
+    source: str
+    step: int | None
+    digest: str
+    model: dict[str, Any]
+    codec: str
+    tokenizer: str
+    tokenizer_digest: str
+    latent_mean: list[float]
+    latent_std: list[float]
+    voices: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Configuration of the model."""
+        return model_config_from_dict(self.model)
+
+    def facts(self) -> dict[str, Any]:
+        """What a model card and an experiment tracker say of the parent."""
+        known = {"source": self.source, "step": self.step, "digest": self.digest}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+def noted_parent(run: Folder) -> Parent | None:
+    """The parent noted in a run directory; None for a run that started from nothing."""
+    return Parent(**run.read_json(PARENT)) if run.exists(PARENT) else None
+
+
+def note_parent(run: Folder, parent: Parent) -> None:
+    """Write `parent.json`."""
+    values = {item.name: getattr(parent, item.name) for item in dataclasses.fields(parent)}
+    del values["voices"]
+    run.write_json(PARENT, values)
