@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.audio_io import AudioError, read_audio
+from pipeline.audio_io import AudioError, read_audio, resample
 from pipeline.data.corpora.listing import is_audio_name
+from pipeline.data.pitch import pitch_track
+from pipeline.data.speaker import VOICE_PITCH
 from pipeline.data.speaker_models import load_speaker_encoder
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.bundle.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
 _MAX_DURATION_S = 120.0
+_MIN_DURATION_S = 1.0
+_MIN_VOICED_S = 0.2
+_PITCH_RATE = 8000
+_PITCH_PERIOD_S = 0.02
 
 
 class VoiceError(PipelineError):
@@ -31,16 +43,29 @@ def recorded_voice(path: str | Path, encoder: str | None = None) -> list[float]:
 
     Raises:
         ValueError: If the folder holds no speaker encoder.
-        VoiceError: If the file is not audio, is longer than two minutes, or nothing in it is loud
-            enough to tell a voice.
+        VoiceError: If the file is not audio, is shorter than a second or longer than two minutes,
+            or nothing in it is loud enough or has the pitch of a voice.
     """
     try:
         audio = read_audio(str(path), max_duration_s=_MAX_DURATION_S)
     except AudioError as error:
         raise VoiceError(f"{path} cannot be heard: {error}") from error
+    duration_s = audio.waveform.shape[1] / audio.sample_rate
+    if duration_s < _MIN_DURATION_S:
+        raise VoiceError(
+            f"{path} is {duration_s:.2f} s long and a voice takes at least {_MIN_DURATION_S:g} s "
+            "to tell; record some seconds of speech"
+        )
     embedding = load_speaker_encoder(encoder).embed(audio.waveform, audio.sample_rate)
     if not np.any(embedding):
         raise VoiceError(f"{path} holds no voice that can be heard; record one closer")
+    mono = resample(audio.waveform.mean(axis=0, keepdims=True), audio.sample_rate, _PITCH_RATE)[0]
+    pitch = pitch_track(mono, _PITCH_RATE, VOICE_PITCH)
+    if (voiced_s := _PITCH_PERIOD_S * np.count_nonzero(pitch)) < _MIN_VOICED_S:
+        raise VoiceError(
+            f"{path} holds {voiced_s:.2f} s with the pitch of a voice and at least "
+            f"{_MIN_VOICED_S:g} s are needed; record speech without noise or music"
+        )
     return [float(value) for value in embedding]
 
 
@@ -66,3 +91,31 @@ def recorded_voices(folder: str | None, encoder: str | None = None) -> dict[str,
     if twice:
         raise VoiceError(f"{folder} holds several recordings of {', '.join(twice)}; keep one each")
     return {path.stem: recorded_voice(path, encoder) for path in paths}
+
+
+def bundle_voice(bundle: Bundle, voice: str | None, encoder: str | None = None) -> Tensor | None:
+    """Speaker embedding of a named voice of a bundle, or of a recording.
+
+    Args:
+        bundle: Its voices are known by name.
+        voice: A name, or the path of a recording; None is no voice.
+        encoder: As for `recorded_voice`.
+
+    Raises:
+        RequestError: If it is neither a voice of the bundle nor a file.
+        VoiceError: If the recording cannot be used, or the bundle was trained on embeddings of
+            another encoder.
+    """
+    from model.bundle.card import speaker_encoder_of
+    from pipeline.serving.offline import voice_of
+
+    def embed(path: str) -> list[float]:
+        wanted, found = speaker_encoder_of(bundle.card), load_speaker_encoder(encoder).name
+        if wanted not in (None, found):
+            raise VoiceError(
+                f"the bundle knows voices by the encoder {wanted!r} and {path} would be read by "
+                f"{found!r}; give the folder of that encoder by --speaker-encoder"
+            )
+        return recorded_voice(path, encoder)
+
+    return None if voice is None else voice_of(bundle, voice, embed)

@@ -26,7 +26,8 @@ _SIZE, _HOP = 512, 160
 _NUM_BANDS = 40
 _HIGHEST_HZ = 7600.0
 _NUM_CEPSTRA = 24
-_PITCH = PitchRange(60.0, 420.0)
+VOICE_PITCH = PitchRange(60.0, 420.0)
+"""Where the pitch of a voice is looked for."""
 _NUM_PITCH_BINS = 32
 _BELOW_LOUDEST_DB = 35.0
 _SCALE_FILE = "speaker_scale.json"
@@ -123,11 +124,11 @@ def centre_and_scale(statistics: NDArray[np.float64]) -> dict[str, list[float]]:
 
 
 def _pitch_histogram(mono: NDArray[np.float32]) -> NDArray[np.float64]:
-    track = pitch_track(mono[::2], _RATE // 2, _PITCH)
+    track = pitch_track(mono[::2], _RATE // 2, VOICE_PITCH)
     voiced = track[track > 0]
     if len(voiced) < 3:
         return np.zeros(_NUM_PITCH_BINS)
-    centres = np.linspace(np.log(_PITCH.low_hz), np.log(_PITCH.high_hz), _NUM_PITCH_BINS)
+    centres = np.linspace(np.log(VOICE_PITCH.low_hz), np.log(VOICE_PITCH.high_hz), _NUM_PITCH_BINS)
     width = centres[1] - centres[0]
     near = np.exp(-0.5 * ((np.log(voiced)[:, None] - centres) / (1.5 * width)) ** 2)
     share: NDArray[np.float64] = (near / near.sum(axis=1, keepdims=True)).mean(axis=0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from jobs.recordings import VoiceError, recorded_voice, recorded_voices
+from jobs.recordings import VoiceError, bundle_voice, recorded_voice, recorded_voices
 from pipeline.data.speaker import SPEAKER_DIM
+from tests.factories.bundle import random_bundle
 from tests.factories.speakers import save_x_vector
 
 
@@ -80,3 +83,35 @@ def test_an_empty_folder_and_doubled_names_are_refused(tmp_path: Path) -> None:
     record(tmp_path / "ada.flac", 200.0)
     with pytest.raises(VoiceError, match="several recordings of ada"):
         recorded_voices(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", r"is 0\.50 s long and a voice takes at least 1 s"),
+        ("noise", r"holds 0\.\d\d s with the pitch of a voice and at least 0\.2 s"),
+    ],
+)
+def test_a_recording_without_a_voice_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 32_000)
+    takes = {
+        "short": noise[:8000],
+        "noise": noise,
+    }
+    path = tmp_path / "take.wav"
+    soundfile.write(path, takes[name], 16_000)
+    with pytest.raises(VoiceError, match=message):
+        recorded_voice(path)
+
+
+def test_a_voice_by_another_encoder_than_the_bundles_is_refused(tmp_path: Path) -> None:
+    bundle = random_bundle(tmp_path)
+    shards = {"speaker": {"encoder": "wavlm-0123", "speaker_dim": 5}}
+    bundle = dataclasses.replace(bundle, card={"shards": shards})
+    take = str(record(tmp_path / "a.wav", 110.0))
+    with pytest.raises(VoiceError, match=r"by the encoder 'wavlm-0123' .* by 'statistics-1'"):
+        bundle_voice(bundle, take)
+    assert torch.equal(bundle_voice(bundle, "ada"), bundle.voices["ada"])
+    assert bundle_voice(bundle, None) is None
+    matching = dataclasses.replace(bundle, card={"shards": {"speaker": "unknown"}})
+    assert len(bundle_voice(matching, take)) == SPEAKER_DIM
