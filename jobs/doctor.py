@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jobs import options
+from model.bundle import DEFAULT_BUNDLE
+from model.bundle.shipped import has_bundle
 
 REQUIRED = ("torch", "torchaudio", "ray", "deepspeed", "mlflow", "pyarrow", "webdataset")
 OPTIONAL = {
@@ -54,6 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from _packages()
     yield from _accelerator()
     yield _ray()
+    yield _shipped_bundle()
     yield _speech_library()
     yield _speech_program()
 
@@ -88,6 +91,13 @@ def _ray() -> Finding:
     if address:
         return Finding("ok", "ray cluster", f"jobs connect to RAY_ADDRESS={address}")
     return Finding("ok", "ray cluster", "RAY_ADDRESS is not set; jobs start a local Ray")
+
+
+def _shipped_bundle() -> Finding:
+    if has_bundle(DEFAULT_BUNDLE):
+        return Finding("ok", "bundle", f"{DEFAULT_BUNDLE} comes with this package")
+    lacking = f"this package comes without {DEFAULT_BUNDLE}; name one by --bundle"
+    return Finding("note", "bundle", lacking)
 
 
 def _speech_library() -> Finding:

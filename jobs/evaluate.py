@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     built = options.parser("evaluate", __doc__ or "")
-    measured = built.add_mutually_exclusive_group(required=True)
-    measured.add_argument("--bundle", metavar="DIR", help="what to measure")
+    measured = built.add_mutually_exclusive_group()
+    shipped = "what to measure; default: audiocalm-tiny, which comes with the package"
+    measured.add_argument("--bundle", metavar="DIR", help=shipped)
     measured.add_argument("--codec", metavar="DIR", help="measure a codec alone")
     built.add_argument("--data", required=True, metavar="DIR", help="output of `prepare`")
     built.add_argument("--output", required=True, metavar="DIR", help="where results go")
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
+    from model.bundle import DEFAULT_BUNDLE
     from model.bundle.bundle import load_bundle
     from pipeline.evaluation.evaluate import EvaluateSettings, evaluate
     from pipeline.evaluation.results import write_evaluation
@@ -41,7 +43,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     settings = options.settings_from(EvaluateSettings, parsed)
     output = Path(parsed.output)
     evaluation = evaluate(
-        load_bundle(Path(parsed.bundle)),
+        load_bundle(parsed.bundle or DEFAULT_BUNDLE),
         Folder.at(parsed.data),
         settings,
         lambda done, total: logger.info("evaluate: %d/%d clips", done, total),

@@ -15,12 +15,12 @@ from typing import Any
 
 from jobs.options import main_of, parser, run, settings_from
 from jobs.recordings import recorded_voices
+from model.bundle import DEFAULT_BUNDLE
+from model.bundle.shipped import SHIPPED, bundle_folder
 from pipeline.cluster import ray_cluster
-from pipeline.errors import SettingsError
 from pipeline.serving.settings import ServeSettings
 
 APP_NAME = "audiocalm"
-_ADVICE = "give --bundle DIR: `audiocalm export` makes one, `audiocalm demo` too"
 
 
 def build_app(args: dict[str, Any]) -> Any:
@@ -34,7 +34,8 @@ def build_app(args: dict[str, Any]) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted."""
     options = parser("serve", __doc__ or "")
-    options.add_argument("--bundle", metavar="DIR", help="bundle to serve")
+    shipped = f"bundle to serve; default: {DEFAULT_BUNDLE}, which comes with the package"
+    options.add_argument("--bundle", metavar="DIR", help=shipped)
     options.add_argument("--voices", metavar="DIR", help="recordings, one a voice, by file name")
     options.add_argument("--host", help="address to listen on; 0.0.0.0 for every interface")
     options.add_argument("--port", type=int, help="port to listen on")
@@ -43,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         flags = {name: getattr(given, name) for name in ("bundle", "voices", "host", "port")}
         settings = settings_from(ServeSettings, given, **flags)
-        if not settings.bundle:
-            raise SettingsError(f"no bundle to serve; {_ADVICE}")
+        if settings.bundle in SHIPPED:
+            bundle_folder(settings.bundle)  # before minutes of starting
         serve_until_stopped(settings)
 
     return run(body, given)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle.bundle import Bundle
+from model.bundle.card import language_of
 from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
 from model.bundle.reading import part_seed, parts_of, speech_bounds_s
 from model.bundle.request import DEFAULT_DURATION_S, SynthesisRequest, sampling_of
@@ -216,7 +217,7 @@ class Synthesizer:
         prompt = Prompt(
             description=clean_text(request.description)[0],
             transcript=transcript,
-            language=request.language,
+            language=request.language or (language_of(self.bundle.card) if transcript else None),
             duration_s=duration_s,
             is_singing=request.is_singing,
         )

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
-from model.bundle.bundle import BundleError
+from model.bundle.shipped import SHIPPED, BundleError, bundle_folder
 from pipeline.cluster import require_resources
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.serving.replica import build
@@ -56,16 +56,14 @@ def deployed(
             application of this name, or if the connected Ray can never hold the replicas.
         NotDeployedError: If Serve or the application does not start.
     """
-    bundle = Folder.at(settings.bundle)
-    if not bundle.exists("bundle.json"):
-        raise BundleError(f"{bundle.uri} is no bundle: it has no bundle.json")
+    bundle = _checked_bundle(settings.bundle)
     address = _serve_address()
     if address is None:
         _check_port(settings.host, settings.port)
     else:
         _check_shared(address, settings, name)
     _check_resources(settings)
-    absolute = settings.model_copy(update={"bundle": bundle.uri})
+    absolute = settings.model_copy(update={"bundle": bundle})
     try:
         with _one_line(name):
             _start(settings)
@@ -91,6 +89,17 @@ def _check_resources(settings: ServeSettings) -> None:
         remedy="lower cpus_per_replica, gpus_per_replica or autoscale.min_replicas; "
         "device=cpu with gpus_per_replica=0 serves without a GPU",
     )
+
+
+def _checked_bundle(name: str) -> str:
+    """A bundle as every replica finds it: the name of a shipped one, or an absolute URI."""
+    if name in SHIPPED:
+        bundle_folder(name)
+        return name
+    bundle = Folder.at(name)
+    if not bundle.exists("bundle.json"):
+        raise BundleError(f"{bundle.uri} is no bundle: it has no bundle.json")
+    return bundle.uri
 
 
 def _start(settings: ServeSettings) -> None:

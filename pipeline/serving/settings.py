@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from model.bundle import DEFAULT_BUNDLE
 from model.bundle.limits import MAX_GUIDANCE_SCALE, Limits
+from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION
 from pipeline.serving.schemas import MAX_DURATION_S, MAX_TEXT_CHARS
 from pipeline.settings import Settings
 
@@ -96,8 +98,9 @@ class AutoscaleSettings(Settings):
 class ServeSettings(Settings):
     """The whole endpoint."""
 
-    bundle: str = ""
-    """Bundle folder or URI, readable from every node."""
+    bundle: str = DEFAULT_BUNDLE
+    """Bundle folder or URI, readable from every node, or the name of one that comes with the
+    package."""
     voices: str | None = None
     """Folder of recordings, one voice each, named by file; None has the voices of the bundle."""
     speaker_encoder: str | None = None
@@ -108,7 +111,7 @@ class ServeSettings(Settings):
     """Other names accepted in the `model` field, for clients that cannot change theirs."""
     voice_aliases: dict[str, str] = Field(default_factory=lambda: {"alloy": "default"})
     """Voice names of clients that cannot change theirs, to ours."""
-    speech_description: str = "A person speaks clearly in a quiet room."
+    speech_description: str = DEFAULT_SPEECH_DESCRIPTION
     """Description of speech where a request gives none."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""

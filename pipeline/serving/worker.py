@@ -12,6 +12,7 @@ from torch import Tensor
 from model.bundle.bundle import check_voices, load_bundle
 from model.bundle.limits import RequestError
 from model.bundle.request import SynthesisRequest
+from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from model.inference.cache import CacheSize
 from pipeline.serving.answer import RefusedError, Step
@@ -112,7 +113,8 @@ def load_worker(
     if device == "cpu":
         torch.set_num_threads(max(1, int(settings.cpus_per_replica)))
     with tempfile.TemporaryDirectory(prefix="audiocalm-bundle-") as scratch:
-        folder = local_copy(settings.bundle, Path(scratch))
+        name = settings.bundle
+        folder = name if name in SHIPPED else local_copy(name, Path(scratch))
         bundle = load_bundle(folder, device, settings.precision)
     embeddings = {name: torch.tensor(values) for name, values in voices.items()}
     check_voices(bundle.model, embeddings)

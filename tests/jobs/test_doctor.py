@@ -10,7 +10,7 @@ def test_every_requirement_is_reported_and_nothing_is_missing(
 ) -> None:
     assert doctor.main([]) == 0
     printed = capsys.readouterr().out
-    for name in (*doctor.REQUIRED, "accelerator", "ray cluster", "espeak-ng", "flite"):
+    for name in (*doctor.REQUIRED, "accelerator", "ray cluster", "bundle", "espeak-ng", "flite"):
         assert name in printed
 
 

@@ -14,8 +14,10 @@ import pytest
 import soundfile
 
 from jobs.generate import main
+from model.bundle import DEFAULT_BUNDLE
 from model.bundle.bundle import load_bundle
-from model.bundle.request import SynthesisRequest
+from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION, SynthesisRequest
+from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, Synthesizer
 from tests.factories.bundle import write_bundle
 
@@ -53,6 +55,54 @@ def test_a_file_of_the_exact_duration_and_its_facts(
     assert "0.75 s of audio" in printed
     assert "real-time factor" in printed
     assert [path.name for path in out.parent.iterdir()] == ["rain.wav"]
+
+
+def test_a_text_is_spoken_with_the_shipped_bundle(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SHIPPED, DEFAULT_BUNDLE, (bundle, load_bundle(bundle).digest))
+    out, same = tmp_path / "text.wav", tmp_path / "same.wav"
+    less = ("--seconds", "0.3", "--flow-steps", "2")
+    assert main(["Good morning.", "-o", str(out), *less]) == 0
+    options = ("--description", DEFAULT_SPEECH_DESCRIPTION, "--transcript", "Good morning.")
+    assert main(["--bundle", str(bundle), *options, "--out", str(same), *less]) == 0
+    assert out.read_bytes() == same.read_bytes()
+
+
+def test_a_text_describes_where_nothing_is_spoken(bundle: Path, tmp_path: Path) -> None:
+    out, same = tmp_path / "text.wav", tmp_path / "same.wav"
+    more = ("--bundle", str(bundle), "--modality", "music", "--seconds", "0.3", "--flow-steps", "2")
+    assert main(["A slow waltz.", "-o", str(out), *more]) == 0
+    assert main(["--description", "A slow waltz.", "-o", str(same), *more]) == 0
+    assert out.read_bytes() == same.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing to make: give the words to speak as TEXT"),
+        (["a", "--transcript", "b"], "TEXT 'a' and --transcript say the same"),
+        (["a", "--modality=sound", "--description=b"], "TEXT 'a' and --description say the same"),
+        (["a", "--singing"], "nothing to make"),
+    ],
+)
+def test_words_and_description_are_given_once(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    assert main([*words, "--bundle", str(bundle), "-o", str(tmp_path / "x.wav")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_package_without_the_shipped_bundle_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SHIPPED, DEFAULT_BUNDLE, (tmp_path, "0" * 64))
+    assert main(["one", "-o", str(tmp_path / "x.wav")]) == 1
+    assert "built without the bundle audiocalm-tiny" in capsys.readouterr().err
 
 
 def test_speech_with_a_voice_of_the_bundle(bundle: Path, tmp_path: Path) -> None:
@@ -173,7 +223,7 @@ def test_speech_that_was_capped_says_so(
 def test_ray_is_never_imported(bundle: Path, tmp_path: Path) -> None:
     """Neither for a recording, which reaches into the data room, nor for the audio."""
     recording, out = tmp_path / "voice.wav", tmp_path / "x.wav"
-    soundfile.write(recording, np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
+    soundfile.write(recording, 0.2 * np.sign(np.sin(0.05 * np.arange(16_000))), 16_000)
     code = f"""
 import sys
 from jobs.generate import main

@@ -8,11 +8,19 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.serve import build_app, curl_example, main
+from model.bundle import DEFAULT_BUNDLE
+from model.bundle.shipped import SHIPPED
 
 
-def test_no_bundle_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_bundle_is_the_shipped_one_and_a_package_without_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SHIPPED, DEFAULT_BUNDLE, (tmp_path, "0" * 64))
+    monkeypatch.setattr("jobs.serve.serve_until_stopped", lambda settings: None)
     assert main([]) == 1
-    assert "no bundle to serve; give --bundle DIR" in capsys.readouterr().err
+    assert "built without the bundle audiocalm-tiny" in capsys.readouterr().err
+    (tmp_path / "bundle.json").write_text("{}")
+    assert main([]) == 0
 
 
 @pytest.mark.parametrize(

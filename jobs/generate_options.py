@@ -1,0 +1,92 @@
+"""Options of `audiocalm generate`, and the request that they make."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.bundle import DEFAULT_BUNDLE
+from model.config import MODALITIES
+
+if TYPE_CHECKING:
+    from model.bundle.bundle import Bundle
+    from model.bundle.request import SynthesisRequest
+
+
+def add_options(options: ArgumentParser) -> None:
+    """Add all options; none of them is checked here."""
+    add = options.add_argument
+    text = "words to speak; with --modality sound or music, what it sounds like"
+    add("text", nargs="?", metavar="TEXT", help=text)
+    shipped = f"trained bundle; default: {DEFAULT_BUNDLE}, which comes with the package"
+    add("--bundle", default=DEFAULT_BUNDLE, metavar="DIR", help=shipped)
+    add("--description", help="what it sounds like: the scene, the style, the voice")
+    add("--transcript", help="words to speak or sing, verbatim; the same as TEXT")
+    add("--modality", choices=MODALITIES, help="default: speech with words, else sound")
+    add("--language", help="BCP 47 tag of the words")
+    add("--singing", action="store_true", help="the words are sung")
+    add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
+    add("--speaker-encoder", metavar="DIR", help="as in the data's `encode.speaker_encoder`")
+    add("--seconds", type=float, metavar="S", help="exact duration")
+    add("--flow-steps", type=int, metavar="N", help="solver steps a block; default: the bundle's")
+    guidance = "how closely to follow the description; likewise"
+    add("--guidance", type=float, metavar="G", help=guidance)
+    add("--temperature", type=float, metavar="T", help="variance of the initial noise; likewise")
+    add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    precision = "default auto: bf16 on a GPU, fp32 on a CPU"
+    add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help=precision)
+    add("--out", "-o", required=True, type=Path, metavar="WAV", help="file to write")
+
+
+def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
+    """The request that parsed options make of a bundle.
+
+    Raises:
+        ValueError: If they name the words or the description twice, or neither.
+        VoiceError: If a recording holds no voice that can be used.
+    """
+    from jobs.recordings import bundle_voice
+    from model.bundle.request import SynthesisRequest
+
+    description, transcript = _texts(given)
+    return SynthesisRequest(
+        description=description,
+        transcript=transcript,
+        language=given.language,
+        modality=given.modality,
+        duration_s=given.seconds,
+        voice=bundle_voice(bundle, given.voice, given.speaker_encoder),
+        seed=given.seed,
+        is_singing=given.singing,
+        sampling={
+            "num_flow_steps": given.flow_steps,
+            "guidance_scale": given.guidance,
+            "temperature": given.temperature,
+        },
+    )
+
+
+def _texts(given: Namespace) -> tuple[str, str | None]:
+    """Description and words."""
+    from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION
+
+    description, transcript = given.description, given.transcript
+    if given.text is not None:
+        is_described = given.modality in ("sound", "music") and not given.singing
+        option = "--description" if is_described else "--transcript"
+        if (description if is_described else transcript) is not None:
+            raise ValueError(f"TEXT {given.text!r} and {option} say the same; give one of them")
+        if is_described:
+            description = given.text
+        else:
+            transcript = given.text
+    if description is None and transcript is not None and not given.singing:
+        description = DEFAULT_SPEECH_DESCRIPTION
+    if description is None:
+        raise ValueError(
+            "nothing to make: give the words to speak as TEXT, or what it sounds like by "
+            "--description"
+        )
+    return description, transcript
