@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-fast lint format bench bench-model bench-codec bench-data chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch test test-fast lint format bench bench-model bench-codec bench-data chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -22,11 +22,14 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## starter corpus to samples and report, 12 minutes on 2 cores
+demo: setup  ## speech, rain and music at once, then a small training and its report
 	$(BIN)/audiocalm demo --out runs/demo
 
-serve: setup  ## streaming endpoint over the demo's bundle
-	$(BIN)/audiocalm serve --bundle runs/demo/bundle
+demo-from-scratch: setup  ## codec and model from nothing, to samples and report: 12 minutes on 2 cores
+	$(BIN)/audiocalm demo --from-scratch --out runs/demo-from-scratch
+
+serve: setup  ## streaming endpoint over the shipped bundle; BUNDLE=DIR for another
+	$(BIN)/audiocalm serve $(if $(BUNDLE),--bundle $(BUNDLE))
 
 TEST_WORKERS ?= 2
 test: setup  ## the whole suite: what needs no Ray in two processes, then the rest in one

@@ -1,4 +1,8 @@
-"""The whole road, small: starter corpus, data stages, codec, model, bundle, samples, report.
+"""The whole road, small: sound at once, then corpus, data stages, training, bundle and report.
+
+It first makes speech, rain and music with the bundle that comes with the package, then trains that
+on a starter corpus, and measures it before and after. With --from-scratch, or in a package without
+a bundle, codec and model are trained from nothing.
 
 Runs the ordinary commands one after the other and prints each, so that any of them can be run
 again by hand. What is already done is skipped: run the same command again after an interruption.
@@ -7,6 +11,7 @@ again by hand. What is already done is skipped: run the same command again after
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import shlex
@@ -15,14 +20,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs import options
-from jobs.demo_plan import Step, next_commands, plan, summary_lines
+from jobs.demo_plan import Sizes, Step, next_commands, plan, plan_from_scratch, summary_lines
+from model.bundle import DEFAULT_BUNDLE
+from model.bundle.shipped import has_bundle
+
+_MINUTES = 6.0
+_SCRATCH_MINUTES = 12.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     built = options.parser("demo", __doc__ or "", has_settings=False)
     built.add_argument("--out", default="runs/demo", metavar="DIR", help="default: runs/demo")
-    built.add_argument("--minutes", type=float, default=12.0, help="minutes of starter corpus")
+    scratch = "train codec and model from nothing, without the bundle of the package"
+    built.add_argument("--from-scratch", action="store_true", help=scratch)
+    minutes = f"minutes of starter corpus; default: {_MINUTES:g}, from scratch {_SCRATCH_MINUTES:g}"
+    built.add_argument("--minutes", type=float, help=minutes)
     built.add_argument("--seed", type=int, default=0, help="seed of corpus and samples")
     built.add_argument("--codec-steps", type=int, metavar="N", help="default: of the recipe")
     built.add_argument("--train-steps", type=int, metavar="N", help="default: of the recipe")
@@ -35,16 +48,27 @@ def _demo(parsed: argparse.Namespace) -> None:
     from pipeline.evaluation.summary import write_summary
 
     out = Path(parsed.out).resolve()
-    steps = plan(out, parsed.minutes, parsed.seed, parsed.codec_steps, parsed.train_steps)
+    is_shipped = not parsed.from_scratch and has_bundle(DEFAULT_BUNDLE)
+    if not is_shipped and not parsed.from_scratch:
+        print(f"this package comes without {DEFAULT_BUNDLE}: codec and model start from nothing")
+    minutes = parsed.minutes or (_MINUTES if is_shipped else _SCRATCH_MINUTES)
+    sizes = Sizes(minutes, parsed.seed, parsed.codec_steps, parsed.train_steps)
+    steps = plan(out, sizes, DEFAULT_BUNDLE) if is_shipped else plan_from_scratch(out, sizes)
     seconds: dict[str, float] = {}
-    with ray_cluster():
+    with contextlib.ExitStack() as stack:
+        has_ray = False
         for number, step in enumerate(steps, 1):
+            if step.uses_ray and not has_ray:
+                stack.enter_context(ray_cluster())
+                has_ray = True
             print(f"\n[{number}/{len(steps)}] audiocalm {shlex.join(step.words)}", flush=True)
             started = time.monotonic()
             _run(step)
             seconds[step.name] = round(time.monotonic() - started, 1)
-    samples = {step.name.removeprefix("generate "): step.sample for step in steps if step.sample}
-    summary = write_summary(out, seconds, samples)
+    named = {step.name.removeprefix("generate "): step for step in steps}
+    samples = {name: step.sample for name, step in named.items() if step.sample}
+    spoken = {name: step.spoken for name, step in named.items() if step.spoken}
+    summary = write_summary(out, seconds, samples, spoken)
     lines = [*summary_lines(summary), "", f"listen: {out / 'report.html'}", "", "next:"]
     print("", *lines, *(f"  {command}" for command in next_commands(out)), sep="\n")
 

@@ -42,58 +42,124 @@ class Step:
         name: Under which its seconds are reported.
         words: The command line after `audiocalm`.
         sample: WAV file that it generates, and the words it is made from.
+        spoken: The one word that the sample says.
     """
 
     name: str
     words: list[str]
     sample: tuple[Path, str] | None = None
+    spoken: str | None = None
+
+    @property
+    def uses_ray(self) -> bool:
+        """Whether the command computes on Ray."""
+        return self.words[0] != "generate"
 
 
-def plan(
-    out: Path,
-    minutes: float,
-    seed: int,
-    codec_steps: int | None = None,
-    train_steps: int | None = None,
-) -> list[Step]:
-    """Commands of the demo, in order.
+@dataclass(frozen=True)
+class Sizes:
+    """How much the demo does.
+
+    Attributes:
+        minutes: Minutes of starter corpus.
+        seed: Seed of corpus and samples.
+        codec_steps: Optimiser steps of the codec; None leaves it to the recipe.
+        train_steps: Optimiser steps of the model, likewise.
+    """
+
+    minutes: float
+    seed: int = 0
+    codec_steps: int | None = None
+    train_steps: int | None = None
+
+
+def plan(out: Path, sizes: Sizes, bundle: str) -> list[Step]:
+    """Commands of the demo with a shipped bundle: sound first, then the whole road from it.
 
     Args:
         out: Absolute folder of the demo.
-        minutes: Minutes of starter corpus.
-        seed: Of corpus and samples.
-        codec_steps: Optimiser steps of the codec; None leaves it to the recipe.
-        train_steps: Optimiser steps of the model, likewise.
+        sizes: How much it does.
+        bundle: Bundle to listen to, and to start the training from.
+
+    Raises:
+        BundleError: If the bundle is incomplete or altered.
+    """
+    from model.bundle.bundle import bundle_codec
+
+    codec = str(bundle_codec(bundle))
+    corpus, data, training = (str(out / name) for name in ("corpus", "data", "training"))
+    minutes, seed = f"{sizes.minutes:g}", str(sizes.seed)
+    make = ["starter-corpus", "--out", corpus, "--minutes", minutes, "--seed", seed]
+    prepare = ["prepare", "--input", corpus, "--codec", codec, "--output", data]
+    prepare += _config("prepare_tiny_cpu")
+    train = ["train", "--init-from", bundle, "--shards", str(out / "data" / "train-shards")]
+    train += ["--output", training, *_config("train_tiny_demo", sizes.train_steps)]
+    trained = str(out / "bundle")
+    export = ["export", "--run", training, "--codec", codec, "--output", trained]
+    return [
+        *_generations(out / "first", bundle, sizes.seed, "generate first"),
+        Step("starter-corpus", make),
+        Step("prepare", prepare),
+        Step("evaluate before", _evaluation(bundle, data, out / "evaluation-before")),
+        Step("train", train),
+        Step("export", export),
+        *_generations(out / "samples", trained, sizes.seed, "generate"),
+        Step("evaluate", _evaluation(trained, data, out / "evaluation")),
+    ]
+
+
+def plan_from_scratch(out: Path, sizes: Sizes) -> list[Step]:
+    """Commands of the demo that trains codec and model from nothing.
+
+    Args:
+        out: Absolute folder of the demo.
+        sizes: How much it does.
     """
     corpus, data, training = str(out / "corpus"), str(out / "data"), str(out / "training")
     clips, shards = str(out / "data" / "clips"), str(out / "data" / "train-shards")
     codec_run, bundle = out / "codec-training", str(out / "bundle")
     codec = str(codec_run / "codec")
-    for_codec, for_train = _config("codec", codec_steps), _config("train", train_steps)
+    for_codec = _config("codec_tiny_cpu", sizes.codec_steps)
+    for_train = _config("train_tiny_cpu", sizes.train_steps)
+    for_data = ["--codec", codec, "--output", data, *_config("prepare_tiny_cpu")]
     from_shards = ["--shards", shards, "--codec", codec, "--set", "sample.every=80"]
+    minutes, seed = f"{sizes.minutes:g}", str(sizes.seed)
     lines = [
-        ["starter-corpus", "--out", corpus, "--minutes", f"{minutes:g}", "--seed", str(seed)],
+        ["starter-corpus", "--out", corpus, "--minutes", minutes, "--seed", seed],
         ["ingest", "--input", corpus, "--output", clips],
         ["train-codec", "--clips", clips, "--output", str(codec_run), *for_codec],
-        ["prepare", "--input", corpus, "--codec", codec, "--output", data, *_config("prepare")],
+        ["prepare", "--input", corpus, *for_data],
         ["train", *from_shards, "--output", training, *for_train],
         ["export", "--run", training, "--codec", codec, "--output", bundle],
     ]
-    steps = [Step(line[0], line) for line in lines]
+    return [
+        *(Step(line[0], line) for line in lines),
+        *_generations(out / "samples", bundle, sizes.seed, "generate"),
+        Step("evaluate", _evaluation(bundle, data, out / "evaluation")),
+    ]
+
+
+def _generations(folder: Path, bundle: str, seed: int, name: str) -> list[Step]:
+    """One clip of each modality."""
+    steps = []
     for modality, prompt in PROMPTS.items():
-        wav = out / "samples" / f"{modality}.wav"
+        wav = folder / f"{modality}.wav"
         line = ["generate", f"--bundle={bundle}", *prompt, f"--seed={seed}", f"--out={wav}"]
-        asked = [word.partition("=") for word in prompt]
-        text = " ".join(said for option, _, said in asked if option in _SHOWN)
-        steps.append(Step(f"generate {modality}", line, (wav, text)))
-    measure = ["evaluate", "--bundle", bundle, "--data", data, "--output", str(out / "evaluation")]
+        asked = {option: said for option, _, said in (word.partition("=") for word in prompt)}
+        text = " ".join(said for option, said in asked.items() if option in _SHOWN)
+        steps.append(Step(f"{name} {modality}", line, (wav, text), asked.get("--transcript")))
+    return steps
+
+
+def _evaluation(bundle: str, data: str, output: Path) -> list[str]:
+    words = ["evaluate", "--bundle", bundle, "--data", data, "--output", str(output)]
     for setting in _MEASURED:
-        measure += ["--set", setting]
-    return [*steps, Step("evaluate", measure)]
+        words += ["--set", setting]
+    return words
 
 
-def _config(kind: str, num_steps: int | None = None) -> list[str]:
-    recipe = ["--config", str(CONFIGS / f"{kind}_tiny_cpu.yaml")]
+def _config(name: str, num_steps: int | None = None) -> list[str]:
+    recipe = ["--config", str(CONFIGS / f"{name}.yaml")]
     return recipe if num_steps is None else [*recipe, "--set", f"optim.num_steps={num_steps}"]
 
 
@@ -108,11 +174,16 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     for modality, counts in summary["evaluation"]["clips"].items():
         held_out, trained = counts["test"] + counts["validation"], counts["train"]
         lines.append(f"evaluated {modality}: {held_out} held-out clips, {trained} training clips")
+    for name, word in summary["heard"].items():
+        lines.append(
+            f"{name} says {word['said']!r}, a recogniser of digits hears {word['heard']!r}"
+        )
+    if codec is not None:
+        first, last = codec["loss_first"], codec["loss_last"]
+        lines.append(f"codec loss: {first:.3f} -> {last:.3f}, {codec['steps']} steps")
     first, last = model["first"]["loss/flow"], model["last"]["loss/flow"]
     return [
         *lines,
-        f"codec loss: {codec['loss_first']:.3f} -> {codec['loss_last']:.3f}, "
-        f"{codec['steps']} steps",
         f"model flow loss: {first:.3f} -> {last:.3f}, {model['steps']} steps",
         f"seconds: {sum(summary['seconds'].values()):.0f}",
     ]

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import soundfile
+import torch
+
 from model.config import MODALITIES
 from pipeline.evaluation.held_out import SPLITS
+from pipeline.evaluation.intelligibility import Recogniser, is_available
 from pipeline.evaluation.report import Figure, Report, Sample, Table, write_report
 from pipeline.evaluation.results import clip_origin, result_tables, sample_card
 from pipeline.figures import save_curves
@@ -19,6 +24,12 @@ from pipeline.storage import Folder
 
 STAGES = ("clips", "latents", "descriptions", "train-shards")
 LEAD = (
+    "The first samples are of the bundle that comes with the package; the model was then trained "
+    "for some minutes more, on minutes of audio that this command made, and measured before and "
+    "after. What these minutes show is that every part of the road is there: do not expect them to "
+    "make a model better that has been trained for hours."
+)
+LEAD_FROM_SCRATCH = (
     "Everything on this page was made by one command on the machine it ran on: the corpus, the "
     "codec, the model and the samples. Codec and model were trained from nothing within minutes, "
     "on minutes of audio. Expect texture and rhythm of the right kind, not words or melodies: what "
@@ -29,14 +40,20 @@ _CODEC_TERMS = ("total", "head_magnitude", "head_mel", "mel", "log_magnitude")
 
 
 def write_summary(
-    run: Path, seconds: Mapping[str, float], samples: Mapping[str, tuple[Path, str]]
+    run: Path,
+    seconds: Mapping[str, float],
+    samples: Mapping[str, tuple[Path, str]],
+    spoken: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write `summary.json`, the curves and `report.html` of a run's folder.
 
     Args:
-        run: Folder with `data/`, `codec-training/`, `training/`, `bundle/` and `evaluation/`.
+        run: Folder with `data/`, `training/`, `bundle/` and `evaluation/`; with `codec-training/`
+            where the codec was trained, with `evaluation-before/` where the weights it started
+            from were measured.
         seconds: Wall seconds by step.
         samples: Generated WAV files by name, each with the words it was made from.
+        spoken: The digit that a sample says, by its name.
 
     Returns:
         The summary, as in the file.
@@ -51,13 +68,17 @@ def write_summary(
         "codec": _codec_losses(run),
         "model": _model_losses(run),
         "seconds": dict(seconds),
-        "evaluation": json.loads((run / "evaluation" / "results.json").read_text("utf-8")),
+        "heard": _heard(samples, spoken or {}),
+        "evaluation": _results(run / "evaluation"),
+        "evaluation_before": _results(run / "evaluation-before", is_optional=True),
     }
-    figures = [_codec_curve(run), _model_curve(run)]
+    has_codec = summary["codec"] is not None
+    figures = [*([_codec_curve(run)] if has_codec else []), _model_curve(run)]
     cards = [sample_card(f"generated: {name}", text, wav) for name, (wav, text) in samples.items()]
     cards += _reconstructions(run)
+    lead = LEAD_FROM_SCRATCH if has_codec else LEAD
     write_report(
-        Report("AudioCALM: demo", LEAD, cards, figures, _tables(summary)), run / "report.html"
+        Report("AudioCALM: demo", lead, cards, figures, _tables(summary)), run / "report.html"
     )
     summary["artefacts"] = _artefacts(run)
     Folder.at(run).write_json("summary.json", summary)
@@ -70,7 +91,32 @@ def _stage(path: Path) -> dict[str, Any]:
     return {name: card[name] for name in kept}
 
 
-def _codec_losses(run: Path) -> dict[str, Any]:
+def _results(folder: Path, *, is_optional: bool = False) -> dict[str, Any] | None:
+    path = folder / "results.json"
+    if is_optional and not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _heard(
+    samples: Mapping[str, tuple[Path, str]], spoken: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """The digit said and the one recognised, by sample; empty without a recogniser."""
+    if not spoken or not is_available():
+        return {}
+    recogniser = Recogniser(single_digit=True)
+    found = {}
+    for name, word in spoken.items():
+        frames, rate = soundfile.read(samples[name][0], dtype="float32", always_2d=True)
+        heard = recogniser.transcribe(torch.from_numpy(frames.T.copy()), rate)
+        found[name] = {"said": word, "heard": heard}
+    return found
+
+
+def _codec_losses(run: Path) -> dict[str, Any] | None:
+    if not (run / "codec-training" / "metrics.json").exists():
+        return None
     metrics = json.loads((run / "codec-training" / "metrics.json").read_text("utf-8"))
     return {
         "steps": metrics["curve"][-1]["step"],
@@ -147,9 +193,10 @@ def _tables(summary: dict[str, Any]) -> list[Table]:
         for kind, values in hours.items()
         for name, value in values.items()
     ]
+    codec, before = summary["codec"], summary["evaluation_before"]
     losses = [
-        ("codec", summary["codec"]["steps"], summary["codec"]["loss_first"],
-         summary["codec"]["loss_last"]),
+        *([] if codec is None else
+          [("codec", codec["steps"], codec["loss_first"], codec["loss_last"])]),
         *(
             (f"model, {name.removeprefix('loss/')}", summary["model"]["steps"], first,
              summary["model"]["last"][name])
@@ -162,13 +209,31 @@ def _tables(summary: dict[str, Any]) -> list[Table]:
               "read = written + rejected, in every stage."),
         Table("Minutes of audio", ("by", "", "minutes"), spread),
         Table("Losses", ("of", "steps", "first", "last"), losses),
+        *_words_heard(summary["heard"]),
+        *([] if before is None else
+          [replace(table, title=f"Before training: {table.title}")
+           for table in result_tables(before)]),
         *result_tables(summary["evaluation"]),
         Table("Seconds by step", ("step", "seconds"), list(summary["seconds"].items())),
     ]  # fmt: skip
 
 
+def _words_heard(heard: dict[str, dict[str, str]]) -> list[Table]:
+    rows = [(name, word["said"], word["heard"] or "nothing") for name, word in heard.items()]
+    note = "A small recogniser (pocketsphinx) chooses among the ten digits."
+    return [Table("Words recognised", ("sample", "said", "heard"), rows, note)] if rows else []
+
+
 def _artefacts(run: Path) -> list[str]:
     """Files a person may want to open; shards and checkpoints are named by their directory."""
-    patterns = ("*.html", "samples/*", "figures/*", "evaluation/*.*", "bundle/*", "data/*")
+    patterns = (
+        "*.html",
+        "first/*",
+        "samples/*",
+        "figures/*",
+        "evaluation/*.*",
+        "bundle/*",
+        "data/*",
+    )
     found = {str(path.relative_to(run)) for pattern in patterns for path in run.glob(pattern)}
     return sorted(found | {"summary.json"})

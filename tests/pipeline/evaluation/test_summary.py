@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from pipeline.evaluation.held_out import COUNTS
 from pipeline.evaluation.summary import STAGES, write_summary
@@ -64,3 +65,39 @@ def test_a_training_clip_is_called_one(run: Path) -> None:
     assert page.count("<p>training clip</p>") == 2
     assert "held-out clip" not in page
     assert summary["evaluation"]["clips"]["music"]["train"] == 1
+
+
+def test_a_run_from_given_weights_has_no_codec_and_a_before(run: Path) -> None:
+    (run / "codec-training" / "metrics.json").unlink()
+    results = json.loads((run / "evaluation" / "results.json").read_text("utf-8"))
+    _write(run / "evaluation-before" / "results.json", results)
+    summary = write_summary(run, {}, {})
+    page = (run / "report.html").read_text("utf-8")
+    assert summary["codec"] is None
+    assert summary["evaluation_before"] == results
+    assert "Before training: Clips measured" in page
+    assert "comes with the package" in page
+    assert "Codec training" not in page
+
+
+def test_the_word_that_a_recogniser_hears_is_shown(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ear:
+        def __init__(self, *, single_digit: bool) -> None:
+            assert single_digit
+
+        def transcribe(self, waveform: torch.Tensor, sample_rate: int) -> str:
+            assert waveform.shape == (1, RATE // 10)
+            assert sample_rate == RATE
+            return "nine"
+
+    wav = run / "speech.wav"
+    soundfile.write(wav, np.full(RATE // 10, 0.1), RATE)
+    monkeypatch.setattr("pipeline.evaluation.summary.Recogniser", Ear)
+    monkeypatch.setattr("pipeline.evaluation.summary.is_available", lambda: True)
+    summary = write_summary(run, {}, {"first speech": (wav, "a word")}, {"first speech": "seven"})
+    assert summary["heard"] == {"first speech": {"said": "seven", "heard": "nine"}}
+    assert "Words recognised" in (run / "report.html").read_text("utf-8")
+    monkeypatch.setattr("pipeline.evaluation.summary.is_available", lambda: False)
+    assert write_summary(run, {}, {}, {"first speech": "seven"})["heard"] == {}
