@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from jobs.recordings import VoiceError, recorded_voice, recorded_voices
-from pipeline.data.speaker import SPEAKER_DIM
+from pipeline.acoustics.speaker import SPEAKER_DIM
 from tests.factories.speakers import save_x_vector
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.acoustics.decay import decay_time_s
+from pipeline.acoustics.musical_key import estimate_key
+from pipeline.acoustics.pitch import PitchRange, pitch_track
 from pipeline.audio_io import resample
-from pipeline.data.decay import decay_time_s
-from pipeline.data.musical_key import estimate_key
-from pipeline.data.pitch import PitchRange, pitch_track
 
 ATTRIBUTES_VERSION = 2
 """Raised when more is measured, or otherwise, so that clips are measured again."""
