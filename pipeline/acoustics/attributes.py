@@ -82,6 +82,14 @@ def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> d
     return {name: _significant(value) for name, value in sorted(values.items())}
 
 
+def measure_tempo_bpm(waveform: NDArray[np.float32], sample_rate: int) -> float | None:
+    """Tempo of `channels samples`, beats per minute, as `measure` gives it; None without a beat."""
+    if not np.any(waveform):
+        return None
+    rhythm = _rhythm(_analyse(waveform.mean(axis=0), sample_rate), with_tempo=True)
+    return _significant(rhythm["tempo_bpm"]) if "tempo_bpm" in rhythm else None
+
+
 def speaking_rate(transcript: str, active_s: float) -> float | None:
     """Syllables per second of active speech, estimated from the spelling; None without words.
 
