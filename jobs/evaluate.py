@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--asr", metavar="DIR", help="Whisper model (CTranslate2 form) for word error rates"
     )
     parsed = built.parse_args(argv)
+    if parsed.codec is not None and parsed.asr is not None:
+        built.error("--asr goes with --bundle: a codec alone is measured on digits")
     body = _evaluate if parsed.codec is None else _evaluate_codec
     return options.run(lambda: body(parsed), parsed)
 

@@ -23,7 +23,7 @@ _LEVEL = 0.1
 
 def is_available() -> bool:
     """Whether the extra `eval` is installed."""
-    return all(importlib.util.find_spec(name) for name in ("pocketsphinx", "jiwer"))
+    return all(importlib.util.find_spec(name) for name in ("pocketsphinx", "jiwer", "num2words"))
 
 
 class Recogniser:

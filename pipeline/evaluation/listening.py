@@ -46,7 +46,7 @@ class Listening:
         waveform: Tensor | None = getattr(self, name)
         if waveform is None or waveform.numel() == 0:
             return torch.zeros_like(self.real)
-        return waveform
+        return torch.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass

@@ -69,10 +69,12 @@ class WhisperRecogniser:
                 "CTranslate2 form (ct2-transformers-converter --copy_files tokenizer.json)"
             )
         try:
+            import jiwer  # noqa: F401 - error rates need it later: say so before anything is made
+            import num2words  # noqa: F401 - likewise
             from faster_whisper import WhisperModel
         except ImportError as error:
             raise RecogniserError(
-                "word error rates by Whisper need faster-whisper: install the extra `eval` "
+                f"word error rates by Whisper need {error.name}: install the extra `eval` "
                 "(pip install 'audiocalm[eval]')"
             ) from error
         try:

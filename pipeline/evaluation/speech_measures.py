@@ -12,12 +12,12 @@ from torch import Tensor
 from pipeline.evaluation import intelligibility, intervals, voices
 from pipeline.evaluation.listening import FORMS, Findings, Listening
 from pipeline.evaluation.recogniser import Heard, Recogniser
-from pipeline.evaluation.spoken_words import Errors, count_errors
+from pipeline.evaluation.spoken_words import Errors, count_errors, has_words
 from pipeline.evaluation.stops import KINDS, Spoken, speech_end_s, stop_error
 
 DIGITS, STOPS, VOICES = "spoken digits", "stop errors", "voice similarity"
 WORDS = "word and character error rate"
-_NO_SPHINX = "the extra `eval` (pocketsphinx, jiwer) is not installed"
+_NO_SPHINX = "the extra `eval` (pocketsphinx, jiwer, num2words) is not installed"
 _NO_ASR = "no recogniser was given: --asr DIR with a Whisper model in CTranslate2 form"
 _STOP_NOTES = {
     True: "judged by the recogniser's words and by durations",
@@ -48,7 +48,11 @@ def measure_speech(
         american_spelling: Count British and American spellings as the same word.
         seed: Seeds the intervals.
     """
-    spoken = [i for i in listenings if i.clip.modality == "speech" and i.clip.transcript]
+    spoken = [
+        item
+        for item in listenings
+        if item.clip.modality == "speech" and has_words(item.clip.transcript or "")
+    ]
     found = Findings()
     found.extend(_pocketsphinx(spoken, rate, seed))
     recognised: dict[str, list[_Recognised | None]] = {}
@@ -182,10 +186,7 @@ def _recognise(
         return None
     language, words = item.clip.language or "", item.clip.transcript or ""
     heard = recogniser.hear(item.form(form), rate, language.lower())
-    try:
-        errors = count_errors(words, heard.text, language, american_spelling=american_spelling)
-    except ValueError:  # a transcript of signs alone
-        return None
+    errors = count_errors(words, heard.text, language, american_spelling=american_spelling)
     return _Recognised(heard, errors)
 
 

@@ -34,7 +34,7 @@ _CLOCK = re.compile(r"\b(\d{1,2}):(\d{2})\b")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _ORDINAL = re.compile(r"\b(\d+)(?:st|nd|rd|th)\b")
 _WAYS = ("count", "pairs", "digits")
-_LARGEST = 10**15  # longer numerals are read digit by digit
+_MOST_DIGITS = 15  # longer numerals are read digit by digit
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ def count_errors(
         raise ValueError(f"the transcript {transcript!r} has no word in it")
     pairs = [_errors(said, found) for said in ours for found in theirs]
     return min(pairs, key=lambda found: (found.word_edits, found.character_edits))
+
+
+def has_words(transcript: str) -> bool:
+    """Whether a transcript has a word to be heard; signs alone are none."""
+    return any(unicodedata.category(character)[0] in "LN" for character in transcript)
 
 
 def readings(
@@ -151,7 +156,7 @@ def _numeral(digits: str, tag: str, way: str) -> str:
         whole, part = digits.split(".")
         point = " point " if tag == "en" else " "
         return _numeral(whole, tag, way) + point + _numeral(part, tag, "digits")
-    if way == "digits" or int(digits) >= _LARGEST or (len(digits) > 1 and digits[0] == "0"):
+    if way == "digits" or len(digits) > _MOST_DIGITS or (len(digits) > 1 and digits[0] == "0"):
         return " ".join(_spoken(int(digit), tag) for digit in digits)
     if way == "pairs" and len(digits) == 4:
         return _spoken(int(digits), tag, "year")

@@ -64,9 +64,11 @@ def test_what_the_folder_lacks_is_named(folder: Path) -> None:
         WhisperRecogniser(folder)
 
 
-def test_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faster_whisper", None)
-    with pytest.raises(RecogniserError, match=r"install the extra `eval`"):
+@pytest.mark.parametrize("package", ["faster_whisper", "jiwer", "num2words"])
+def test_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RecogniserError, match=rf"need {package}: install the extra `eval`"):
         WhisperRecogniser(folder)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.evaluation.spoken_words import count_errors, readings
+from pipeline.evaluation.spoken_words import count_errors, has_words, readings
 
 SAME = [
     ("seven", "7"),
@@ -77,6 +77,15 @@ def test_words_beyond_the_end_and_silence_are_counted() -> None:
     assert count_errors("stop here", "stop here and and").extra_at_end == 2
     silent = count_errors("stop here", "")
     assert (silent.word_edits, silent.missing_at_end, silent.character_edits) == (2, 2, 9)
+
+
+def test_very_long_numerals_are_read_digit_by_digit() -> None:
+    assert count_errors("one " * 5000, "1" * 5000).word_edits == 0
+
+
+def test_signs_alone_are_no_words() -> None:
+    assert all(has_words(text) for text in ("7", "é", "你"))
+    assert not any(has_words(text) for text in ("... — ?!", ""))
 
 
 def test_a_transcript_without_words_is_refused() -> None:
