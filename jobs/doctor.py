@@ -21,6 +21,8 @@ REQUIRED = ("torch", "torchaudio", "ray", "deepspeed", "mlflow", "pyarrow", "web
 OPTIONAL = {
     "pocketsphinx": "intelligibility in evaluate: install the extra `eval`",
     "jiwer": "word error rate in evaluate: install the extra `eval`",
+    "faster_whisper": "evaluate --asr: install the extra `eval`",
+    "num2words": "word error rate in evaluate: install the extra `eval`",
     "transformers": "Qwen tokenizer and weights parity: install the extra `hf`",
 }
 

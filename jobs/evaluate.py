@@ -2,8 +2,9 @@
 
 Reads DATA/clips and DATA/descriptions (as `prepare` leaves them); clips of the training split only
 with --set fill_from_training=true. Writes results.json, samples with spectrograms, and report.html,
-which opens from disk. With --codec in place of --bundle, measures a codec alone on DATA/clips and
-writes results.json.
+which opens from disk. Every figure has its confidence interval and stands beside the same on the
+recordings and on the codec's reconstruction. With --codec in place of --bundle, measures a codec
+alone on DATA/clips and writes results.json.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured.add_argument("--codec", metavar="DIR", help="measure a codec alone")
     built.add_argument("--data", required=True, metavar="DIR", help="output of `prepare`")
     built.add_argument("--output", required=True, metavar="DIR", help="where results go")
+    built.add_argument(
+        "--asr", metavar="DIR", help="Whisper model (CTranslate2 form) for word error rates"
+    )
     parsed = built.parse_args(argv)
+    if parsed.codec is not None and parsed.asr is not None:
+        built.error("--asr goes with --bundle: a codec alone is measured on digits")
     body = _evaluate if parsed.codec is None else _evaluate_codec
     return options.run(lambda: body(parsed), parsed)
 
@@ -40,7 +46,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from pipeline.settings import save_settings
     from pipeline.storage import Folder
 
-    settings = options.settings_from(EvaluateSettings, parsed)
+    settings = options.settings_from(EvaluateSettings, parsed, asr=parsed.asr)
     output = Path(parsed.output)
     evaluation = evaluate(
         load_bundle(parsed.bundle or DEFAULT_BUNDLE),

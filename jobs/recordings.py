@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.acoustics.pitch import pitch_track
+from pipeline.acoustics.speaker import VOICE_PITCH
 from pipeline.audio_io import AudioError, read_audio, resample
 from pipeline.data.corpora.listing import is_audio_name
-from pipeline.data.pitch import pitch_track
-from pipeline.data.speaker import VOICE_PITCH
 from pipeline.data.speaker_models import load_speaker_encoder
 from pipeline.errors import PipelineError
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.data.attributes import speaking_rate
+from pipeline.acoustics.attributes import speaking_rate
 from pipeline.data.descriptions.facts import facts_of
 from pipeline.data.descriptions.templates import GRAMMAR_VERSION, describe_clip
 from pipeline.data.descriptions.variety import measure_folder

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, codec_importance, load_codec
+from pipeline.acoustics.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
-from pipeline.data.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.data.latent_distribution import stored_distribution
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject

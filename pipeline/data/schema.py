@@ -148,7 +148,7 @@ LATENTS = pa.schema(
 )
 """Index of `latents/`; offsets are of the member's payload in the tar, `.npy` files of fp16
 `frames latent_dim`; `attributes` is JSON of measured values with units in their names, as
-`pipeline.data.attributes` gives them; `num_samples` is at the codec's rate."""
+`pipeline.acoustics.attributes` gives them; `num_samples` is at the codec's rate."""
 
 INDEX = pa.schema(
     [

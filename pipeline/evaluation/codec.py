@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,9 +15,9 @@ from model.codec.protocol import AudioCodec, Posterior
 from model.codec.vae.losses import views
 from model.config import MODALITIES
 from pipeline.errors import IncompleteError
-from pipeline.evaluation import distance, intelligibility
-from pipeline.evaluation.evaluate import load_clip, reconstruct
+from pipeline.evaluation import distance, intelligibility, intervals
 from pipeline.evaluation.held_out import HeldOutClip
+from pipeline.evaluation.listening import load_clip, reconstruct
 from pipeline.settings import Settings
 from pipeline.storage import Folder, iter_rows, read_tables
 
@@ -86,9 +84,10 @@ def evaluate_codec(
         "settings": settings.model_dump(mode="json"),
         "silent_clips": silent,
         "reconstruction": {
-            group: {"clips": len(rows), **_means(rows)} for group, rows in measured.items()
+            group: {"clips": len(rows), **_means(rows, settings.seed)}
+            for group, rows in measured.items()
         },
-        "digits": _digits(heard, rate),
+        "digits": _digits(heard, rate, settings.seed),
         "latents": latents.summary(),
     }
 
@@ -186,24 +185,25 @@ def _cut(row: dict[str, Any], max_duration_s: float) -> HeldOutClip:
     return HeldOutClip(**values, description="", transcript=transcript)
 
 
-def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def _means(rows: Sequence[dict[str, float]], seed: int) -> dict[str, intervals.Estimate]:
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    return {
+        name: intervals.mean([row[name] for row in rows if name in row], seed) for name in names
+    }
 
 
-def _digits(heard: Sequence[tuple[Tensor, Tensor, str]], rate: int) -> dict[str, Any]:
+def _digits(heard: Sequence[tuple[Tensor, Tensor, str]], rate: int, seed: int) -> dict[str, Any]:
     if not heard:
         return {"clips": 0}
     if not intelligibility.is_available():
         return {"clips": len(heard), "skipped": "the extra `eval` is not installed"}
-    recogniser = intelligibility.Recogniser(single_digit=True)
-    forms = {
-        "accuracy_real": [(real, rate, words) for real, _, words in heard],
-        "accuracy_reconstructed": [(decoded, rate, words) for _, decoded, words in heard],
+    ear = intelligibility.Recogniser(single_digit=True)
+    real = [intelligibility.is_heard(wave, rate, words, ear) for wave, _, words in heard]
+    decoded = [intelligibility.is_heard(wave, rate, words, ear) for _, wave, words in heard]
+    lost = [float(before) - float(after) for before, after in zip(real, decoded, strict=True)]
+    return {
+        "clips": len(heard),
+        "accuracy_real": intervals.mean(real, seed),
+        "accuracy_reconstructed": intervals.mean(decoded, seed),
+        "accuracy_lost": intervals.mean(lost, seed),
     }
-    shares = {
-        name: intelligibility.digit_accuracy(form, recogniser) for name, form in forms.items()
-    }
-    # Of two shares of the same clips, each with its own error: an upper bound of a standard error.
-    error = math.sqrt(sum(share * (1 - share) for share in shares.values()) / len(heard))
-    return {"clips": len(heard), **shares, "standard_error": error}

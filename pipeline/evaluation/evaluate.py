@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,20 @@ from model.bundle.limits import RequestError
 from model.bundle.request import request_of_clip
 from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
-from pipeline.audio_io import read_audio, resample, to_channels
-from pipeline.evaluation import distance, frechet, intelligibility, signal
-from pipeline.evaluation.held_out import HeldOutClip, choose
+from pipeline.evaluation import distance, frechet, intervals, signal
+from pipeline.evaluation.class_measures import (
+    FAMILIES,
+    SOUND_CLASSES,
+    Teaching,
+    measure_families,
+    measure_sound_classes,
+    measure_tempo_and_key,
+)
+from pipeline.evaluation.held_out import HeldOutClip, choose, described_clips
+from pipeline.evaluation.listening import Findings, Listening, by_modality, load_clip, reconstruct
+from pipeline.evaluation.recogniser import Recogniser, WhisperRecogniser
+from pipeline.evaluation.references import choose_references, speaker_embeddings
+from pipeline.evaluation.speech_measures import measure_speech, measure_voices
 from pipeline.settings import Settings
 from pipeline.storage import Folder
 
@@ -44,18 +55,21 @@ class EvaluateSettings(Settings):
     guidance_scale: float | None = Field(None, ge=0)
     """Guidance; null takes that of the bundle."""
     seed: int = Field(0, ge=0)
-    """Chooses clips and noise."""
-
-
-@dataclass
-class Listening:
-    """One clip in the three forms that are compared."""
-
-    clip: HeldOutClip
-    real: Tensor
-    reconstructed: Tensor
-    generated: Tensor | None
-    generate_s: float
+    """Chooses clips and noise, and seeds the confidence intervals."""
+    asr: str | None = None
+    """Folder of a Whisper model in CTranslate2 form, for word and character error rates and for
+    stop errors; null leaves the error rates out. Nothing is downloaded."""
+    asr_threads: int = Field(1, ge=1, le=256)
+    """CPU threads of the recogniser."""
+    american_spelling: bool = True
+    """Count British and American spellings as the same word in error rates."""
+    request_voices: bool = False
+    """Give the model the speaker embedding of another recording of the clip's speaker, as a user
+    who clones a voice does. Needs a bundle with voices and the directory `latents/` of the data."""
+    classifier_clips: int = Field(1000, ge=0)
+    """Most real clips of the training split on which each classifier (sound classes of a corpus,
+    instrument families) is trained, and most held-out clips on which it is tested; 0 leaves the
+    class measures out. Raise it for more certain figures, lower it to save time."""
 
 
 @dataclass
@@ -72,6 +86,7 @@ def evaluate(
     data: Folder,
     settings: EvaluateSettings,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    recogniser: Recogniser | None = None,
 ) -> Evaluation:
     """Measure a bundle on held-out clips of a prepared directory.
 
@@ -80,10 +95,17 @@ def evaluate(
         data: Output of `prepare`: holds `clips/` and `descriptions/`.
         settings: How much.
         on_progress: Called with clips done and in all.
+        recogniser: Hears words in place of the one in the folder `settings.asr`.
 
     Raises:
         IncompleteError: If the data is not complete or no clip of it qualifies.
+        RecogniserError: If the folder `settings.asr` holds no recogniser.
+        ValueError: If voices are requested of a bundle that has none.
     """
+    # Loaded first: a wrong folder is found out before hours of generation.
+    ear = recogniser
+    if ear is None and settings.asr is not None:
+        ear = WhisperRecogniser(Path(settings.asr), settings.asr_threads)
     choice = choose(
         data.child("clips"),
         data.child("descriptions"),
@@ -93,49 +115,93 @@ def evaluate(
         seed=settings.seed,
         fill_from_training=settings.fill_from_training,
     )
+    pool = described_clips(data.child("clips"), data.child("descriptions"), settings.max_duration_s)
+    references = choose_references(choice.clips, pool, settings.seed)
+    requested = _requested_voices(bundle, data, references, settings)
     synthesizer = Synthesizer(bundle)
     listenings = []
     for index, clip in enumerate(choice.clips):
-        listenings.append(_listen(clip, synthesizer, settings))
+        voice = requested.get(clip.clip_id)
+        listenings.append(_listen(clip, synthesizer, settings, voice))
         on_progress(index + 1, len(choice.clips))
     rate = bundle.codec.timebase.sample_rate
+    findings = _findings(listenings, pool, references, bundle.codec, settings, ear)
     results = {
         "bundle_digest": bundle.digest,
         "settings": settings.model_dump(mode="json"),
         "clips": choice.counts,
-        "codec": _codec_measures(listenings, rate),
-        "generation": _generation_measures(listenings, rate),
-        "intelligibility": _intelligibility(listenings, rate),
+        "codec": _codec_measures(listenings, rate, settings.seed),
+        "generation": _generation_measures(listenings, rate, settings.seed),
+        "measures": findings.measures,
+        "not_measured": findings.skipped,
     }
     return Evaluation(results, listenings, rate)
 
 
-def _listen(clip: HeldOutClip, synthesizer: Synthesizer, settings: EvaluateSettings) -> Listening:
+def _findings(
+    listenings: Sequence[Listening],
+    pool: Sequence[HeldOutClip],
+    references: Mapping[str, HeldOutClip],
+    codec: AudioCodec,
+    settings: EvaluateSettings,
+    recogniser: Recogniser | None,
+) -> Findings:
+    rate, seed = codec.timebase.sample_rate, settings.seed
+    found = measure_speech(
+        listenings, rate, recogniser, american_spelling=settings.american_spelling, seed=seed
+    )
+    voices = {clip_id: load_clip(clip, codec) for clip_id, clip in references.items()}
+    found.extend(
+        measure_voices(listenings, voices, rate, were_requested=settings.request_voices, seed=seed)
+    )
+    if settings.classifier_clips:
+        teaching = Teaching(pool, codec, settings.classifier_clips, seed)
+        found.extend(measure_sound_classes(listenings, teaching))
+        found.extend(measure_families(listenings, teaching))
+    else:
+        found.skipped |= dict.fromkeys((SOUND_CLASSES, FAMILIES), "classifier_clips is 0")
+    found.extend(measure_tempo_and_key(listenings, rate, seed))
+    return found
+
+
+def _requested_voices(
+    bundle: Bundle,
+    data: Folder,
+    references: Mapping[str, HeldOutClip],
+    settings: EvaluateSettings,
+) -> dict[str, Tensor]:
+    """Embedding of each clip's reference, as the training data has it; empty if none is asked."""
+    if not settings.request_voices:
+        return {}
+    if bundle.model.config.speaker_id is None:
+        raise ValueError("request_voices is true, but the bundle has no voices: set it to false")
+    embeddings = speaker_embeddings(data.child("latents"), {c.clip_id for c in references.values()})
+    return {
+        clip_id: torch.tensor(embeddings[clip.clip_id])
+        for clip_id, clip in references.items()
+        if clip.clip_id in embeddings
+    }
+
+
+def _listen(
+    clip: HeldOutClip,
+    synthesizer: Synthesizer,
+    settings: EvaluateSettings,
+    voice: Tensor | None,
+) -> Listening:
     codec = synthesizer.bundle.codec
     real = load_clip(clip, codec)
     started = time.perf_counter()
-    generated = _generate(clip, synthesizer, settings)
+    generated = _generate(clip, synthesizer, settings, voice)
     generate_s = time.perf_counter() - started
     return Listening(clip, real, reconstruct(real, codec), generated, generate_s)
 
 
-def load_clip(clip: HeldOutClip, codec: AudioCodec) -> Tensor:
-    """The clip as the codec takes it, `channels samples`."""
-    audio = read_audio(clip.uri, clip.start_s, clip.end_s)
-    rate = codec.timebase.sample_rate
-    waveform = resample(to_channels(audio.waveform, codec.num_channels), audio.sample_rate, rate)
-    return torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
-
-
-def reconstruct(waveform: Tensor, codec: AudioCodec) -> Tensor:
-    """What the codec makes of a waveform, at the same length; the posterior's mean is decoded."""
-    with torch.inference_mode():
-        decoded = codec.decode(codec.encode(waveform[None]).mean)[0]
-    return decoded[:, : waveform.shape[-1]].clone()
-
-
 def _generate(
-    clip: HeldOutClip, synthesizer: Synthesizer, settings: EvaluateSettings
+    clip: HeldOutClip,
+    synthesizer: Synthesizer,
+    settings: EvaluateSettings,
+    voice: Tensor | None,
 ) -> Tensor | None:
     request = request_of_clip(
         description=clip.description,
@@ -145,6 +211,7 @@ def _generate(
         duration_s=clip.duration_s,
         is_singing=clip.is_singing,
         seed=settings.seed,
+        voice=voice,
         sampling={
             "num_flow_steps": settings.num_flow_steps,
             "guidance_scale": settings.guidance_scale,
@@ -157,7 +224,9 @@ def _generate(
         return None
 
 
-def _codec_measures(listenings: Sequence[Listening], rate: int) -> dict[str, dict[str, float]]:
+def _codec_measures(
+    listenings: Sequence[Listening], rate: int, seed: int
+) -> dict[str, dict[str, Any]]:
     measures: dict[str, Callable[[Tensor, Tensor], float]] = {
         "log_mel_l1": lambda ours, real: distance.log_mel_l1(ours, real, rate),
         "stft_distance": distance.stft_distance,
@@ -167,37 +236,37 @@ def _codec_measures(listenings: Sequence[Listening], rate: int) -> dict[str, dic
         modality: {
             "clips": len(group),
             **{
-                name: float(np.mean([measure(item.reconstructed, item.real) for item in group]))
+                name: intervals.mean([measure(i.reconstructed, i.real) for i in group], seed)
                 for name, measure in measures.items()
             },
         }
-        for modality, group in _by_modality(listenings).items()
+        for modality, group in by_modality(listenings).items()
     }
 
 
 def _generation_measures(
-    listenings: Sequence[Listening], rate: int
-) -> dict[str, dict[str, float | None]]:
+    listenings: Sequence[Listening], rate: int, seed: int
+) -> dict[str, dict[str, Any]]:
     return {
-        modality: _measure_generated(group, rate)
-        for modality, group in _by_modality(listenings).items()
+        modality: _measure_generated(group, rate, seed)
+        for modality, group in by_modality(listenings).items()
     }
 
 
-def _measure_generated(group: Sequence[Listening], rate: int) -> dict[str, float | None]:
+def _measure_generated(group: Sequence[Listening], rate: int, seed: int) -> dict[str, Any]:
     made = [item for item in group if item.generated is not None and item.generated.numel()]
     facts = [signal.examine(item.generated, rate) for item in made if item.generated is not None]
-    audio_s = sum(fact.duration_s for fact in facts)
+    seconds = [fact.duration_s for fact in facts]
     return {
         "clips": len(group),
         "failed": len(group) - len(made),
         "mel_fd": _mel_fd([i.generated for i in made], [i.real for i in group], rate),
         "mel_fd_of_codec": _mel_fd([i.reconstructed for i in group], [i.real for i in group], rate),
-        "silent_share": float(np.mean([f.silent_share for f in facts])) if facts else None,
-        "clipped_share": float(np.mean([f.clipped_share for f in facts])) if facts else None,
-        "level_dbfs": float(np.mean([f.level_dbfs for f in facts])) if facts else None,
-        "duration_ratio": audio_s / sum(i.clip.duration_s for i in made) if made else None,
-        "real_time_factor": sum(i.generate_s for i in made) / audio_s if audio_s else None,
+        "silent_share": intervals.mean([f.silent_share for f in facts], seed),
+        "clipped_share": intervals.mean([f.clipped_share for f in facts], seed),
+        "level_dbfs": intervals.mean([f.level_dbfs for f in facts], seed),
+        "duration_ratio": intervals.ratio(seconds, [i.clip.duration_s for i in made], seed),
+        "real_time_factor": intervals.ratio([i.generate_s for i in made], seconds, seed),
     }
 
 
@@ -208,50 +277,3 @@ def _mel_fd(ours: Sequence[Tensor | None], real: Sequence[Tensor], rate: int) ->
     return frechet.frechet_distance(
         np.stack(embedded), np.stack([frechet.mel_embedding(clip, rate) for clip in real])
     )
-
-
-def _intelligibility(listenings: Sequence[Listening], rate: int) -> dict[str, Any]:
-    if not intelligibility.is_available():
-        return {"skipped": "the extra `eval` (pocketsphinx, jiwer) is not installed"}
-    english = [
-        item
-        for item in listenings
-        if item.clip.modality == "speech" and (item.clip.language or "").startswith("en")
-    ]
-    digits = [i for i in english if intelligibility.is_digit(i.clip.transcript or "")]
-    sentences = [
-        i for i in english if i not in digits and intelligibility.normalise(i.clip.transcript or "")
-    ]
-    results: dict[str, Any] = {"digit_clips": len(digits), "sentence_clips": len(sentences)}
-    for form in ("real", "reconstructed", "generated"):
-        results[f"digit_accuracy_{form}"] = _digit_accuracy(digits, form, rate)
-        results[f"word_error_rate_{form}"] = _word_error_rate(sentences, form, rate)
-    return results
-
-
-def _digit_accuracy(digits: Sequence[Listening], form: str, rate: int) -> float | None:
-    if not digits:
-        return None
-    clips = [(_form(i, form), rate, i.clip.transcript or "") for i in digits]
-    return intelligibility.digit_accuracy(clips)
-
-
-def _word_error_rate(sentences: Sequence[Listening], form: str, rate: int) -> float | None:
-    if not sentences:
-        return None
-    recogniser = intelligibility.Recogniser()
-    heard = [recogniser.transcribe(_form(i, form), rate) for i in sentences]
-    return intelligibility.word_error_rate([i.clip.transcript or "" for i in sentences], heard)
-
-
-def _form(item: Listening, form: str) -> Tensor:
-    waveform: Tensor | None = getattr(item, form)
-    # A clip that could not be made is heard as silence: a miss, not a smaller denominator.
-    return torch.zeros_like(item.real) if waveform is None else waveform
-
-
-def _by_modality(listenings: Sequence[Listening]) -> dict[str, list[Listening]]:
-    groups: dict[str, list[Listening]] = defaultdict(list)
-    for item in listenings:
-        groups[item.clip.modality].append(item)
-    return dict(groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ COUNTS = ("described", *SPLITS, "in_training", "too_long", "too_short", "not_nee
 """What is counted of each modality: all, those chosen by split, and the others by why not."""
 _COLUMNS = (
     "clip_id", "uri", "start_s", "end_s", "modality", "language", "is_singing", "split",
-    "duration_s",
+    "duration_s", "corpus", "speaker", "tags",
 )  # fmt: skip
 _REMEDIES = {
     "too_long": "raise max_duration_s",
@@ -49,6 +50,9 @@ class HeldOutClip:
     description: str
     transcript: str | None
     is_singing: bool = False
+    corpus: str = ""
+    speaker: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,30 @@ def choose(
     for line, count in zip(said, counts.values(), strict=True):
         logger.log(logging.INFO if num_chosen(count) else logging.WARNING, "%s", line)
     return Choice(chosen, counts)
+
+
+def described_clips(
+    clips: Folder, descriptions: Folder, max_duration_s: float
+) -> list[HeldOutClip]:
+    """Every described clip of all splits; longer ones are cut at `max_duration_s`.
+
+    Raises:
+        IncompleteError: If a directory is not complete.
+    """
+    texts = _texts(descriptions)
+    clips.card("ingest")
+    table = read_tables(clips, clips.listed("parts/"), list(_COLUMNS))
+    found = [
+        _clip(row, texts[row["clip_id"]]) for row in iter_rows(table) if row["clip_id"] in texts
+    ]
+    return [_cut(clip, max_duration_s) for clip in found]
+
+
+def _cut(clip: HeldOutClip, max_duration_s: float) -> HeldOutClip:
+    if clip.duration_s <= max_duration_s:
+        return clip
+    end_s = (clip.start_s or 0.0) + max_duration_s
+    return dataclasses.replace(clip, end_s=end_s, duration_s=max_duration_s)
 
 
 def num_chosen(count: Mapping[str, int]) -> int:
@@ -180,7 +208,8 @@ def _order(clip: HeldOutClip, seed: int) -> tuple[int, str]:
 
 
 def _clip(row: dict[str, Any], text: tuple[str, str | None]) -> HeldOutClip:
-    return HeldOutClip(**{**row, "description": text[0], "transcript": text[1]})
+    values = {**row, "description": text[0], "transcript": text[1]}
+    return HeldOutClip(**{**values, "tags": tuple(row["tags"] or ())})
 
 
 def _is_english_digit(clip: HeldOutClip) -> bool:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import soxr
-import torch
 from torch import Tensor
 
 RECOGNISER_RATE = 16_000
@@ -25,7 +23,7 @@ _LEVEL = 0.1
 
 def is_available() -> bool:
     """Whether the extra `eval` is installed."""
-    return all(importlib.util.find_spec(name) for name in ("pocketsphinx", "jiwer"))
+    return all(importlib.util.find_spec(name) for name in ("pocketsphinx", "jiwer", "num2words"))
 
 
 class Recogniser:
@@ -71,25 +69,8 @@ class Recogniser:
 
 
 def normalise(text: str) -> str:
-    """Lower case, letters and apostrophes only: what both sides of a word error rate go through."""
+    """Lower case, letters and apostrophes only: the form in which digits are compared."""
     return " ".join(re.sub(r"[^a-z' ]+", " ", text.lower()).split())
-
-
-def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Edits per reference word over all pairs.
-
-    Raises:
-        ValueError: If the counts differ or no reference has a word.
-    """
-    import jiwer
-
-    if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
-    clean = [normalise(text) for text in references]
-    if not any(clean):
-        raise ValueError("no reference has a word in it")
-    pairs = [(r, normalise(h)) for r, h in zip(clean, hypotheses, strict=True) if r]
-    return float(jiwer.wer([r for r, _ in pairs], [h for _, h in pairs]))
 
 
 def is_digit(transcript: str) -> bool:
@@ -97,23 +78,13 @@ def is_digit(transcript: str) -> bool:
     return normalise(transcript) in DIGITS
 
 
-def digit_accuracy(
-    clips: Sequence[tuple[Tensor, int, str]], recogniser: Recogniser | None = None
-) -> float:
-    """Share of digit clips heard exactly as their transcript.
+def is_heard(waveform: Tensor, sample_rate: int, digit: str, recogniser: Recogniser) -> bool:
+    """Whether a digit clip is heard exactly as its transcript.
 
     Args:
-        clips: Waveform, sample rate and transcript of each.
-        recogniser: One made with `single_digit`; None loads it.
-
-    Raises:
-        ValueError: If there are no clips.
+        waveform: `channels samples`.
+        sample_rate: Hz.
+        digit: The transcript.
+        recogniser: One made with `single_digit`.
     """
-    if not clips:
-        raise ValueError("no digit clips to listen to")
-    ear = recogniser or Recogniser(single_digit=True)
-    heard = [
-        ear.transcribe(waveform, rate) == normalise(transcript)
-        for waveform, rate, transcript in clips
-    ]
-    return float(torch.tensor(heard).float().mean())
+    return recogniser.transcribe(waveform, sample_rate) == normalise(digit)

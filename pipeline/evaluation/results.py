@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation import signal
-from pipeline.evaluation.evaluate import Evaluation, Listening
+from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.held_out import COUNTS, TRAINING, describe_counts, num_chosen
+from pipeline.evaluation.intervals import LEVEL
+from pipeline.evaluation.listening import FORMS, Listening
 from pipeline.evaluation.report import Report, Sample, Table, write_report
 from pipeline.figures import save_spectrogram
+from pipeline.page import number
 from pipeline.storage import Folder
 
-FORMS = ("real", "reconstructed", "generated")
 LEAD = (
     "{clips} in three forms: the real recording at the codec's rate, what the codec makes "
     "of it (the ceiling of the model), and what the model makes from the description alone."
@@ -26,8 +28,10 @@ LEAD = (
 MEL_FD_NOTE = (
     "mel-FD is a Fréchet distance over log-mel statistics. It orders models of this project on the "
     "same clips; it is not comparable with published FAD values. Lower is better; the codec's own "
-    "value is the floor the model can reach."
+    "value is the floor the model can reach. It has no interval: resampled clips bias it upwards."
 )
+INTERVAL_NOTE = f"In brackets: bootstrap interval over clips at {LEVEL:.0%}."
+_BEYOND_FORMS = {"classifier_on_held_out": "classifier on real held-out clips", "chance": "chance"}
 
 
 def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality: int = 2) -> None:
@@ -93,24 +97,60 @@ def result_tables(results: dict[str, Any]) -> list[Table]:
         _by_modality("Codec: reconstruction against the recording", results["codec"]),
         _by_modality("Model: generation from the description", results["generation"], MEL_FD_NOTE),
     ]
-    heard = results["intelligibility"]
-    if "skipped" in heard:
-        return [*tables, Table("Intelligibility", ("",), [(heard["skipped"],)])]
-    rows = [
-        (form, heard[f"digit_accuracy_{form}"], heard[f"word_error_rate_{form}"]) for form in FORMS
-    ]
-    note = (
-        f"{heard['digit_clips']} single digits, {heard['sentence_clips']} English sentences, heard "
-        "by a small recogniser (pocketsphinx): compare rows, not absolute values."
-    )
-    columns = ("audio", "digit accuracy", "word error rate")
-    return [*tables, Table("Intelligibility", columns, rows, note)]
+    tables += _measure_tables(results.get("measures", []))
+    if reasons := results.get("not_measured"):
+        tables.append(Table("Not measured", ("measure", "why"), list(reasons.items())))
+    return tables
+
+
+def shown(value: object) -> object:
+    """A figure for a table: an estimate with its interval, anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    if value["value"] is None:
+        return None
+    figure = number(value["value"])
+    if value["low"] is None:
+        return figure
+    return f"{figure} [{number(value['low'])}, {number(value['high'])}]"
+
+
+def _measure_tables(measures: list[dict[str, Any]]) -> list[Table]:
+    """One table for each modality: every measure on the three forms of the same clips."""
+    tables = []
+    for modality in dict.fromkeys(measure["modality"] for measure in measures):
+        group = [measure for measure in measures if measure["modality"] == modality]
+        extra = [name for name in _BEYOND_FORMS if any(name in measure for measure in group)]
+        columns = ("measure", "clips", *FORMS, *(_BEYOND_FORMS[name] for name in extra), "better")
+        rows = [
+            (
+                measure["name"],
+                measure["generated"]["n"],
+                *(shown(measure[form]) for form in FORMS),
+                *(_beyond(measure.get(name)) for name in extra),
+                measure["better"],
+            )
+            for measure in group
+        ]
+        notes = ". ".join(f"{m['name']}: {m['note']}" for m in group if m["note"])
+        tables.append(Table(f"Measures of {modality}", columns, rows, f"{INTERVAL_NOTE} {notes}"))
+    return tables
+
+
+def _beyond(value: object) -> object:
+    """What has clips of its own is shown with how many they are."""
+    if not isinstance(value, dict) or value["value"] is None:
+        return value if isinstance(value, float) else None
+    return f"{shown(value)} ({value['n']} clips)"
 
 
 def _by_modality(title: str, measures: dict[str, dict[str, Any]], note: str = "") -> Table:
     names = list(next(iter(measures.values())))
-    rows = [(modality, *(values[name] for name in names)) for modality, values in measures.items()]
-    return Table(title, ("modality", *names), rows, note)
+    rows = [
+        (modality, *(shown(values[name]) for name in names))
+        for modality, values in measures.items()
+    ]
+    return Table(title, ("modality", *names), rows, f"{INTERVAL_NOTE} {note}".strip())
 
 
 def _first_of_each(listenings: list[Listening], count: int) -> list[Listening]:

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.acoustics.attributes import measure
 from pipeline.audio_io import read_audio, resample, to_channels
 from pipeline.cluster import ray_cluster
 from pipeline.data import describe, encode, ingest, shard
-from pipeline.data.attributes import measure
 from pipeline.data.prepare import PrepareSettings, prepare
 from pipeline.data.stage import Resources, Unit, UnitOutput, run_stage
 from pipeline.data.starter.settings import StarterSettings

@@ -22,7 +22,7 @@ from jobs.demo_plan import (
 from model.bundle import DEFAULT_BUNDLE
 from model.bundle.bundle import load_bundle
 from model.bundle.shipped import SHIPPED
-from pipeline.data.speaker import SPEAKER_DIM
+from pipeline.acoustics.speaker import SPEAKER_DIM
 from tests.factories.bundle import write_bundle
 
 FEWER: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from jobs.recordings import VoiceError, bundle_voice, recorded_voice, recorded_voices
-from pipeline.data.speaker import SPEAKER_DIM
+from pipeline.acoustics.speaker import SPEAKER_DIM
 from tests.factories.bundle import random_bundle
 from tests.factories.speakers import save_x_vector
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.acoustics.musical_key import KEY_NAMES
 from pipeline.data.descriptions.grammar import join_words
 from pipeline.data.descriptions.language_names import language_name
 from pipeline.data.descriptions.musical_words import sort_tags
@@ -20,7 +21,6 @@ from pipeline.data.descriptions.vocabulary import (
     about_seconds,
     noun_phrase,
 )
-from pipeline.data.musical_key import KEY_NAMES
 
 MAX_LABEL_WORDS = 8
 _MIN_ACTIVITY_S = 2.0  # of a single hit nobody says how often it comes

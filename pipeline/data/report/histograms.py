@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.musical_key import KEY_NAMES
+from pipeline.acoustics.musical_key import KEY_NAMES
 from pipeline.page import number
 
 NUM_BINS = 40
@@ -131,7 +131,7 @@ def histogram(name: str, values: Mapping[str, NDArray[np.float64]]) -> Histogram
     """Distribution of an attribute.
 
     Args:
-        name: Of the attribute, with its unit, as in `pipeline.data.attributes`.
+        name: Of the attribute, with its unit, as in `pipeline.acoustics.attributes`.
         values: Finite values by modality; at least one.
     """
     everything = np.concatenate(list(values.values()))

@@ -12,6 +12,7 @@ import torch
 
 from model.codec.protocol import Posterior
 from model.codec.registry import codec_digest, load_codec
+from pipeline.acoustics.speaker import SPEAKER_DIM
 from pipeline.data import encode as module
 from pipeline.data.encode import (
     EncodeResources,
@@ -22,7 +23,6 @@ from pipeline.data.encode import (
 )
 from pipeline.data.schema import ClipRow
 from pipeline.data.shards import read_npy
-from pipeline.data.speaker import SPEAKER_DIM
 from pipeline.data.stage import Unit
 from pipeline.errors import IncompleteError, TooManyRejectsError
 from pipeline.storage import Folder, read_tables

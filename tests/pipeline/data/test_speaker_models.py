@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.speaker import SpeakerEncoder, StatisticsEncoder
+from pipeline.acoustics.speaker import SpeakerEncoder, StatisticsEncoder
 from pipeline.data.speaker_models import (
     XVectorEncoder,
     load_speaker_encoder,

@@ -111,6 +111,8 @@ def test_the_command_measures_a_codec_alone(
     clips: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_codec(small_codec(), tmp_path / "codec")
+    with pytest.raises(SystemExit):
+        main(["--codec", "c", "--data", "d", "--output", "o", "--asr", "w"])
     words = ["--codec", str(tmp_path / "codec"), "--data", str(tmp_path / "data")]
     words += ["--output", str(tmp_path / "out"), "--set", "num_digits=0"]
     assert main(words) == 0

@@ -1,5 +1,6 @@
 """An evaluation of a random bundle measures every form and writes what it says."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from model.bundle.bundle import Bundle
 from model.bundle.synthesis import SynthesisError, SynthesisRequest, Synthesizer
 from pipeline.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from pipeline.evaluation.recogniser import Heard, RecogniserError
 from pipeline.evaluation.results import write_evaluation
 from pipeline.storage import Folder, table_bytes
 from tests.factories.bundle import random_bundle
@@ -54,6 +56,9 @@ def prepared(tmp_path: Path, **music: object) -> Folder:
                 "is_singing": False,
                 "split": "test",
                 "duration_s": 0.5,
+                "corpus": "c",
+                "speaker": "c/anna" if modality == "speech" else None,
+                "tags": ["noise"],
                 "descriptions": ["noise"],
                 "transcript": TEXTS[modality] if index else "two words",
                 **(music if modality == "music" else {}),
@@ -83,9 +88,17 @@ def test_every_modality_and_form_is_measured(bundle: Bundle, data: Folder) -> No
     results = evaluation.results
     assert seen == [(n, 6) for n in range(1, 7)]
     assert set(results["codec"]) == set(results["generation"]) == set(TEXTS)
-    assert results["generation"]["sound"]["duration_ratio"] == pytest.approx(1.0, abs=1e-3)
-    assert results["intelligibility"]["digit_clips"] == 1
-    assert results["intelligibility"]["sentence_clips"] == 1
+    ratio = results["generation"]["sound"]["duration_ratio"]
+    assert ratio["value"] == pytest.approx(1.0, abs=1e-3)
+    assert ratio["n"] == 2
+    measures = {item["name"]: item for item in results["measures"]}
+    assert measures["spoken digits"]["real"]["n"] == 1
+    assert measures["word error rate, pocketsphinx"]["real"]["n"] == 1
+    assert measures["stop errors"]["generated"]["n"] == 2
+    assert measures["voice similarity, statistics-1"]["reconstructed"]["n"] == 2
+    assert "no recogniser was given" in results["not_measured"]["word and character error rate"]
+    assert "0 classes" in results["not_measured"]["sound class, c"]
+    assert "names a tempo" in results["not_measured"]["tempo within 5 %"]
     for item in evaluation.listenings:
         assert item.reconstructed.shape == item.real.shape == (1, 8000)
 
@@ -116,7 +129,7 @@ def test_the_real_time_factor_is_of_generation_alone(
     timer = SimpleNamespace(perf_counter=lambda: clock.now_s)
     monkeypatch.setattr(f"{evaluate.__module__}.time", timer)
     generation = measure(bundle, data).results["generation"]
-    assert {values["real_time_factor"] for values in generation.values()} == {1.5}
+    assert {v["real_time_factor"]["value"] for v in generation.values()} == {1.5}
 
 
 def test_a_clip_that_cannot_be_made_is_counted(
@@ -129,7 +142,70 @@ def test_a_clip_that_cannot_be_made_is_counted(
     results = measure(bundle, data).results
     assert results["generation"]["music"]["failed"] == 2
     assert results["generation"]["music"]["mel_fd"] is None
-    assert results["intelligibility"]["word_error_rate_generated"] == 1.0
+    measures = {item["name"]: item for item in results["measures"]}
+    assert measures["word error rate, pocketsphinx"]["generated"]["value"] == 1.0
+    assert measures["stop errors, early"]["generated"]["value"] == 1.0
+
+
+class FakeRecogniser:
+    """Hears "two words" in everything."""
+
+    name = "fake"
+    languages = ("en",)
+
+    def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:
+        return Heard("Two words.", (0.1, waveform.shape[-1] / sample_rate))
+
+
+def test_a_recogniser_gives_error_rates_that_stand_on_the_page(
+    bundle: Bundle, data: Folder, tmp_path: Path
+) -> None:
+    evaluation = evaluate(bundle, data, SETTINGS, recogniser=FakeRecogniser())
+    measures = {item["name"]: item for item in evaluation.results["measures"]}
+    sentences, digits = (
+        measures[f"word error rate, {group}"] for group in ("all sentences", "single digits")
+    )
+    assert sentences["generated"]["value"] == sentences["real"]["value"] == 0
+    assert digits["generated"]["value"] == 2  # a substitution and an insertion in one word
+    assert "word and character error rate" not in evaluation.results["not_measured"]
+    write_evaluation(evaluation, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "<h2>Measures of speech</h2>" in page
+    assert "<td>word error rate, all sentences</td><td>1</td><td>0</td>" in page
+    assert "<h2>Not measured</h2>" in page
+
+
+def test_a_folder_without_a_recogniser_is_refused_before_anything_is_made(
+    bundle: Bundle, data: Folder, tmp_path: Path
+) -> None:
+    settings = EvaluateSettings(**{**SETTINGS.model_dump(), "asr": str(tmp_path)})
+    with pytest.raises(RecogniserError, match=r"has no config.json, model.bin, tokenizer.json"):
+        evaluate(bundle, data, settings, lambda *_: pytest.fail("a clip was made"))
+
+
+def test_voices_of_other_recordings_are_requested(
+    bundle: Bundle, data: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"clip_id": f"c/{n}", "speaker_embedding": [float(n)] * 192} for n in range(6)]
+    latents = data.child("latents")
+    latents.write_bytes("parts/a.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    finish(latents, {})
+    asked: dict[str, float | None] = {}
+
+    def stream(_: Synthesizer, request: SynthesisRequest) -> Iterator[Tensor]:
+        voice = request.voice
+        asked[request.transcript or ""] = None if voice is None else float(voice[0])
+        yield torch.full((1, RATE), 0.1)
+
+    monkeypatch.setattr(Synthesizer, "stream", stream)
+    settings = EvaluateSettings(**{**SETTINGS.model_dump(), "request_voices": True})
+    with_voices = dataclasses.replace(bundle.model.config, speaker_id=260)
+    monkeypatch.setattr(bundle.model, "config", with_voices)
+    evaluate(bundle, data, settings)
+    assert asked == {"two words": 3.0, "seven": 0.0, "": None}  # each other's, of the one speaker
+    monkeypatch.setattr(bundle.model, "config", dataclasses.replace(with_voices, speaker_id=None))
+    with pytest.raises(ValueError, match="the bundle has no voices"):
+        evaluate(bundle, data, settings)
 
 
 def test_singing_is_asked_for_with_its_words(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import IncompleteError
-from pipeline.evaluation.held_out import COUNTS, Choice, HeldOutClip, choose
+from pipeline.evaluation.held_out import COUNTS, Choice, HeldOutClip, choose, described_clips
 from pipeline.storage import Folder, table_bytes
 from tests.factories.cards import finish
 
@@ -28,6 +28,9 @@ def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
                 "is_singing": modality == "music",
                 "split": (modality == "music" and music_split)
                 or ("train", "validation", "test")[index // 3 % 3],
+                "corpus": "c",
+                "speaker": None,
+                "tags": ["one tag"],
                 "duration_s": {4: 20.0, 5: 20.0, 7: 0.099}.get(index, 1.0),
                 "transcript": ("seven" if index >= 24 else "two words")
                 if modality == "speech"
@@ -139,3 +142,14 @@ def test_incomplete_or_unsuitable_data_is_refused(tmp_path: Path) -> None:
     root.child("clips").reopen()
     with pytest.raises(IncompleteError, match="is not complete"):
         pick(root)
+
+
+def test_described_clips_are_of_all_splits_and_long_ones_are_cut(tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    pool = described_clips(root.child("clips"), root.child("descriptions"), 5.0)
+    by_id = {clip.clip_id: clip for clip in pool}
+    assert len(pool) == 29
+    assert "c/03" not in by_id
+    assert {clip.split for clip in pool} == {"train", "validation", "test"}
+    assert (by_id["c/04"].end_s, by_id["c/04"].duration_s) == (5.0, 5.0)
+    assert (by_id["c/06"].end_s, by_id["c/06"].tags) == (None, ("one tag",))

@@ -32,7 +32,8 @@ def run(tmp_path: Path) -> Path:
         "clips": {"music": counts},
         "codec": {"music": {"clips": 2}},
         "generation": {"music": {"clips": 2}},
-        "intelligibility": {"skipped": "not installed"},
+        "measures": [],
+        "not_measured": {"spoken digits": "not installed"},
     }
     _write(tmp_path / "evaluation" / "results.json", results)
     samples = tmp_path / "evaluation" / "samples"

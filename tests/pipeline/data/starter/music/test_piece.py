@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.data.attributes import measure
+from pipeline.acoustics.attributes import measure
 from pipeline.data.starter import dsp
 from pipeline.data.starter.music.piece import Piece, PiecePlan, plan_pieces, render_piece
 from pipeline.data.starter.music.styles import STYLES

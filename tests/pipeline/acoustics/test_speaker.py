@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.speaker import (
+from pipeline.acoustics.speaker import (
     SPEAKER_DIM,
     SpeakerEncoder,
     StatisticsEncoder,

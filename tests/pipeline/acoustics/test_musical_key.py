@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.musical_key import KEY_NAMES, estimate_key
+from pipeline.acoustics.musical_key import KEY_NAMES, estimate_key
 
 RATE = 8_000
 MAJOR, HARMONIC_MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 11, 12)

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.acoustics.attributes import mel_bands
+from pipeline.acoustics.pitch import PitchRange, pitch_track
 from pipeline.audio_io import resample
-from pipeline.data.attributes import mel_bands
-from pipeline.data.pitch import PitchRange, pitch_track
 
 SPEAKER_DIM = 192
 """Width of an embedding."""
@@ -144,6 +144,6 @@ def _cosines() -> NDArray[np.float32]:
 
 @cache
 def _centre_and_scale() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    text = resources.files("pipeline.data").joinpath(_SCALE_FILE).read_text(encoding="utf-8")
+    text = resources.files("pipeline.acoustics").joinpath(_SCALE_FILE).read_text(encoding="utf-8")
     values = json.loads(text)
     return np.array(values["centre"]), np.array(values["scale"])

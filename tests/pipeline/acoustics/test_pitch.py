@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.pitch import PitchRange, pitch_track
+from pipeline.acoustics.pitch import PitchRange, pitch_track
 
 RATE = 8000
 

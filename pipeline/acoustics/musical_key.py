@@ -8,6 +8,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from pipeline.audio_io import resample
+
+RATE = 8000
+"""Rate at which the data pipeline estimates keys, Hz."""
 _WINDOW_S = 0.512
 _HOP_S = 0.256
 _CHUNK_FRAMES = 512
@@ -44,6 +48,12 @@ class Key:
 
     number: int
     confidence: float
+
+
+def measure_key(waveform: NDArray[np.float32], sample_rate: int) -> Key | None:
+    """Key of `channels samples` at any rate, as the data pipeline measures it."""
+    mono = waveform.mean(axis=0, keepdims=True)
+    return estimate_key(resample(mono, sample_rate, RATE)[0], RATE)
 
 
 def estimate_key(mono: NDArray[np.float32], sample_rate: int) -> Key | None:

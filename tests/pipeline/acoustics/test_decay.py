@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from pipeline.data.decay import decay_time_s
+from pipeline.acoustics.decay import decay_time_s
 
 RATE = 8_000
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.acoustics.decay import decay_time_s
+from pipeline.acoustics.musical_key import estimate_key
+from pipeline.acoustics.pitch import PitchRange, pitch_track
 from pipeline.audio_io import resample
-from pipeline.data.decay import decay_time_s
-from pipeline.data.musical_key import estimate_key
-from pipeline.data.pitch import PitchRange, pitch_track
 
 ATTRIBUTES_VERSION = 2
 """Raised when more is measured, or otherwise, so that clips are measured again."""
@@ -80,6 +80,14 @@ def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> d
         if modality == "music":
             values |= _key(narrow)
     return {name: _significant(value) for name, value in sorted(values.items())}
+
+
+def measure_tempo_bpm(waveform: NDArray[np.float32], sample_rate: int) -> float | None:
+    """Tempo of `channels samples`, beats per minute, as `measure` gives it; None without a beat."""
+    if not np.any(waveform):
+        return None
+    rhythm = _rhythm(_analyse(waveform.mean(axis=0), sample_rate), with_tempo=True)
+    return _significant(rhythm["tempo_bpm"]) if "tempo_bpm" in rhythm else None
 
 
 def speaking_rate(transcript: str, active_s: float) -> float | None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.data.attributes import measure, num_syllables, speaking_rate
+from pipeline.acoustics.attributes import measure, num_syllables, speaking_rate
 
 RATE = 22_050
 RNG = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""What can be measured of a waveform: level, pitch, tempo, key, decay and the voice."""

@@ -1,0 +1,83 @@
+"""Bootstrap confidence intervals over clips: how far a figure may move with other clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+"""Confidence level of every interval."""
+_RESAMPLES = 2000
+_BATCH = 100  # resamples drawn at a time, to bound memory
+
+Estimate = dict[str, Any]
+"""A figure as plain values: `value`, `low` and `high` of its interval, and `n` clips.
+
+`low` and `high` are None below two clips; `value` is None without any.
+"""
+
+
+def mean(values: Sequence[float | bool], seed: int = 0) -> Estimate:
+    """Mean over clips, or the share of clips that are true, with its interval.
+
+    Args:
+        values: One value for each clip.
+        seed: Seeds the resampling.
+    """
+    return ratio(values, [1.0] * len(values), seed)
+
+
+def ratio(
+    numerators: Sequence[float | bool], denominators: Sequence[float], seed: int = 0
+) -> Estimate:
+    """Sum of the numerators over the sum of the denominators, with its percentile interval.
+
+    Clips are resampled whole, so that a word error rate is weighted by words and still varies by
+    clip. Where all clips of a share agree, every resample does too: the interval is then the exact
+    binomial one (Clopper-Pearson), which tells 8 of 8 from 200 of 200.
+
+    Args:
+        numerators: One for each clip, such as word errors.
+        denominators: One for each clip, such as reference words; positive.
+        seed: Seeds the resampling: the same clips and seed give the same interval.
+
+    Raises:
+        ValueError: If the counts differ or a denominator is not positive.
+
+    Source:
+        Efron and Tibshirani 1993, chapter 13 (percentile interval).
+    """
+    if len(numerators) != len(denominators):
+        raise ValueError(f"{len(numerators)} numerators and {len(denominators)} denominators")
+    if any(not value > 0 for value in denominators):
+        raise ValueError(f"a denominator is {min(denominators)}; each must be positive")
+    above, below = np.asarray(numerators, float), np.asarray(denominators, float)
+    if not len(above):
+        return {"value": None, "low": None, "high": None, "n": 0}
+    value = float(above.sum() / below.sum())
+    low, high = _interval(above, below, seed) if len(above) > 1 else (None, None)
+    return {"value": value, "low": low, "high": high, "n": len(above)}
+
+
+def _interval(
+    above: NDArray[np.float64], below: NDArray[np.float64], seed: int
+) -> tuple[float, float]:
+    if (below == 1).all() and (above == above[0]).all() and above[0] in (0, 1):
+        exact = scipy.stats.binomtest(int(above.sum()), len(above)).proportion_ci(LEVEL)
+        return float(exact.low), float(exact.high)
+    found = scipy.stats.bootstrap(
+        (above, below),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        batch=_BATCH,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

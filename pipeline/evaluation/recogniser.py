@@ -1,0 +1,108 @@
+"""Speech to text for error rates: what a recogniser gives, and Whisper from a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soxr
+from torch import Tensor
+
+RECOGNISER_RATE = 16_000
+_FILES = ("config.json", "model.bin", "tokenizer.json")
+_BEAMS = 5
+
+
+class RecogniserError(ValueError):
+    """The recogniser cannot be loaded: its folder or its library is not there."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a recogniser heard in one clip.
+
+    Attributes:
+        text: As it writes it.
+        word_ends_s: When each word of it ends, seconds.
+    """
+
+    text: str
+    word_ends_s: tuple[float, ...] = ()
+
+
+class Recogniser(Protocol):
+    """A waveform to text, the same for the same input.
+
+    Attributes:
+        name: Stands in the results.
+        languages: BCP 47 language subtags that it understands.
+    """
+
+    name: str
+    languages: Sequence[str]
+
+    def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:
+        """What is said in a waveform of `channels samples`."""
+
+
+class WhisperRecogniser:
+    """A Whisper model in CTranslate2 form, on the CPU; nothing is downloaded."""
+
+    def __init__(self, folder: Path, num_threads: int = 1) -> None:
+        """Load the model.
+
+        Args:
+            folder: Holds config.json, model.bin and tokenizer.json, as the converter
+                `ct2-transformers-converter` writes them.
+            num_threads: CPU threads.
+
+        Raises:
+            RecogniserError: If a file or the library is missing, or the model cannot be read.
+        """
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            raise RecogniserError(
+                f"{folder} has no {', '.join(missing)}; give the folder of a Whisper model in "
+                "CTranslate2 form (ct2-transformers-converter --copy_files tokenizer.json)"
+            )
+        try:
+            import jiwer  # noqa: F401 - error rates need it later: say so before anything is made
+            import num2words  # noqa: F401 - likewise
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise RecogniserError(
+                f"word error rates by Whisper need {error.name}: install the extra `eval` "
+                "(pip install 'audiocalm[eval]')"
+            ) from error
+        try:
+            self._model: Any = WhisperModel(
+                str(folder),
+                device="cpu",
+                compute_type="int8",
+                cpu_threads=num_threads,
+                local_files_only=True,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise RecogniserError(f"{folder} holds no Whisper model: {error}") from error
+        self.name = f"Whisper {folder.name}"
+        self.languages: Sequence[str] = self._model.supported_languages
+
+    def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:
+        """Beam search of 5 without sampling, each clip by itself."""
+        mono = soxr.resample(waveform.float().mean(0).numpy(), sample_rate, RECOGNISER_RATE)
+        if not np.any(mono):
+            return Heard("")
+        segments, _ = self._model.transcribe(
+            mono.astype(np.float32),
+            language=language.split("-")[0],
+            beam_size=_BEAMS,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+        )
+        words = [word for segment in segments for word in segment.words or ()]
+        text = "".join(word.word for word in words).strip()
+        return Heard(text, tuple(float(word.end) for word in words))
