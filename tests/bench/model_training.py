@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from model.attention import arflow_mask, attend
+from model.attention import PackedAttention, arflow_mask, attend
 from model.audiocalm import AudioCALM, ModelOutput
 from model.batch import Document, TrainingBatch, pack
 from model.config import ModelConfig
@@ -32,10 +32,19 @@ def rows(subject: Subject, repeats: int) -> Iterator[Row]:
     speed = _speed(config, batch, peak)
     tokens = batch_counts(config, batch).positions
     what = f"{name}, training step of {tokens} positions"
-    if subject.device.type == "cuda":
-        # On a CPU the packed step has a dense mask itself.
-        dense = _step(model, batch, has_dense_mask=True)
-        yield compare(what, run, "the same step with a dense mask", dense, repeats, speed)
+    dense = _step(model, batch, has_dense_mask=True)
+    yield compare(what, run, "the same step with a dense mask", dense, repeats, speed)
+    if subject.device.type == "cpu":
+        half = subject.built(config).train().bfloat16()
+        peak_half = peak_flops(subject.device, torch.bfloat16)
+        speed_half = _speed(config, batch, peak_half)
+        in_half = _step(half, batch)
+        yield compare(f"{what}, bf16", in_half, "float32", run, repeats, speed_half)
+        compiled = subject.built(config).train().bfloat16()
+        compiled.compile_layers()
+        faster = _step(compiled, batch)
+        faster()  # compiles
+        yield compare(f"{what}, bf16, compiled", faster, "bf16", in_half, repeats, speed_half)
     yield compare(
         what,
         run,
@@ -89,12 +98,12 @@ def _step(
             indices = (batch.document, batch.segment, batch.block, batch.copy)
             dense = [index[:, : batch.backbone_length] for index in indices]
             mask = arflow_mask(*dense, model.config.window_blocks)
-            model._mask = lambda _: mask  # type: ignore[method-assign]
+            model._attention = lambda _: PackedAttention(mask)  # type: ignore[method-assign]
         try:
             sums = losses(model(batch), batch)
             loss_from(sums, sums.flow_count, sums.stop_count).backward()
         finally:
-            model.__dict__.pop("_mask", None)
+            model.__dict__.pop("_attention", None)
         model.zero_grad()
 
     return run
