@@ -41,7 +41,7 @@ def test_linked_and_named_files_exist(document: str) -> None:
 
 def test_the_file_map_names_files_of_its_folder() -> None:
     rows = re.findall(r"^\| `(model|pipeline/\w+)/` \|[^|]*\| ([^|]*) \|$", README, re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for folder, cell in rows:
         for name in re.findall(r"`([\w/]+\.py)`", cell):
             assert (ROOT / folder / name).exists(), f"{folder}/{name}"
