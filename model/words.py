@@ -42,7 +42,7 @@ class WordContext(nn.Module):
         """Embedding of the tokens around every frame.
 
         Args:
-            features: Of consecutive tokens, zero for those that are no words.
+            features: One row per consecutive token, zero for those that are no words.
             centre: Token under each frame; tokens outside of `features` count as zero.
         """
         offsets = torch.arange(-_REACH, _REACH + 1, device=centre.device)

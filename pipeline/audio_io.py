@@ -73,7 +73,7 @@ class AudioStream:
     """An open file or span: its rate is known at once, the rest after the last block.
 
     Attributes:
-        info: Of the whole file.
+        info: Facts about the whole file.
         warnings: `code: detail`; complete after the last block.
     """
 

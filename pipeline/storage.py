@@ -117,7 +117,7 @@ class Folder:
         A directory listing may hold what an abandoned attempt left; the card names what counts.
 
         Args:
-            prefix: Of the names, such as `parts/`.
+            prefix: Beginning of the names, such as `parts/`.
             suffix: Ending of the names.
 
         Raises:

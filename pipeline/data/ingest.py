@@ -67,13 +67,13 @@ class CorpusSettings(Settings):
     name: str | None = None
     """Name of the corpus, the begin of its clip ids; None takes the path below the input."""
     modality: Modality | None = None
-    """Of every clip, whatever the corpus says."""
+    """Modality of every clip, whatever the corpus says."""
     language: Language | None = None
     """BCP 47 tag of every clip, whatever the corpus says."""
     licence: str | None = None
     """SPDX id of every clip, whatever the corpus says."""
     attribution: str | None = None
-    """Whom to name, whatever the corpus says."""
+    """Attribution of every clip, whatever the corpus says."""
 
 
 class EvaluationSettings(Settings):

@@ -33,7 +33,7 @@ def latent_distribution(
     Args:
         mean: Posterior means, `frames latent_dim`.
         log_std: Natural logarithms of the posterior deviations, of the same shape.
-        seed: Of the draw from the posteriors.
+        seed: Seeds the draw from the posteriors.
 
     Returns:
         `frames`; `std` (smallest, median and largest over dimensions); `num_dead`, whose

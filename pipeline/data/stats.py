@@ -59,7 +59,7 @@ def latent_statistics(units: Sequence[dict[str, dict[str, Any]]]) -> dict[str, A
     beyond the rounding inside a unit.
 
     Args:
-        units: Of each unit, `LatentSums.to_json` by modality.
+        units: For each unit, `LatentSums.to_json` by modality.
 
     Returns:
         `mean` and `std` per dimension, every modality weighing the same however many frames it

@@ -196,7 +196,7 @@ def _error_rates(
     name: str,
     seed: int,
 ) -> Findings:
-    """Of all sentences, and of each corpus where there are several; digits are told apart."""
+    """Measure all sentences, and each corpus where there are several; digits are told apart."""
     found = Findings()
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(spoken):

@@ -81,7 +81,7 @@ class TrainCodecSettings(Settings):
     """Codec whose weights the run begins with, a folder or the name of a shipped one; it must have
     this configuration."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of layers; spectra, losses, weights and their averages stay float32 in either case."""
+    """Type of the layers; spectra, losses, weights and their averages always stay float32."""
     latent_noise: float = Field(default=0.05, ge=0, le=1)
     """Noise added to latents in training, relative to their spread."""
     optim: CodecOptimConfig = Field(default_factory=CodecOptimConfig)
@@ -93,7 +93,7 @@ class TrainCodecSettings(Settings):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     """MLflow."""
     seed: int = Field(default=0, ge=0)
-    """Of the initial weights, the crops and the noise."""
+    """Seeds the initial weights, the crops and the noise."""
     checkpoint_every: int = Field(default=200, gt=0)
     """Steps between checkpoints."""
     checkpoints_kept: int = Field(default=2, ge=1)

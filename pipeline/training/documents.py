@@ -41,7 +41,7 @@ class Plan:
 
     Attributes:
         position: In the stream.
-        row: Of the index.
+        row: The clip's row in the index.
         token_ids: Prefix.
         voice: Index row whose voice it hears; None is none.
         start: First frame.
@@ -77,8 +77,8 @@ class DocumentSampler:
         shards: Where clips and voices come from.
         settings: Dropout, noise, length of a row.
         config: Fixes block size and expert labels.
-        tokenizer: Of the prompts.
-        seed: Of the run.
+        tokenizer: Encodes the prompts.
+        seed: The run's seed.
     """
 
     def __init__(

@@ -43,8 +43,8 @@ def engine_config(settings: TrainSettings, num_parameters: int) -> dict[str, Any
     """DeepSpeed's own configuration.
 
     Args:
-        settings: Of the run.
-        num_parameters: Of the model; bounds the communication buckets.
+        settings: The run's settings.
+        num_parameters: The model's parameters; bounds the communication buckets.
     """
     aligned = -(-num_parameters // _BUCKET_ALIGNMENT) * _BUCKET_ALIGNMENT
     bucket = min(aligned, _LARGEST_BUCKET)
@@ -73,8 +73,8 @@ class TrainEngine:
 
     Args:
         model: With the same weights on every worker.
-        settings: Of the run.
-        device: Of this worker.
+        settings: The run's settings.
+        device: This worker's device.
     """
 
     def __init__(self, model: AudioCALM, settings: TrainSettings, device: torch.device) -> None:

@@ -56,10 +56,10 @@ class Feed:
     Args:
         shards: Training clips.
         settings: Sizes, shares and noise.
-        config: Of the model.
-        tokenizer: Of the prompts.
-        seed: Of the run.
-        rank: Of this worker.
+        config: The model's configuration.
+        tokenizer: Encodes the prompts.
+        seed: The run's seed.
+        rank: This worker's rank.
         world_size: Workers that share every step.
 
     Raises:

@@ -93,7 +93,7 @@ def opened_parent(parent: Parent, model: nn.Module) -> Iterator[Callable[[nn.Mod
 
     Args:
         parent: Where the weights are.
-        model: Of the parent's configuration; may be on the meta device.
+        model: A model of the parent's configuration; may be on the meta device.
 
     Raises:
         SettingsError: If the parent is no longer what the run was started from.

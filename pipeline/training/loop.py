@@ -56,7 +56,7 @@ class WorkerPlan:
     """Everything a worker is told.
 
     Attributes:
-        settings: Of the run.
+        settings: The run's settings.
         run: Run directory, by URI.
         shards: Train-shards, by URI.
         tracking: MLflow run; None logs nowhere.
@@ -75,7 +75,7 @@ class Place:
     """Where a worker stands, and whom it reports to.
 
     Attributes:
-        rank: Of the worker.
+        rank: This worker's rank.
         world_size: Workers.
         device: Its device.
         report: Called by every worker with the metrics and the directory of each checkpoint.

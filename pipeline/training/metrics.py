@@ -51,7 +51,7 @@ class StepCounts:
 
     @classmethod
     def of(cls, batch: StepBatch, config: ModelConfig, *, wants_stop: bool) -> StepCounts:
-        """Of one worker's part."""
+        """Count one worker's part."""
         micro = batch.micro_batches
         held = sum((batch_counts(config, part) for part in micro), start=Counts())
         return cls(
@@ -131,7 +131,7 @@ class Costs:
     """Floating-point operations of training, and what the devices could do.
 
     Attributes:
-        config: Of the model; `model.cost` counts from it.
+        config: The model's configuration; `model.cost` counts from it.
         peak: Operations a second of all devices together; None where their speed is not known.
     """
 
@@ -140,7 +140,7 @@ class Costs:
 
     @classmethod
     def of(cls, config: ModelConfig, device: torch.device, world_size: int) -> Costs:
-        """Of the workers of a run, which have equal devices."""
+        """Costs for the workers of a run, which have equal devices."""
         peak = None
         if device.type == "cuda":
             name = torch.cuda.get_device_name(device)

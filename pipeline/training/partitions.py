@@ -23,7 +23,7 @@ class Stretch:
     """A run of elements of one parameter, and where this worker keeps it.
 
     Attributes:
-        name: Of the parameter.
+        name: The parameter's name.
         start: First element, in the flattened parameter.
         size: Elements.
         flat: Index of the flat tensor.

@@ -55,7 +55,7 @@ def train_run(
     """Train, or go on training, until the last step; Ray starts once there is something to do.
 
     Args:
-        settings: Of the run.
+        settings: The run's settings.
         shards: A complete train-shards directory, by URI.
         output: Run directory, by URI; every worker must reach it.
         codec: Codec folder, for samples.

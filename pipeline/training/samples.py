@@ -43,7 +43,7 @@ class Samples:
         settings: What to ask for.
         shards: Where requests come from if the settings name none; validation clips if any.
         codec: Codec folder.
-        tokenizer: Of the prompts.
+        tokenizer: Encodes the prompts.
         device: Where to generate.
 
     Raises:

@@ -48,9 +48,9 @@ def model_config(
     """The preset with its overrides, fitted to latents, voices and tokenizer.
 
     Args:
-        settings: Of the model.
+        settings: The model's settings.
         shards: Training clips.
-        tokenizer: Of the prompts.
+        tokenizer: Encodes the prompts.
         parent: Weights that the model starts from; it is theirs then.
 
     Raises:
@@ -122,11 +122,11 @@ def build_model(
     of the others' share than one module, and without it no second copy in host memory.
 
     Args:
-        settings: Of the run.
-        config: Of the model.
+        settings: The run's settings.
+        config: The model's configuration.
         shards: Training clips.
         new_token_ids: The tokenizer's special tokens, which pretrained weights do not know.
-        device: Of this worker.
+        device: This worker's device.
         shard: Takes away the other workers' share of a module's own parameters.
         parent: Fills all weights.
 

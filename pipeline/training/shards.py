@@ -22,7 +22,7 @@ from pipeline.faults import retried
 from pipeline.storage import Folder, read_tables, sha256
 
 SCHEMA_VERSION = 1
-"""Of the index and card this reader understands."""
+"""Version of the index and card that this reader understands."""
 _OPEN_FILES = 64
 _REQUIRED = (
     "key",

@@ -49,7 +49,7 @@ def run_group(
         config: What the workers are told.
         folder: Holds what workers report as checkpoints; reachable by all of them.
         num_workers: Size of the group.
-        resources: Of one worker; with a `GPU` the group speaks NCCL, else gloo.
+        resources: What one worker reserves; with a `GPU` the group speaks NCCL, else gloo.
         max_failures: Restarts of the group; -1 has no limit.
         request_stop: Called with the name of a signal; makes the workers save and return.
 

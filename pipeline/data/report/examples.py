@@ -19,8 +19,8 @@ class Described:
     """One clip with its texts.
 
     Attributes:
-        clip_id: Of the clip.
-        modality: Of the clip.
+        clip_id: The clip's id.
+        modality: The clip's modality.
         source: Where the texts come from.
         texts: Its descriptions.
         transcript: Words spoken or sung, or empty.
@@ -80,7 +80,7 @@ class Rejects:
         stage: Stage that refused.
         reason: Code.
         count: Rows.
-        share: Of what the stage read, in [0, 1].
+        share: Share of what the stage read, in [0, 1].
         corpora: The corpora with most of them, and how many.
         examples: Some of them.
     """

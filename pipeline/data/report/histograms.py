@@ -13,7 +13,7 @@ from pipeline.page import number
 
 NUM_BINS = 40
 WIDTH, HEIGHT = 400.0, 110.0
-"""Of the drawing, in its own units."""
+"""Size of the drawing, in its own units."""
 _UNITS = {
     "_dbfs": "dBFS",
     "_db": "dB",
@@ -61,8 +61,8 @@ class Histogram:
 
     Attributes:
         name: In words, without unit.
-        unit: Of the axis; may be empty.
-        edges: Of the bins, one more than bins.
+        unit: Unit of the axis; may be empty.
+        edges: Edges of the bins, one more than bins.
         counts: Values in each bin, by modality.
         low: The 5th percentile.
         median: The median.
@@ -131,7 +131,7 @@ def histogram(name: str, values: Mapping[str, NDArray[np.float64]]) -> Histogram
     """Distribution of an attribute.
 
     Args:
-        name: Of the attribute, with its unit, as in `pipeline.acoustics.attributes`.
+        name: Name of the attribute, with its unit, as in `pipeline.acoustics.attributes`.
         values: Finite values by modality; at least one.
     """
     everything = np.concatenate(list(values.values()))

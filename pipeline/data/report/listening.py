@@ -21,8 +21,8 @@ class Listening:
     """Cuts, encodes and counts what is put into a page.
 
     Args:
-        seconds: Of audio from the begin of a clip.
-        max_bytes: Of all pieces together, encoded.
+        seconds: Audio kept from the beginning of a clip.
+        max_bytes: Largest encoded size of all pieces together.
     """
 
     def __init__(self, seconds: float, max_bytes: int) -> None:

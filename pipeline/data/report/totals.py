@@ -17,7 +17,7 @@ DIMENSIONS = ("modality", "language", "corpus", "licence")
 UNKNOWN = "not given"
 """Stands for an empty value."""
 _EDGES_S = np.geomspace(0.1, 7200.0, 49)
-"""Of the histogram of durations; what lies outside is counted in the outermost bins."""
+"""Edges of the histogram of durations; what lies outside is counted in the outermost bins."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Amount:
         name: Value of the dimension.
         hours: Its hours.
         clips: Its clips.
-        share: Of all hours, in [0, 1].
+        share: Share of all hours, in [0, 1].
     """
 
     name: str

@@ -47,7 +47,7 @@ class ChatRequest:
 
     Attributes:
         messages: `role` and `content`, text alone, in order.
-        temperature: Of sampling; 0 is greedy.
+        temperature: Sampling temperature; 0 is greedy.
         max_tokens: Longest answer, tokens.
         extra: More fields of the request's body.
         audio: Sent with the last message.

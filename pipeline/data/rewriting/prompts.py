@@ -79,7 +79,7 @@ def rewrite_request(
         language: BCP 47 tag of the language to write in.
         seed: Chooses the style.
         max_words: Longest description.
-        settings: Of the model.
+        settings: The model's settings.
     """
     style = pick(_STYLES, random.Random(seed))
     lines = [
@@ -109,7 +109,7 @@ def caption_request(
         clip: Row of `clips/`.
         audio: The clip.
         max_words: Longest caption.
-        settings: Of the model.
+        settings: The model's settings.
     """
     kind = "a song" if clip["is_singing"] else {"sound": "a sound"}.get(clip["modality"])
     hint = f"The clip is {kind or clip['modality']}. Describe it."

@@ -77,8 +77,8 @@ def reword(
     Args:
         drafts: Changed in place.
         model: Asked.
-        cache: Of its answers.
-        settings: Of rewriting.
+        cache: Cache of its completions.
+        settings: Settings of rewriting.
         max_words: Longest text.
         usage: Counted up.
 
@@ -142,8 +142,8 @@ def caption(
     Args:
         clips: Rows of `clips/`.
         model: Asked; audio is read only for answers that the cache does not have.
-        cache: Of its answers.
-        settings: Of captioning.
+        cache: Cache of its completions.
+        settings: Settings of captioning.
         max_words: Longest caption.
         usage: Counted up.
 

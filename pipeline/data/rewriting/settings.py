@@ -24,7 +24,7 @@ class EndpointSettings(Settings):
     requests_at_once: int = Field(default=8, ge=1)
     """Open requests of one worker."""
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """Of all workers together; None does not limit."""
+    """Limit for all workers together; None does not limit."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Tokens of questions and answers, all workers together; None does not limit."""
     timeout_s: float = Field(default=60.0, gt=0)
@@ -62,7 +62,7 @@ class LocalModelSettings(Settings):
     device: str = "cpu"
     """Torch device of every worker."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto takes what the folder says."""
+    """Type of the weights; auto takes what the folder says."""
     batch_size: int = Field(default=8, ge=1)
     """Texts written together."""
 
@@ -79,7 +79,7 @@ class RewriteSettings(Settings):
     language: Literal["en", "clip"] = "en"
     """English, or the language of the words where somebody speaks or sings."""
     temperature: float = Field(default=0.8, ge=0)
-    """Of sampling; 0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     max_tokens: int = Field(default=200, ge=1)
     """Longest answer, tokens; one that is cut off is not used."""
     min_words: int = Field(default=3, ge=1)
@@ -87,7 +87,7 @@ class RewriteSettings(Settings):
     extra: dict[str, Any] = Field(default_factory=dict)
     """More fields of the request's body, such as `chat_template_kwargs`."""
     prompt_version: int = PROMPT_VERSION
-    """Of the questions; recorded, so that new ones redo the texts."""
+    """Version of the prompts; recorded, so that new ones redo the texts."""
 
     @model_validator(mode="after")
     def _check_model(self) -> RewriteSettings:
@@ -112,7 +112,7 @@ class CaptionSettings(Settings):
     sample_rate: int = Field(default=16_000, ge=8_000)
     """Rate of the audio sent, mono, Hz."""
     temperature: float = Field(default=0.2, ge=0)
-    """Of sampling; 0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     max_tokens: int = Field(default=200, ge=1)
     """Longest answer, tokens; one that is cut off is not used."""
     min_words: int = Field(default=3, ge=1)
@@ -120,7 +120,7 @@ class CaptionSettings(Settings):
     extra: dict[str, Any] = Field(default_factory=dict)
     """More fields of the request's body."""
     prompt_version: int = PROMPT_VERSION
-    """Of the question; recorded, so that a new one redoes the captions."""
+    """Version of the prompt; recorded, so that a new one redoes the captions."""
 
     @model_validator(mode="after")
     def _check_model(self) -> CaptionSettings:

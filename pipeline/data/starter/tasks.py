@@ -39,7 +39,7 @@ class Done:
     """What a task wrote.
 
     Attributes:
-        modality: Of all its clips.
+        modality: The modality of all its clips.
         rows: Manifest rows, where the layout has a manifest; of speech with the kind before them.
         seconds: Duration in all.
         clips: Number of clips.
