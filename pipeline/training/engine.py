@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import types
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from model.audiocalm import AudioCALM
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
-from pipeline.errors import NonFiniteError
+from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.training.partitions import Partitions
 from pipeline.training.settings import TrainSettings
 
@@ -64,6 +65,22 @@ def engine_config(settings: TrainSettings, num_parameters: int) -> dict[str, Any
         "steps_per_print": 10**12,
         "wall_clock_breakdown": False,
     }
+
+
+def check_compiler(settings: TrainSettings) -> None:
+    """Refuse to compile layers for a CPU without a C++ compiler.
+
+    Raises:
+        SettingsError: If there is none.
+    """
+    if not settings.engine.compile_layers or settings.engine.use_gpu:
+        return
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    if not any(name and shutil.which(name) for name in names):
+        raise SettingsError(
+            "engine.compile_layers is true and there is no C++ compiler (g++, clang++, or the one "
+            "that CXX names); install g++, or set engine.compile_layers=false"
+        )
 
 
 class TrainEngine:

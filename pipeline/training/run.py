@@ -16,6 +16,7 @@ from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker, closing_run, open_run
 from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.engine import check_compiler
 from pipeline.training.export import check_codec
 from pipeline.training.feed import Feed
 from pipeline.training.init_from import find_parent, with_architecture
@@ -128,6 +129,7 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
     Returns:
         Bytes of one checkpoint.
     """
+    check_compiler(settings)
     tokenizer = open_tokenizer(settings.model)
     config = model_config(settings.model, shards, tokenizer, parent)
     feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from model.optim import parameter_groups
-from pipeline.errors import NonFiniteError
+from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.training.engine import (
+    check_compiler,
     engine_config,
     precision_of,
     quiet_deepspeed,
@@ -56,6 +57,17 @@ def test_a_cpu_that_multiplies_tiles_of_bf16_trains_in_bf16(monkeypatch):
 
 
 @pytest.mark.slow
+def test_compiled_layers_on_a_cpu_need_a_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    check_compiler(small_settings())
+    check_compiler(small_settings(engine={"compile_layers": True, "use_gpu": True}))
+    with pytest.raises(SettingsError, match=r"no C\+\+ compiler"):
+        check_compiler(small_settings(engine={"compile_layers": True}))
+    monkeypatch.setattr("shutil.which", lambda name: "/bin/" + name)
+    check_compiler(small_settings(engine={"compile_layers": True}))
+
+
 def test_nothing_is_compiled_for_training(alone):
     deepspeed = quiet_deepspeed()
     assert deepspeed.ops.__compatible_ops__ == {}, "what is in the table is built at first use"
