@@ -81,9 +81,11 @@ def test_a_refused_record_is_dropped_and_named(caplog) -> None:
 
 def test_a_record_that_always_fails_does_not_hold_up_the_others() -> None:
     outbox, service = Outbox("S", pause_s=0.0), Service()
-    delivered = threading.Event()
+    delivered, is_enough = threading.Event(), threading.Event()
 
     def poison() -> None:
+        if is_enough.is_set():
+            raise RefusedRecordError("let the outbox's thread end")
         raise ValueError("never")
 
     outbox.post("poison", poison)
@@ -92,11 +94,20 @@ def test_a_record_that_always_fails_does_not_hold_up_the_others() -> None:
     assert delivered.wait(10)
     assert service.taken == ["b"]
     assert outbox.flush(0.0) == 1, "the poisoned record is told to be undelivered"
+    is_enough.set()
+    assert outbox.flush(10) == 0
 
 
 def test_only_so_many_records_wait_and_the_oldest_goes_first(caplog) -> None:
     outbox, service, gate = Outbox("S", most_records=2), Service(), threading.Event()
-    outbox.post("a", gate.wait)  # being sent
+    is_sending = threading.Event()
+
+    def first() -> None:
+        is_sending.set()
+        gate.wait()
+
+    outbox.post("a", first)
+    assert is_sending.wait(10)
     outbox.post("b", service.sending("b"))
     outbox.post("c", service.sending("c"))
     outbox.post("d", service.sending("d"))
