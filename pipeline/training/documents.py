@@ -98,6 +98,7 @@ class DocumentSampler:
         self._std = torch.from_numpy(shards.latent_scale(settings.importance_power)).clamp_min(
             _MIN_STD
         )
+        self._channel_std = torch.from_numpy(shards.latent_std) / self._std
         self._silence = self._normalise(torch.from_numpy(shards.silence))
         codec = shards.codec
         self._timebase = Timebase(codec["sample_rate"], codec["hop_length"])
@@ -153,7 +154,7 @@ class DocumentSampler:
         return Document(
             token_ids=torch.tensor(plan.token_ids),
             latents=latents,
-            history=latents + scale * _normal(latents.shape, generator),
+            history=latents + scale * self._channel_std * _normal(latents.shape, generator),
             noise=_normal((copies, *latents.shape), generator),
             flow_time=sample_flow_time(
                 copies,

@@ -90,7 +90,7 @@ class FeedSettings(Settings):
     history_noise_share: Share = 0.5
     """Share of clips whose clean copy is noised."""
     history_noise_max: Annotated[float, Field(ge=0)] = 0.15
-    """Largest standard deviation of that noise, in units of the normalised latents."""
+    """Largest standard deviation of that noise, in standard deviations of each channel."""
     flow_time_mean: float = 0.4
     """Mean of the logit of the flow time; positive leans to the data side."""
     flow_time_std: Annotated[float, Field(gt=0)] = 1.0

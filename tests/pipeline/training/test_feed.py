@@ -10,7 +10,7 @@ import torch
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.sequence import CLEAN, PREFIX
 from model.text import ByteTokenizer
-from pipeline.errors import IncompleteError, SettingsError
+from pipeline.errors import IncompleteError
 from pipeline.storage import Folder
 from pipeline.training.feed import Feed, StepBatch, pack_rows
 from pipeline.training.settings import FeedSettings
@@ -408,17 +408,3 @@ def test_the_pace_of_the_positions_is_jittered_and_its_target_is_not(tmp_path: P
     (jittered,) = _paced_batch(tmp_path, pace_jitter=0.2).micro_batches
     assert torch.equal(exact.pace_target, jittered.pace_target)
     assert not torch.equal(exact.position, jittered.position)
-
-
-def test_scaled_latents_need_a_codec_that_states_the_importance_of_its_channels(
-    tmp_path: Path,
-) -> None:
-    write_shards(tmp_path, mixed_clips(4))
-    shards = TrainShards(Folder.at(tmp_path))
-    assert np.array_equal(shards.latent_scale(0.0), shards.latent_std)
-    with pytest.raises(SettingsError, match=r"importance_power is 1\.0 .* states no importance"):
-        shards.latent_scale(1.0)
-    shards.card["codec"]["channel_importance"] = [2.0, 1.0, 1.0, 0.5]
-    ratio = shards.latent_std / shards.latent_scale(1.0)
-    assert np.allclose(ratio / ratio[1], [2.0, 1.0, 1.0, 0.5])
-    assert np.mean(ratio**2) == pytest.approx(1)
