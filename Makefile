@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch test test-fast lint format bench bench-model bench-codec bench-data chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch test test-fast lint format bench bench-model bench-codec bench-sampling bench-data chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -29,7 +29,7 @@ demo-from-scratch: setup  ## codec and model from nothing, to samples and report
 	$(BIN)/audiocalm demo --from-scratch --out runs/demo-from-scratch
 
 serve: setup  ## streaming endpoint over the shipped bundle; BUNDLE=DIR for another
-	$(BIN)/audiocalm serve $(if $(BUNDLE),--bundle $(BUNDLE))
+	$(BIN)/audiocalm serve --bundle $(BUNDLE)
 
 TEST_WORKERS ?= 2
 test: setup  ## the whole suite: what needs no Ray in two processes, then the rest in one
@@ -58,6 +58,10 @@ bench-model: setup  ## sampler and training step; PRESETS="0.6b 1.7b 4b" on a GP
 
 bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
 	$(BIN)/python -m tests.bench codec
+
+BUNDLE ?= audiocalm-tiny
+bench-sampling: setup  ## flow steps, guidance, temperature of a bundle; BUNDLE=DIR DATA=DIR ASR=DIR
+	$(BIN)/python -m tests.bench.sampling --bundle $(BUNDLE) --data $(DATA) $(if $(ASR),--asr $(ASR))
 
 MINUTES ?= 60
 bench-data: setup  ## data stages on an hour of audio, against loop and DataLoader; INPUT="DIR ..." MINUTES=60
