@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch test test-fast lint format bench bench-model bench-codec bench-sampling bench-data chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-fast lint format bench bench-model bench-codec bench-sampling bench-data chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -27,6 +27,25 @@ demo: setup  ## speech, rain and music at once, then a small training and its re
 
 demo-from-scratch: setup  ## codec and model from nothing, to samples and report: 12 minutes on 2 cores
 	$(BIN)/audiocalm demo --from-scratch --out runs/demo-from-scratch
+
+TINY := runs/tiny-model
+CONFIGS := jobs/configs
+TRAIN_TINY = $(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_speech.yaml --shards $(TINY)/data/train-shards
+EXPORT_TINY = $(BIN)/audiocalm export --run $(TINY)/broad --codec shipped-tiny --weights fp16 --card $(CONFIGS)/card_tiny.yaml \
+  --voices $(CONFIGS)/voices_tiny.yaml --shards $(TINY)/data/train-shards
+tiny: setup  ## train the shipped model again, about 4 core-hours; SENTENCES=FILE of open sentences; the same command goes on
+	@test -n "$(SENTENCES)" || { echo "set SENTENCES=FILE: a text file with English sentences, one a line, which the corpus speaks"; exit 2; }
+	$(BIN)/audiocalm starter-corpus --config $(CONFIGS)/corpus_tiny.yaml --out $(TINY)/corpus --set speech.sentences=$(abspath $(SENTENCES))
+	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus --codec shipped-tiny --output $(TINY)/data
+	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_texts.yaml --output $(TINY)/texts --set optim.decay_share=0
+	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_digits.yaml --output $(TINY)/digits --init-from $(TINY)/texts \
+	  --set optim.num_steps=420 --set feed.num_noisy_copies=5
+	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_broad.yaml --output $(TINY)/broad --init-from $(TINY)/digits \
+	  --set optim.num_steps=1480 --set optim.decay_share=0.3 --set feed.num_noisy_copies=4
+	$(EXPORT_TINY) --output $(TINY)/unmeasured
+	$(BIN)/audiocalm evaluate --bundle $(TINY)/unmeasured --data $(TINY)/data --output $(TINY)/evaluation \
+	  --set per_modality=40 --set num_digits=40 $(if $(ASR),--asr $(ASR))
+	$(EXPORT_TINY) --results $(TINY)/evaluation/results.json --output $(TINY)/audiocalm-tiny
 
 serve: setup  ## streaming endpoint over the shipped bundle; BUNDLE=DIR for another
 	$(BIN)/audiocalm serve --bundle $(BUNDLE)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.options import main_of, parser, run
+from pipeline.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pipeline.storage import Folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,33 +28,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     built.add_argument("--weights", default="fp32", choices=("fp32", "fp16", "bf16"), help=halves)
     about = "YAML mapping for the model card: name, licence, data, limits, ..."
     built.add_argument("--card", metavar="FILE", help=about)
+    measured = "results.json of `evaluate` on an earlier export of these weights, for the card"
+    built.add_argument("--results", metavar="FILE", help=measured)
+    voices = "YAML recipe of named voices; default: the speakers heard most. Needs --shards"
+    built.add_argument("--voices", metavar="FILE", help=voices)
+    built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are taken of")
     built.add_argument("--output", required=True, metavar="BUNDLE", help="bundle to write")
     options = built.parse_args(argv)
-
-    def body() -> None:
-        from model.bundle.bundle import read_manifest
-        from pipeline.storage import Folder
-        from pipeline.training.export import export_run
-
-        card = export_run(
-            Folder.at(options.run),
-            Path(options.codec),
-            Path(options.output),
-            options.step,
-            options.flow_steps,
-            options.weights,
-            _about(options.card),
-        )
-        found = read_manifest(options.output)[1]
-        print(f"step {card['step']} of {options.run} exported to {options.output}, digest {found}")
-
-    return run(body, options)
+    if (options.voices is None) != (options.shards is None):
+        built.error("--voices and --shards go together")
+    return run(lambda: _export(options), options)
 
 
-def _about(path: str | None) -> dict[str, Any]:
+def _export(options: Namespace) -> None:
+    from model.bundle.bundle import read_manifest
     from pipeline.settings import read_recipe
+    from pipeline.storage import Folder
+    from pipeline.training.export import export_run, run_voices
+    from pipeline.training.shards import TrainShards
 
-    return {} if path is None else read_recipe(Path(path))
+    training = Folder.at(options.run)
+    about = {} if options.card is None else read_recipe(Path(options.card))
+    if options.results is not None:
+        about["measures"] = _measures(options, training)
+    voices = None
+    if options.voices is not None:
+        shards = TrainShards(Folder.at(options.shards))
+        voices = run_voices(training, shards, read_recipe(Path(options.voices)))
+    output = Path(options.output)
+    codec, step, flow_steps = Path(options.codec), options.step, options.flow_steps
+    card = export_run(training, codec, output, step, flow_steps, options.weights, about, voices)
+    found = read_manifest(output)[1]
+    print(f"step {card['step']} of {options.run} exported to {output}, digest {found}")
+
+
+def _measures(options: Namespace, training: Folder) -> str:
+    """Tables of an evaluation of the same weights, as Markdown."""
+    from pipeline.evaluation.results import markdown_tables
+    from pipeline.training.export import exported_weights
+
+    results: dict[str, Any] = json.loads(Path(options.results).read_bytes())
+    wanted, found = exported_weights(training, options.step), results.get("weights")
+    if found != wanted:
+        raise SettingsError(
+            f"{options.results} measured the weights {found}, and {wanted} are exported; evaluate "
+            "an export of the same run and step"
+        )
+    return markdown_tables(results)
 
 
 if __name__ == "__main__":

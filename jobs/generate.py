@@ -21,6 +21,11 @@ def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
     from pipeline.serving.offline import check_name, make_file, open_synthesizer
 
+    if given.list_voices:
+        _list_voices(given)
+        return
+    if given.out is None:
+        raise ValueError("no file to write; name one by --out")
     check_name(given.out)  # before minutes of work
     synthesizer = open_synthesizer(given.bundle, given.device, given.precision)
     made = make_file(synthesizer, request_from(given, synthesizer.bundle), given.out)
@@ -33,6 +38,17 @@ def generate(given: Namespace) -> None:
             "the speech reached its longest duration before the model ended it: words may be "
             "missing at its end; try another seed"
         )
+
+
+def _list_voices(given: Namespace) -> None:
+    from model.bundle.bundle import load_bundle
+
+    voices = load_bundle(given.bundle).voices
+    width = max(map(len, voices), default=0)
+    for name, voice in sorted(voices.items()):
+        print(f"{name:<{width}}  {voice.description}".rstrip())
+    if not voices:
+        print(f"{given.bundle} has no voices of its own; --voice takes a recording")
 
 
 if __name__ == "__main__":

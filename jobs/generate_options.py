@@ -27,6 +27,10 @@ def add_options(options: ArgumentParser) -> None:
     add("--language", help="BCP 47 tag of the words")
     add("--singing", action="store_true", help="the words are sung")
     add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
+    continued = "recording that the speech continues, in its voice; needs --continue-transcript"
+    add("--continue", dest="continued", metavar="WAV", help=continued)
+    said = "what is said in the recording of --continue, verbatim"
+    add("--continue-transcript", metavar="TEXT", help=said)
     add("--speaker-encoder", metavar="DIR", help="as in the data's `encode.speaker_encoder`")
     add("--seconds", type=float, metavar="S", help="exact duration")
     add("--flow-steps", type=int, metavar="N", help="solver steps a block; default: the bundle's")
@@ -37,7 +41,8 @@ def add_options(options: ArgumentParser) -> None:
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     precision = "default auto: bf16 on a GPU, fp32 on a CPU"
     add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help=precision)
-    add("--out", "-o", required=True, type=Path, metavar="WAV", help="file to write")
+    add("--out", "-o", type=Path, metavar="WAV", help="file to write")
+    add("--list-voices", action="store_true", help="say which voices the bundle has, make nothing")
 
 
 def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
@@ -47,17 +52,25 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         ValueError: If they name the words or the description twice, or neither.
         VoiceError: If a recording holds no voice that can be used.
     """
-    from jobs.recordings import bundle_voice
+    from jobs.recordings import bundle_voice, recorded_prompt
     from model.bundle.request import SynthesisRequest
 
-    description, transcript = _texts(given)
+    if (given.continued is None) != (given.continue_transcript is None):
+        raise ValueError("--continue and --continue-transcript go together; give both or neither")
+    voice, continues = given.voice, None
+    if given.continued is not None:
+        continues = recorded_prompt(given.continued, given.continue_transcript, bundle)
+        if voice is None and bundle.model.config.speaker_id is not None:
+            voice = given.continued
+    description, transcript = _texts(given, bundle)
     return SynthesisRequest(
         description=description,
         transcript=transcript,
         language=given.language,
         modality=given.modality,
         duration_s=given.seconds,
-        voice=bundle_voice(bundle, given.voice, given.speaker_encoder),
+        voice=bundle_voice(bundle, voice, given.speaker_encoder),
+        continues=continues,
         seed=given.seed,
         is_singing=given.singing,
         sampling={
@@ -68,8 +81,8 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
     )
 
 
-def _texts(given: Namespace) -> tuple[str, str | None]:
-    """Description and words."""
+def _texts(given: Namespace, bundle: Bundle) -> tuple[str, str | None]:
+    """Description and words; a named voice brings its description."""
     from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION
 
     description, transcript = given.description, given.transcript
@@ -83,7 +96,8 @@ def _texts(given: Namespace) -> tuple[str, str | None]:
         else:
             transcript = given.text
     if description is None and transcript is not None and not given.singing:
-        description = DEFAULT_SPEECH_DESCRIPTION
+        voice = bundle.voices.get(given.voice or "")
+        description = (voice and voice.description) or DEFAULT_SPEECH_DESCRIPTION
     if description is None:
         raise ValueError(
             "nothing to make: give the words to speak as TEXT, or what it sounds like by "

@@ -1,4 +1,4 @@
-"""Voices from recordings, for `generate --voice` and the voice folder of `serve`."""
+"""Voices from recordings, for `generate --voice` and `--continue` and the voices of `serve`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.acoustics.pitch import pitch_track
 from pipeline.acoustics.speaker import VOICE_PITCH
-from pipeline.audio_io import AudioError, read_audio, resample
+from pipeline.audio_io import Audio, AudioError, read_audio, resample
 from pipeline.data.corpora.listing import is_audio_name
 from pipeline.data.speaker_models import load_speaker_encoder
 from pipeline.errors import PipelineError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from model.bundle.bundle import Bundle
+    from model.bundle.request import SpeechPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,7 @@ def recorded_voice(path: str | Path, encoder: str | None = None) -> list[float]:
         VoiceError: If the file is not audio, is shorter than a second or longer than two minutes,
             or nothing in it is loud enough or has the pitch of a voice.
     """
-    try:
-        audio = read_audio(str(path), max_duration_s=_MAX_DURATION_S)
-    except AudioError as error:
-        raise VoiceError(f"{path} cannot be heard: {error}") from error
+    audio = _audio(path)
     duration_s = audio.waveform.shape[1] / audio.sample_rate
     if duration_s < _MIN_DURATION_S:
         raise VoiceError(
@@ -67,6 +65,24 @@ def recorded_voice(path: str | Path, encoder: str | None = None) -> list[float]:
             f"{_MIN_VOICED_S:g} s are needed; record speech without noise or music"
         )
     return [float(value) for value in embedding]
+
+
+def recorded_prompt(path: str | Path, transcript: str, bundle: Bundle) -> SpeechPrompt:
+    """A recording that speech is to continue.
+
+    Args:
+        path: Audio file.
+        transcript: What is said in it, verbatim.
+        bundle: Its codec encodes the recording.
+
+    Raises:
+        VoiceError: If the file is not audio.
+        RequestError: As `speech_prompt`.
+    """
+    from pipeline.continuation import speech_prompt
+
+    audio = _audio(path)
+    return speech_prompt(audio.waveform, audio.sample_rate, transcript, bundle)
 
 
 def recorded_voices(folder: str | None, encoder: str | None = None) -> dict[str, list[float]]:
@@ -91,6 +107,13 @@ def recorded_voices(folder: str | None, encoder: str | None = None) -> dict[str,
     if twice:
         raise VoiceError(f"{folder} holds several recordings of {', '.join(twice)}; keep one each")
     return {path.stem: recorded_voice(path, encoder) for path in paths}
+
+
+def _audio(path: str | Path) -> Audio:
+    try:
+        return read_audio(str(path), max_duration_s=_MAX_DURATION_S)
+    except AudioError as error:
+        raise VoiceError(f"{path} cannot be heard: {error}") from error
 
 
 def bundle_voice(bundle: Bundle, voice: str | None, encoder: str | None = None) -> Tensor | None:

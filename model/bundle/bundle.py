@@ -21,13 +21,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.bundle.card import render_card
 from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
 from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
+from model.bundle.voices import Voice, voices_from_bytes, voices_to_bytes
 from model.bundle.weights import StoredPrecision, digest, fill, save_weights, stored_as
 from model.codec.protocol import AudioCodec
 from model.codec.registry import SHIPPED as SHIPPED_CODECS
@@ -65,7 +64,7 @@ class Bundle:
         tokenizer: The one the model was trained with.
         card: What the exporter says of the model: data, licence, measures.
         digest: SHA-256 over all parts.
-        voices: Speaker embeddings by voice name.
+        voices: Voices by name.
         sampling: How each modality is sampled where a request does not say.
     """
 
@@ -74,7 +73,7 @@ class Bundle:
     tokenizer: Tokenizer
     card: dict[str, Any]
     digest: str
-    voices: dict[str, Tensor] = field(default_factory=dict)
+    voices: dict[str, Voice] = field(default_factory=dict)
     sampling: SamplingDefaults = field(default_factory=lambda: DEFAULT_SAMPLING)
 
     @property
@@ -89,7 +88,7 @@ def save_bundle(
     codec: str | Path,
     tokenizer: Tokenizer,
     card: dict[str, Any],
-    voices: Mapping[str, Tensor] | None = None,
+    voices: Mapping[str, Voice] | None = None,
     sampling: Mapping[str, Mapping[str, Any]] | None = None,
     weights: StoredPrecision = "fp32",
 ) -> None:
@@ -102,7 +101,7 @@ def save_bundle(
             the bundle then names: it is small, and needs a package with that codec.
         tokenizer: The model's own.
         card: JSON values for the reader of the bundle.
-        voices: Speaker embeddings of `speaker_dim` values by voice name.
+        voices: Voices by name, with embeddings of `speaker_dim` values.
         sampling: Fields of `SamplingOptions` by modality, where this model is better off with
             others than the defaults.
         weights: Type that the weights are stored as; they are loaded as float32 on a CPU.
@@ -127,8 +126,7 @@ def save_bundle(
         (aside / TOKENIZER_FOLDER).mkdir()
         tokenizer.save(aside / TOKENIZER_FOLDER)
         if voices:
-            kept = {name: value.float().cpu().contiguous() for name, value in voices.items()}
-            save_file(kept, str(aside / VOICES))
+            (aside / VOICES).write_bytes(voices_to_bytes(voices))
         files = {name: digest(aside / name) for name in _part_names(aside)}
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -143,7 +141,9 @@ def save_bundle(
             manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False
         )
         (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
-        readme = render_card(card, model, loaded, tokenizer, defaults, files, codec_name, weights)
+        readme = render_card(
+            card, model, loaded, tokenizer, defaults, voices or {}, files, codec_name, weights
+        )
         (aside / README).write_text(readme, encoding="utf-8")
 
 
@@ -192,16 +192,20 @@ def load_bundle(
     _check_codec(model, codec, str(folder))
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
-    voices = load_file(str(folder / VOICES)) if VOICES in manifest["files"] else {}
     return Bundle(
         model=model.eval(),
         codec=_placed(codec, place),
         tokenizer=tokenizer,
         card=manifest["card"],
         digest=bundle_digest,
-        voices=voices,
+        voices=bundle_voices(folder, manifest),
         sampling=sampling,
     )
+
+
+def bundle_voices(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Voice]:
+    """The voices of a bundle whose parts are checked, by name."""
+    return voices_from_bytes((folder / VOICES).read_bytes()) if VOICES in manifest["files"] else {}
 
 
 def _without_values(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> AudioCALM:
@@ -334,16 +338,16 @@ def _check_tokenizer(model: AudioCALM, tokenizer: Tokenizer, where: str) -> None
         )
 
 
-def check_voices(model: AudioCALM, voices: Mapping[str, Tensor]) -> None:
+def check_voices(model: AudioCALM, voices: Mapping[str, Voice]) -> None:
     """Refuse speaker embeddings that a model cannot take.
 
     Raises:
         BundleError: With the voice, its shape and the one expected.
     """
-    for name, value in voices.items():
-        if value.shape != (model.config.speaker_dim,):
+    for name, voice in voices.items():
+        if voice.embedding.shape != (model.config.speaker_dim,):
             raise BundleError(
-                f"voice {name!r} has shape {tuple(value.shape)}; the model takes "
+                f"voice {name!r} has shape {tuple(voice.embedding.shape)}; the model takes "
                 f"({model.config.speaker_dim},): compute it with the encoder of the training data"
             )
 

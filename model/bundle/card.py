@@ -8,6 +8,7 @@ from typing import Any
 
 from model.audiocalm import AudioCALM
 from model.bundle.request import SamplingDefaults
+from model.bundle.voices import Voice
 from model.codec.protocol import AudioCodec
 from model.text import Tokenizer
 
@@ -18,6 +19,7 @@ def render_card(
     codec: AudioCodec,
     tokenizer: Tokenizer,
     sampling: SamplingDefaults,
+    voices: Mapping[str, Voice],
     files: dict[str, str],
     codec_name: str | None,
     precision: str,
@@ -30,6 +32,7 @@ def render_card(
         codec: Decodes its latents.
         tokenizer: Reads its prompts.
         sampling: How each modality is sampled where a request does not say.
+        voices: Voices by name.
         files: Digests of the files that are loaded, by name.
         codec_name: Name of the codec where it is a shipped one.
         precision: Type of the stored weights.
@@ -66,6 +69,10 @@ def render_card(
         shown = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
         body = shown if isinstance(value, str) else f"```json\n{shown}\n```"
         lines += [f"## {name}", "", body, ""]
+    if voices:
+        lines += ["## voices", "", "| name | description |", "|---|---|"]
+        lines += [f"| {name} | {voice.description} |" for name, voice in sorted(voices.items())]
+        lines += [""]
     lines += ["## Files", "", "| file | SHA-256 |", "|---|---|"]
     lines += [f"| {name} | `{value}` |" for name, value in sorted(files.items())]
     return "\n".join(lines) + "\n"

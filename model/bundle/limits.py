@@ -130,12 +130,7 @@ def check_request(request: AnyRequest, limits: Limits) -> None:
     """
     _check_text("description", request.description, limits.max_description_chars)
     if request.transcript is not None:
-        _check_text("transcript", request.transcript, limits.max_transcript_chars)
-        if not has_words(request.transcript):
-            raise RequestError(
-                "transcript",
-                f"{_shown(request.transcript)} holds nothing to say: no letter and no digit",
-            )
+        check_words("transcript", request.transcript, limits.max_transcript_chars)
     language = request.language
     if language is not None and not (
         len(language) <= _MAX_LANGUAGE_CHARS and _LANGUAGE.fullmatch(language)
@@ -189,6 +184,17 @@ def check_sampling(changes: Mapping[str, Any], limits: Limits) -> None:
             _check_interval(name, value)
         elif name in _UNIT_FIELDS:
             check_range(name, value, *_UNIT_FIELDS[name])
+
+
+def check_words(field: str, text: str, max_chars: int) -> None:
+    """Refuse a text that cannot be spoken.
+
+    Raises:
+        RequestError: If it is empty, too long, or holds no letter and no digit.
+    """
+    _check_text(field, text, max_chars)
+    if not has_words(text):
+        raise RequestError(field, f"{_shown(text)} holds nothing to say: no letter and no digit")
 
 
 def check_integer(field: str, value: object, low: int, high: int) -> None:

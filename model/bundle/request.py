@@ -36,6 +36,19 @@ DEFAULT_DURATION_S = 5.0
 """Duration of sound and music where a request does not say."""
 
 
+@dataclass(frozen=True, eq=False)
+class SpeechPrompt:
+    """A recording that generated speech continues.
+
+    Attributes:
+        transcript: What is said in it, cleaned.
+        latents: The recording as the bundle's codec encodes it, raw.
+    """
+
+    transcript: str
+    latents: Float[Tensor, "frames latent_dim"]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SynthesisRequest:
     """One piece of audio, described."""
@@ -52,6 +65,8 @@ class SynthesisRequest:
     """Exact duration, seconds; None leaves it to the stop head (speech) or to the default."""
     voice: Float[Tensor, " speaker_dim"] | None = None
     """Speaker embedding of the voice to take on."""
+    continues: SpeechPrompt | None = None
+    """Recording that the speech continues; the audio holds the new words only."""
     seed: int = 0
     """Same request, same seed, same audio."""
     sampling: Mapping[str, Any] = field(default_factory=dict)

@@ -9,8 +9,10 @@ from model.bundle import DEFAULT_BUNDLE
 MANIFEST = "bundle.json"
 """File of a bundle that names all others."""
 
+_TINY_DIGEST = ""
+
 SHIPPED: dict[str, tuple[Path, str]] = {
-    DEFAULT_BUNDLE: (Path(__file__).parent / "pretrained" / "tiny", ""),
+    DEFAULT_BUNDLE: (Path(__file__).parent / "pretrained" / "tiny", _TINY_DIGEST),
 }
 """Bundles that come with the package, by name: folder, and the digest it must have. An empty digest
 says that this version of the package comes without it."""

@@ -21,7 +21,7 @@ from model.bundle.bundle import Bundle
 from model.bundle.card import language_of
 from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
 from model.bundle.reading import part_seed, parts_of, speech_bounds_s
-from model.bundle.request import DEFAULT_DURATION_S, SynthesisRequest, sampling_of
+from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest, sampling_of
 from model.config import ModelConfig
 from model.fast.choice import fast_backbone
 from model.fast.cuda_graphs import GraphBackbone
@@ -121,6 +121,7 @@ class Synthesizer:
             RequestError: If it cannot be made.
         """
         check_request(request, self.limits)
+        _check_continued(request, self.bundle.model.config)
         speaker = _speaker(request, self.bundle.model.config)
         transcript = None if request.transcript is None else clean_text(request.transcript)[0]
         if transcript is None or not is_split(request):
@@ -214,17 +215,23 @@ class Synthesizer:
         duration_s = request.duration_s
         if duration_s is None and modality != "speech" and transcript is None:
             duration_s = min(DEFAULT_DURATION_S, self.limits.max_duration_s)
+        said, before = transcript, _whole_blocks(request.continues, config)
+        if request.continues is not None:
+            said = f"{request.continues.transcript} {transcript}"
         prompt = Prompt(
             description=clean_text(request.description)[0],
-            transcript=transcript,
+            transcript=said,
             language=request.language or (language_of(self.bundle.card) if transcript else None),
-            duration_s=duration_s,
+            duration_s=self._whole_duration_s(duration_s, before),
             is_singing=request.is_singing,
         )
         lengths = self._lengths(transcript or "", duration_s, is_singing=request.is_singing)
         num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
         pace = None
-        if lengths.exact_frames is not None and num_words:
+        if request.continues is not None and num_words:
+            # The new words start where the recording ends.
+            pace = len(before) / len(tokenizer.encode(request.continues.transcript))
+        elif lengths.exact_frames is not None and num_words:
             pace = lengths.exact_frames / num_words
         generation = GenerationRequest(
             token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
@@ -237,10 +244,16 @@ class Synthesizer:
             num_words=num_words,
             frames_per_word=pace,
             speaker=speaker,
-            prompt_latents=None,
+            prompt_latents=before if len(before) else None,
             options=sampling_of(request, self.limits, self.bundle.sampling),
         )
         return generation, lengths.num_samples
+
+    def _whole_duration_s(self, duration_s: float | None, before: Tensor) -> float | None:
+        """Duration of the recording and of what follows; training names that of a whole clip."""
+        if duration_s is None:
+            return None
+        return duration_s + len(before) / self.timebase.frame_rate
 
     def _go_on(
         self, utterance: Utterance, piece: Piece | SynthesisError | None
@@ -321,6 +334,38 @@ def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:
     for row, block in enumerate(blocks):
         groups.setdefault(block.num_valid_frames, []).append(row)
     return list(groups.values())
+
+
+def _check_continued(request: SynthesisRequest, config: ModelConfig) -> None:
+    if (prompt := request.continues) is None:
+        return
+    if request.transcript is None or request.is_singing or modality_of(request) != "speech":
+        raise RequestError("continue", "only speech continues a recording; give a transcript")
+    frames, latent_dim = prompt.latents.shape
+    if latent_dim != config.latent_dim:
+        raise RequestError(
+            "continue",
+            f"latents of width {latent_dim}; the model takes {config.latent_dim}: encode the "
+            "recording with the codec of the bundle",
+        )
+    if frames < config.frames_per_block:
+        raise RequestError(
+            "continue",
+            f"the recording has {frames} latent frames; at least {config.frames_per_block} are "
+            "needed: record a longer one",
+        )
+    if not bool(torch.isfinite(prompt.latents).all()):
+        raise RequestError("continue", "the latents hold values that are not finite")
+
+
+def _whole_blocks(
+    prompt: SpeechPrompt | None, config: ModelConfig
+) -> Float[Tensor, "frames latent_dim"]:
+    """The last whole blocks of a recording; none without one."""
+    if prompt is None:
+        return torch.zeros(0, config.latent_dim)
+    extra = len(prompt.latents) % config.frames_per_block
+    return prompt.latents[extra:]
 
 
 def _speaker(

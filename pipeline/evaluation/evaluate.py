@@ -16,9 +16,10 @@ from torch import Tensor
 
 from model.bundle.bundle import Bundle
 from model.bundle.limits import RequestError
-from model.bundle.request import request_of_clip
+from model.bundle.request import SpeechPrompt, request_of_clip
 from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
+from pipeline.continuation import speech_prompt
 from pipeline.evaluation import distance, frechet, intervals, signal
 from pipeline.evaluation.class_measures import (
     FAMILIES,
@@ -66,6 +67,9 @@ class EvaluateSettings(Settings):
     request_voices: bool = False
     """Give the model the speaker embedding of another recording of the clip's speaker, as a user
     who clones a voice does. Needs a bundle with voices and the directory `latents/` of the data."""
+    continue_recordings: bool = False
+    """Let the model continue another recording of the clip's speaker, whose words it is told:
+    voice cloning by continuation. Recordings without a transcript are not continued."""
     classifier_clips: int = Field(1000, ge=0)
     """Most real clips of the training split on which each classifier (sound classes of a corpus,
     instrument families) is trained, and most held-out clips on which it is tested; 0 leaves the
@@ -118,16 +122,21 @@ def evaluate(
     pool = described_clips(data.child("clips"), data.child("descriptions"), settings.max_duration_s)
     references = choose_references(choice.clips, pool, settings.seed)
     requested = _requested_voices(bundle, data, references, settings)
+    continued = _continued(bundle, references) if settings.continue_recordings else {}
     synthesizer = Synthesizer(bundle)
     listenings = []
     for index, clip in enumerate(choice.clips):
-        voice = requested.get(clip.clip_id)
-        listenings.append(_listen(clip, synthesizer, settings, voice))
+        asked = {
+            "voice": requested.get(clip.clip_id),
+            "continues": continued.get(clip.clip_id),
+        }
+        listenings.append(_listen(clip, synthesizer, settings, asked))
         on_progress(index + 1, len(choice.clips))
     rate = bundle.codec.timebase.sample_rate
     findings = _findings(listenings, pool, references, bundle.codec, settings, ear)
     results = {
         "bundle_digest": bundle.digest,
+        "weights": {name: bundle.card.get(name) for name in ("run", "step")},
         "settings": settings.model_dump(mode="json"),
         "clips": choice.counts,
         "codec": _codec_measures(listenings, rate, settings.seed),
@@ -151,9 +160,8 @@ def _findings(
         listenings, rate, recogniser, american_spelling=settings.american_spelling, seed=seed
     )
     voices = {clip_id: load_clip(clip, codec) for clip_id, clip in references.items()}
-    found.extend(
-        measure_voices(listenings, voices, rate, were_requested=settings.request_voices, seed=seed)
-    )
+    were_requested = settings.request_voices or settings.continue_recordings
+    found.extend(measure_voices(listenings, voices, rate, were_requested=were_requested, seed=seed))
     if settings.classifier_clips:
         teaching = Teaching(pool, codec, settings.classifier_clips, seed)
         found.extend(measure_sound_classes(listenings, teaching))
@@ -183,16 +191,31 @@ def _requested_voices(
     }
 
 
+def _continued(bundle: Bundle, references: Mapping[str, HeldOutClip]) -> dict[str, SpeechPrompt]:
+    """The reference of each clip as a prompt, where it can be one."""
+    rate = bundle.codec.timebase.sample_rate
+    found = {}
+    for clip_id, clip in references.items():
+        if not clip.transcript:
+            continue
+        waveform = load_clip(clip, bundle.codec).numpy()
+        try:
+            found[clip_id] = speech_prompt(waveform, rate, clip.transcript, bundle)
+        except RequestError as error:
+            logger.warning("clip %s is not continued: %s", clip.clip_id, error)
+    return found
+
+
 def _listen(
     clip: HeldOutClip,
     synthesizer: Synthesizer,
     settings: EvaluateSettings,
-    voice: Tensor | None,
+    asked: Mapping[str, Any],
 ) -> Listening:
     codec = synthesizer.bundle.codec
     real = load_clip(clip, codec)
     started = time.perf_counter()
-    generated = _generate(clip, synthesizer, settings, voice)
+    generated = _generate(clip, synthesizer, settings, asked)
     generate_s = time.perf_counter() - started
     return Listening(clip, real, reconstruct(real, codec), generated, generate_s)
 
@@ -201,7 +224,7 @@ def _generate(
     clip: HeldOutClip,
     synthesizer: Synthesizer,
     settings: EvaluateSettings,
-    voice: Tensor | None,
+    asked: Mapping[str, Any],
 ) -> Tensor | None:
     request = request_of_clip(
         description=clip.description,
@@ -211,11 +234,11 @@ def _generate(
         duration_s=clip.duration_s,
         is_singing=clip.is_singing,
         seed=settings.seed,
-        voice=voice,
         sampling={
             "num_flow_steps": settings.num_flow_steps,
             "guidance_scale": settings.guidance_scale,
         },
+        **asked,
     )
     try:
         return torch.cat(list(synthesizer.stream(request)), -1)

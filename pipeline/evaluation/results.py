@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def result_tables(results: dict[str, Any]) -> list[Table]:
     if reasons := results.get("not_measured"):
         tables.append(Table("Not measured", ("measure", "why"), list(reasons.items())))
     return tables
+
+
+def markdown_tables(results: dict[str, Any]) -> str:
+    """The tables of `results.json` as Markdown, for a model card."""
+    lines = [f"{measured_on(results).rstrip(',')}, seed {results['settings']['seed']}.", ""]
+    for table in result_tables(results):
+        lines += [f"### {table.title}", "", _markdown_row(table.columns)]
+        lines += ["|" + "---|" * len(table.columns)]
+        lines += [_markdown_row(row) for row in table.rows]
+        lines += ["", *([table.note, ""] if table.note else [])]
+    return "\n".join(lines).rstrip()
+
+
+def _markdown_row(cells: Sequence[object]) -> str:
+    texts = (
+        "-" if cell is None else number(cell) if isinstance(cell, float) else str(cell)
+        for cell in cells
+    )
+    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
 
 
 def shown(value: object) -> object:

@@ -85,7 +85,7 @@ def measure_voices(
         listenings: Any clips; those with a reference are measured.
         references: Another recording of the clip's speaker, by clip id.
         rate: Sample rate of all waveforms, Hz.
-        were_requested: Whether the model was given the reference's embedding.
+        were_requested: Whether the model was given the reference, or its embedding.
         encoders: Speaker encoders; None takes every one that is installed.
         seed: Seeds the intervals.
     """

@@ -133,11 +133,13 @@ def _add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings)
 
     @app.get("/v1/audio/voices", responses=_ERRORS)
     async def voices() -> dict[str, Any]:
-        """Names for `voice`, and the width of `voice_embedding`."""
+        """Names for `voice` with descriptions, and the width of `voice_embedding`."""
         service = await engine.service()
-        names = [DEFAULT_VOICE, *service.voices]
+        described = {DEFAULT_VOICE: "", **service.voices}
         return {
-            "voices": [{"id": name, "name": name} for name in names],
+            "voices": [
+                {"id": name, "name": name, "description": text} for name, text in described.items()
+            ],
             "speaker_dim": service.speaker_dim,
             "sample_rate": service.layout.sample_rate,
             "num_channels": service.layout.num_channels,

@@ -86,7 +86,7 @@ def voice_of(
         RequestError: If it is neither a voice of the bundle nor a file.
     """
     if voice in bundle.voices:
-        return bundle.voices[voice]
+        return bundle.voices[voice].embedding
     if not os.path.isfile(voice):
         known = ", ".join(sorted(bundle.voices)) or "none"
         raise RequestError(

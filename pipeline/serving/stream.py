@@ -26,13 +26,13 @@ class Service:
 
     Attributes:
         layout: Rate and channels of all audio.
-        voices: Names of the voices.
+        voices: Descriptions of the voices by name; empty where there is none.
         speaker_dim: Values of a speaker embedding.
         digest: SHA-256 of the bundle.
     """
 
     layout: AudioLayout
-    voices: tuple[str, ...]
+    voices: Mapping[str, str]
     speaker_dim: int
     digest: str
 

@@ -14,6 +14,7 @@ from model.bundle.limits import RequestError
 from model.bundle.request import SynthesisRequest
 from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
+from model.bundle.voices import Voice
 from model.inference.cache import CacheSize
 from pipeline.serving.answer import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -28,10 +29,10 @@ class BundleWorker:
 
     Args:
         synthesizer: Loaded bundle.
-        voices: Speaker embeddings by voice name, beyond those of the bundle.
+        voices: Voices by name, beyond those of the bundle.
     """
 
-    def __init__(self, synthesizer: Synthesizer, voices: dict[str, Tensor] | None = None) -> None:
+    def __init__(self, synthesizer: Synthesizer, voices: dict[str, Voice] | None = None) -> None:
         self._synthesizer = synthesizer
         self._voices = synthesizer.bundle.voices | (voices or {})
         codec = synthesizer.bundle.codec
@@ -40,7 +41,7 @@ class BundleWorker:
     def service(self) -> Service:
         """What clients may know."""
         bundle = self._synthesizer.bundle
-        voices = tuple(sorted(self._voices))
+        voices = {name: self._voices[name].description for name in sorted(self._voices)}
         return Service(self.layout, voices, bundle.model.config.speaker_dim, bundle.digest)
 
     def open(self, job: AudioJob) -> Utterance:
@@ -91,7 +92,7 @@ class BundleWorker:
         if job.voice not in self._voices:
             known = ", ".join([DEFAULT_VOICE, *sorted(self._voices)])
             raise RequestError("voice", f"no voice {job.voice!r}; there is {known}")
-        return self._voices[job.voice]
+        return self._voices[job.voice].embedding
 
 
 def load_worker(
@@ -116,11 +117,11 @@ def load_worker(
         name = settings.bundle
         folder = name if name in SHIPPED else local_copy(name, Path(scratch))
         bundle = load_bundle(folder, device, settings.precision)
-    embeddings = {name: torch.tensor(values) for name, values in voices.items()}
-    check_voices(bundle.model, embeddings)
+    recorded = {name: Voice(torch.tensor(values)) for name, values in voices.items()}
+    check_voices(bundle.model, recorded)
     synthesizer = Synthesizer(bundle, settings.limits.limits(), _cache_size(settings.batch))
     synthesizer.warm_up()
-    worker = BundleWorker(synthesizer, embeddings)
+    worker = BundleWorker(synthesizer, recorded)
     worker.warm_up()
     return worker
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from model.audiocalm import AudioCALM
 from model.bundle.bundle import save_bundle
+from model.bundle.voices import Voice
 from model.bundle.weights import StoredPrecision
 from model.codec.registry import codec_digest
 from model.config import model_config_from_dict
@@ -17,10 +18,12 @@ from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.training.checkpoint import AVERAGE, opened
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.metrics import METRICS
+from pipeline.training.metrics import METRICS, training_seconds
 from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import CHECKPOINTS, CLAIM, load_run_settings, load_voices
 from pipeline.training.setup import open_tokenizer
+from pipeline.training.shards import TrainShards
+from pipeline.training.voices import chosen_voices
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ def export_run(
     num_flow_steps: int | None = None,
     weights: StoredPrecision = "fp32",
     about: Mapping[str, Any] | None = None,
+    voices: Mapping[str, Voice] | None = None,
 ) -> dict[str, Any]:
     """Write the bundle of a run; returns its card.
 
@@ -62,6 +66,7 @@ def export_run(
         num_flow_steps: Solver steps where a request does not say; None takes the run's own.
         weights: Type that the weights are stored as.
         about: More fields of the card, such as licence and limits; may replace its name.
+        voices: Voices by name; None takes those of the run.
 
     Raises:
         IncompleteError: If there is no such run or checkpoint.
@@ -74,15 +79,17 @@ def export_run(
     state = store.state(chosen)
     check_codec(codec, state["codec"])
     claim = run.read_json(CLAIM)
+    entries = _logged(run, chosen)
     card = {
         "name": f"AudioCALM {settings.model.preset}, step {chosen}",
         "step": chosen,
         "num_steps": settings.optim.num_steps,
+        "hours_of_training": round(training_seconds(entries) / 3600, 2),
         "weights": f"average of decay {settings.optim.ema_decay}",
         "run": claim["run_id"],
         "shards": {"digest": state["shards"], **state.get("data", {})},
         "codec": state["codec"]["digest"],
-        "losses": _losses(run, chosen),
+        "losses": _losses(entries),
         "seed": settings.seed,
     }
     if (parent := noted_parent(run)) is not None:
@@ -91,7 +98,10 @@ def export_run(
         card["changes"] = changes
     card = _with_fields(card, about or {})
     model = averaged_model(store, chosen)
-    voices = load_voices(run) if model.config.speaker_id is not None else {}
+    if model.config.speaker_id is None:
+        voices = {}
+    elif voices is None:
+        voices = load_voices(run)
     sample = settings.sample
     if num_flow_steps is not None:
         sample = sample.model_copy(update={"num_flow_steps": num_flow_steps})
@@ -99,6 +109,35 @@ def export_run(
     save_bundle(output, model, codec, tokenizer, card, voices, sample.sampling(), weights)
     logger.info("exported step %d of %s to %s", chosen, run.uri, output)
     return card
+
+
+def run_voices(run: Folder, shards: TrainShards, recipe: Mapping[str, Any]) -> dict[str, Voice]:
+    """The voices that a recipe chooses among the speakers a run was trained on.
+
+    Args:
+        run: Run directory.
+        shards: Training split of the shards that it was trained on.
+        recipe: Fields of `VoiceChoice` by the name of the voice.
+
+    Raises:
+        SettingsError: If the shards are others, or as `chosen_voices`.
+    """
+    if run.read_json(CLAIM)["shards"] != shards.digest:
+        raise SettingsError(
+            f"{run.uri} was trained on other shards than {shards.folder.uri} holds; voices are "
+            "taken from the shards of the training"
+        )
+    return chosen_voices(shards, recipe)
+
+
+def exported_weights(run: Folder, step: int | None = None) -> dict[str, Any]:
+    """The `run` and the `step` on the card of a bundle that is exported now.
+
+    Raises:
+        IncompleteError: If there is no such checkpoint.
+    """
+    step = CheckpointStore(run.child(CHECKPOINTS)).find(step)
+    return {"run": run.read_json(CLAIM)["run_id"], "step": step}
 
 
 def check_codec(folder: Path, trained_on: dict[str, Any]) -> None:
@@ -124,11 +163,15 @@ def _with_fields(card: dict[str, Any], about: Mapping[str, Any]) -> dict[str, An
     return {**card, **about}
 
 
-def _losses(run: Folder, step: int) -> dict[str, float]:
-    """The last logged losses up to a step."""
+def _logged(run: Folder, step: int) -> list[dict[str, Any]]:
+    """What was logged up to a step."""
     if not run.exists(METRICS):
-        return {}
+        return []
     entries = [json.loads(line) for line in run.read_bytes(METRICS).decode().splitlines()]
-    logged = [entry for entry in entries if entry["step"] <= step]
-    last = logged[-1] if logged else {}
+    return [entry for entry in entries if entry["step"] <= step]
+
+
+def _losses(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last logged losses."""
+    last = entries[-1] if entries else {}
     return {name: value for name, value in last.items() if name.startswith("loss/")}

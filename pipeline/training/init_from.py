@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.audiocalm import AudioCALM
@@ -17,7 +16,7 @@ from model.bundle.bundle import (
     CODEC_FOLDER,
     MODEL_WEIGHTS,
     TOKENIZER_FOLDER,
-    VOICES,
+    bundle_voices,
     read_manifest,
 )
 from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
@@ -198,7 +197,7 @@ def _of_bundle(name: str) -> Parent:
         tokenizer_digest=tokenizer_digest(tokenizer),
         latent_mean=stats["latent_mean"].tolist(),
         latent_std=stats["latent_std"].tolist(),
-        voices=load_file(folder / VOICES) if VOICES in manifest["files"] else {},
+        voices=bundle_voices(folder, manifest),
     )
 
 

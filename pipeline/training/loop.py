@@ -28,7 +28,13 @@ from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.feed import Feed, StepBatch
-from pipeline.training.metrics import Costs, MetricsLog, StepCounts, Window
+from pipeline.training.metrics import (
+    Costs,
+    MetricsLog,
+    StepCounts,
+    Window,
+    training_seconds,
+)
 from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
 from pipeline.training.samples import Samples
@@ -356,7 +362,7 @@ class Training:
             "num_parameters": self.engine.num_parameters,
             "first": entries[0] if entries else {},
             "last": entries[-1] if entries else {},
-            "seconds": sum(entry["rate/seconds"] for entry in entries),
+            "seconds": training_seconds(entries),
             "num_workers": self._place.world_size,
             "mlflow_run": None if self._plan.tracking is None else self._plan.tracking.run_id,
         }

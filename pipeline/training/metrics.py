@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -18,6 +19,9 @@ from pipeline.training.feed import StepBatch
 
 METRICS = "metrics.jsonl"
 """One JSON object a logged step, in the run directory."""
+
+_SECONDS = "rate/seconds"
+"""Seconds since the last logged step, or the start."""
 
 _PEAK_FLOPS = {
     "A100": 312e12,
@@ -113,7 +117,7 @@ class Window:
         metrics |= {
             "loss/total": total,
             "grad_norm": sum(self.grad_norms) / steps,
-            "rate/seconds": self.seconds,
+            _SECONDS: self.seconds,
             "rate/seconds_per_step": self.seconds / steps,
             "rate/positions_per_s": counts.positions / max(self.seconds, 1e-9),
             "data/useful_share": counts.positions / max(1.0, counts.row_positions),
@@ -124,6 +128,11 @@ class Window:
         if utilisation is not None:
             metrics["rate/mfu"] = utilisation
         return metrics
+
+
+def training_seconds(entries: Sequence[Mapping[str, float]]) -> float:
+    """Time of all steps that a log holds, without set-up and checkpoints."""
+    return sum(entry[_SECONDS] for entry in entries)
 
 
 @dataclass(frozen=True)

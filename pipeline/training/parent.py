@@ -12,8 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
+from model.bundle.voices import Voice
 from model.config import ModelConfig, model_config_from_dict
 from pipeline.storage import Folder
 
@@ -36,7 +35,7 @@ class Parent:
         tokenizer_digest: Equal for tokenizers with the same ids.
         latent_mean: Mean of raw latents it was trained with, by channel.
         latent_std: What it divides centred latents by.
-        voices: Speaker embeddings by voice name; not in the file.
+        voices: Voices by name; not in the file.
     """
 
     init_from: str
@@ -49,7 +48,7 @@ class Parent:
     tokenizer_digest: str
     latent_mean: list[float]
     latent_std: list[float]
-    voices: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    voices: dict[str, Voice] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def config(self) -> ModelConfig:

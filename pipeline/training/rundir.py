@@ -18,11 +18,9 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 import yaml
-from safetensors.torch import load, save
-from torch import Tensor
 
+from model.bundle.voices import Voice, voices_from_bytes, voices_to_bytes
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import flatten, save_settings
 from pipeline.storage import Folder
@@ -30,6 +28,7 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.parent import Parent, note_parent
 from pipeline.training.settings import ADJUSTABLE, TrainSettings
 from pipeline.training.shards import TrainShards
+from pipeline.training.voices import most_heard_voices
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +71,9 @@ def claim_directory(
     else:
         if run.child(CHECKPOINTS).exists():
             raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
-        own = {name: torch.from_numpy(value) for name, value in shards.voices(NUM_VOICES).items()}
+        own = most_heard_voices(shards, NUM_VOICES)
         voices = ({} if parent is None else parent.voices) | own
-        run.write_bytes(VOICES, save(voices))
+        run.write_bytes(VOICES, voices_to_bytes(voices))
         claim = {**wanted, "run_id": uuid.uuid4().hex}
         run.write_json(CLAIM, claim)
     if parent is not None:
@@ -172,10 +171,9 @@ def load_run_settings(run: Folder) -> TrainSettings:
     return TrainSettings.model_validate(yaml.safe_load(run.read_bytes(SETTINGS)))
 
 
-def load_voices(run: Folder) -> dict[str, Tensor]:
-    """Speaker embeddings by voice name."""
-    found: dict[str, Tensor] = load(run.read_bytes(VOICES)) if run.exists(VOICES) else {}
-    return found
+def load_voices(run: Folder) -> dict[str, Voice]:
+    """Voices by name."""
+    return voices_from_bytes(run.read_bytes(VOICES)) if run.exists(VOICES) else {}
 
 
 def _differences(run: Folder, settings: TrainSettings) -> str:

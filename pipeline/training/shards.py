@@ -207,19 +207,22 @@ class TrainShards:
         value = self.index["speaker_embedding"][number].as_py()
         return np.asarray(value, dtype=np.float32) if value else None
 
-    def voices(self, limit: int) -> dict[str, NDArray[np.float32]]:
-        """Mean embedding of the speakers with most clips, by name; each of unit length."""
-        embeddings, speakers = self.index["speaker_embedding"], self.column("speaker")
-        has_voice = pc.fill_null(pc.list_value_length(embeddings), 0).to_numpy() > 0
-        is_named = np.array([bool(name) for name in speakers], dtype=bool)
-        names, counts = np.unique(speakers[has_voice & is_named].astype(str), return_counts=True)
-        found = {}
-        for name in names[np.argsort(-counts, kind="stable")][:limit]:
-            numbers = np.flatnonzero(has_voice & (speakers == name))
-            mean = np.mean(embeddings.take(pa.array(numbers)).to_pylist(), axis=0)
-            unit = mean / max(float(np.linalg.norm(mean)), 1e-8)
-            found[str(name).replace("/", "-")] = unit.astype(np.float32)
-        return found
+    def speakers(self) -> dict[str, NDArray[np.int64]]:
+        """Rows with a speaker embedding by speaker, those of the speaker heard most first."""
+        names = self.column("speaker")
+        lengths = pc.fill_null(pc.list_value_length(self.index["speaker_embedding"]), 0)
+        is_voiced = (lengths.to_numpy() > 0) & np.array([bool(name) for name in names], dtype=bool)
+        rows = np.flatnonzero(is_voiced)
+        known, of_row = np.unique(names[rows].astype(str), return_inverse=True)
+        found = {str(name): rows[of_row == number] for number, name in enumerate(known)}
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+    def mean_embedding(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Mean speaker embedding of rows that have one, of unit length."""
+        embeddings = self.index["speaker_embedding"].take(pa.array(rows)).to_pylist()
+        mean = np.mean(embeddings, axis=0)
+        unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-8)
+        return unit.astype(np.float32)
 
     def _array(self, row: dict[str, Any], name: str) -> NDArray[np.float32]:
         loaded = np.load(io.BytesIO(self._range(row, name)), allow_pickle=False)

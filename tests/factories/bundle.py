@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from model.bundle.bundle import Bundle, load_bundle, save_bundle
+from model.bundle.voices import Voice
 from model.codec.registry import build_codec, codec_preset, save_codec
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.text import ByteTokenizer
@@ -54,7 +55,7 @@ def write_bundle(
     if codec is None:
         save_codec(build_codec(codec_preset("tiny")), codec_folder)
     target = folder / "bundle"
-    voices = {"ada": torch.linspace(-1, 1, speaker_dim)}
+    voices = {"ada": Voice(torch.linspace(-1, 1, speaker_dim), "A woman speaks.")}
     card = {"name": "random", "licence": "CC0-1.0"}
     config = dataclasses.replace(bundle_config(), speaker_dim=speaker_dim)
     model = random_model(config, seed)

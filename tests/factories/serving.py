@@ -118,4 +118,4 @@ class LocalEngine:
     async def service(self) -> Service:
         if not self.is_ready:
             raise NotReadyError("no replica answered in 5 s")
-        return Service(LAYOUT, ("ada", "bob"), 192, "d1")
+        return Service(LAYOUT, {"ada": "A woman speaks.", "bob": ""}, 192, "d1")

@@ -113,6 +113,38 @@ def test_speech_with_a_voice_of_the_bundle(bundle: Path, tmp_path: Path) -> None
     assert plain.read_bytes() != voiced.read_bytes()
 
 
+def test_the_voices_of_the_bundle_are_listed_with_descriptions(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--bundle", str(bundle), "--list-voices"]) == 0
+    assert capsys.readouterr().out == "ada  A woman speaks.\n"
+
+
+def test_a_named_voice_brings_its_description(bundle: Path, tmp_path: Path) -> None:
+    out, same = tmp_path / "named.wav", tmp_path / "same.wav"
+    words = ("--bundle", str(bundle), "one", "--voice=ada", "--seconds=0.3", "--flow-steps=2")
+    assert main([*words, "-o", str(out)]) == 0
+    assert main([*words, "--description=A woman speaks.", "-o", str(same)]) == 0
+    assert out.read_bytes() == same.read_bytes()
+
+
+def test_speech_continues_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_bundle(tmp_path / "wide", speaker_dim=192)
+    recording, out, plain = (tmp_path / f"{name}.wav" for name in ("said", "out", "plain"))
+    time_s = np.arange(24_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * 120 * k * time_s) / k for k in range(1, 20))
+    soundfile.write(recording, 0.2 * tone, 16_000)
+    words = ("--bundle", str(bundle), "two", "--seconds=0.3", "--flow-steps=2")
+    continued = ("--continue", str(recording), "--continue-transcript", "one")
+    assert main([*words, *continued, "-o", str(out)]) == 0
+    # The voice alone is something else than the voice and what it has said.
+    assert main([*words, "--voice", str(recording), "-o", str(plain)]) == 0
+    assert soundfile.info(out).frames == soundfile.info(plain).frames == 4800
+    assert out.read_bytes() != plain.read_bytes()
+    assert main([*words, *continued[:2], "-o", str(out)]) == 1
+    assert "--continue and --continue-transcript go together" in capsys.readouterr().err
+
+
 def test_a_recording_is_embedded_and_must_suit_the_model(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from model.bundle.bundle import Precision, load_bundle, read_manifest, save_bund
 from model.bundle.request import SynthesisRequest
 from model.bundle.shipped import SHIPPED, BundleError, bundle_folder, has_bundle
 from model.bundle.synthesis import Synthesizer
+from model.bundle.voices import Voice
 from model.bundle.weights import StoredPrecision
 from model.codec.registry import (
     build_codec,
@@ -52,7 +53,8 @@ def test_a_bundle_loads_to_the_same_values(saved: Path) -> None:
     assert torch.equal(bundle.codec.decode(latents), codec.decode(latents))
     assert bundle.tokenizer.name == "bytes"
     assert bundle.card == {"name": "random", "licence": "CC0-1.0"}
-    assert torch.equal(bundle.voices["ada"], torch.linspace(-1, 1, 5))
+    assert torch.equal(bundle.voices["ada"].embedding, torch.linspace(-1, 1, 5))
+    assert bundle.voices["ada"].description == "A woman speaks."
     assert not bundle.model.training
     assert bundle.device == torch.device("cpu")
 
@@ -264,7 +266,7 @@ def test_a_voice_of_another_width_is_refused(tmp_path: Path) -> None:
             _source(tmp_path),
             ByteTokenizer(),
             {},
-            {"bob": torch.zeros(7)},
+            {"bob": Voice(torch.zeros(7))},
         )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from model.bundle.limits import Limits, RequestError
 from model.bundle.reading import part_seed, speech_bounds_s
-from model.bundle.request import DEFAULT_DURATION_S, SynthesisRequest
+from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer
 from model.inference.cache import CacheSize
 from model.inference.sampler import Sampler
@@ -202,8 +202,76 @@ def test_a_batch_never_changes_a_request(synthesizer: Synthesizer) -> None:
         torch.testing.assert_close(torch.cat(chunks, dim=-1), alone, atol=1e-4, rtol=1e-3)
 
 
+def prompt_of(synthesizer: Synthesizer, frames: int = 10, seed: int = 0) -> SpeechPrompt:
+    generator = torch.Generator().manual_seed(seed)
+    width = synthesizer.bundle.model.config.latent_dim
+    return SpeechPrompt("one two", torch.randn(frames, width, generator=generator))
+
+
+def test_speech_continues_a_recording_with_its_words_before_its_own(
+    synthesizer: Synthesizer,
+) -> None:
+    prompt = prompt_of(synthesizer)
+    request = SynthesisRequest(description="a man", transcript="three", continues=prompt)
+    generation = synthesizer.prepare(request).generation
+    text = synthesizer.bundle.tokenizer.decode(list(generation.token_ids))
+    assert text.endswith("Says: one two three")
+    assert generation.prompt_latents is not None
+    assert torch.equal(generation.prompt_latents, prompt.latents[2:])  # whole blocks of four
+    # Length and stop are those of the new words.
+    alone = SynthesisRequest(description="a man", transcript="three")
+    assert generation.max_frames == synthesizer.prepare(alone).generation.max_frames
+    timed = dataclasses.replace(request, duration_s=0.5, sampling=FAST)
+    waveform = whole(synthesizer, timed)
+    assert waveform.shape[-1] == synthesizer.timebase.samples_in(0.5)
+    other = dataclasses.replace(timed, continues=prompt_of(synthesizer, seed=1))
+    assert not torch.allclose(waveform, whole(synthesizer, other))
+
+
+def test_the_recording_sets_the_pace_at_which_its_speech_continues(tmp_path: Path) -> None:
+    bundle = random_bundle(tmp_path)
+    bundle.model.config = dataclasses.replace(bundle.model.config, paces_speech=True)
+    paced = Synthesizer(bundle)
+    request = SynthesisRequest(
+        description="a man", transcript="three", continues=prompt_of(paced, frames=14)
+    )
+    generation = paced.prepare(request).generation
+    assert generation.num_words == len("one two three")
+    assert generation.frames_per_word == 12 / len("one two")
+
+
+@pytest.mark.parametrize(
+    ("frames", "changes", "message"),
+    [
+        (10, {"transcript": None, "duration_s": 1.0}, "only speech continues"),
+        (10, {"modality": "music", "duration_s": 1.0}, "only speech continues"),
+        (10, {"is_singing": True}, "only speech continues"),
+        (3, {}, "has 3 latent frames; at least 4"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(
+    synthesizer: Synthesizer, frames: int, changes: dict, message: str
+) -> None:
+    prompt = prompt_of(synthesizer, frames)
+    fields = {"description": "a man", "transcript": "three", "continues": prompt, **changes}
+    with pytest.raises(RequestError, match=message) as caught:
+        synthesizer.prepare(SynthesisRequest(**fields))
+    assert caught.value.field == "continue"
+
+
+def test_a_prompt_of_another_codec_is_refused(synthesizer: Synthesizer) -> None:
+    for latents, message in (
+        (torch.zeros(8, 3), "latents of width 3"),
+        (torch.full_like(prompt_of(synthesizer).latents, torch.nan), "not finite"),
+    ):
+        prompt = SpeechPrompt("one", latents)
+        request = SynthesisRequest(description="a man", transcript="two", continues=prompt)
+        with pytest.raises(RequestError, match=message):
+            synthesizer.prepare(request)
+
+
 def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
-    ada = synthesizer.bundle.voices["ada"]
+    ada = synthesizer.bundle.voices["ada"].embedding
     plain = whole(synthesizer, sound(transcript="hi"))
     voiced = whole(synthesizer, sound(transcript="hi", voice=ada))
     assert not torch.allclose(plain, voiced)

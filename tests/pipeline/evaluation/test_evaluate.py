@@ -220,6 +220,26 @@ def test_voices_of_other_recordings_are_requested(
 
 
 @pytest.mark.usefixtures("without_pocketsphinx")
+def test_other_recordings_of_the_speaker_are_continued_where_they_are_long_enough(
+    bundle: Bundle, data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    soundfile.write(tmp_path / "0.wav", 0.1 * rng.normal(size=20_000), RATE)
+    said_before: dict[str, str | None] = {}
+
+    def stream(_: Synthesizer, request: SynthesisRequest) -> Iterator[Tensor]:
+        prompt = request.continues
+        said_before[request.transcript or ""] = None if prompt is None else prompt.transcript
+        yield torch.full((1, RATE), 0.1)
+
+    monkeypatch.setattr(Synthesizer, "stream", stream)
+    settings = EvaluateSettings(**{**SETTINGS.model_dump(), "continue_recordings": True})
+    evaluate(bundle, data, settings)
+    # The recording of "seven" holds half a second.
+    assert said_before == {"two words": None, "seven": "two words", "": None}
+
+
+@pytest.mark.usefixtures("without_pocketsphinx")
 def test_singing_is_asked_for_with_its_words(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

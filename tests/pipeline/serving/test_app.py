@@ -92,6 +92,7 @@ def test_lists_and_pages(client: TestClient) -> None:
     assert [model["id"] for model in models["data"]] == ["audiocalm"]
     voices = client.get("/v1/audio/voices").json()
     assert [voice["id"] for voice in voices["voices"]] == ["default", "ada", "bob"]
+    assert voices["voices"][1]["description"] == "A woman speaks."
     assert (voices["speaker_dim"], voices["sample_rate"]) == (192, 8000)
     assert client.get("/health").json() == {"status": "ok"}
     page = client.get("/")

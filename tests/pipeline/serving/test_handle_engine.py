@@ -17,7 +17,7 @@ from pipeline.serving.schemas import AudioJob
 from pipeline.serving.stream import Service
 from tests.factories.serving import LAYOUT
 
-FACTS = Service(LAYOUT, ("ada",), 4, "digest")
+FACTS = Service(LAYOUT, {"ada": "A woman speaks."}, 4, "digest")
 
 
 class FakeHandle:

@@ -85,7 +85,7 @@ def test_captured_passes_need_a_bound() -> None:
 
 def test_voices_of_bundle_and_folder_and_body(worker: BundleWorker) -> None:
     service = worker.service()
-    assert service.voices == ("ada", "eve")
+    assert service.voices == {"ada": "A woman speaks.", "eve": ""}
     assert service.layout == worker.layout == AudioLayout(16_000, 1)
     fields = {"description": "x", "transcript": "hi", "duration_s": 0.3, "sampling": FAST}
     named = pcm(worker, AudioJob(**fields, voice="eve"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +8,23 @@ import pytest
 import soundfile
 import torch
 
+from jobs import export
 from model.bundle.bundle import load_bundle
 from model.bundle.request import SynthesisRequest, sampling_defaults
 from model.bundle.synthesis import Synthesizer
 from model.codec.registry import build_codec, codec_digest, codec_preset, save_codec
 from pipeline.errors import IncompleteError, SettingsError
+from pipeline.evaluation.held_out import COUNTS
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.export import averaged_model, export_run
-from pipeline.training.rundir import claim_directory
+from pipeline.training.export import (
+    averaged_model,
+    export_run,
+    exported_weights,
+    run_voices,
+)
+from pipeline.training.rundir import claim_directory, load_voices
 from pipeline.training.samples import Samples
 from pipeline.training.settings import SampleSettings
 from pipeline.training.setup import open_tokenizer
@@ -99,6 +107,68 @@ def test_half_weights_and_fields_of_the_card(trained, tmp_path):
     with pytest.raises(SettingsError, match="the card's losses, step come from the run"):
         export_run(run, place / "codec", tmp_path / "no", about={"step": 1, "losses": {}})
     assert not (tmp_path / "no").exists()
+
+
+def test_voices_are_chosen_and_described_by_a_recipe(trained, tmp_path):
+    place, shards = trained[0], TrainShards(Folder.at(trained[0] / "shards"))
+    run = Folder.at(place / "run")
+    recipe = {
+        "eve": {"speakers": ["*/0"], "description": "A woman speaks."},
+        "all": {"speakers": ["corpus/1", "corpus/*"]},
+    }
+    voices = run_voices(run, shards, recipe)
+    export_run(run, place / "codec", tmp_path / "bundle", voices=voices)
+    found = load_bundle(tmp_path / "bundle").voices
+    assert {name: voice.description for name, voice in found.items()} == {
+        "eve": "A woman speaks.",
+        "all": "",
+    }
+    known = load_voices(run)
+    assert torch.equal(found["eve"].embedding, known["corpus-0"].embedding)
+    # A clip that several patterns name counts once.
+    rows = [n for n in range(len(shards)) if shards.embedding(n) is not None]
+    mean = torch.tensor(np.mean([shards.embedding(n) for n in rows], axis=0))
+    torch.testing.assert_close(found["all"].embedding, mean / mean.norm())
+
+    with pytest.raises(SettingsError, match=r"voice 'eve' names the speaker '\*/9'.*corpus/0"):
+        run_voices(run, shards, {"eve": {"speakers": ["*/9"]}})
+    with pytest.raises(SettingsError, match="voice 'eve'"):
+        run_voices(run, shards, {"eve": {"speaker": ["*/0"]}})
+    write_shards(tmp_path / "other", mixed_clips(3), card={"note": "other"})
+    with pytest.raises(SettingsError, match="trained on other shards"):
+        run_voices(run, TrainShards(Folder.at(tmp_path / "other")), recipe)
+
+
+def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, capsys):
+    place = trained[0]
+    recipe, results = tmp_path / "voices.yaml", tmp_path / "results.json"
+    recipe.write_text("eve: {speakers: ['*/0'], description: A woman speaks.}\n")
+    weights = exported_weights(Folder.at(place / "run"))
+    estimate = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 4}
+    forms = dict.fromkeys(("real", "reconstructed", "generated"), estimate)
+    measure = {"modality": "speech", "name": "digits", "better": "higher", "note": "", **forms}
+    counts = dict.fromkeys(COUNTS, 0) | {"test": 4}
+    measured = {
+        "weights": weights,
+        "settings": {"max_duration_s": 8.0, "seed": 3},
+        "clips": {"speech": counts},
+        "codec": {"speech": {"clips": 4, "log_mel_l1": estimate}},
+        "generation": {"speech": {"clips": 4}},
+        "measures": [measure],
+    }
+    results.write_text(json.dumps(measured))
+    words = ["--run", str(place / "run"), "--codec", str(place / "codec")]
+    words += ["--output", str(tmp_path / "bundle"), "--results", str(results)]
+    assert export.main([*words, "--voices", str(recipe), "--shards", str(place / "shards")]) == 0
+    assert set(load_bundle(tmp_path / "bundle").voices) == {"eve"}
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "### Measures of speech" in card
+    assert "| digits | 4 | 0.25 [0.125, 0.5] |" in card
+    assert "| eve | A woman speaks. |" in card
+
+    results.write_text(json.dumps(measured | {"weights": weights | {"step": 1}}))
+    assert export.main(words) == 1
+    assert "evaluate an export of the same run and step" in capsys.readouterr().err
 
 
 def test_another_codec_is_refused(trained, tmp_path):

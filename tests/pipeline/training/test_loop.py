@@ -271,4 +271,4 @@ def test_the_voices_of_the_shards_are_kept_for_the_bundle(tmp_path, small_shards
     voices = load_voices(Folder.at(tmp_path))
     assert set(voices) == {"corpus-0", "corpus-1"}
     for voice in voices.values():
-        assert float(voice.norm()) == pytest.approx(1.0, abs=1e-6)
+        assert float(voice.embedding.norm()) == pytest.approx(1.0, abs=1e-6)

@@ -43,7 +43,10 @@ def test_statistics_silence_and_voices_come_from_the_card_and_index(small_shards
     assert shards.latent_mean.tolist() == [0.5] * LATENT_DIM
     assert shards.latent_std.tolist() == [2.0] * LATENT_DIM
     assert shards.silence.tolist() == [-1.5] * LATENT_DIM
-    assert list(shards.voices(1)) == ["corpus-0"]
+    assert [(name, len(rows)) for name, rows in shards.speakers().items()] == [
+        ("corpus/0", 2),
+        ("corpus/1", 2),
+    ]
     speakers = [number for number in range(12) if shards.row(number)["speaker"]]
     assert all(shards.embedding(number) is not None for number in speakers)
     silent = next(number for number in range(12) if number not in speakers)
@@ -53,7 +56,7 @@ def test_statistics_silence_and_voices_come_from_the_card_and_index(small_shards
 def test_shards_without_voices_have_no_speaker_width(tmp_path):
     shards = TrainShards(write_shards(tmp_path, [FakeClip(name="a")]))
     assert shards.speaker_dim is None
-    assert shards.voices(3) == {}
+    assert shards.speakers() == {}
 
 
 @pytest.mark.parametrize(

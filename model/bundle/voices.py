@@ -1,0 +1,45 @@
+"""Named voices: speaker embeddings, each with a description, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from safetensors.torch import load, save
+from torch import Tensor
+
+_METADATA = "__metadata__"
+_LENGTH_BYTES = 8
+"""A safetensors file starts with the length of its JSON header, little-endian."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """A voice that a request can name.
+
+    Attributes:
+        embedding: Speaker embedding, as the model was trained on them.
+        description: What speech in this voice sounds like, in the form of a request's description;
+            empty where nobody has said.
+    """
+
+    embedding: Float[Tensor, " speaker_dim"]
+    description: str = ""
+
+
+def voices_to_bytes(voices: Mapping[str, Voice]) -> bytes:
+    """A safetensors file with the embeddings by name, and the descriptions as its metadata."""
+    tensors = {name: voice.embedding.float().cpu().contiguous() for name, voice in voices.items()}
+    described = {name: voice.description for name, voice in voices.items() if voice.description}
+    return bytes(save(tensors, described or None))
+
+
+def voices_from_bytes(payload: bytes) -> dict[str, Voice]:
+    """Voices by name; a file without metadata holds voices without descriptions."""
+    end = _LENGTH_BYTES + int.from_bytes(payload[:_LENGTH_BYTES], "little")
+    described = json.loads(payload[_LENGTH_BYTES:end]).get(_METADATA, {})
+    return {
+        name: Voice(embedding, described.get(name, "")) for name, embedding in load(payload).items()
+    }

@@ -1,0 +1,45 @@
+"""The recipes of the shipped model fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from pipeline.data.starter.voices import SPEAKERS
+from pipeline.settings import load_settings, read_recipe
+from pipeline.training.mixture import with_mixture
+from pipeline.training.settings import TrainSettings
+from pipeline.training.voices import VoiceChoice
+
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
+
+
+def test_every_speaker_of_the_corpus_is_a_voice_with_a_description_of_the_corpus() -> None:
+    recipe = read_recipe(CONFIGS / "voices_tiny.yaml")
+    spoken = {speaker.name: speaker for speaker in SPEAKERS if speaker.engine == "flite"}
+    assert set(recipe) == set(spoken)
+    for name, value in recipe.items():
+        choice, speaker = VoiceChoice.model_validate(value), spoken[name]
+        assert choice.speakers == [f"*/{name}"]
+        person = {"female": "woman", "male": "man"}[speaker.sex]
+        for words in (f"{speaker.accent} {person}", f"{speaker.timbre} voice"):
+            assert words in choice.description
+
+
+def test_the_mixtures_name_kinds_of_text_that_the_corpus_holds() -> None:
+    corpus = read_recipe(CONFIGS / "corpus_tiny.yaml")
+    kinds = {f"speech-{kind}" for kind in corpus["speech"]["kinds"]}
+    base = load_settings(TrainSettings, CONFIGS / "train_tiny_speech.yaml")
+    mixtures = sorted(CONFIGS.glob("mixture_tiny_*.yaml"))
+    assert len(mixtures) == 3
+    for path in mixtures:
+        feed = with_mixture(base, path).feed
+        assert set(feed.corpus_weights) <= kinds
+        assert feed.modality_weights is not None
+        assert sum(feed.modality_weights.values()) == 1
+
+
+def test_the_card_has_what_a_reader_needs() -> None:
+    card = yaml.safe_load((CONFIGS / "card_tiny.yaml").read_text("utf-8"))
+    assert {"name", "licence", "data", "limits"} <= set(card)
