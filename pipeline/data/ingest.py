@@ -23,7 +23,7 @@ from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
 from pipeline.data.corpora.fields import language_tag
 from pipeline.data.lease import check_free
-from pipeline.data.plan import input_digests, plan_units
+from pipeline.data.plan import input_digests, plan_units, rows_of
 from pipeline.data.preview import Preview
 from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
 from pipeline.data.rejects import Reason, reject
@@ -213,7 +213,7 @@ def _scan(
 
 def _timed(preview: Preview, settings: IngestSettings) -> Preview:
     """A preview of the scan with a time; where no unit is done yet, of a few clips tried here."""
-    clips = [clip for unit in preview.pending for clip in unit.payload["clips"]]
+    clips = [clip for unit in preview.pending for clip in rows_of(unit)["clips"]]
     if preview.left_s is not None or not clips:
         return preview
     sample = clips[:: -(-len(clips) // _SAMPLE_CLIPS)]
