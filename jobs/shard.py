@@ -1,4 +1,4 @@
-"""latents/ + descriptions/ -> train-shards/: WebDataset tars with an index."""
+"""latents/ + descriptions/ -> train-shards/: an index over the latents, and the texts."""
 
 from __future__ import annotations
 

@@ -241,6 +241,16 @@ class Folder:
             return False
         return self.read_bytes(COMPLETE).decode().strip() == sha256(self.read_bytes(CARD))
 
+    @property
+    def digest(self) -> str:
+        """Digest of a complete directory.
+
+        Raises:
+            IncompleteError: If the directory is not complete.
+        """
+        self.card()
+        return self.read_bytes(COMPLETE).decode().strip()
+
     def card(self, stage: str | None = None) -> dict[str, Any]:
         """The card of a complete directory.
 

@@ -40,7 +40,6 @@ from pipeline.data.stage import (
     UnitOutput,
     files_of,
     hours_key,
-    input_digest,
     run_stage,
 )
 from pipeline.errors import PipelineError, TooManyFallbacksError
@@ -108,7 +107,7 @@ def describe(
         TooManyFallbacksError: With the reasons and their counts; what is done is kept.
         ValueError: If a local model cannot be read.
     """
-    digests = {"clips": input_digest(clips), "latents": input_digest(latents)}
+    digests = {"clips": clips.digest, "latents": latents.digest}
     if latents.card()["inputs"]["clips"] != digests["clips"]:
         raise PipelineError(f"{latents.uri} was made of other clips than those given; run encode")
     _check_keys(settings)

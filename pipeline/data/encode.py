@@ -32,7 +32,6 @@ from pipeline.data.stage import (
     UnitOutput,
     files_of,
     hours_key,
-    input_digest,
     run_stage,
 )
 from pipeline.errors import OutOfMemoryError
@@ -107,7 +106,7 @@ def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) 
     """
     digest = codec_digest(codec)
     voices = speaker_encoder_digest(settings.speaker_encoder)
-    inputs = {"clips": input_digest(clips), "codec": digest}
+    inputs = {"clips": clips.digest, "codec": digest}
     return run_stage(
         output,
         stage=STAGE,

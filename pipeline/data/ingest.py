@@ -23,14 +23,14 @@ from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
 from pipeline.data.corpora.fields import language_tag
 from pipeline.data.lease import check_free
-from pipeline.data.plan import input_digests, plan_units
+from pipeline.data.plan import input_digests, plan_units, rows_of
 from pipeline.data.preview import Preview
 from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.scan import SEGMENTED, ScanWorker, part_name, unit_of
 from pipeline.data.schema import CLIPS, Reject
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, input_digest, run_stage
+from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, run_stage
 from pipeline.errors import PlannedOnlyError, SettingsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, iter_rows, table_bytes
@@ -213,7 +213,7 @@ def _scan(
 
 def _timed(preview: Preview, settings: IngestSettings) -> Preview:
     """A preview of the scan with a time; where no unit is done yet, of a few clips tried here."""
-    clips = [clip for unit in preview.pending for clip in unit.payload["clips"]]
+    clips = [clip for unit in preview.pending for clip in rows_of(unit)["clips"]]
     if preview.left_s is not None or not clips:
         return preview
     sample = clips[:: -(-len(clips) // _SAMPLE_CLIPS)]
@@ -248,7 +248,7 @@ def _evaluation_set(
     if folder.is_complete:
         files = folder.card(STAGE)["files"]
         names = [unit_of(file) for file in files if file.startswith("parts/")]
-        return EvaluationSet(name, folder, names, input_digest(folder))
+        return EvaluationSet(name, folder, names, folder.digest)
     facts = CorpusFacts(default_modality="sound")
     source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
     discovery = discover([source], _split_rule(settings))
@@ -266,7 +266,7 @@ def _evaluation_set(
             card["read"],
             scan.uri,
         )
-    return EvaluationSet(name, scan, [unit.name for unit in units], input_digest(scan))
+    return EvaluationSet(name, scan, [unit.name for unit in units], scan.digest)
 
 
 class FinalWorker:

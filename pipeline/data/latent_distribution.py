@@ -5,16 +5,16 @@ Measured on standardised samples of the posterior, as training draws them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from pipeline.data.shards import read_npy
 from pipeline.data.stats import MIN_STD
-from pipeline.storage import Folder, read_tables
+from pipeline.storage import Folder
 
 MAX_CLIPS = 256
 FRAMES_PER_CLIP = 32
@@ -85,7 +85,7 @@ def stored_distribution(latents: Folder, names: list[str]) -> dict[str, Any] | N
     """
     if not names:
         return None
-    rows = _evenly(read_tables(latents, names, _COLUMNS), MAX_CLIPS).to_pylist()
+    rows = list(_evenly(latents, names, MAX_CLIPS))
     drawn: dict[str, list[NDArray[np.generic]]] = {"mean": [], "log_std": []}
     for row in rows:
         for name, parts in drawn.items():
@@ -132,7 +132,14 @@ def _spread(values: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def _evenly(table: pa.Table, count: int) -> pa.Table:
-    if len(table) <= count:
-        return table
-    return table.take(np.linspace(0, len(table) - 1, count).round().astype(int))
+def _evenly(latents: Folder, names: list[str], count: int) -> Iterator[dict[str, Any]]:
+    """At most `count` rows spread evenly over index tables, of which one is held at a time."""
+    sizes = [latents.read_table(name, ["num_frames"]).num_rows for name in names]
+    total = sum(sizes)
+    chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int)
+    first = 0
+    for name, size in zip(names, sizes, strict=True):
+        here = chosen[(chosen >= first) & (chosen < first + size)] - first
+        if len(here):
+            yield from latents.read_table(name, _COLUMNS).take(here).to_pylist()
+        first += size

@@ -21,6 +21,7 @@ from pipeline.data.checks import (
     check_declared,
     check_transcript,
 )
+from pipeline.data.plan import rows_of
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
 from pipeline.data.segments import Segment, SegmentSettings, cut, segment_row
@@ -62,10 +63,11 @@ class ScanWorker:
         A recording that was cut counts as its segments, each written or rejected; one of which no
         segment is any good for one and the same reason counts as one reject.
         """
-        rejects = [Reject(**columns) for columns in unit.payload["rejects"]]
+        planned = rows_of(unit)
+        rejects = [Reject(**columns) for columns in planned["rejects"]]
         rows: list[dict[str, Any]] = []
         totals: Counter[str] = Counter()
-        for columns in unit.payload["clips"]:
+        for columns in planned["clips"]:
             clip = clip_from_columns(columns)
             try:
                 if not unit.guard(clip.clip_id):

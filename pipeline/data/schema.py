@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 """Split names, in the order of the hash ranges that assign them."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClipRow:
     """One clip as a corpus describes it, in the one form every later stage reads.
 
@@ -62,7 +62,7 @@ class ClipRow:
     """Warnings of the adapter that did not cost the clip."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reject:
     """One thing that was read and not kept, with why."""
 
@@ -168,13 +168,15 @@ INDEX = pa.schema(
         ("mean_size", pa.int64()),
         ("log_std_offset", pa.int64()),
         ("log_std_size", pa.int64()),
+        ("texts", pa.string()),
         ("json_offset", pa.int64()),
         ("json_size", pa.int64()),
         ("speaker_embedding", pa.list_(pa.float32())),
     ]
 )
-"""Index of `train-shards/`: where each clip's members lie, and what a sampler needs to choose.
-The `.json` member holds descriptions, transcript, language, modality, is_singing, duration_s.
+"""Index of `train-shards/`: where latents and text of each clip lie, and what a sampler needs to
+choose. `shard` and the offsets of mean and log_std are those of `latents/`. The JSON object in line
+of `texts/<texts>.jsonl` holds descriptions, transcript, language, modality, is_singing, duration_s.
 `text_bytes` is the UTF-8 length of the longest rendered prompt."""
 
 

@@ -32,7 +32,7 @@ from pipeline.data.schema import SCHEMA_VERSION
 from pipeline.data.work import SIGNS_PER_TIMEOUT, Job, Resources, UnitWorker, work
 from pipeline.errors import PlannedOnlyError, TooManyRejectsError
 from pipeline.settings import Settings, digest_of
-from pipeline.storage import COMPLETE, Folder
+from pipeline.storage import Folder
 
 __all__ = [
     "Resources",
@@ -41,7 +41,6 @@ __all__ = [
     "UnitWorker",
     "files_of",
     "hours_key",
-    "input_digest",
     "rejects_bytes",
     "run_stage",
 ]
@@ -194,16 +193,6 @@ def _is_redone(
 ) -> bool:
     is_retried = any(reason in record["rejected_by_reason"] for reason in resources.retry_rejects)
     return is_retried or (redo is not None and redo(record))
-
-
-def input_digest(folder: Folder) -> str:
-    """Digest of a complete directory, for the `inputs` of the next stage.
-
-    Raises:
-        IncompleteError: If the directory is not complete.
-    """
-    folder.card()
-    return folder.read_bytes(COMPLETE).decode().strip()
 
 
 def _check_plan(units: Sequence[Unit]) -> None:

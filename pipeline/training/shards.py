@@ -1,4 +1,8 @@
-"""Reading train-shards: the index in memory, clips by byte offset from the tar files."""
+"""Reading train-shards: the index in memory, latents and texts by byte offset from files.
+
+Latents lie in the directory that `encode` wrote, texts beside the index. Directories of earlier
+versions hold tars of their own with both, and are read as well.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import base64
 import copy
 import io
 import json
+import posixpath
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -88,6 +93,7 @@ class TrainShards:
         order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
         self.index: pa.Table = table.take(order)
         self._facts = self.index.drop_columns(["speaker_embedding"])
+        self._latents = self._find_latents()
         self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
         self.latent_mean, self.latent_std = self._latent_stats()
@@ -175,7 +181,9 @@ class TrainShards:
             IncompleteError: If the bytes at its offset are not JSON.
         """
         try:
-            found: dict[str, Any] = json.loads(self._range(row, "json"))
+            texts = row.get("texts")  # None in directories of earlier versions
+            file = f"shards/{row['shard']}.tar" if texts is None else f"texts/{texts}.jsonl"
+            found: dict[str, Any] = json.loads(self._range(self.folder, file, row, "json"))
         except ValueError as error:
             raise self._damaged(row, str(error)) from error
         return found
@@ -198,7 +206,7 @@ class TrainShards:
 
     def _damaged(self, row: dict[str, Any], what: str) -> IncompleteError:
         return IncompleteError(
-            f"{self.folder.uri}, shard {row['shard']}, clip {row['key']}: {what}; the shards were "
+            f"{self.folder.uri}, shard {row['shard']}, clip {row['key']}: {what}; files were "
             "changed after they were written, run `audiocalm shard` again"
         )
 
@@ -225,38 +233,63 @@ class TrainShards:
         return unit.astype(np.float32)
 
     def _array(self, row: dict[str, Any], name: str) -> NDArray[np.float32]:
-        loaded = np.load(io.BytesIO(self._range(row, name)), allow_pickle=False)
+        payload = self._range(self._latents, f"shards/{row['shard']}.tar", row, name)
+        loaded = np.load(io.BytesIO(payload), allow_pickle=False)
         return np.asarray(loaded, dtype=np.float32)
 
-    def _range(self, row: dict[str, Any], name: str) -> bytes:
-        size = row[f"{name}_size"]
+    def _range(self, folder: Folder, file: str, row: dict[str, Any], name: str) -> bytes:
+        path, size = folder.join(file), row[f"{name}_size"]
         payload = retried(
-            lambda: self._read_at(row["shard"], size, row[f"{name}_offset"]),
-            f"read {self.folder.uri}/shards/{row['shard']}",
+            lambda: self._read_at(folder, path, size, row[f"{name}_offset"]),
+            f"read {folder.uri}/{file}",
         )
         if len(payload) != size:
             raise ValueError(f"{name} ends after {len(payload)} of {size} bytes")
         return payload
 
-    def _read_at(self, shard: str, size: int, offset: int) -> bytes:
+    def _read_at(self, folder: Folder, path: str, size: int, offset: int) -> bytes:
         try:
-            return bytes(self._handle(shard).read_at(size, offset))
+            return bytes(self._handle(folder, path).read_at(size, offset))
         except OSError:
             with self._lock:
-                self._files.pop(shard, None)  # opened again by the next attempt
+                self._files.pop(path, None)  # opened again by the next attempt
             raise
 
-    def _handle(self, shard: str) -> pa.NativeFile:
-        """An open file of a shard; the least recently used one is closed beyond a limit."""
+    def _handle(self, folder: Folder, path: str) -> pa.NativeFile:
+        """An open file; the least recently used one is closed beyond a limit."""
         with self._lock:
-            handle = self._files.pop(shard, None)
+            handle = self._files.pop(path, None)
             if handle is None:
-                path = self.folder.join(f"shards/{shard.removesuffix('.tar')}.tar")
-                handle = self.folder.filesystem.open_input_file(path)
+                handle = folder.filesystem.open_input_file(path)
                 if len(self._files) >= _OPEN_FILES:
                     self._files.popitem(last=False)[1].close()
-            self._files[shard] = handle
+            self._files[path] = handle
             return handle
+
+    def _find_latents(self) -> Folder:
+        """Directory of the tars with latents.
+
+        Raises:
+            IncompleteError: If it is not the one that the index was made for.
+        """
+        place = self.card.get("latents")
+        if place is None:
+            return self.folder
+        uri = posixpath.join(posixpath.dirname(self.folder.uri), place[3:])
+        latents = Folder.at(uri if place.startswith("../") else place)
+        try:
+            digest = latents.digest
+        except IncompleteError as error:
+            raise IncompleteError(
+                f"{self.folder.uri} is an index of the latents in {latents.uri}: {error}; move "
+                "both directories together, or run `audiocalm shard` again"
+            ) from error
+        if digest != self.card["inputs"]["latents"]:
+            raise IncompleteError(
+                f"{latents.uri} was written again after {self.folder.uri}; run `audiocalm shard` "
+                "again"
+            )
+        return latents
 
     def _latent_stats(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         stats = self.card.get("latent_stats") or {}

@@ -44,7 +44,7 @@ def _peaks(corpora: Path, output: Path, codec: str) -> tuple[int, int]:
         "ingest.max_reject_share=1.0",
         "ingest.unit_clips=24",
         "encode.resources.window_s=60",
-        "shard.target_bytes=2000000",
+        "shard.parts_per_unit=4",
     ]
     command = [sys.executable, "-m", "jobs.prepare", f"--codec={codec}", f"--output={output}"]
     command += ["--input", *map(str, sorted(corpora.iterdir()))]

@@ -178,7 +178,7 @@ def _settings(inputs: list[str]) -> PrepareSettings:
         f"{stage}.resources.workers={WORKERS}"
         for stage in ("ingest", "encode", "describe", "shard")
     ]
-    changes += ["shard.target_bytes=2000000"]
+    changes += ["shard.parts_per_unit=4"]
     places = ",".join(f"'{Path(place).resolve()}'" for place in inputs)
     return load_settings(PrepareSettings, _RECIPE, [*changes, f"ingest.inputs=[{places}]"])
 

@@ -48,7 +48,7 @@ def prepare_in_process(root: str, output: str) -> None:
         stage: {"resources": {"workers": 0}} for stage in STAGES
     }
     settings["ingest"] |= {"inputs": (f"{root}/corpora",), "unit_clips": 4}
-    settings["shard"] |= {"target_bytes": 20000}
+    settings["shard"] |= {"parts_per_unit": 2}
     prepare(PrepareSettings.model_validate(settings), Folder.at(output), f"{root}/codec")
 
 

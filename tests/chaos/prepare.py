@@ -196,7 +196,7 @@ def _end_session(session: int) -> None:
 
 
 def _command(root: Path, output: Path, workers: int) -> list[str]:
-    sizes = ["ingest.unit_clips=4", "shard.target_bytes=20000"]
+    sizes = ["ingest.unit_clips=4", "shard.parts_per_unit=2"]
     sizes += [f"{stage}.resources.workers={workers}" for stage in STAGES]
     places = {"input": root / "corpora", "codec": root / "codec", "output": output}
     options = [f"--{name}={place}" for name, place in places.items()]

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.data.schema import CLIPS, LATENTS, ClipRow, clip_columns
-from pipeline.data.stage import input_digest
 from pipeline.storage import Folder, sha256, table_bytes
 
 _LANGUAGES = ("en", "en-gb", "de", "fr", "es", "it", "pt", "zh", "ja", "ar", "hi", "ru", None)
@@ -44,7 +43,7 @@ def write_clip_tables(
             folder.write_bytes(name, payload)
             files["clips" if folder is clips else "latents"][name] = sha256(payload)
     clips.finish({"stage": "ingest", "inputs": {}, "files": files["clips"]})
-    inputs = {"clips": input_digest(clips)}
+    inputs = {"clips": clips.digest}
     latents.finish({"stage": "encode", "inputs": inputs, "files": files["latents"]})
     return clips, latents
 

@@ -117,7 +117,7 @@ def check_shards(uri: str, expected: Path) -> None:
     """The shards at a URI are complete, and those of a local run byte by byte."""
     shards, local = Folder.at(uri), Folder.at(expected)
     assert shards.card("shard")["written"] == 3
-    names = [name for name in local.files(recursive=True) if name.startswith(("shards", "index"))]
+    names = [name for name in local.files(recursive=True) if name.startswith(("texts", "index"))]
     assert len(names) >= 2
     for name in names:
         assert shards.read_bytes(name) == local.read_bytes(name), name

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import Entry, absent_part, json_objects, table_entries
+from pipeline.data.corpora.fsd50k_ontology import leaves
 from pipeline.data.corpora.licences import licence_of
 from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import JsonObject
@@ -42,6 +43,17 @@ class Fsd50k:
         for part in PARTS:
             if _truth(part) in folder.name_set:
                 yield from _read_part(folder, part)
+
+
+def tags_of(labels: str) -> tuple[str, ...]:
+    """The most specific classes in a cell of labels; commas between the names of one class.
+
+    The corpus lists every class with its ancestors in the ontology, and writes `_and_` for the
+    commas of AudioSet: `Walk_and_footsteps`.
+    """
+    names = leaves([text.strip() for text in labels.split(",")])
+    words = (clean_text(name.replace("_and_", ", ").replace("_", " "))[0] for name in names)
+    return tuple(dict.fromkeys(filter(None, words)))
 
 
 def _truth(part: str) -> str:
@@ -82,8 +94,7 @@ def _clip(
         audio = folder.find_named([number], within=_audio(part).rstrip("/"))
     except AudioLookupError as error:
         return folder.reject(error.reason, error.detail, manifest, line=line, field="fname")
-    labels = (clean_text(text.replace("_", " "))[0] for text in entry.values["labels"].split(","))
-    tags = tuple(dict.fromkeys(filter(None, labels)))
+    tags = tags_of(entry.values["labels"])
     if not tags:
         return folder.reject(
             Reason.MISSING_VALUE, "no label is given", manifest, line=line, field="labels"

@@ -38,7 +38,7 @@ _LITTER_FILES = frozenset(
 _APPLE_DOUBLE = "._"  # what a Mac writes beside each file on a foreign disk or in an archive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileFact:
     """Size and modification time of a file."""
 

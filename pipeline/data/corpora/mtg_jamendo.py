@@ -30,6 +30,28 @@ _WORK = re.compile(r"(?P<title>.+) by (?P<artist>.+?) from Jamendo: \S+")
 _PATH = re.compile(r"\d+/\d+\.mp3")
 
 
+_SPLIT = {
+    "acidjazz": "acid jazz", "acousticbassguitar": "acoustic bass guitar",
+    "acousticguitar": "acoustic guitar", "alternativerock": "alternative rock",
+    "bluesrock": "blues rock", "bossanova": "bossa nova", "classicalguitar": "classical guitar",
+    "classicrock": "classic rock", "darkambient": "dark ambient", "deephouse": "deep house",
+    "doublebass": "double bass", "drumachine": "drum machine", "drummachine": "drum machine",
+    "drumnbass": "drum and bass", "easylistening": "easy listening",
+    "electricguitar": "electric guitar", "electricpiano": "electric piano",
+    "ethnicrock": "ethnic rock", "hardrock": "hard rock", "heavymetal": "heavy metal",
+    "hiphop": "hip hop", "instrumentalpop": "instrumental pop",
+    "instrumentalrock": "instrumental rock", "jazzfunk": "jazz funk",
+    "jazzfusion": "jazz fusion", "newage": "new age", "newwave": "new wave",
+    "pipeorgan": "pipe organ", "popfolk": "pop folk", "poprock": "pop rock",
+    "postrock": "post-rock", "punkrock": "punk rock", "rnb": "R&B",
+    "rocknroll": "rock and roll", "singersongwriter": "singer-songwriter",
+    "synthpop": "synth pop", "triphop": "trip hop", "worldfusion": "world fusion",
+    "60s": "1960s", "70s": "1970s", "80s": "1980s", "90s": "1990s",
+}  # fmt: skip
+"""Tags that the corpus writes in one word."""
+_CATEGORIES = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
+
+
 @dataclass(frozen=True)
 class Work:
     """What the list of licences says of a track."""
@@ -98,6 +120,13 @@ def read_works(folder: CorpusFolder, works: dict[str, Work]) -> Iterator[Reject]
             )
 
 
+def tag_of(cell: str) -> str:
+    """`genre: hip hop` for `genre---hiphop`; empty if there is no tag after the category."""
+    category, _, tag = (part.strip() for part in cell.partition("---"))
+    words = _SPLIT.get(tag, tag)
+    return f"{_CATEGORIES[category]}: {words}" if words and category in _CATEGORIES else words
+
+
 def _is_table(name: str) -> bool:
     return name.endswith(".tsv") and name.startswith(("data/", "stats/", "autotagging", "raw"))
 
@@ -131,7 +160,7 @@ def _clip(
     works: dict[str, Work],
     splits: dict[str, str],
 ) -> ClipRow | Reject:
-    tags = [cell.partition("---")[2].strip() for cell in line.cells[5:] if "---" in cell]
+    tags = [tag_of(cell) for cell in line.cells[5:] if "---" in cell]
     if len(line.cells) < 6 or not _PATH.fullmatch(line.cells[3]) or not all(tags) or not tags:
         return folder.reject(
             Reason.MALFORMED,

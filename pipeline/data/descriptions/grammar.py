@@ -185,7 +185,7 @@ def finish(text: str) -> str:
     """White space, articles and capitals put right."""
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split()))
     text = _ARTICLE.sub(lambda match: f"{article(match[2])} {match[1]}{match[2]}", text)
-    return re.sub(r"(^\W*|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
+    return re.sub(r"(^\W*|[.!?] )([^\W\d_])", lambda match: match[1] + match[2].upper(), text)
 
 
 def article(word: str) -> str:

@@ -1,30 +1,38 @@
-"""Description-style texts of clips, composed by a grammar so that no two need sound alike."""
+"""Description-style texts for clips, composed by grammars that vary their wording."""
 
 from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Sequence
 
-from pipeline.data.descriptions.facts import Facts, split_sentences
+from pipeline.data.descriptions.facts import CONTENT, Facts, split_sentences
 from pipeline.data.descriptions.grammar import Form, Grammar, Sentence, fill, num_subjects, pick
+from pipeline.data.descriptions.native import NATIVE_GRAMMARS
 from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
 
-GRAMMAR_VERSION = 4
+GRAMMAR_VERSION = 5
 """Raised when wording changes, so that texts are written again."""
-_MAX_DRAWS = 24
+_MAX_DRAWS = 12
 _KEPT_SHARE = 0.8
+_NATIVE_SHARE = 0.5
+"""Share of composed texts in the language of the speech; the first composed one is English."""
+_CAPTION_SHARE = 0.6
+"""Share of texts after the first that start from a caption, where tags allow others."""
+_MIN_CAPTION_WORDS = 4
+_WORD = re.compile(r"\w{3,}")
 
-_COVERS = {"tags": ("tags", "instruments", "genre", "mood")}
+_COVERS = {"tags": ("tags", "instruments", "genre", "mood", "kind", "theme", "recording")}
 
 GRAMMARS = {
-    "speech": Grammar(SHARED | SPEECH),
+    "speech": Grammar(SHARED | SPEECH, {"style": ("style", "pitch")}),
     "singing": Grammar(SHARED | SINGING, _COVERS),
     "sound": Grammar(SHARED | SOUND),
     "music": Grammar(SHARED | MUSIC, _COVERS),
 }
-"""One grammar a modality; all write the same kind of text."""
-_CORE = ("person", "source", "tags", "language")
+"""One English grammar per kind of clip."""
+_CORE = (*CONTENT, "language", "pronoun", "possessive")
 """Subjects that no text is without by chance."""
 _AFTER_CAPTION = {
     "speech": "speech_after",
@@ -32,8 +40,13 @@ _AFTER_CAPTION = {
     "sound": "sound_after",
     "music": "music_after",
 }
-_WANTED_SUBJECTS = (1, 2, 2, 3, 3, 4)
-"""How much a text should say, drawn anew for each: most say several things."""
+_WANTED = {
+    "speech": (3, 4, 5, 6, 7),
+    "singing": (2, 2, 3, 3, 4),
+    "sound": (1, 2, 2, 3),
+    "music": (2, 3, 3, 4, 5),
+}
+"""How much a text should say, drawn anew for each."""
 
 
 def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tuple[list[str], str]:
@@ -50,31 +63,49 @@ def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tup
     """
     rng = random.Random(hashlib.sha256(seed.encode()).digest())
     texts = list(facts.captions[:1])
-    for _ in range(_MAX_DRAWS * count):
+    num_composed = 0
+    for draw in range(_MAX_DRAWS * count):
         if len(texts) >= count:
             break
-        text = _draw(facts, rng)
+        # Where richer texts are too long or used up, one that says a single thing may do.
+        wanted = 1 if 2 * draw >= _MAX_DRAWS * count else None
+        if facts.captions and (not facts.has_content or rng.random() < _CAPTION_SHARE):
+            text: str | None = _from_caption(facts, rng)
+        else:
+            is_native = bool(facts.native) and num_composed > 0 and rng.random() < _NATIVE_SHARE
+            sentence = compose(facts, rng, wanted=wanted, is_native=is_native)
+            text = sentence.text if sentence else None
+            num_composed += sentence is not None
         if text is not None and text not in texts and len(text.split()) <= max_words:
             texts.append(text)
     return texts, "caption" if facts.captions else "template"
 
 
-def compose(facts: Facts, rng: random.Random) -> Sentence | None:
-    """One text from the grammar alone, on a random share of the facts."""
+def compose(
+    facts: Facts, rng: random.Random, *, wanted: int | None = None, is_native: bool = False
+) -> Sentence | None:
+    """One text from a grammar alone, on a random share of the facts.
+
+    Args:
+        facts: What is known.
+        rng: Source of every choice.
+        wanted: Facts that the text should state, if the grammar finds a form for as many; None
+            draws their number.
+        is_native: Write in the language of the speech; `facts.native` must not be empty.
+    """
+    known = facts.native if is_native else facts.slots
+    grammar = NATIVE_GRAMMARS[facts.language] if is_native else GRAMMARS[facts.modality]
+    kept_share = _KEPT_SHARE if rng.random() < 0.5 else 1.0
     slots = {
         name: phrases
-        for name, phrases in facts.slots.items()
-        if rng.random() < _KEPT_SHARE or name.split("_")[0] in _CORE
+        for name, phrases in known.items()
+        if name.split("_")[0] in _CORE or rng.random() < kept_share
     }
-    # A title stands in only where nothing else says what the clip is.
-    if "tags" in slots:
-        slots.pop("title", None)
-    is_unlabelled = facts.modality == "sound" and "source" not in slots
-    start = "unlabelled" if is_unlabelled else facts.modality
-    wanted = _WANTED_SUBJECTS[int(rng.random() * len(_WANTED_SUBJECTS))]
+    wanted = wanted or pick(_WANTED[facts.modality], rng)
+    start = facts.modality if facts.has_content else "unlabelled"
     best: Form | None = None
     for _ in range(_MAX_DRAWS):
-        form = GRAMMARS[facts.modality].draw(start, slots, rng)
+        form = grammar.draw(start, slots, rng)
         if form and (best is None or num_subjects(form) > num_subjects(best)):
             best = form
         if best and num_subjects(best) >= wanted:
@@ -82,22 +113,25 @@ def compose(facts: Facts, rng: random.Random) -> Sentence | None:
     return fill(best, slots, rng) if best else None
 
 
-def _draw(facts: Facts, rng: random.Random) -> str | None:
-    kind = rng.random()
-    if not facts.captions or kind < 0.4:
-        sentence = compose(facts, rng)
-        return sentence.text if sentence else None
+def _from_caption(facts: Facts, rng: random.Random) -> str:
+    """The beginning of a caption, most often with a measured fact after it."""
     sentences = split_sentences(pick(facts.captions, rng))
-    base = _begin(sentences, 1 + int(rng.random() * len(sentences)))
-    if kind < 0.5:
+    base = _beginning(sentences, 1 + int(rng.random() * len(sentences)))
+    if rng.random() < 0.2:
         return base
-    rule = _AFTER_CAPTION[facts.modality]
-    after = GRAMMARS[facts.modality].write(rule, facts.slots, rng)
+    told = frozenset(_WORD.findall(" ".join(facts.captions).casefold()))
+    slots = {
+        name: phrases
+        for name, phrases in facts.slots.items()
+        if name.split("_")[0] not in facts.told
+        and not told.issuperset(_WORD.findall(" ".join(phrases).casefold()))
+    }
+    after = GRAMMARS[facts.modality].write(_AFTER_CAPTION[facts.modality], slots, rng)
     return base if after is None else f"{base} {after.text}."
 
 
-def _begin(sentences: Sequence[str], count: int) -> str:
-    """The first sentences of a caption, more than `count` where these are a single word."""
-    while count < len(sentences) and " " not in " ".join(sentences[:count]):
+def _beginning(sentences: Sequence[str], count: int) -> str:
+    """The first sentences of a caption, more than `count` where these hold very few words."""
+    while count < len(sentences) and len(" ".join(sentences[:count]).split()) < _MIN_CAPTION_WORDS:
         count += 1
     return " ".join(sentences[:count])

@@ -12,10 +12,6 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-def _items(text: str) -> list[str]:
-    return text.split(", ")
-
-
 @dataclass(frozen=True)
 class Scale:
     """Words for the ranges of one measured attribute.
@@ -34,7 +30,11 @@ class Scale:
 
     def words(self, value: float) -> tuple[str, ...]:
         """Phrases for a value."""
-        return next((phrases for bound, phrases in self.steps if value < bound), ())
+        return self.steps[self.step(value)][1]
+
+    def step(self, value: float) -> int:
+        """Number of the range that a value lies in; the last one for values that are not finite."""
+        return next((n for n, (bound, _) in enumerate(self.steps) if value < bound), -1)
 
 
 _REST = float("inf")
@@ -48,79 +48,71 @@ PITCH_BY_SEX = {
 """Upper bounds of the median pitch of voices, Hz; relative to the sex where it is known."""
 PITCH_WORDS = {
     "deep": ("deep", "low", "low-pitched"),
-    "medium": ("medium-pitched", "mid-range", "middle-pitched"),
-    "high": ("high", "high-pitched", "light"),
+    "medium": ("medium-pitched",),
+    "high": ("high", "high-pitched"),
 }
 """Of a voice; said of a person they would mean something else."""
-PITCH_OF_PERSON = {"deep": ("deep-voiced", "low-voiced"), "high": ("high-voiced", "light-voiced")}
+PITCH_OF_PERSON = {"deep": ("deep-voiced",)}
 
 SCALES = (
     Scale("level", "level_dbfs", (
         (-42, ("very quiet", "barely audible", "faint")),
-        (-30, ("quiet", "soft")),
-        (-15, ()),
-        (-9, ("loud",)),
-        (_REST, ("very loud", "extremely loud")),
+        (-30, ("quiet",)),
+        (-12, ()),
+        (_REST, ("loud",)),
     )),
     Scale("pace", "speaking_rate_syllables_per_s", (
-        (2.2, ("very slowly", "with great deliberation", "at a very slow pace")),
-        (3.3, ("slowly", "unhurriedly", "at a slow pace", "taking time over the words")),
-        (4.8, ("at a moderate pace", "at an even speed", "at a normal pace", "steadily")),
+        (2.2, ("very slowly", "at a very slow pace")),
+        (3.3, ("slowly", "unhurriedly", "at a slow pace")),
+        (4.8, ("at a moderate pace", "at a normal pace", "at a medium speed")),
         (6.0, ("quickly", "briskly", "at a fast pace")),
         (_REST, ("very quickly", "rapidly", "at a very fast pace")),
     ), ("speech",)),
     Scale("pace_adjective", "speaking_rate_syllables_per_s", (
-        (3.3, ("unhurried", "measured", "deliberate")),
-        (4.8, ("steady", "even-paced")),
-        (_REST, ("brisk", "hurried", "swift")),
-    ), ("speech",)),
-    Scale("pace_person", "speaking_rate_syllables_per_s", (
-        (3.3, ("slow-spoken", "slow-speaking")),
+        (3.3, ("slow", "unhurried", "measured")),
         (4.8, ()),
-        (_REST, ("fast-talking", "quick-spoken")),
+        (_REST, ("fast", "quick", "hurried")),
     ), ("speech",)),
     Scale("tone", "pitch_range_semitones", (
-        (2.5, ("in a monotone", "with flat intonation", "with hardly any change of pitch")),
+        (2.5, ("in a monotone", "with flat intonation")),
         (4.5, ("with little intonation", "in an even tone", "in a level tone")),
         (7.5, ("with natural intonation", "in a conversational tone")),
-        (11, ("with lively intonation", "expressively", "in an animated tone")),
-        (_REST, ("very expressively", "with sweeping intonation", "in a highly animated way")),
+        (11, ("with lively intonation", "in an expressive way", "in an animated tone")),
+        (_REST, ("in a very expressive way", "in a highly animated way")),
     ), ("speech",)),
     Scale("tone_adjective", "pitch_range_semitones", (
-        (4.5, ("monotone", "flat", "even")),
+        (2.5, ("monotone", "flat")),
+        (4.5, ("fairly flat", "fairly monotone")),
         (7.5, ("natural", "conversational")),
         (_REST, ("expressive", "animated", "lively")),
     ), ("speech",)),
     Scale("pauses", "pause_share", (
         (0.1, ()),
-        (0.25, ("with short pauses", "with a pause here and there")),
-        (_REST, ("with long pauses", "with many pauses", "with frequent breaks")),
+        (0.25, ("with short pauses", "with occasional pauses")),
+        (_REST, ("with long pauses", "with many pauses")),
     ), ("speech",)),
     Scale("recording", "snr_db", (
         (10, ("noisy", "very noisy")),
         (20, ("slightly noisy", "somewhat noisy")),
         (38, ()),
-        (_REST, ("clean", "noise-free", "clear")),
+        (_REST, ("clean", "very clear")),
     ), ("speech",)),
     Scale("room", "decay_time_s", (
-        (0.2, ("in a dry room", "without reverberation", "with hardly any echo")),
+        (0.2, ("in a dry room", "in a small, dry space")),
         (0.65, ()),
-        (1.1, ("in a reverberant room", "with audible reverberation", "in a room that echoes")),
-        (_REST, ("in a large, echoing space", "with long reverberation", "with a long echo")),
+        (1.1, ("in a reverberant room", "in an echoing room")),
+        (_REST, ("in a large, echoing space", "in a very reverberant hall")),
     ), ("speech",)),
     Scale("recording", "bandwidth_hz", (
-        (4300, ("narrow-band", "telephone-like", "muffled")),
-        (9000, ()),
-        (14_000, ()),
-        (_REST, ("full-band", "crisp", "detailed")),
+        (4300, ("muffled", "telephone-quality")),
+        (_REST, ()),
     )),
     Scale("colour", "brightness_hz", (
-        (600, ("very dark", "bass-heavy", "rumbling")),
-        (1300, ("dark", "warm", "mellow")),
-        (2200, ("warm", "rounded", "full")),
-        (3500, ("clear", "balanced")),
-        (6000, ("bright", "crisp", "brilliant")),
-        (_REST, ("very bright", "sharp", "sizzling")),
+        (600, ("very dark", "bass-heavy")),
+        (1300, ("dark", "warm")),
+        (4000, ()),
+        (6000, ("bright", "crisp")),
+        (_REST, ("very bright", "sharp")),
     ), _ALL_BUT_SPEECH),
     Scale("tempo", "tempo_bpm", (
         (70, ("very slow",)),
@@ -137,51 +129,38 @@ SCALES = (
         (_REST, ("very fast",)),
     ), ("music",)),
     Scale("dynamics", "dynamic_range_db", (
-        (2.5, ("at a constant level", "keeping an even volume")),
-        (12, ()),
-        (25, ("with clear changes in volume", "rising and falling in level")),
-        (_REST, ("with sudden changes between loud and quiet", "with dramatic swings in volume")),
+        (2.5, ("at a constant volume", "at a steady level")),
+        (20, ()),
+        (_REST, ("rising and falling in volume", "with large changes in volume")),
     ), _ALL_BUT_SPEECH),
     Scale("trend", "level_trend_db", (
-        (-12, ("dying away", "fading out", "decaying to the end")),
+        (-12, ("dying away", "fading out")),
         (-5, ("getting quieter", "slowly fading")),
         (5, ()),
         (12, ("getting louder", "swelling")),
-        (_REST, ("building up", "rising from near silence", "growing steadily louder")),
+        (_REST, ("growing steadily louder", "building up from near silence")),
     ), _ALL_BUT_SPEECH),
     Scale("activity", "onset_rate_hz", (
-        (0.4, ("sustained", "continuous", "unbroken")),
-        (2.0, ("intermittent", "sporadic")),
-        (4.5, ()),
-        (_REST, ("busy", "rapid-fire", "dense")),
+        (0.4, ("continuous", "steady")),
+        (2.0, ("intermittent",)),
+        (_REST, ()),
     ), ("sound",)),
     Scale("activity", "onset_rate_hz", (
-        (0.4, ("sustained", "still", "slow-moving")),
-        (2.0, ("sparse", "spare", "uncluttered")),
-        (4.5, ()),
-        (_REST, ("busy", "dense", "eventful")),
+        (0.4, ("sustained", "slow-moving")),
+        (2.0, ("sparse",)),
+        (6.0, ()),
+        (_REST, ("busy",)),
     ), ("music",)),
     Scale("stereo", "stereo_width", (
-        (0.02, ("almost mono", "in the centre of the stereo field")),
+        (0.02, ("in mono",)),
         (0.15, ()),
-        (_REST, ("in wide stereo", "spread across the stereo field")),
+        (_REST, ("in wide stereo",)),
     ), _ALL_BUT_SPEECH),
     Scale("tonality", "pitch_median_hz", (
-        (110, ("low", "deep")),
-        (330, ()),
-        (_REST, ("high", "high-pitched")),
-    ), ("sound",)),
-    Scale("tonality_pitch", "pitch_median_hz", (
-        (110, ("low", "very low")),
+        (110, ("low",)),
         (330, ()),
         (_REST, ("high",)),
     ), ("sound",)),
-    Scale("size", "duration_s", (
-        (0.8, ("very short", "fleeting", "momentary")),
-        (2.5, ("short", "brief")),
-        (25, ()),
-        (_REST, ("long", "extended")),
-    ), _ALL_BUT_SPEECH),
 )  # fmt: skip
 """Everything measured that has words."""
 
@@ -191,17 +170,13 @@ MIN_BEAT_STRENGTH = 0.25
 MIN_KEY_CONFIDENCE = 0.15
 """Below it a key is not spoken of."""
 
-NUMBER_WORDS = _words(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen twenty"
-)
-
 _MASS = frozenset(
     _words(
         "rain wind thunder water fire traffic music laughter applause speech noise static hail "
         "ambience atmosphere chatter silence hiss wildlife machinery percussion brass feedback "
         "conversation surf foliage metal wood glass paper fabric sand air steam smoke grass "
-        "typing walking footwork reverb bass ice snow"
+        "typing walking footwork reverb bass ice snow "
+        "cutlery silverware gunfire thunder lightning gravel mud traffic"
     )
 )
 _PLURAL_WITHOUT_S = frozenset(_words("people children men women mice geese cattle feet teeth"))
@@ -238,17 +213,3 @@ def noun_phrase(label: str) -> NounPhrase:
     is_ing = head.endswith("ing") and head not in _COUNTABLE_ING
     is_bare = has_article or is_plural or is_action or head in _MASS or is_ing
     return NounPhrase(label if is_bare else f"{article(label.split()[0])} {label}", is_plural)
-
-
-def about_seconds(duration_s: float) -> str:
-    """A duration in words, rounded as people round."""
-    if duration_s < 0.75:
-        return "less than a second"
-    count = round(duration_s)
-    if count <= 20:
-        return f"about {NUMBER_WORDS[count]} second{'s' if count != 1 else ''}"
-    if duration_s < 90:
-        return f"about {5 * round(duration_s / 5)} seconds"
-    minutes = round(duration_s / 60)
-    name = NUMBER_WORDS[minutes] if minutes <= 20 else str(minutes)
-    return f"about {name} minute{'s' if minutes != 1 else ''}"

@@ -44,8 +44,8 @@ _LABELS = {
     "pace": "pace", "tone": "intonation", "pauses": "pauses", "recording": "recording",
     "level": "loudness", "colour": "timbre", "tempo": "tempo", "bpm": "beats",
     "dynamics": "dynamics", "trend": "course of the level", "activity": "density of events",
-    "stereo": "stereo image", "tonality": "pitch", "length": "length", "title": "title",
-    "source": "source", "source_tags": "labels", "tags": "labels", "key": "key",
+    "stereo": "stereo image", "tonality": "pitch", "title": "title",
+    "source": "source", "labels": "labels", "key": "key",
     "room": "room",
 }  # fmt: skip
 """Slots that become notes, and what they are called there."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +13,16 @@ from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import INDEX, ClipRow
 from pipeline.data.shard import ShardSettings, ShardWorker, shard
-from pipeline.data.shards import clip_key, read_npy
+from pipeline.data.shards import read_npy
 from pipeline.data.stage import Resources
 from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import Folder, read_tables
+from pipeline.training.shards import TrainShards
 from tests.factories.clips import noise, small_corpus, write_clips, write_codec
-from tests.factories.shards import read_webdataset
 from tests.factories.stage import snapshot
 
 R = Resources(workers=0)
-HERE = ShardSettings(resources=R, target_bytes=20_000)
+HERE = ShardSettings(resources=R, parts_per_unit=2)
 INPUTS = ("clips", "latents", "descriptions")
 
 
@@ -52,22 +54,32 @@ def index_of(folder: Folder) -> list[dict]:
     return table.to_pylist()
 
 
-def test_index_leads_to_the_same_latents_and_texts(corpus):
+def text_of(shards: Folder, row: dict) -> dict:
+    name = f"texts/{row['texts']}.jsonl"
+    return json.loads(shards.read_range(name, row["json_offset"], row["json_size"]))
+
+
+def latents_of(latents: Folder, row: dict) -> tuple[np.ndarray, np.ndarray]:
+    tar = f"shards/{row['shard']}.tar"
+    mean, log_std = (
+        read_npy(latents.read_range(tar, row[f"{n}_offset"], row[f"{n}_size"]), n)
+        for n in ("mean", "log_std")
+    )
+    return mean, log_std
+
+
+def test_index_leads_to_the_latents_and_texts_of_the_clip(corpus):
     shards, latents = Folder.at(corpus / "train-shards"), Folder.at(corpus / "latents")
     names = [f"parts/{name}" for name in latents.child("parts").files()]
     source = {row["clip_id"]: row for row in read_tables(latents, names).to_pylist()}
     rows = index_of(shards)
     assert len(rows) == 10
     for row in rows:
-        tar, origin = f"shards/{row['shard']}.tar", source[row["clip_id"]]
-        for name in ("mean", "log_std"):
-            mine = shards.read_range(tar, row[f"{name}_offset"], row[f"{name}_size"])
-            theirs = latents.read_range(
-                f"shards/{origin['shard']}.tar", origin[f"{name}_offset"], origin[f"{name}_size"]
-            )
-            assert mine == theirs
-        assert len(read_npy(mine, "log_std")) == row["num_frames"]
-        facts = json.loads(shards.read_range(tar, row["json_offset"], row["json_size"]))
+        origin = source[row["clip_id"]]
+        assert {name: row[name] for name in origin if name in row} == {
+            name: origin[name] for name in origin if name in row
+        }
+        facts = text_of(shards, row)
         assert facts["clip_id"] == row["clip_id"]
         assert facts["modality"] == row["modality"]
         assert row["has_transcript"] == (facts["transcript"] is not None)
@@ -84,46 +96,31 @@ def test_index_leads_to_the_same_latents_and_texts(corpus):
 def test_transcripts_survive_from_clip_to_prompt(corpus):
     shards = Folder.at(corpus / "train-shards")
     (row,) = [row for row in index_of(shards) if row["clip_id"] == "talk/1"]
-    tar = f"shards/{row['shard']}.tar"
-    facts = json.loads(shards.read_range(tar, row["json_offset"], row["json_size"]))
+    facts = text_of(shards, row)
     prompt = Prompt(description=facts["descriptions"][0], transcript=facts["transcript"])
     assert transcript_of(render(prompt)) == 'Line 1:\n"Says: quoted"'
 
 
-def test_webdataset_reads_the_tars(corpus):
-    samples = [
-        sample
-        for path in sorted((corpus / "train-shards/shards").iterdir())
-        for sample in read_webdataset(path)
-    ]
-    by_key = {sample["__key__"]: sample for sample in samples}
-    assert len(by_key) == len(samples) == 10
-    for row, _ in small_corpus():
-        sample = by_key[clip_key(row.clip_id)]
-        assert sample["json"]["clip_id"] == row.clip_id
-        assert sample["mean.npy"].shape == sample["log_std.npy"].shape
-        assert sample["mean.npy"].dtype == np.float16
+def test_no_latents_are_copied(corpus):
+    names = Folder.at(corpus / "train-shards").files(recursive=True)
+    kinds = {name.partition("/")[0] for name in names if "/" in name}
+    assert kinds == {"index", "texts", "rejects", "_commit"}
 
 
-def test_each_shard_holds_one_split_and_the_card_says_which(corpus):
+def test_card_counts_the_clips_of_each_split(corpus):
     folder = Folder.at(corpus / "train-shards")
-    splits = folder.card()["splits"]
-    assert splits.keys() == {"train", "validation"}
-    for row in index_of(folder):
-        assert row["shard"] in splits[row["split"]]
+    counts = Counter(row["split"] for row in index_of(folder))
+    assert folder.card()["splits"] == dict(counts)
+    assert counts.keys() == {"train", "validation"}
 
 
 def test_statistics_are_of_the_train_split_in_sampled_latents(corpus):
-    folder = Folder.at(corpus / "train-shards")
+    folder, latents = Folder.at(corpus / "train-shards"), Folder.at(corpus / "latents")
     per_modality: dict[str, list] = {}
     for row in index_of(folder):
         if row["split"] != "train":
             continue
-        tar = f"shards/{row['shard']}.tar"
-        mean, log_std = (
-            read_npy(folder.read_range(tar, row[f"{n}_offset"], row[f"{n}_size"]), n).astype(float)
-            for n in ("mean", "log_std")
-        )
+        mean, log_std = (array.astype(float) for array in latents_of(latents, row))
         per_modality.setdefault(row["modality"], []).append((mean, np.exp(2 * log_std)))
     firsts, seconds = [], []
     for clips in per_modality.values():
@@ -153,47 +150,76 @@ def test_clip_without_latents_is_a_reject_with_its_reason(corpus):
     assert card["rejected_by_reason"] == {"no_latents": 1}
 
 
-def test_second_run_gives_the_same_bytes_elsewhere_and_does_nothing_here(
-    corpus, tmp_path, monkeypatch
-):
+def test_second_run_gives_the_same_bytes_elsewhere_and_does_nothing_here(corpus, monkeypatch):
     inputs = [Folder.at(corpus / name) for name in INPUTS]
-    shard(*inputs, Folder.at(tmp_path / "again"), HERE)
-    assert snapshot(tmp_path / "again") == snapshot(corpus / "train-shards")
+    again = Folder.at(corpus / "again")
+    shard(*inputs, again, HERE)
+    assert snapshot(corpus / "again") == snapshot(corpus / "train-shards")
     monkeypatch.setattr(ShardWorker, "process", None)
-    shard(*inputs, Folder.at(tmp_path / "again"), HERE)
+    shard(*inputs, again, HERE)
 
 
-def test_shards_of_a_split_are_of_like_size(tmp_path):
-    rows = [
-        (
-            ClipRow(clip_id=f"n/{i}", corpus="n", uri="", modality="sound", tags=("rain",)),
-            noise(0.3 + 0.1 * (i % 9), i),
-        )
-        for i in range(24)
-    ]
-    inputs = make_inputs(tmp_path, rows, rows_per_part=10)
-    for target_bytes in (15_000, 30_000, 90_000):
-        settings = HERE.model_copy(update={"target_bytes": target_bytes})
-        shard(*inputs, Folder.at(tmp_path / "out"), settings)
-        sizes: dict[str, int] = {}
-        largest = 0
-        for row in index_of(Folder.at(tmp_path / "out")):
-            size = row["mean_size"] + row["log_std_size"] + 1024
-            sizes[row["shard"]] = sizes.get(row["shard"], 0) + size
-            largest = max(largest, size)
-        assert len(sizes) == max(1, round(sum(sizes.values()) / target_bytes))
-        assert max(sizes.values()) - min(sizes.values()) <= 2 * largest
+def test_training_reads_latents_and_texts_through_the_index(corpus):
+    shards, latents = TrainShards(Folder.at(corpus / "train-shards")), Folder.at(corpus / "latents")
+    assert len(shards) == 9
+    for number in range(len(shards)):
+        row = shards.row(number)
+        mean, log_std = latents_of(latents, row)
+        found = shards.latents(row)
+        np.testing.assert_array_equal(found.mean, mean.astype(np.float32))
+        np.testing.assert_array_equal(found.log_std, log_std.astype(np.float32))
+        assert shards.facts(row) == text_of(shards.folder, row)
 
 
-def test_new_words_redo_shards_but_no_latents(corpus, tmp_path):
+def test_directories_that_are_moved_together_stay_readable(corpus, tmp_path):
+    for name in ("latents", "train-shards"):
+        shutil.copytree(corpus / name, tmp_path / "moved" / name)
+    shards = TrainShards(Folder.at(tmp_path / "moved" / "train-shards"))
+    assert shards.latents(shards.row(0)).mean.shape[1] == shards.latent_dim
+    shutil.rmtree(tmp_path / "moved" / "latents")
+    with pytest.raises(IncompleteError, match="move both directories together"):
+        TrainShards(Folder.at(tmp_path / "moved" / "train-shards"))
+
+
+def test_latents_that_were_written_again_are_refused(corpus, tmp_path):
+    for name in ("latents", "train-shards"):
+        shutil.copytree(corpus / name, tmp_path / name)
+    latents = Folder.at(tmp_path / "latents")
+    latents.finish(latents.card() | {"changed": True})
+    with pytest.raises(IncompleteError, match="written again after"):
+        TrainShards(Folder.at(tmp_path / "train-shards"))
+
+
+def test_new_words_read_and_write_no_latents(corpus, tmp_path, monkeypatch):
     clips, latents = Folder.at(corpus / "clips"), Folder.at(corpus / "latents")
     descriptions, out = Folder.at(tmp_path / "descriptions"), Folder.at(tmp_path / "out")
     describe(clips, latents, descriptions, DescribeSettings(resources=R))
     before = shard(clips, latents, descriptions, out, HERE)
     describe(clips, latents, descriptions, DescribeSettings(resources=R, seed=7))
+    monkeypatch.setattr(ShardWorker, "_sums", None)
+    monkeypatch.setattr(Folder, "read_range", None)
     after = shard(clips, latents, descriptions, out, HERE)
     assert after["latent_stats"] == before["latent_stats"]
-    assert after["files"] != before["files"]
+    changed = {name for name in after["files"] if after["files"][name] != before["files"][name]}
+    assert {name.partition("/")[0] for name in changed} == {"texts", "index"}
+
+
+def test_new_clips_redo_only_the_units_of_their_parts(tmp_path):
+    rows = [
+        (
+            ClipRow(clip_id=f"n/{i}", corpus="n", uri="", modality="sound", tags=("rain",)),
+            noise(0.5, i),
+        )
+        for i in range(7)
+    ]
+    out = Folder.at(tmp_path / "train-shards")
+    inputs = make_inputs(tmp_path, rows[:4], rows_per_part=1)
+    first = shard(*inputs, out, HERE)
+    shutil.rmtree(tmp_path / "clips")
+    inputs = make_inputs(tmp_path, rows, rows_per_part=1)
+    second = shard(*inputs, out, HERE)
+    assert (first["units"], second["units"], second["written"]) == (4, 8, 7)
+    assert first["files"].items() <= second["files"].items()
 
 
 def test_inputs_that_do_not_belong_together_are_refused(corpus, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.stage import Resources, Unit, input_digest
+from pipeline.data.stage import Resources, Unit
 from pipeline.errors import IncompleteError, PipelineError, TooManyRejectsError
 from pipeline.storage import Folder, read_tables, sha256
 from tests.factories.stage import NumberSettings, number_units, run_numbers, snapshot
@@ -202,10 +202,10 @@ def test_card_extra_sees_all_records_in_order(tmp_path):
 def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
     run_numbers(tmp_path / "out", number_units(1))
     folder = Folder.at(tmp_path / "out")
-    assert input_digest(folder) == sha256((tmp_path / "out/dataset.json").read_bytes())
+    assert folder.digest == sha256((tmp_path / "out/dataset.json").read_bytes())
     folder.reopen()
     with pytest.raises(IncompleteError):
-        input_digest(folder)
+        _ = folder.digest
 
 
 @pytest.mark.ray

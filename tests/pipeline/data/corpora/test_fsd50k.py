@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from pipeline.data.corpora.fsd50k import tags_of
 from tests.factories.corpora import read_corpus, reasons, write_corpus
 
 INFO = {
@@ -31,11 +34,26 @@ def test_labels_split_licence_and_uploader(tmp_path):
     }
     clips, rejects = read_corpus(write_corpus(tmp_path / "fsd", files), "fsd50k")
     dev, evaluated = clips["dev/64760"], clips["eval/37199"]
-    assert dev.tags == ("Electric guitar", "Guitar", "Music")
+    assert dev.tags == ("Electric guitar",)
     assert (dev.split, evaluated.split, dev.modality) == ("train", "test", "sound")
     assert (dev.licence, dev.attribution) == ("CC-BY-3.0", "casualsamples")
     assert (evaluated.licence, evaluated.title) == (None, None)
     assert rejects == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "tags"),
+    [
+        ("Bark,Dog,Domestic_animals_and_pets,Animal", ("Bark",)),
+        ("Alarm,Clock,Mechanisms", ("Alarm", "Clock")),
+        ("Music,Bark,Dog,Animal", ("Music", "Bark")),
+        ("Thunderstorm,Thunder,Rain,Water", ("Thunderstorm", "Rain")),
+        ("Walk_and_footsteps", ("Walk, footsteps",)),
+        ("Nothing_known", ("Nothing known",)),
+    ],
+)
+def test_only_the_most_specific_classes_are_tags(labels, tags):
+    assert tags_of(labels) == tags
 
 
 def test_a_part_that_was_not_downloaded_is_one_reject(tmp_path):

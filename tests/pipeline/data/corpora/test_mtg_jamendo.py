@@ -33,7 +33,10 @@ def test_tags_of_all_categories_split_and_licence(tmp_path, audio):
     }
     clips, rejects = read_corpus(write_corpus(tmp_path / "mtg", files), "mtg_jamendo")
     rock, many = clips["track_0000214"], clips["track_0000382"]
-    assert (rock.tags, many.tags) == (("punkrock",), ("classical", "voice", "calm"))
+    assert (rock.tags, many.tags) == (
+        ("genre: punk rock",),
+        ("genre: classical", "instrument: voice", "mood: calm"),
+    )
     assert (rock.split, many.split, rock.modality) == ("test", "train", "music")
     assert (rock.title, rock.attribution) == ("Intro by me", "David TMX")
     assert (rock.licence, many.licence) == ("CC-BY-NC-3.0", None)

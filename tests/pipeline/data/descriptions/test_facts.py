@@ -11,7 +11,7 @@ from pipeline.data.descriptions.facts import (
     split_sentences,
 )
 from pipeline.data.descriptions.language_names import language_name
-from pipeline.data.descriptions.vocabulary import about_seconds, noun_phrase
+from pipeline.data.descriptions.vocabulary import noun_phrase
 from tests.factories.clips import clip_values
 
 
@@ -129,16 +129,6 @@ def test_languages_have_names(tag, name):
     assert language_name(tag) == name
 
 
-@pytest.mark.parametrize(
-    ("duration_s", "words"),
-    [(0.3, "less than a second"), (1.2, "about one second"), (5.4, "about five seconds"),
-     (47.0, "about 45 seconds"), (61.0, "about 60 seconds"), (125.0, "about two minutes"),
-     (3000.0, "about 50 minutes")],
-)  # fmt: skip
-def test_durations_are_rounded_as_people_do(duration_s, words):
-    assert about_seconds(duration_s) == words
-
-
 def test_pitch_is_judged_by_the_sex_of_the_voice():
     deep, high = (
         facts_of(clip_values(speaker_sex=sex), {"pitch_median_hz": 160.0}, max_words=80)
@@ -171,14 +161,26 @@ def test_singing_is_its_own_kind_of_text_whatever_the_modality():
 def test_what_people_said_is_not_contradicted_by_measurement(said):
     measured = {"tempo_bpm": 150.0, "beat_strength": 0.9, "level_dbfs": -5.0, "duration_s": 5.0}
     slots = facts_of(clip_values(modality="music", **said), measured, max_words=80).slots
-    assert not {"tempo", "tempo_word", "bpm"} & slots.keys()
+    assert slots.get("tempo", ("slow",)) == slots.get("tempo_word", ("slow",)) == ("slow",)
+    assert "bpm" not in slots
     assert "level" in slots
 
 
-def test_label_with_several_names_takes_the_first():
-    clip = clip_values(modality="sound", tags=["Vehicle horn, car horn, honking"])
+def test_label_with_several_names_is_called_by_one_of_them_at_a_time():
+    clip = clip_values(
+        modality="sound", tags=["Vehicle horn, car horn, honking", "Coin (dropping)"]
+    )
     slots = facts_of(clip, {}, max_words=80).slots
-    assert slots["source"] == ("a vehicle horn",)
+    assert slots["source"] == (
+        "a vehicle horn and a coin", "a car horn and a coin", "honking and a coin"
+    )  # fmt: skip
+
+
+def test_labels_that_name_a_source_say_what_it_does():
+    slots = facts_of(clip_values(modality="sound", tags=["dog", "rain"]), {}, max_words=80).slots
+    assert slots["source_clause"] == ("a dog barks and rain falls",)
+    slots = facts_of(clip_values(modality="sound", tags=["dog", "violin"]), {}, max_words=80).slots
+    assert "source_clause" not in slots
 
 
 def test_tags_of_music_stand_where_they_fit():
@@ -229,6 +231,45 @@ def test_a_key_is_said_of_music_where_it_is_certain_and_nobody_said_otherwise():
         assert "key" not in facts_of(row, values, max_words=80).slots
 
 
+@pytest.mark.parametrize(
+    ("tag", "slot", "phrase"),
+    [
+        ("slow tempo", "tempo", "slow"),
+        ("98 bpm", "bpm", "around 98 BPM"),
+        ("key of e flat major", "key", "E flat major"),
+        ("poor audio quality", "recording_kind", "low-quality"),
+        ("live performance", "recording_kind", "live"),
+        ("love song", "kind", "love song"),
+        ("happy mood", "mood", "happy"),
+        ("relaxing music", "mood", "relaxing"),
+        ("alternative rock", "genre", "alternative rock"),
+        ("korean pop", "genre", "Korean pop"),
+        ("e-guitar", "instruments", "electric guitar"),
+        ("genre: hip hop", "genre", "hip hop"),
+        ("instrument: computer", "instruments", "a computer"),
+        ("mood: film", "theme", "for a film"),
+        ("mood: dream", "mood", "dreamy"),
+    ],
+)
+def test_tags_of_music_fill_the_slot_of_their_words_or_category(tag, slot, phrase):
+    clip = clip_values(modality="music", tags=[tag])
+    measured = {"tempo_bpm": 150.0, "beat_strength": 0.9, "key_number": 3.0, "key_confidence": 0.4}
+    assert facts_of(clip, measured, max_words=80).slots[slot][0] == phrase
+
+
+def test_tags_for_a_voice_take_the_place_of_its_measured_pitch():
+    clip = clip_values(tags=["low gruff voice"], speaker_sex="male")
+    slots = facts_of(clip, {"pitch_median_hz": 180.0}, max_words=80).slots
+    assert slots["style"] == ("low gruff",)
+    assert not {"pitch", "pitch_person"} & slots.keys()
+
+
+def test_regional_english_has_an_accent():
+    slots = facts_of(clip_values(language="en-us"), {}, max_words=80).slots
+    assert slots["language_accent"] == ("an American accent",)
+    assert "language_accent" not in facts_of(clip_values(language="pt-br"), {}, max_words=80).slots
+
+
 def test_rooms_are_said_of_speech_that_is_dry_or_reverberant():
     def room(decay_time_s, **row):
         facts = facts_of(clip_values(**row), {"decay_time_s": decay_time_s}, max_words=80)
@@ -240,3 +281,10 @@ def test_rooms_are_said_of_speech_that_is_dry_or_reverberant():
     assert room(2.0) == "in a large, echoing space"
     assert room(0.8, modality="sound") == ""
     assert room(0.8, captions=["He speaks in a big hall."]) == ""
+
+
+def test_a_pitch_that_a_caption_tells_is_not_measured_again():
+    clip = clip_values(captions=["A man with a deep voice speaks."], speaker_sex="male")
+    facts = facts_of(clip, {"pitch_median_hz": 180.0, "snr_db": 50.0}, max_words=80)
+    assert not {"pitch", "pitch_person"} & facts.slots.keys()
+    assert facts.slots["recording"] == ("clean", "very clear")

@@ -9,6 +9,7 @@ import pytest
 from pipeline.data.descriptions.facts import Facts, facts_of
 from pipeline.data.descriptions.grammar import article
 from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
+from pipeline.data.descriptions.native import PHRASEBOOKS
 from pipeline.data.descriptions.templates import GRAMMARS, compose, describe_clip
 from tests.factories.clips import clip_values
 
@@ -42,8 +43,9 @@ def compose_many(kind: str, count: int, measured: dict[str, float] = MEASURED) -
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_clip_has_hundreds_of_forms(kind):
     sentences = compose_many(kind, 1500)
-    assert len({sentence.form for sentence in sentences}) >= 300
-    assert len({sentence.text for sentence in sentences}) >= 700
+    num_forms, num_texts = (200, 400) if kind == "sound" else (300, 700)
+    assert len({sentence.form for sentence in sentences}) >= num_forms
+    assert len({sentence.text for sentence in sentences}) >= num_texts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,8 +70,37 @@ def test_any_lack_of_facts_leaves_no_hole(kind, missing):
         assert not re.search(r"[{}<>\[\]]|\bNone\b|  |,\.|: ?\.", sentence.text), sentence.text
 
 
+@pytest.mark.parametrize("language", sorted(PHRASEBOOKS))
+def test_speech_is_described_in_its_own_language_too(language):
+    clip = clip_values(speaker_sex="female", language=language)
+    facts = facts_of(clip, MEASURED, max_words=80)
+    texts = [describe_clip(facts, seed=str(s), count=6, max_words=80)[0] for s in range(40)]
+    woman = PHRASEBOOKS[language].person["female"][0].lower()
+    own = [t for text in texts for t in text if woman in t.lower()]
+    english = [t for text in texts for t in text if re.search(r"\b(?:female|woman|speaker)\b", t)]
+    assert len(own) > 20
+    assert len(english) > 80
+    assert all(re.search(r"\b(?:female|woman)\b", text[0].lower()) for text in texts)
+    assert len({t for text in texts for t in text}) > 120
+
+
+@pytest.mark.parametrize("language", sorted(PHRASEBOOKS))
+def test_every_range_has_its_words_in_every_language(language):
+    rng = random.Random(0)
+    for _ in range(200):
+        measured = {
+            name: value * rng.choice([0.1, 0.5, 1, 2, 9]) for name, value in MEASURED.items()
+        }
+        clip = clip_values(speaker_sex=rng.choice(["female", "male", None]), language=language)
+        facts = facts_of(clip, measured, max_words=80)
+        text = compose(facts, rng, is_native=True).text
+        assert text[0].isupper()
+        assert text.endswith(".")
+        assert not re.search(r"[{}<>\[\]]|  | [,.]|,,|\.\.|,\.", text), text
+
+
 def test_every_rule_of_every_grammar_is_there_and_used():
-    starts = {*GRAMMARS, "unlabelled", "recording_note", "recording_sentence", "length_note"}
+    starts = {*GRAMMARS, "unlabelled", "recording_note", "recording_sentence"}
     starts |= {"speech_after", "song_after", "sound_after", "music_after"}
     for kind, grammar in GRAMMARS.items():
         text = " ".join(" ".join(alternatives) for alternatives in grammar.rules.values())
@@ -82,7 +113,13 @@ def test_every_slot_of_every_grammar_can_be_filled():
     known = {
         name
         for clip in KINDS.values()
-        for tags in (["rain"], ["church bells"], ["piano", "sad", "jazz"], clip["tags"])
+        for tags in (
+            ["rain"],
+            ["church bells"],
+            ["piano", "sad", "jazz"],
+            clip["tags"],
+            ["low quality", "love song", "mood: film", "husky voice"],
+        )
         for duration_s, scale in ((1.0, 0.5), (5.0, 1.0), (5.0, 2.0))
         for name in facts_of(
             {**clip, "tags": tags, "title": "A Title"},
@@ -94,6 +131,46 @@ def test_every_slot_of_every_grammar_can_be_filled():
     for grammar in GRAMMARS.values():
         text = " ".join(" ".join(alternatives) for alternatives in grammar.rules.values())
         assert set(re.findall(r"\{(\w+)\}", text)) <= known
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_says_how_long_the_clip_is(kind):
+    length = re.compile(
+        r"\b(?:seconds?|minutes?|lasts|lasting|long|short|brief)\b(?! pauses)(?<!per minute)"
+    )
+    for sentence in compose_many(kind, 300):
+        assert not length.search(sentence.text), sentence.text
+
+
+@pytest.mark.parametrize("tags", [["rain"], ["Bark", "Dog"], ["piano", "mono", "92 bpm"], ["odd"]])
+@pytest.mark.parametrize("captions", [[], ["A storm rages over the bay. Thunder rolls far away."]])
+@pytest.mark.parametrize("modality", ["sound", "music"])
+def test_every_text_holds_a_word_of_what_people_said(modality, captions, tags):
+    said = set(re.findall(r"[a-z]{3,}", " ".join([*captions, *tags]).lower())) - {"the", "over"}
+    clip = clip_values(modality=modality, captions=captions, tags=tags, title="Untitled")
+    facts = facts_of(clip, MEASURED, max_words=80)
+    for seed in range(40):
+        texts, _ = describe_clip(facts, seed=str(seed), count=4, max_words=80)
+        assert len(texts) >= 2
+        for text in texts:
+            assert said & set(re.findall(r"[a-z]{3,}", text.lower())), text
+
+
+def test_caption_without_tags_is_in_every_text():
+    clip = clip_values(modality="sound", captions=["Rain falls on a tin roof."])
+    facts = facts_of(clip, MEASURED, max_words=80)
+    texts, _ = describe_clip(facts, seed="s", count=6, max_words=80)
+    assert len(texts) > 2
+    assert all(text.startswith("Rain falls on a tin roof.") for text in texts)
+
+
+def test_what_a_caption_says_is_not_said_again_behind_it():
+    clip = clip_values(modality="music", tags=["piano"], captions=["A slow waltz on the piano."])
+    facts = facts_of(clip, MEASURED, max_words=80)
+    for seed in range(60):
+        for text in describe_clip(facts, seed=str(seed), count=4, max_words=80)[0]:
+            after = text.removeprefix("A slow waltz on the piano.")
+            assert after == text or not re.search(r"piano|tempo|BPM", after), text
 
 
 def test_texts_are_a_function_of_the_seed():
