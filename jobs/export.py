@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     built = parser("export", __doc__ or "", has_settings=False)
     built.add_argument("--run", required=True, metavar="RUN", help="run directory of a training")
     built.add_argument("--step", type=int, metavar="N", help="checkpoint; default: the newest")
-    steps = "solver steps a block where a request does not say; default: the run's"
-    built.add_argument("--flow-steps", type=int, metavar="N", help=steps)
+    sampling = "YAML of how each modality is sampled where a request does not say; default: the run's"
+    built.add_argument("--sampling", metavar="FILE", help=sampling)
     codec = "codec of the training data: a folder, which is copied, or the name of a shipped one"
     built.add_argument("--codec", required=True, metavar="DIR", help=codec)
     halves = "type of the stored weights (default fp32); they are loaded as fp32 on a CPU"
@@ -56,8 +56,9 @@ def _export(options: Namespace) -> None:
         shards = TrainShards(Folder.at(options.shards))
         voices = run_voices(training, shards, read_recipe(Path(options.voices)))
     output = Path(options.output)
-    codec, step, flow_steps = Path(options.codec), options.step, options.flow_steps
-    card = export_run(training, codec, output, step, flow_steps, options.weights, about, voices)
+    sampling = None if options.sampling is None else read_recipe(Path(options.sampling))
+    codec, step = Path(options.codec), options.step
+    card = export_run(training, codec, output, step, sampling, options.weights, about, voices)
     found = read_manifest(output)[1]
     print(f"step {card['step']} of {options.run} exported to {output}, digest {found}")
 

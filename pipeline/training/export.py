@@ -50,7 +50,7 @@ def export_run(
     codec: Path,
     output: Path,
     step: int | None = None,
-    num_flow_steps: int | None = None,
+    sampling: Mapping[str, Mapping[str, Any]] | None = None,
     weights: StoredPrecision = "fp32",
     about: Mapping[str, Any] | None = None,
     voices: Mapping[str, Voice] | None = None,
@@ -63,7 +63,8 @@ def export_run(
             one.
         output: Bundle to write; one that is there is replaced.
         step: Checkpoint; None takes the newest complete one.
-        num_flow_steps: Solver steps where a request does not say; None takes the run's own.
+        sampling: Fields of `SamplingOptions` by modality, where a request does not say; None takes
+            what the run samples with.
         weights: Type that the weights are stored as.
         about: More fields of the card, such as licence and limits; may replace its name.
         voices: Voices by name; None takes those of the run.
@@ -71,7 +72,8 @@ def export_run(
     Raises:
         IncompleteError: If there is no such run or checkpoint.
         SettingsError: If the codec is another one, or `about` has fields that the run gives.
-        ValueError: If the codec folder cannot be read, or a weight is too large for its type.
+        ValueError: If the codec folder cannot be read, a weight is too large for its type, or
+            `sampling` names what there is not.
     """
     settings = load_run_settings(run)
     store = CheckpointStore(run.child(CHECKPOINTS))
@@ -102,11 +104,9 @@ def export_run(
         voices = {}
     elif voices is None:
         voices = load_voices(run)
-    sample = settings.sample
-    if num_flow_steps is not None:
-        sample = sample.model_copy(update={"num_flow_steps": num_flow_steps})
+    sampled = settings.sample.sampling() if sampling is None else sampling
     tokenizer = open_tokenizer(settings.model)
-    save_bundle(output, model, codec, tokenizer, card, voices, sample.sampling(), weights)
+    save_bundle(output, model, codec, tokenizer, card, voices, sampled, weights)
     logger.info("exported step %d of %s to %s", chosen, run.uri, output)
     return card
 

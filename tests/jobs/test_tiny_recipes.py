@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from model.bundle.request import sampling_defaults
 from pipeline.data.starter.voices import SPEAKERS
 from pipeline.settings import load_settings, read_recipe
 from pipeline.training.mixture import with_mixture
@@ -38,6 +39,11 @@ def test_the_mixtures_name_kinds_of_text_that_the_corpus_holds() -> None:
         assert set(feed.corpus_weights) <= kinds
         assert feed.modality_weights is not None
         assert sum(feed.modality_weights.values()) == 1
+
+
+def test_the_sampling_is_of_every_modality() -> None:
+    recipe = read_recipe(CONFIGS / "sampling_tiny.yaml")
+    assert set(recipe) == set(sampling_defaults(recipe))
 
 
 def test_the_card_has_what_a_reader_needs() -> None:

@@ -80,11 +80,13 @@ def test_the_bundle_is_sampled_as_the_run_or_the_caller_says(trained, tmp_path):
     run = Folder.at(place / "run")
     export_run(run, codec, tmp_path / "plain")
     assert load_bundle(tmp_path / "plain").sampling == sampling_defaults({})
-    export_run(run, codec, tmp_path / "told", num_flow_steps=4)
-    steps = {name: o.num_flow_steps for name, o in load_bundle(tmp_path / "told").sampling.items()}
-    assert steps == {"speech": 4, "sound": 4, "music": 4}
+    told = {"speech": {"num_flow_steps": 4}, "music": {"temperature": 0.5}}
+    export_run(run, codec, tmp_path / "told", sampling=told)
+    sampling = load_bundle(tmp_path / "told").sampling
+    assert sampling == sampling_defaults(told)
+    assert (sampling["speech"].num_flow_steps, sampling["music"].temperature) == (4, 0.5)
     with pytest.raises(ValueError, match="num_flow_steps: is 0"):
-        export_run(run, codec, tmp_path / "none", num_flow_steps=0)
+        export_run(run, codec, tmp_path / "none", sampling={"speech": {"num_flow_steps": 0}})
 
 
 def test_a_run_says_how_its_bundle_is_sampled():
