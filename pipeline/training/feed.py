@@ -161,7 +161,6 @@ class Feed:
             batch,
             flow_mask=batch.flow_mask & keep,
             stop_mask=batch.stop_mask & keep,
-            expert_mask=batch.expert_mask & keep,
         )
 
 

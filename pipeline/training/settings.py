@@ -143,6 +143,10 @@ class EngineSettings(Settings):
     compile_layers: bool = False
     """Whether layers are compiled by TorchInductor: a bf16 step on a CPU, which needs a C++
     compiler, is 1.3 times as fast after about a minute of compilation. Not with `zero_stage` 3."""
+    recompute_layers: bool = False
+    """Whether the backward pass computes every layer again from its input, so that only the inputs
+    are kept: about a tenth of the activation memory for one more forward pass. Set it where a
+    micro-batch does not fit (`model.cost.activation_bytes`)."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of the worker group after a lost worker; -1 has no limit."""
 
