@@ -40,8 +40,8 @@ class PrefillAttention:
         """Attention output of the next layer."""
         self._keys.append(key)
         self._values.append(value)
-        prefix = (heads[:, :, : self._num_text] for heads in (query, key, value))
-        parts = [F.scaled_dot_product_attention(*prefix, is_causal=True, enable_gqa=True)]
+        prefix = [heads[:, :, : self._num_text] for heads in (query, key, value)]
+        parts = [_causal(*prefix)]
         for end in range(self._num_text + self._frames, key.shape[2] + 1, self._frames):
             block = query[:, :, end - self._frames : end]
             parts.append(attend_few(block, self._seen(key, end), self._seen(value, end), None))
@@ -57,6 +57,10 @@ class PrefillAttention:
     def recorded(self) -> KeysValues:
         """Keys and values of all layers."""
         return torch.stack(self._keys), torch.stack(self._values)
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
 
 
 def read_prefix(

@@ -177,7 +177,7 @@ def test_every_stage_shares_more() -> None:
 
 def kept_bytes(model: AudioCALM, batch: TrainingBatch) -> int:
     """Memory that autograd keeps after the forward pass, parameters and batch left out."""
-    given = [p for p in model.parameters()] + [v for v in vars(batch).values() if is_tensor(v)]
+    given = [*model.parameters(), *filter(is_tensor, vars(batch).values())]
     known = {tensor.untyped_storage().data_ptr() for tensor in given}
     kept: dict[int, Tensor] = {}
 
