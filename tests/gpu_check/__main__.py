@@ -26,7 +26,6 @@ from tests.gpu_check.rows import Plan, Row, Verdict
 from tests.gpu_check.sampling import sampling_rows
 from tests.gpu_check.training import training_rows
 
-_TESTS = "tests/model"
 _PYTEST_INI = "[pytest]\nmarkers =\n    gpu\n    ray\n    slow\n"
 """The project's own options name plugins that a bare image does not have."""
 _ROOT = Path(__file__).parents[2]
@@ -82,6 +81,12 @@ def _guarded(name: str, part: Callable[[], Iterator[Row]], deadline: float) -> I
             torch.cuda.empty_cache()
 
 
+def marked_files() -> list[str]:
+    """Test files of the model with a test marked `gpu`; others may need what an image lacks."""
+    found = sorted((_ROOT / "tests" / "model").rglob("test_*.py"))
+    return [str(path) for path in found if "mark.gpu" in path.read_text(encoding="utf-8")]
+
+
 def test_row(plan: Plan) -> Row:
     """The tests marked `gpu`, in a process of their own."""
     if plan.is_rehearsal:
@@ -91,7 +96,7 @@ def test_row(plan: Plan) -> Row:
         ini.write_text(_PYTEST_INI, encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--noconftest"]
         command += ["-c", str(ini), "--rootdir", str(_ROOT), "--import-mode=importlib"]
-        command += ["-p", "no:cacheprovider", str(_ROOT / _TESTS)]
+        command += ["-p", "no:cacheprovider", *marked_files()]
         done = subprocess.run(
             command, cwd=_ROOT, capture_output=True, text=True, timeout=_TEST_TIMEOUT_S, check=False
         )
