@@ -196,17 +196,10 @@ class AudioCALM(nn.Module):
         return self.latent_proj(latents.to(self.dtype)) + self.clean_type
 
     def embed_time(self, flow_time: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
-        """What marks a noisy frame and its flow time; only under the thin head."""
+        """What marks a noisy frame and its flow time, added to its projected latents; only under
+        the thin head."""
         assert self.time_embedding is not None
         return self.time_embedding(flow_time) + self.noisy_type
-
-    def embed_noisy(
-        self,
-        noisy_latents: Float[Tensor, "*batch latent_dim"],
-        time: Float[Tensor, "*#batch hidden"],
-    ) -> Float[Tensor, "*batch hidden"]:
-        """Embedding of latents on their way, given `embed_time` of their flow time."""
-        return self.latent_proj(noisy_latents.to(self.dtype)) + time
 
     def embed_blank(self, num_rows: int) -> Float[Tensor, "rows block_frames hidden"]:
         """Embedding of a block without latents; only under the local head."""

@@ -271,21 +271,22 @@ def _check_suits(document: Document, config: ModelConfig) -> None:
             f"flow_time has {blocks} blocks of {config.frames_per_block} frames for "
             f"{num_frames} frames; pad to whole blocks and give one time per block and copy"
         )
-    ids = document.token_ids
-    if int(ids.min()) < 0 or int(ids.max()) >= config.backbone.vocab_size:
-        raise ValueError(
-            f"token ids reach from {int(ids.min())} to {int(ids.max())}, and the vocabulary has "
-            f"{config.backbone.vocab_size}; the tokenizer is not the model's"
-        )
-    check_speaker(ids, document.speaker, config)
+    check_prefix(document.token_ids, document.speaker, config)
 
 
-def check_speaker(
+def check_prefix(
     token_ids: Int[Tensor, " text"],
     speaker: Float[Tensor, " speaker_dim"] | None,
     config: ModelConfig,
 ) -> None:
-    """Raise `ValueError` unless there is a voice exactly where the prefix has a speaker token."""
+    """Raise `ValueError` unless the ids are in the vocabulary, and there is a voice exactly where
+    the prefix has a speaker token."""
+    low, high = int(token_ids.min()), int(token_ids.max())
+    if low < 0 or high >= config.backbone.vocab_size:
+        raise ValueError(
+            f"token ids reach from {low} to {high}, and the vocabulary has "
+            f"{config.backbone.vocab_size}; the tokenizer is not the model's"
+        )
     has_token = config.speaker_id is not None and bool((token_ids == config.speaker_id).any())
     if speaker is None:
         if has_token:

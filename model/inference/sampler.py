@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
-from model.batch import check_speaker
+from model.batch import check_prefix
 from model.flow import TimeGrid
 from model.inference.block import Block
 from model.inference.cache import KeysValues, KVCache
@@ -69,7 +69,9 @@ class Sampler:
         prompt = self._prompt(request)
         prefixes = [request.token_ids, request.null_ids][: 1 + request.options.is_guided]
         for index, ids in enumerate(prefixes):
-            self._check_ids(ids, request, is_null=index > 0)
+            drops_voice = index > 0 and self.model.config.speaker_id not in ids
+            speaker = None if drops_voice else request.speaker
+            check_prefix(torch.tensor(ids), speaker, self.model.config)
         longest = max(len(ids) for ids in prefixes)
         num_prompt_blocks = len(prompt) // frames
         read, positions = self._read(request, prompt)
@@ -212,18 +214,6 @@ class Sampler:
         if pace is None:
             pace = math.exp(float(self.model.pace_head(end).clamp(*_LOG_PACE_RANGE)))
         return AudioPositions.along_words(num_text, request.num_words, pace)
-
-    def _check_ids(
-        self, ids: tuple[int, ...], request: GenerationRequest, *, is_null: bool
-    ) -> None:
-        config = self.model.config
-        if min(ids) < 0 or max(ids) >= config.backbone.vocab_size:
-            raise ValueError(
-                f"token ids reach from {min(ids)} to {max(ids)}, and the vocabulary has "
-                f"{config.backbone.vocab_size}; the tokenizer is not the model's"
-            )
-        drops_speaker = is_null and config.speaker_id not in ids
-        check_speaker(torch.tensor(ids), None if drops_speaker else request.speaker, config)
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:

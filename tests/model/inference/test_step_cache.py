@@ -72,7 +72,7 @@ def cached_states(
                     for d, t in zip(documents, time, strict=True)
                 ]
             )
-            embeddings = model.embed_noisy(noisy, model.embed_time(time))
+            embeddings = model.latent_proj(noisy) + model.embed_time(time)
             if has_pending and copy == 0:
                 clean = model.embed_clean(torch.stack([d.history[before] for d in documents]))
                 both = torch.cat([position - frames, position], dim=1)
