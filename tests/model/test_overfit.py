@@ -168,7 +168,8 @@ def test_a_student_lands_in_one_step_where_the_guided_teacher_lands_in_many(
         many = made(trained, 16, GUIDANCE)
         gaps["teacher"] += float((made(trained, 1, GUIDANCE) - many).square().mean())
         gaps["student"] += float((made(student, 1, 1.0) - many).square().mean())
-    assert gaps["student"] < 0.5 * gaps["teacher"], gaps
+    # Measured: 0.02 times under the thin head, 0.005 times under the local one.
+    assert gaps["student"] < 0.1 * gaps["teacher"], gaps
 
 
 def distilled(teacher: AudioCALM, guidance_scale: float) -> AudioCALM:

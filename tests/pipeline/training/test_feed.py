@@ -86,7 +86,7 @@ def _only(batch: StepBatch):
     """The one document of a batch, as its fields."""
     (micro,) = batch.micro_batches
     here = micro.document[0] == 0
-    apart = ("speaker", "noisy_frames", "predictors", "backbone_length")
+    apart = ("speaker", "noisy_frames", "predictors", "expert_tokens", "backbone_length")
     fields = {
         item.name: getattr(micro, item.name)[0][here]
         for item in dataclasses.fields(micro)
