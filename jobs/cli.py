@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "train-codec": "train an audio codec on ingested clips",
     "import-codec": "published codec of diffusers or transformers -> codec folder",
     "train": "train the model on train-shards",
+    "distill": "a finished run -> a student of one or two flow steps without guidance",
     "export": "checkpoint -> bundle of safetensors",
     "generate": "description -> audio file, without any Ray",
     "serve": "streaming HTTP endpoint on Ray Serve",

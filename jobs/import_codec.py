@@ -24,6 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     built.add_argument(
         "--frames-stacked", type=int, metavar="N", help="Oobleck frames in a latent frame; 2"
     )
+    built.add_argument(
+        "--clips",
+        metavar="DIR",
+        help="complete clips/ directory to measure the importance of the latent channels on; "
+        "without it feed.importance_power of a training stays 0",
+    )
     built.add_argument("--sample-rate", type=int, metavar="HZ", help="rate that is expected")
     options = built.parse_args(argv)
 
@@ -36,14 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             frames_stacked=options.frames_stacked,
             sample_rate=options.sample_rate,
         )
-        save_codec(codec, options.output)
+        importance = None
+        if options.clips is not None:
+            from pipeline.training.codec_report import clip_importance
+
+            importance = clip_importance(codec, options.clips)
+        save_codec(codec, options.output, importance)
         timebase = codec.timebase
         print(
             f"{codec.name} in {options.output}: {timebase.sample_rate} Hz, "
             f"{codec.num_channels} channels, {codec.latent_dim} wide at "
             f"{timebase.frame_rate:.2f} Hz, stream delay "
             f"{timebase.duration_s(codec.delay_samples):.2f} s, digest "
-            f"{codec_digest(options.output)[:12]}"
+            f"{codec_digest(options.output)[:12]}, importance of its channels "
+            f"{'not measured (give --clips)' if importance is None else 'measured'}"
         )
 
     return run(body, options)

@@ -6,7 +6,8 @@ number of steps and feed.skip_steps may differ from the start before; every chan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jobs.options import configure_log, main_of, parser, run, settings_from
 from pipeline.training.settings import TrainSettings
@@ -37,13 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pipeline.training.run import train_run
 
         summary = train_run(settings, options.shards, options.output, options.codec, configure_log)
-        last = summary["last"].get("loss/total", float("nan"))
-        print(f"{summary['state']} at step {summary['step']} of {summary['num_steps']}, ", end="")
-        print(f"loss {last:.4f}, {summary['seconds']:.0f} s: {options.output}")
-        if summary["state"] == "stopped":
-            print("run the same command again to go on")
+        print_summary(summary, options.output)
 
     return run(body, options)
+
+
+def print_summary(summary: Mapping[str, Any], output: str) -> None:
+    """How a run ended."""
+    last = summary["last"].get("loss/total", float("nan"))
+    print(f"{summary['state']} at step {summary['step']} of {summary['num_steps']}, ", end="")
+    print(f"loss {last:.4f}, {summary['seconds']:.0f} s: {output}")
+    if summary["state"] == "stopped":
+        print("run the same command again to go on")
 
 
 if __name__ == "__main__":

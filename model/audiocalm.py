@@ -15,7 +15,7 @@ from model.backbone import Backbone
 from model.batch import TrainingBatch
 from model.config import ModelConfig
 from model.document_attention import DocumentAttention
-from model.experts import inference_route, training_route
+from model.experts import route_tokens
 from model.heads import LocalFlowHead, ThinFlowHead, TimeEmbedding
 from model.layers import INIT_STD, RMSNorm
 from model.sequence import CLEAN, NOISY, PREFIX
@@ -196,17 +196,10 @@ class AudioCALM(nn.Module):
         return self.latent_proj(latents.to(self.dtype)) + self.clean_type
 
     def embed_time(self, flow_time: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
-        """What marks a noisy frame and its flow time; only under the thin head."""
+        """What marks a noisy frame and its flow time, added to its projected latents; only under
+        the thin head."""
         assert self.time_embedding is not None
         return self.time_embedding(flow_time) + self.noisy_type
-
-    def embed_noisy(
-        self,
-        noisy_latents: Float[Tensor, "*batch latent_dim"],
-        time: Float[Tensor, "*#batch hidden"],
-    ) -> Float[Tensor, "*batch hidden"]:
-        """Embedding of latents on their way, given `embed_time` of their flow time."""
-        return self.latent_proj(noisy_latents.to(self.dtype)) + time
 
     def embed_blank(self, num_rows: int) -> Float[Tensor, "rows block_frames hidden"]:
         """Embedding of a block without latents; only under the local head."""
@@ -283,15 +276,11 @@ class AudioCALM(nn.Module):
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states of the positions that the backbone sees."""
-        route = training_route if self.training else inference_route
-        seen = slice(batch.backbone_length)
-        has_expert = self.config.expert.placement != "none"
-        return self.backbone(
-            self._embed(batch),
-            batch.position[:, seen],
-            self._attention(batch),
-            route(batch.expert_mask[:, seen]) if has_expert else None,
-        )
+        route = None
+        if self.config.expert.placement != "none":
+            route = route_tokens(batch.expert_tokens, is_training=self.training)
+        position = batch.position[:, : batch.backbone_length]
+        return self.backbone(self._embed(batch), position, self._attention(batch), route)
 
     def _velocity(
         self, batch: TrainingBatch, hidden: Float[Tensor, "batch seq hidden"]

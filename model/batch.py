@@ -42,7 +42,6 @@ class TrainingBatch:
         flow_mask: Positions of the flow loss.
         stop_target: 1 from the last frame of the clip on.
         stop_mask: Positions of the stop loss: clean frames of documents that end.
-        expert_mask: Positions that route to the expert.
         is_word: Transcript tokens of documents whose audio runs along them.
         word_centre: Position in the row of the transcript token under an audio frame, -1 where
             there is none.
@@ -52,6 +51,7 @@ class TrainingBatch:
         modality: Index into `MODALITIES`, -1 on padding.
         speaker: Voice of every document, 0 without one; `document` indexes it.
         noisy_frames: Where the frames of every noisy block lie in the flattened batch.
+        expert_tokens: Where in the flattened rows of the backbone the tokens of the expert lie.
         predictors: Where in the flattened rows of the backbone the states lie that predict them:
             under the local head the blank frames in their place, else the noisy ones themselves.
         backbone_length: Positions of a row that the backbone sees.
@@ -69,7 +69,6 @@ class TrainingBatch:
     flow_mask: Bool[Tensor, "batch seq"]
     stop_target: Float[Tensor, "batch seq"]
     stop_mask: Bool[Tensor, "batch seq"]
-    expert_mask: Bool[Tensor, "batch seq"]
     is_word: Bool[Tensor, "batch seq"]
     word_centre: Int[Tensor, "batch seq"]
     pace_target: Float[Tensor, "batch seq"]
@@ -78,6 +77,7 @@ class TrainingBatch:
     speaker: Float[Tensor, "batch documents speaker_dim"]
     noisy_frames: Int[Tensor, "noisy_blocks block_frames"]
     predictors: Int[Tensor, "noisy_blocks block_frames"]
+    expert_tokens: Int[Tensor, " tokens"]
     backbone_length: int
 
     @property
@@ -130,6 +130,7 @@ def pack(
     fields = _padding(len(rows), width, config)
     speaker = torch.zeros(len(rows), max(len(row) for row in rows), config.speaker_dim)
     noisy_frames, predictors = [], []
+    expert_tokens = [torch.zeros(0, dtype=torch.int64)]
     for index, row in enumerate(rows):
         used = sum(document.length(head) for document in row)
         if used > pack_length:
@@ -146,7 +147,10 @@ def pack(
             _write(row_fields, document, span)
             noisy_frames.append(index * width + span.noisy_frames(document))
             predictors.append(index * pack_length + span.predictors(document))
-            start += document.length(head)
+            end = start + document.length(head)
+            if document.uses_expert:
+                expert_tokens.append(index * pack_length + torch.arange(start, end))
+            start = end
             behind_start += document.num_copies * len(document.latents)
             if document.speaker is not None:
                 speaker[index, number] = document.speaker
@@ -155,6 +159,7 @@ def pack(
         speaker=speaker,
         noisy_frames=torch.cat(noisy_frames),
         predictors=torch.cat(predictors),
+        expert_tokens=torch.cat(expert_tokens),
         backbone_length=pack_length,
     )
 
@@ -187,7 +192,7 @@ class _Span:
         return blocks.repeat(document.num_copies, 1)
 
 
-_MASKS = ("flow_mask", "stop_mask", "expert_mask", "pace_mask", "is_word")
+_MASKS = ("flow_mask", "stop_mask", "pace_mask", "is_word")
 _SCALARS = ("position", "flow_time", "stop_target", "pace_target")
 
 
@@ -226,7 +231,6 @@ def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
     for part in (own, noisy):
         fields["document"][part] = span.number
         fields["modality"][part] = MODALITIES.index(document.modality)
-    fields["expert_mask"][own] = document.uses_expert
 
     flow_time = document.flow_time.float().repeat_interleave(span.frames_per_block, dim=1)
     latents = document.latents.float().expand(copies, -1, -1)
@@ -267,21 +271,22 @@ def _check_suits(document: Document, config: ModelConfig) -> None:
             f"flow_time has {blocks} blocks of {config.frames_per_block} frames for "
             f"{num_frames} frames; pad to whole blocks and give one time per block and copy"
         )
-    ids = document.token_ids
-    if int(ids.min()) < 0 or int(ids.max()) >= config.backbone.vocab_size:
-        raise ValueError(
-            f"token ids reach from {int(ids.min())} to {int(ids.max())}, and the vocabulary has "
-            f"{config.backbone.vocab_size}; the tokenizer is not the model's"
-        )
-    check_speaker(ids, document.speaker, config)
+    check_prefix(document.token_ids, document.speaker, config)
 
 
-def check_speaker(
+def check_prefix(
     token_ids: Int[Tensor, " text"],
     speaker: Float[Tensor, " speaker_dim"] | None,
     config: ModelConfig,
 ) -> None:
-    """Raise `ValueError` unless there is a voice exactly where the prefix has a speaker token."""
+    """Raise `ValueError` unless the ids are in the vocabulary, and there is a voice exactly where
+    the prefix has a speaker token."""
+    low, high = int(token_ids.min()), int(token_ids.max())
+    if low < 0 or high >= config.backbone.vocab_size:
+        raise ValueError(
+            f"token ids reach from {low} to {high}, and the vocabulary has "
+            f"{config.backbone.vocab_size}; the tokenizer is not the model's"
+        )
     has_token = config.speaker_id is not None and bool((token_ids == config.speaker_id).any())
     if speaker is None:
         if has_token:

@@ -21,8 +21,24 @@ from model.sequence import PADDING, document_length
 
 BACKWARD_FACTOR = 3
 """Forward and backward of a training step relative to the forward; recomputation does not count."""
+_PEAK_FLOPS = {
+    "A100": 312e12,
+    "A800": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "H800": 989e12,
+    "B200": 2250e12,
+    "L40S": 362e12,
+    "RTX 4090": 165e12,
+}
+"""Dense bf16 operations a second of one device, by a part of its name, as vendors state them."""
 _LOCAL_LAYER = 12
 """Weights of a local head's layer in squares of its width: 4 of attention, 8 of feed-forward."""
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Dense bf16 operations a second of a GPU, as its vendor states; None if it is not known."""
+    return next((speed for part, speed in _PEAK_FLOPS.items() if part in device_name), None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,8 @@ def batch_counts(config: ModelConfig, batch: TrainingBatch) -> Counts:
     is_used = (batch.document != PADDING) & batch.flow_mask.any(dim=1, keepdim=True)
     slots = len(row) * most
     kinds = torch.bincount((3 * number + batch.segment)[is_used], minlength=3 * slots)
-    routed = torch.bincount(number[is_used & batch.expert_mask], minlength=slots)
+    in_backbone = number[:, : batch.backbone_length].flatten()
+    routed = torch.bincount(in_backbone[batch.expert_tokens], minlength=slots)
     total = Counts()
     sized = zip(kinds.view(-1, 3).tolist(), routed.tolist(), strict=True)
     for (num_text, num_frames, num_noisy), num_routed in sized:
@@ -216,11 +233,14 @@ def _pair(config: ModelConfig) -> int:
 
 def _expert(config: ModelConfig) -> int:
     """FLOPs of one position in the expert of all layers."""
-    backbone, expert = config.backbone, config.expert
-    if expert.placement == "none":
+    backbone = config.backbone
+    if config.expert.placement == "none":
         return 0
-    inner = max(1, round(expert.ffn_ratio * backbone.ffn_dim))
-    return 2 * backbone.num_layers * 3 * backbone.hidden_dim * inner
+    return 2 * backbone.num_layers * 3 * backbone.hidden_dim * _expert_width(config)
+
+
+def _expert_width(config: ModelConfig) -> int:
+    return max(1, round(config.expert.ffn_ratio * config.backbone.ffn_dim))
 
 
 def _time_weights(config: ModelConfig, width: int) -> int:
@@ -291,6 +311,50 @@ def training_bytes(num_parameters: int, zero_stage: int, num_workers: int) -> fl
     return sum(
         num_parameters * size / share for size, share in zip((2, 2, 16), shares, strict=True)
     )
+
+
+def activation_bytes(
+    config: ModelConfig,
+    counts: Counts,
+    *,
+    recomputes_layers: bool = False,
+    bytes_per_value: int = 2,
+) -> int:
+    """Memory that one micro-batch keeps between forward and backward on a GPU, uncompiled.
+
+    Statistics of norms and attention, masks and indices are left out; so are the velocities of
+    the loss. Compiled layers keep less.
+
+    Args:
+        config: Shapes of the model.
+        counts: The micro-batch; padding counts as positions too.
+        recomputes_layers: Whether layers keep only their input; the peak then holds one of them
+            whole.
+        bytes_per_value: Width of an activation.
+    """
+    backbone = config.backbone
+    hidden, query = backbone.hidden_dim, backbone.num_heads * backbone.head_dim
+    key = backbone.num_kv_heads * backbone.head_dim
+    # Input, normalised input and its product with the gain, before attention and feed-forward;
+    # the same of queries and keys, but for the product; queries, keys, values and output of the
+    # attention; gate, its activation, up and their product.
+    layer = counts.positions * (6 * hidden + 4 * query + 4 * key + 4 * backbone.ffn_dim)
+    if counts.expert_positions:
+        layer += counts.expert_positions * (hidden + 4 * _expert_width(config))
+    in_layers = backbone.num_layers * layer
+    if recomputes_layers:
+        in_layers = backbone.num_layers * counts.positions * hidden + layer
+    final_norm_and_stop = 6 * counts.positions * hidden
+    in_head = counts.noisy_frames * _head_saved(config)
+    return bytes_per_value * (in_layers + final_norm_and_stop + in_head)
+
+
+def _head_saved(config: ModelConfig) -> int:
+    """Values that the flow head keeps of a noisy frame for the backward pass."""
+    head, hidden = config.head, config.backbone.hidden_dim
+    if head.kind == "thin":
+        return hidden + (6 * head.num_layers + 3) * head.hidden_dim
+    return (27 * head.num_layers + 4) * head.hidden_dim
 
 
 def cache_bytes(

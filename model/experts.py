@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,28 +35,21 @@ class Route:
     rows: Float[Tensor, "batch 1 1"] | None = None
 
 
-def training_route(expert_mask: Bool[Tensor, "batch seq"]) -> Route:
-    """Route of a training pass; it always has a token.
+def route_tokens(tokens: Int[Tensor, " tokens"], *, is_training: bool) -> Route | None:
+    """Route of a packed pass; in training it always has a token.
 
-    Reading the number of tokens waits for the device once a pass.
+    Args:
+        tokens: Routed tokens, as indices into the flattened batch.
+        is_training: Whether gradients of all ranks will be reduced; otherwise the expert is not
+            called where no token is routed.
     """
-    tokens = expert_mask.flatten().nonzero().squeeze(1)
     if len(tokens):
         return Route(tokens)
-    return Route(torch.zeros(1, dtype=torch.int64, device=expert_mask.device), scale=0.0)
-
-
-def inference_route(expert_mask: Bool[Tensor, "batch seq"]) -> Route | None:
-    """Route of an inference pass; None, and no call, where no token is routed."""
-    if not bool(expert_mask.any()):
-        return None
-    if bool(expert_mask.all()):
-        return Route(None)
-    return Route(expert_mask.flatten().nonzero().squeeze(1))
+    return Route(tokens.new_zeros(1), scale=0.0) if is_training else None
 
 
 def route_rows(uses_expert: Sequence[bool], num_tokens: int, device: torch.device) -> Route | None:
-    """`inference_route` of whole rows of `num_tokens`, known without asking the device."""
+    """Route of whole rows of `num_tokens` tokens; None, and no call, where no row is routed."""
     if not any(uses_expert):
         return None
     if all(uses_expert):

@@ -51,19 +51,7 @@ class LossSums:
 
     def to_vector(self) -> Float[Tensor, " sums"]:
         """All of them as one detached float64 vector, to be summed over ranks."""
-        parts = (
-            self.flow_sum,
-            self.flow_count,
-            self.modality_sum,
-            self.modality_count,
-            self.bin_sum,
-            self.bin_count,
-            self.stop_sum,
-            self.stop_count,
-            self.pace_sum,
-            self.pace_count,
-        )
-        return torch.cat([part.detach().double().reshape(-1) for part in parts])
+        return torch.cat([part.detach().double().reshape(-1) for part in vars(self).values()])
 
     @staticmethod
     def from_vector(vector: Float[Tensor, " sums"]) -> LossSums:

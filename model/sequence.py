@@ -7,6 +7,8 @@ frames passes through the backbone in place of the noisy ones, which the head al
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +117,17 @@ class Document:
     def num_copies(self) -> int:
         """Noisy copies of the clean blocks."""
         return self.noise.shape[0]
+
+    def without_condition(self, null_ids: Sequence[int]) -> Document:
+        """The same audio, noise and times under the null prefix, as guidance reads it."""
+        return dataclasses.replace(
+            self,
+            token_ids=torch.tensor(null_ids),
+            speaker=None,
+            positions=None,
+            num_words=0,
+            frames_per_word=None,
+        )
 
     def length(self, head: str = "thin") -> int:
         """Positions it takes in a row of the backbone under a kind of head."""

@@ -96,30 +96,45 @@ def build_codec(config: dict[str, Any], seed: int = 0) -> AudioCodec:
     return codec
 
 
-def codec_files(codec: AudioCodec) -> dict[str, bytes]:
+def codec_files(codec: AudioCodec, importance: Sequence[float] | None = None) -> dict[str, bytes]:
     """Files of a codec folder by name, in the order to write them.
 
+    Args:
+        codec: The codec.
+        importance: Importance of every latent channel (`model.codec.importance`); None leaves it
+            unknown. The digest of the codec does not depend on it.
+
     Raises:
-        ValueError: If the codec gives values that are not finite.
+        ValueError: If the codec gives values that are not finite, or there is not one finite
+            importance for each channel.
     """
+    if importance is not None:
+        _check_importance(importance, codec.latent_dim)
     weights = save_tensors(
         {k: v.contiguous().cpu() for k, v in _module(codec).state_dict().items()}
     )
-    card = {
+    card: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "config": codec.config_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         # Of the codec as it will be loaded: a GPU rounds otherwise.
         SELF_CHECK: self_check(_assembled(codec.config_dict(), weights, "the codec")),
     }
+    if importance is not None:
+        card[IMPORTANCE] = [round(float(value), 6) for value in importance]
     return {WEIGHTS_FILE: weights, CODEC_FILE: _card_bytes(card)}
 
 
-def save_codec(codec: AudioCodec, folder: str | Path) -> None:
-    """Write a codec; each file appears complete or not at all, the card last."""
+def save_codec(
+    codec: AudioCodec, folder: str | Path, importance: Sequence[float] | None = None
+) -> None:
+    """Write a codec; each file appears complete or not at all, the card last.
+
+    Arguments and errors are those of `codec_files`.
+    """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    for name, payload in codec_files(codec).items():
+    for name, payload in codec_files(codec, importance).items():
         _replace_file(target / name, payload)
 
 
@@ -167,23 +182,13 @@ def codec_importance(folder: str | Path) -> list[float] | None:
     return found
 
 
-def store_importance(folder: str | Path, importance: Sequence[float]) -> None:
-    """Add the importance of the latent channels to a saved codec; its digest stays.
-
-    Raises:
-        FileNotFoundError: If the folder holds no codec.
-        ValueError: If the files disagree, or there is not one positive number a channel.
-    """
-    card, _ = _read_folder(Path(folder))
-    if len(importance) != card["config"]["latent_dim"] or not all(
-        math.isfinite(value) and value >= 0 for value in importance
-    ):
+def _check_importance(importance: Sequence[float], latent_dim: int) -> None:
+    is_valid = all(math.isfinite(value) and value >= 0 for value in importance)
+    if len(importance) != latent_dim or not is_valid:
         raise ValueError(
-            f"{len(importance)} importances for {card['config']['latent_dim']} channels; each "
-            "needs one finite number that is not negative"
+            f"{len(importance)} importances for {latent_dim} channels; each needs one finite "
+            "number that is not negative"
         )
-    card[IMPORTANCE] = [round(float(value), 6) for value in importance]
-    _replace_file(Path(folder) / CODEC_FILE, _card_bytes(card))
 
 
 def codec_folder(name: str | Path) -> Path:

@@ -1,27 +1,38 @@
-"""Reading of prefixes and prompts: one forward pass whose keys and values the cache keeps."""
+"""Reading of a prefix and its prompt: one forward pass whose keys and values the cache keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.attention import arflow_mask, attend
+from model.attention import attend_few
 from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
 from model.experts import route_rows
 from model.inference.cache import KeysValues
-from model.sequence import PADDING, AudioPositions, document_layout
+from model.sequence import AudioPositions
 
 
 class PrefillAttention:
-    """Attention over `[prefix | prompt blocks]` that records keys and values of every layer."""
+    """Attention over `[prefix | prompt blocks]` that records keys and values of every layer.
 
-    def __init__(self, mask: Bool[Tensor, "batch seq seq"]) -> None:
-        self.mask = mask
+    The rules are those of `model.attention`, without a mask: the prefix is causal, and a block
+    attends to a contiguous range of keys. So no score that a mask would forbid is computed, and
+    GPUs keep to kernels that hold no scores in memory.
+
+    Args:
+        num_text: Tokens of the prefix.
+        frames_per_block: Frames of a block of the prompt.
+        window_blocks: Earlier blocks that a block attends to; None is all.
+    """
+
+    def __init__(self, num_text: int, frames_per_block: int, window_blocks: int | None) -> None:
+        self._num_text, self._frames = num_text, frames_per_block
+        self._window = window_blocks
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -29,72 +40,70 @@ class PrefillAttention:
         """Attention output of the next layer."""
         self._keys.append(key)
         self._values.append(value)
-        return attend(query, key, value, self.mask)
+        prefix = [heads[:, :, : self._num_text] for heads in (query, key, value)]
+        parts = [_causal(*prefix)]
+        for end in range(self._num_text + self._frames, key.shape[2] + 1, self._frames):
+            block = query[:, :, end - self._frames : end]
+            parts.append(attend_few(block, self._seen(key, end), self._seen(value, end), None))
+        return torch.cat(parts, dim=2)
+
+    def _seen(self, heads: Tensor, end: int) -> Tensor:
+        """What the block that ends at a position attends to."""
+        if self._window is None or end <= self._num_text + (self._window + 1) * self._frames:
+            return heads[:, :, :end]
+        start = end - (self._window + 1) * self._frames
+        return torch.cat([heads[:, :, : self._num_text], heads[:, :, start:end]], dim=2)
 
     def recorded(self) -> KeysValues:
         """Keys and values of all layers."""
         return torch.stack(self._keys), torch.stack(self._values)
 
 
-def read_prefixes(
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+
+
+def read_prefix(
     model: AudioCALM,
     backbone: BackboneLike,
-    rows: Sequence[tuple[int, ...]],
+    token_ids: Sequence[int],
     prompt: Float[Tensor, "frames latent_dim"],
-    positions: Sequence[AudioPositions],
+    at: AudioPositions,
     *,
     uses_expert: bool,
     speaker: Float[Tensor, " speaker_dim"] | None,
     num_words: int = 0,
-) -> tuple[KeysValues, Float[Tensor, "rows hidden"]]:
-    """Keys and values of prefixes, each followed by the prompt, and the last state of each prefix.
+) -> tuple[KeysValues, Float[Tensor, " hidden"]]:
+    """Keys and values of one row, prefix and prompt, and the last state of the prefix.
 
     Args:
         model: The model.
         backbone: Its backbone, or a faster form of it.
-        rows: Token ids of each prefix; shorter ones are padded on the left, so the rows end
-            together.
-        prompt: Normalised latents of whole blocks, the same for every row.
-        positions: Rotary positions of the prompt in every row.
-        uses_expert: Whether the rows route to the expert.
-        speaker: Voice for the speaker token, where a prefix holds one.
-        num_words: Transcript tokens at the end of the first prefix, around which the prompt reads.
+        token_ids: The prefix.
+        prompt: Normalised latents of whole blocks; may be empty.
+        at: Rotary positions of the prompt.
+        uses_expert: Whether the row routes to the expert.
+        speaker: Voice for the speaker token, where the prefix holds one.
+        num_words: Transcript tokens at the end of the prefix, around which the prompt reads.
     """
-    config = model.config
-    longest = max(len(row) for row in rows)
-    padding = torch.tensor([longest - len(row) for row in rows])
-    layout = document_layout(longest, len(prompt), 0, config.frames_per_block)
-    token_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
-    document = torch.zeros(len(rows), len(layout.segment), dtype=torch.int32)
-    for index, row in enumerate(rows):
-        token_ids[index, longest - len(row) :] = torch.tensor(row)
-        document[index, : longest - len(row)] = PADDING
-    mask = arflow_mask(
-        document,
-        layout.segment.expand(len(rows), -1),
-        layout.block.expand(len(rows), -1),
-        layout.copy.expand(len(rows), -1),
-        config.window_blocks,
-    )
-    text = (torch.arange(longest) - padding[:, None]).clamp_min(0)
-    frames = torch.arange(len(prompt))
-    audio = torch.stack([at.start + at.step * frames for at in positions])
-    position = torch.cat([text.float(), audio], dim=1)
-    if speaker is not None:
-        speaker = speaker.to(model.device).expand(len(rows), 1, -1)
-    clean = model.embed_clean(prompt).repeat(len(rows), 1, 1)
+    config, num_text = model.config, len(token_ids)
+    audio = at.start + at.step * torch.arange(len(prompt))
+    position = torch.cat([torch.arange(num_text).float(), audio])[None].to(model.device)
+    ids = torch.tensor([token_ids], device=model.device)
+    clean = model.embed_clean(prompt)
     if model.word_context is not None and num_words and len(prompt):
-        first = torch.tensor(rows[0], device=model.device)
-        clean[0] += model.words_around(first, num_words, audio[0].to(model.device))
-    embeddings = torch.cat([model.embed_prefix(token_ids.to(model.device), speaker), clean], dim=1)
-    attention = PrefillAttention(mask.to(model.device))
-    route = route_rows([uses_expert] * len(rows), embeddings.shape[1], model.device)
-    hidden = backbone(embeddings, position.to(model.device), attention, route)
-    return attention.recorded(), hidden[:, longest - 1]
+        clean = clean + model.words_around(ids[0], num_words, position[0, num_text:])
+    if speaker is not None:
+        speaker = speaker.to(model.device).expand(1, 1, -1)
+    embeddings = torch.cat([model.embed_prefix(ids, speaker), clean[None]], dim=1)
+    attention = PrefillAttention(num_text, config.frames_per_block, config.window_blocks)
+    route = route_rows([uses_expert], embeddings.shape[1], model.device)
+    hidden = backbone(embeddings, position, attention, route)
+    return attention.recorded(), hidden[0, num_text - 1]
 
 
 def aligned(rows: Sequence[KeysValues]) -> KeysValues:
-    """Prefixes of different length as rows that end together, zeros before the shorter ones."""
+    """Rows of different length that end together, zeros before the shorter ones."""
     longest = max(keys.shape[3] for keys, _ in rows)
     keys, values = (
         torch.cat([F.pad(row[i], (0, 0, longest - row[i].shape[3], 0)) for row in rows], dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
-from model.batch import check_speaker
+from model.batch import check_prefix
 from model.flow import TimeGrid
 from model.inference.block import Block
 from model.inference.cache import KeysValues, KVCache
@@ -23,7 +23,7 @@ from model.inference.generation import (
     SamplingOptions,
     advance,
 )
-from model.inference.prefill import aligned, read_prefixes
+from model.inference.prefill import aligned, read_prefix
 from model.inference.schedule import FlowSchedule, flow_schedule
 from model.sequence import AudioPositions
 
@@ -69,10 +69,12 @@ class Sampler:
         prompt = self._prompt(request)
         prefixes = [request.token_ids, request.null_ids][: 1 + request.options.is_guided]
         for index, ids in enumerate(prefixes):
-            self._check_ids(ids, request, is_null=index > 0)
+            drops_voice = index > 0 and self.model.config.speaker_id not in ids
+            speaker = None if drops_voice else request.speaker
+            check_prefix(torch.tensor(ids), speaker, self.model.config)
         longest = max(len(ids) for ids in prefixes)
         num_prompt_blocks = len(prompt) // frames
-        read, positions = self._read(request, prefixes, prompt)
+        read, positions = self._read(request, prompt)
         rows = self.cache.take(
             read,
             left_padding=tuple(longest - len(ids) for ids in prefixes),
@@ -155,39 +157,53 @@ class Sampler:
         return self.model.normalise(request.prompt_latents[-whole:].to(self.model.device))
 
     def _read(
-        self, request: GenerationRequest, prefixes: list[tuple[int, ...]], prompt: Tensor
+        self, request: GenerationRequest, prompt: Tensor
     ) -> tuple[KeysValues, tuple[AudioPositions, ...]]:
-        """Keys and values of the request's rows, and where their audio stands.
+        """Keys and values of the request's rows, and where their audio stands."""
+        at = AudioPositions.after(len(request.token_ids))
+        row, end = self._read_row(request, request.token_ids, prompt[:0], at, request.num_words)
+        at = self._placed(request, end)
+        if len(prompt):
+            row, _ = self._read_row(request, request.token_ids, prompt, at, request.num_words)
+        if not request.options.is_guided:
+            return row, (at,)
+        null_at = AudioPositions.after(len(request.null_ids))
+        return aligned([row, self._read_null(request, prompt, null_at)]), (at, null_at)
 
-        Nothing in a null prefix without prompt and voice depends on the request, so it is read
-        once.
+    def _read_row(
+        self,
+        request: GenerationRequest,
+        token_ids: tuple[int, ...],
+        prompt: Tensor,
+        at: AudioPositions,
+        num_words: int = 0,
+    ) -> tuple[KeysValues, Float[Tensor, " hidden"]]:
+        return read_prefix(
+            self.model,
+            self.backbone,
+            token_ids,
+            prompt,
+            at,
+            uses_expert=request.uses_expert,
+            speaker=request.speaker,
+            num_words=num_words,
+        )
+
+    def _read_null(
+        self, request: GenerationRequest, prompt: Tensor, at: AudioPositions
+    ) -> KeysValues:
+        """The unconditional row.
+
+        Without prompt and voice nothing in it depends on the request, so it is read once.
         """
-
-        def read(rows: slice, prompt: Tensor) -> tuple[KeysValues, Tensor]:
-            return read_prefixes(
-                self.model,
-                self.backbone,
-                prefixes[rows],
-                prompt,
-                positions[rows],
-                uses_expert=request.uses_expert,
-                speaker=request.speaker,
-                num_words=request.num_words if rows.start in (None, 0) else 0,
-            )
-
-        positions = [AudioPositions.after(len(ids)) for ids in prefixes]
-        conditional, end = read(slice(1), prompt[:0])
-        positions[0] = self._placed(request, end[0])
         null = request.null_ids
-        if len(prompt) or (len(prefixes) > 1 and self.model.config.speaker_id in null):
-            return read(slice(None), prompt)[0], tuple(positions)
-        if len(prefixes) == 1:
-            return conditional, tuple(positions)
+        if len(prompt) or self.model.config.speaker_id in null:
+            return self._read_row(request, null, prompt, at)[0]
         known = self._nulls.pop((null, request.uses_expert), None)
         if known is None:
-            known = read(slice(1, 2), prompt)[0]
+            known = self._read_row(request, null, prompt, at)[0]
         _remember(self._nulls, (null, request.uses_expert), known)
-        return aligned([conditional, known]), tuple(positions)
+        return known
 
     def _placed(self, request: GenerationRequest, end: Float[Tensor, " hidden"]) -> AudioPositions:
         """Positions of the audio under the prompt: along its words where the model paces speech."""
@@ -198,18 +214,6 @@ class Sampler:
         if pace is None:
             pace = math.exp(float(self.model.pace_head(end).clamp(*_LOG_PACE_RANGE)))
         return AudioPositions.along_words(num_text, request.num_words, pace)
-
-    def _check_ids(
-        self, ids: tuple[int, ...], request: GenerationRequest, *, is_null: bool
-    ) -> None:
-        config = self.model.config
-        if min(ids) < 0 or max(ids) >= config.backbone.vocab_size:
-            raise ValueError(
-                f"token ids reach from {min(ids)} to {max(ids)}, and the vocabulary has "
-                f"{config.backbone.vocab_size}; the tokenizer is not the model's"
-            )
-        drops_speaker = is_null and config.speaker_id not in ids
-        check_speaker(torch.tensor(ids), None if drops_speaker else request.speaker, config)
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:

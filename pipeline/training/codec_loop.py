@@ -37,6 +37,7 @@ from pipeline.training.codec_checkpoint import (
     save_checkpoint,
 )
 from pipeline.training.codec_report import (
+    measured_importance,
     validation_losses,
     write_artefacts,
 )
@@ -364,13 +365,15 @@ class CodecTraining:
 
 def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker) -> None:
     """Measure the averaged codec and write it, its reconstructions and, last, the metrics."""
-    settings, codec = training.settings, training.average.cpu().eval()
+    settings, codec = training.settings, training.average.eval()
     held_out = crop_source(settings, clips, "validation", codec, training.num_frames)
+    importance = measured_importance(codec, held_out, settings.seed, training.worker.device)
+    codec = codec.cpu()
     measured = validation_losses(
         codec, held_out, settings.validation_crops, settings.seed, settings.loss
     )
     write_artefacts(settings, codec, training.curve, clips, output.child(RECONSTRUCTIONS), tracker)
-    for name, payload in codec_files(codec).items():
+    for name, payload in codec_files(codec, importance).items():
         output.child(CODEC).write_bytes(name, payload)
     tracker.log_metrics({f"codec/validation_{k}": v for k, v in measured.items()}, training.step)
     metrics = {

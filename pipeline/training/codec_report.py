@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from model.codec.importance import channel_importance
+from model.codec.protocol import AudioCodec
 from model.codec.vae.losses import CodecLossConfig, decoding_losses
 from model.codec.vae.vae import VAECodec
 from pipeline.figures import save_curves, save_spectrogram
@@ -20,6 +23,8 @@ from pipeline.tracking import Tracker
 from pipeline.training.codec_data import CropSource
 from pipeline.training.codec_settings import TrainCodecSettings
 from pipeline.training.codec_setup import crop_source
+
+logger = logging.getLogger(__name__)
 
 _STEP = 0
 _BATCH = 8
@@ -42,6 +47,42 @@ def validation_losses(
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term) * len(indices)
     return {name: value / count for name, value in sums.items()}
+
+
+@torch.no_grad()
+def measured_importance(
+    codec: AudioCodec, source: CropSource, seed: int, device: torch.device | str = "cpu"
+) -> list[float] | None:
+    """Importance of every latent channel over a few crops (`model.codec.importance`).
+
+    None, with a warning, where the decoded audio does not depend on the latents.
+
+    Args:
+        codec: The codec, on the device.
+        source: Crops to measure it on.
+        seed: Which crops.
+        device: Where the codec lies.
+    """
+    waveform = torch.from_numpy(source.batch(seed, _STEP, range(_BATCH))).to(device)
+    try:
+        importance = channel_importance(codec, codec.encode(waveform).mean)
+    except ValueError as error:
+        logger.warning("the codec states no importance of its channels: %s", error)
+        return None
+    return [float(value) for value in importance]
+
+
+def clip_importance(codec: AudioCodec, clips: str) -> list[float] | None:
+    """`measured_importance` of any codec on the training clips of a `clips/` directory.
+
+    Raises:
+        IncompleteError: If the directory is not complete.
+        CropError: If it holds no readable clips.
+    """
+    settings = TrainCodecSettings()
+    num_frames = max(1, codec.timebase.frames_in(settings.crops.duration_s))
+    source = crop_source(settings, Folder.at(clips), "train", codec, num_frames)
+    return measured_importance(codec, source, settings.seed)
 
 
 def write_reconstructions(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.codec.protocol import AudioCodec
 from model.codec.registry import build_codec, load_codec
 from model.codec.vae.vae import VAECodec
 from pipeline.storage import Folder
@@ -49,7 +50,7 @@ def _trainable(codec: Any) -> VAECodec:
 
 
 def crop_source(
-    settings: TrainCodecSettings, clips: Folder, split: str, codec: VAECodec, num_frames: int
+    settings: TrainCodecSettings, clips: Folder, split: str, codec: AudioCodec, num_frames: int
 ) -> CropSource:
     """Crops of one split for a codec; an empty split falls back to the training clips."""
     spans = read_spans(clips, split)

@@ -79,6 +79,7 @@ class DocumentSampler:
         config: Fixes block size and expert labels.
         tokenizer: Encodes the prompts.
         seed: The run's seed.
+        student_times: Flow times to take one of, in place of the settings' distribution.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class DocumentSampler:
         config: ModelConfig,
         tokenizer: Tokenizer,
         seed: int,
+        student_times: Tensor | None = None,
     ) -> None:
+        self._student_times = student_times
         self._shards = shards
         self._settings = settings
         self._config = config
@@ -156,14 +159,7 @@ class DocumentSampler:
             latents=latents,
             history=latents + scale * self._channel_std * _normal(latents.shape, generator),
             noise=_normal((copies, *latents.shape), generator),
-            flow_time=sample_flow_time(
-                copies,
-                blocks,
-                generator,
-                mean=settings.flow_time_mean,
-                std=settings.flow_time_std,
-                uniform_share=settings.uniform_time_share,
-            ),
+            flow_time=self._flow_time(copies, blocks, generator),
             num_valid_frames=plan.stop - plan.start,
             modality=row["modality"],
             uses_expert=self._config.expert.routes(
@@ -174,6 +170,19 @@ class DocumentSampler:
             positions=self._positions(plan, generator),
             num_words=plan.num_words,
             frames_per_word=plan.frames_per_word,
+        )
+
+    def _flow_time(self, copies: int, blocks: int, generator: torch.Generator) -> Tensor:
+        settings, times = self._settings, self._student_times
+        if times is not None:
+            return times[torch.randint(len(times), (copies, blocks), generator=generator)]
+        return sample_flow_time(
+            copies,
+            blocks,
+            generator,
+            mean=settings.flow_time_mean,
+            std=settings.flow_time_std,
+            uniform_share=settings.uniform_time_share,
         )
 
     def _positions(self, plan: Plan, generator: torch.Generator) -> AudioPositions | None:

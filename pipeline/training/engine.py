@@ -100,6 +100,7 @@ class TrainEngine:
         self._optim = settings.optim
         self.module = model.to(device)
         self.module.train()
+        self.module.backbone.recomputes_layers = settings.engine.recompute_layers
         if settings.engine.compile_layers:
             self.module.compile_layers()
         optimiser = adamw(

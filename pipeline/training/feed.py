@@ -15,11 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from model.batch import TrainingBatch, pack
 from model.config import MODALITIES, ModelConfig
 from model.sequence import Document
-from model.text import Tokenizer
+from model.text import Tokenizer, null_ids
 from pipeline.training.documents import DocumentSampler, Plan
 from pipeline.training.mixture import weighted_groups
 from pipeline.training.order import StreamOrder
@@ -39,6 +40,7 @@ class StepBatch:
         num_positions: Positions of this worker that hold a document.
         clips: Keys of the clips in every micro-batch.
         is_skipped: Whether the settings pass this step over; it holds nothing then.
+        null_batches: The micro-batches under the null prefix, where a student is trained.
     """
 
     step: int
@@ -48,6 +50,7 @@ class StepBatch:
     num_positions: int
     clips: list[list[str]] = dataclasses.field(default_factory=list)
     is_skipped: bool = False
+    null_batches: list[TrainingBatch] = dataclasses.field(default_factory=list)
 
 
 class Feed:
@@ -61,6 +64,7 @@ class Feed:
         seed: The run's seed.
         rank: This worker's rank.
         world_size: Workers that share every step.
+        student_times: Flow times of a student; its batches come under the null prefix too.
 
     Raises:
         ValueError: If the shards hold no clip to train on.
@@ -77,12 +81,14 @@ class Feed:
         *,
         rank: int = 0,
         world_size: int = 1,
+        student_times: Tensor | None = None,
     ) -> None:
         self._settings = settings
+        self._null_ids = None if student_times is None else null_ids(tokenizer)
         self._config = config
         self._rank = rank
         self._world_size = world_size
-        self._sampler = DocumentSampler(shards, settings, config, tokenizer, seed)
+        self._sampler = DocumentSampler(shards, settings, config, tokenizer, seed, student_times)
         rows = self._sampler.rows_by_modality()
         self.num_left_out = len(shards) - sum(map(len, rows.values()))
         weights = {"language": settings.language_weights, "corpus": settings.corpus_weights}
@@ -117,9 +123,20 @@ class Feed:
         own += [[] for _ in range(num_micro * size - len(own))]
         plans = [plan for row in own for plan in row]
         parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
+        documents = [[[self._sampler.build(p) for p in row] for row in part] for part in parts]
+        null = self._null_ids
+        null_documents = (
+            []
+            if null is None
+            else [
+                [[document.without_condition(null) for document in row] for row in part]
+                for part in documents
+            ]
+        )
         return StepBatch(
             step=step,
-            micro_batches=[self._pack(part) for part in parts],
+            micro_batches=[self._pack(part) for part in documents],
+            null_batches=[self._pack(part) for part in null_documents],
             num_documents=len(plans),
             num_cropped=sum(plan.is_cropped for plan in plans),
             num_positions=sum(plan.length for plan in plans),
@@ -146,13 +163,11 @@ class Feed:
                 for future in pending:
                     future.cancel()
 
-    def _pack(self, rows: Sequence[Sequence[Plan]]) -> TrainingBatch:
-        documents = [[self._sampler.build(plan) for plan in row] for row in rows]
+    def _pack(self, rows: Sequence[Sequence[Document]]) -> TrainingBatch:
         is_empty = torch.tensor([not row for row in rows])
         filler = _filler(self._config)
-        batch = pack(
-            [row or [filler] for row in documents], self._config, self._settings.pack_length
-        )
+        length = self._settings.pack_length
+        batch = pack([row or [filler] for row in rows], self._config, length)
         if not is_empty.any():
             return batch
         # An empty row takes part in every collective and in no sum.
@@ -161,7 +176,6 @@ class Feed:
             batch,
             flow_mask=batch.flow_mask & keep,
             stop_mask=batch.stop_mask & keep,
-            expert_mask=batch.expert_mask & keep,
         )
 
 

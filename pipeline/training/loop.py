@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from model.config import to_dict
+from model.distillation import student_times
 from model.objective import VECTOR_LENGTH, LossSums, loss_from, losses
 from model.optim import rate_share
 from model.text import Tokenizer
@@ -40,6 +41,7 @@ from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
 from pipeline.training.samples import Samples
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import (
+    Teacher,
     build_model,
     model_config,
     open_tokenizer,
@@ -126,6 +128,14 @@ class Training:
             sharding(settings, place.device),
             None if self._store.steps() else parent,  # a checkpoint has all weights
         )
+        distill = settings.distill
+        self._teacher: Teacher | None = None
+        if distill is not None:
+            teacher = build_model(
+                settings, self._config, shards, device=place.device, parent=parent
+            )
+            dtype = torch.bfloat16 if precision_of(settings) == "bf16" else torch.float32
+            self._teacher = Teacher(teacher, distill, dtype)
         self.feed = Feed(
             shards,
             settings.feed,
@@ -134,6 +144,7 @@ class Training:
             settings.seed,
             rank=place.rank,
             world_size=place.world_size,
+            student_times=None if distill is None else student_times(distill.num_flow_steps),
         )
         self._facts = {
             "identity": settings.identity(),
@@ -201,8 +212,11 @@ class Training:
         own = StepCounts.of(batch, self._config, wants_stop=self._wants_stop())
         counts = StepCounts.from_vector(self._summed(own.to_vector()))
         parts = []
-        for micro_batch in batch.micro_batches:
+        for number, micro_batch in enumerate(batch.micro_batches):
             part = micro_batch.to(self._place.device, non_blocking=True)
+            if self._teacher is not None:
+                null = batch.null_batches[number].to(self._place.device, non_blocking=True)
+                part = self._teacher.retarget(part, null)
             sums = losses(self.engine(part), part)
             self.engine.backward(
                 loss_from(

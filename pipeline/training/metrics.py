@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.cost import Counts, batch_counts, training_work
+from model.cost import Counts, batch_counts, peak_flops, training_work
 from model.objective import PACE_WEIGHT, VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
@@ -22,18 +22,6 @@ METRICS = "metrics.jsonl"
 
 _SECONDS = "rate/seconds"
 """Seconds since the last logged step, or the start."""
-
-_PEAK_FLOPS = {
-    "A100": 312e12,
-    "A800": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "H800": 989e12,
-    "B200": 2250e12,
-    "L40S": 362e12,
-    "RTX 4090": 165e12,
-}
-"""Dense bf16 operations a second of one device, by a part of its name, as vendors state them."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +140,8 @@ class Costs:
         """Costs for the workers of a run, which have equal devices."""
         peak = None
         if device.type == "cuda":
-            name = torch.cuda.get_device_name(device)
-            found = [speed for part, speed in _PEAK_FLOPS.items() if part in name]
-            peak = found[0] * world_size if found else None
+            of_one = peak_flops(torch.cuda.get_device_name(device))
+            peak = None if of_one is None else of_one * world_size
         return cls(config, peak)
 
     def utilisation(self, counts: StepCounts, seconds: float) -> float | None:

@@ -143,6 +143,10 @@ class EngineSettings(Settings):
     compile_layers: bool = False
     """Whether layers are compiled by TorchInductor: a bf16 step on a CPU, which needs a C++
     compiler, is 1.3 times as fast after about a minute of compilation. Not with `zero_stage` 3."""
+    recompute_layers: bool = False
+    """Whether the backward pass computes every layer again from its input, so that only the inputs
+    are kept: about a tenth of the activation memory for one more forward pass. Set it where a
+    micro-batch does not fit (`model.cost.activation_bytes`)."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of the worker group after a lost worker; -1 has no limit."""
 
@@ -178,6 +182,17 @@ class SampleSettings(Settings):
         return {modality: dict(given) for modality in MODALITIES} if given else {}
 
 
+class DistillSettings(Settings):
+    """How a student of the weights in `model.init_from` is trained (`model.distillation`)."""
+
+    num_flow_steps: Annotated[int, Field(ge=1, le=4)] = 1
+    """Evaluations a block of the student."""
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """Classifier-free guidance of the teacher that the student takes over; its own is then 1."""
+    num_teacher_steps: Positive = 4
+    """Steps of the teacher in one of the student's; training time grows with it."""
+
+
 class TrainSettings(Settings):
     """A training run."""
 
@@ -197,6 +212,9 @@ class TrainSettings(Settings):
     """Checkpoints."""
     sample: SampleSettings = SampleSettings()
     """Samples to listen to."""
+    distill: DistillSettings | None = None
+    """Trains a student with few flow steps and no guidance, as `audiocalm distill` does; null
+    trains on data."""
     log_every: Positive = 10
     """Steps between logged metrics."""
     tracking: TrackingSettings = TrackingSettings()
@@ -208,6 +226,21 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"sample.every {self.sample.every} is no multiple of checkpoint.every "
                 f"{self.checkpoint.every}; samples are made from checkpoints"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _student_has_a_teacher_and_its_steps(self) -> Self:
+        if self.distill is None:
+            return self
+        if self.model.init_from is None:
+            raise ValueError("distill needs a teacher; set model.init_from to a run or a bundle")
+        wanted = (self.distill.num_flow_steps, 1.0)
+        given = (self.sample.num_flow_steps, self.sample.guidance_scale)
+        if given != wanted:
+            raise ValueError(
+                f"sample.num_flow_steps and sample.guidance_scale are {given} and the student is "
+                f"made for {wanted}; set them so, or use `audiocalm distill`"
             )
         return self
 
@@ -241,6 +274,8 @@ class TrainSettings(Settings):
         free = {"engine", "checkpoint", "sample", "log_every", "tracking"}
         values = self.model_dump(mode="json", exclude=free)
         values["model"].pop("init_from")
+        if values["distill"] is None:  # as before there was any
+            values.pop("distill")
         for name in ("rows_per_micro_batch", "prefetch_steps", "skip_steps"):
             values["feed"].pop(name)
         for name in ADJUSTABLE_OPTIM:

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from model.audiocalm import AudioCALM
+from model.batch import TrainingBatch
 from model.bundle.weights import Qwen3Checkpoint
 from model.config import ModelConfig, model_config_from_dict, preset, to_dict
+from model.distillation import with_teacher_targets
 from model.layers import materialise
 from model.text import Tokenizer, load_tokenizer
 from pipeline.errors import SettingsError
@@ -22,7 +24,7 @@ from pipeline.storage import Folder
 from pipeline.training.init_from import check_parent, opened_parent
 from pipeline.training.parent import Parent
 from pipeline.training.rundir import DERIVED
-from pipeline.training.settings import ModelSettings, TrainSettings
+from pipeline.training.settings import DistillSettings, ModelSettings, TrainSettings
 from pipeline.training.shards import TrainShards
 
 logger = logging.getLogger(__name__)
@@ -158,6 +160,34 @@ def build_model(
         torch.from_numpy(shards.latent_scale(settings.feed.importance_power)),
     )
     return model
+
+
+class Teacher:
+    """The frozen weights of `model.init_from`, which give a student its targets.
+
+    Every worker holds all of it, in the type of the run's forward pass.
+
+    Args:
+        model: Those weights.
+        settings: What the student is made for.
+        dtype: Type of the teacher's forward pass.
+    """
+
+    def __init__(self, model: AudioCALM, settings: DistillSettings, dtype: torch.dtype) -> None:
+        self._model = model.to(dtype).eval().requires_grad_(False)
+        self._settings = settings
+
+    def retarget(self, batch: TrainingBatch, null_batch: TrainingBatch) -> TrainingBatch:
+        """The batch with the teacher's velocities as targets."""
+        settings = self._settings
+        return with_teacher_targets(
+            batch,
+            null_batch,
+            self._model,
+            num_flow_steps=settings.num_flow_steps,
+            num_teacher_steps=settings.num_teacher_steps,
+            guidance_scale=settings.guidance_scale,
+        )
 
 
 def _check_vocabulary(settings: ModelSettings, rows: int, tokenizer: Tokenizer) -> None:

@@ -125,7 +125,8 @@ class TrainShards:
             raise SettingsError(
                 f"feed.importance_power is {importance_power} and the codec that encoded "
                 f"{self.folder.uri} states no importance of its {self.latent_dim} channels; set it "
-                "to 0, or encode again with a codec that was saved with `channel_importance`"
+                "to 0, or encode again with a codec whose importance was measured (train-codec "
+                "does; import-codec with --clips)"
             )
         scale = np.asarray(importance, dtype=np.float32) ** importance_power
         scale /= np.sqrt(np.mean(scale**2))

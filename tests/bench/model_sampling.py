@@ -236,7 +236,8 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
         history = torch.cat([prefix, model.embed_clean(clean)[None]], 1)
         grid = time_grid("sway", FLOW_STEPS).to(device)
         for start, end in itertools.pairwise(grid):
-            noisy = model.embed_noisy(latents[None], model.embed_time(start.expand(1, frames)))
+            time = model.embed_time(start.expand(1, frames))
+            noisy = model.latent_proj(latents[None].to(model.dtype)) + time
             rows_ = repeat(torch.cat([history, noisy], 1), "1 s d -> 2 s d")
             hidden = model.backbone(rows_, position, attention, None)[:, -frames:]
             velocity = model.flow_head(hidden, start.expand(2, frames))

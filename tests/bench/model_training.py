@@ -116,11 +116,11 @@ def packed(subject: Subject, config: ModelConfig, *, is_speech: bool = False) ->
     return pack([row], config, -(-needed // _MULTIPLE) * _MULTIPLE).to(subject.device)
 
 
-def document(subject: Subject, seed: int, *, is_speech: bool) -> Document:
-    """Ten seconds with sixty tokens of text, two noisy copies."""
+def document(subject: Subject, seed: int, *, is_speech: bool, duration_s: float = 10.0) -> Document:
+    """Audio with sixty tokens of text, two noisy copies."""
     config = subject.config
     generator = torch.Generator().manual_seed(seed)
-    blocks = subject.timebase.frames_in(10.0) // config.frames_per_block
+    blocks = subject.timebase.frames_in(duration_s) // config.frames_per_block
     shape = (blocks * config.frames_per_block, config.latent_dim)
     latents = torch.randn(shape, generator=generator)
     return Document(

@@ -6,6 +6,7 @@ import dataclasses
 
 from model.config import PRESETS, ModelConfig
 from model.cost import (
+    activation_bytes,
     cache_bytes,
     document_counts,
     sampling_work,
@@ -21,12 +22,14 @@ PAPER_FRAME_RATE = 44_100 / 4096
 TEXT = 80
 SECONDS = 30
 STAGES = (0, 1, 2, 3)
+POSITIONS = 8192
 
 
 def main() -> None:
     """Print the table."""
     head = ["preset", "parameters", "expert"]
     head += [f"GB a worker, ZeRO-{stage}" for stage in STAGES]
+    head += ["GB activations", "GB activations, layers recomputed"]
     head += ["KV kB a second", "training TFLOP a second", "thin, TFLOP a second"]
     head += ["local, TFLOP a second"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
@@ -34,7 +37,8 @@ def main() -> None:
         print(f"| {' | '.join(cells(name, config))} |")
     print(
         f"\n{WORKERS} workers; bf16 weights and gradients, float32 master weights, moments and "
-        f"average, without activations. {SECONDS} s of audio, {TEXT} tokens of text, one noisy "
+        f"average. Activations: a micro-batch of {POSITIONS} positions of sound, bf16, uncompiled. "
+        f"{SECONDS} s of audio, {TEXT} tokens of text, one noisy "
         "copy. Sampling: 16 steps with guidance, not speech; speech adds the expert's share. KV: "
         "bf16, one row; guidance has two. A second is of audio."
     )
@@ -48,6 +52,15 @@ def cells(name: str, config: ModelConfig) -> list[str]:
     duration_s = frames / rate
     document = document_counts(config, TEXT, frames, 1, uses_expert=False)
     memory = [training_bytes(count.total, stage, WORKERS) / 1e9 for stage in STAGES]
+    held = dataclasses.replace(
+        document,
+        positions=POSITIONS,
+        noisy_frames=POSITIONS * document.noisy_frames // document.positions,
+    )
+    activations = [
+        activation_bytes(config, held, recomputes_layers=recomputes) / 1e9
+        for recomputes in (False, True)
+    ]
     local = dataclasses.replace(config, head=dataclasses.replace(config.head, kind="local"))
     sampling = [
         sampling_work(kind, TEXT, frames, SamplingOptions(), uses_expert=False).total
@@ -58,6 +71,7 @@ def cells(name: str, config: ModelConfig) -> list[str]:
         f"{count.total / 1e6:,.0f} M",
         f"{100 * count.expert / count.total:.0f} %",
         *(f"{size:.1f}" for size in memory),
+        *(f"{size:.1f}" for size in activations),
         f"{cache_bytes(config, rate) / 1e3:.0f}",
         f"{training_work(config, document).total / duration_s / 1e12:.3f}",
         *(f"{work / duration_s / 1e12:.4f}" for work in sampling),

@@ -159,7 +159,7 @@ def train_two_steps(
     seen = []
     for step in range(2):
         batch = worker.feed.batch(step)
-        seen.append(sum(int(part.expert_mask.sum()) for part in batch.micro_batches))
+        seen.append(sum(len(part.expert_tokens) for part in batch.micro_batches))
         worker.step(batch)
     worker.save(2)
     everyone: list[Any] = [None] * world_size

@@ -100,6 +100,26 @@ def test_flex_attention_equals_the_dense_mask(
     assert block_mask.kv_num_blocks.sum() < 2 * 4
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("window_blocks", [None, 1])
+def test_compiled_flex_attention_gives_the_outputs_and_gradients_of_the_dense_mask(
+    window_blocks: int | None,
+) -> None:
+    batch = ragged_batch().to("cuda")
+    sizes = [(2, heads, 256, 64) for heads in (4, 2, 2)]
+    heads = [torch.randn(size, device="cuda", requires_grad=True) for size in sizes]
+    indices = (batch.document, batch.segment, batch.block, batch.copy)
+    outputs = []
+    is_used = (batch.document >= 0)[:, None, :, None]
+    for mask in (arflow_block_mask(*indices, window_blocks), mask_of(batch, window_blocks)):
+        out = attend(heads[0], heads[1], heads[2], mask) * is_used
+        outputs.append([out, *torch.autograd.grad(out.square().sum(), heads)])
+    for given, expected in zip(*outputs, strict=True):
+        # Products in TensorFloat-32 may be allowed.
+        torch.testing.assert_close(given, expected, atol=2e-2, rtol=2e-2)
+
+
 def test_padding_gives_finite_states_and_gradients() -> None:
     batch = ragged_batch()
     query, key, value = (torch.randn(2, heads, 256, 16, requires_grad=True) for heads in (4, 2, 2))

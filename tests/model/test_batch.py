@@ -62,15 +62,14 @@ def test_rows_hold_documents_one_after_the_other_and_padding_belongs_to_none() -
     batch = pack([[speech, music], [music]], CONFIG, 48)
     assert batch.document[0].tolist() == [0] * 29 + [1] * 10 + [PADDING] * 9
     assert batch.document[1].tolist() == [0] * 10 + [PADDING] * 38
-    assert torch.equal(batch.expert_mask[0], batch.document[0] == 0)
-    assert not batch.expert_mask[1].any()
+    assert batch.expert_tokens.tolist() == (batch.document[0] == 0).nonzero().flatten().tolist()
     labels = batch.modality[0]
     assert (labels[batch.document[0] == 1] == MODALITIES.index("music")).all()
     assert (labels[batch.document[0] == PADDING] == PADDING).all()
     assert batch.token_ids[0, 0] == SPEAKER_ID
     assert torch.equal(batch.token_ids[0, :5], speech.token_ids)
     padding = batch.document == PADDING
-    assert not (batch.flow_mask | batch.stop_mask | batch.expert_mask)[padding].any()
+    assert not (batch.flow_mask | batch.stop_mask)[padding].any()
     assert (batch.segment[padding] == PREFIX).all()
     assert speech.speaker is not None
     assert torch.equal(batch.speaker[0, 0], speech.speaker)

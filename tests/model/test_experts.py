@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch, pack
 from model.config import ExpertConfig, ModelConfig
-from model.experts import FeedForwardExpert, inference_route, route_rows
+from model.experts import FeedForwardExpert, route_rows
 from model.layers import materialise
 from model.objective import loss_from, losses
 from tests.factories.model import random_document, random_model, tiny_config
@@ -106,16 +104,13 @@ def test_inference_calls_the_expert_only_where_a_token_routes_to_it() -> None:
     assert len(calls) == 3
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        inference_route,
-        lambda mask: route_rows(mask[:, 0].tolist(), mask.shape[1], mask.device),
-    ],
-)
-def test_routes_of_all_some_and_no_tokens(build: Callable) -> None:
-    mask = torch.tensor([[True] * 3, [False] * 3])
-    some = build(mask)
+def test_routes_of_all_some_and_no_rows() -> None:
+    device = torch.device("cpu")
+    some = route_rows([True, False], 3, device)
+    assert some is not None
+    assert some.tokens is not None
     assert some.tokens.tolist() == [0, 1, 2]
-    assert build(mask | True).tokens is None
-    assert build(mask & False) is None
+    everything = route_rows([True, True], 3, device)
+    assert everything is not None
+    assert everything.tokens is None
+    assert route_rows([False, False], 3, device) is None

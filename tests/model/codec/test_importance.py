@@ -16,7 +16,6 @@ from model.codec.registry import (
     codec_importance,
     load_codec,
     save_codec,
-    store_importance,
 )
 from model.timebase import Timebase
 from tests.factories.codec import small_codec
@@ -66,7 +65,7 @@ def test_stored_importance_leaves_the_codec_what_it_is(tmp_path: Path) -> None:
     digest = codec_digest(tmp_path)
     assert codec_importance(tmp_path) is None
     values = [1.0 + index for index in range(codec.latent_dim)]
-    store_importance(tmp_path, values)
+    save_codec(codec, tmp_path, values)
     assert codec_importance(tmp_path) == values
     assert codec_digest(tmp_path) == digest
     assert sorted(path.name for path in tmp_path.iterdir()) == [CODEC_FILE, "model.safetensors"]
@@ -76,10 +75,9 @@ def test_stored_importance_leaves_the_codec_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [[1.0], [math.nan], [-1.0]])
 def test_importance_needs_one_number_a_channel(tmp_path: Path, bad: list[float]) -> None:
     codec = small_codec()
-    save_codec(codec, tmp_path)
     values = bad if len(bad) > 1 else bad * (codec.latent_dim if bad != [1.0] else 1)
     with pytest.raises(ValueError, match="needs one finite number"):
-        store_importance(tmp_path, values)
+        save_codec(codec, tmp_path, values)
 
 
 def test_the_shipped_codec_states_which_channels_are_heard() -> None:

@@ -1,45 +1,67 @@
-"""Prefixes are read as the training forward reads them, whatever their padding."""
+"""A prefix and its prompt are read as the training forward reads them, without a mask."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from model.attention import arflow_mask, attend
 from model.audiocalm import AudioCALM
+from model.experts import Route
 from model.inference.cache import KeysValues
-from model.inference.prefill import aligned, read_prefixes
-from model.sequence import AudioPositions
-from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model
+from model.inference.prefill import aligned, read_prefix
+from model.sequence import AudioPositions, document_layout
+from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model, tiny_config
 
 TOLERANCE = 1e-5
 """float32: the same sums, over keys in another order."""
+IDS = (SPEAKER_ID, 1, 2, 3, 4, AUDIO_ID)
 
 
 def read(
-    model: AudioCALM, *rows: tuple[int, ...], prompt: torch.Tensor | None = None
-) -> KeysValues:
-    given = torch.zeros(0, 6) if prompt is None else prompt
-    positions = [AudioPositions.after(len(row)) for row in rows]
+    model: AudioCALM, ids: tuple[int, ...], prompt: torch.Tensor | None = None
+) -> tuple[KeysValues, torch.Tensor]:
+    given = torch.zeros(0, 6, device=model.device) if prompt is None else prompt
+    at = AudioPositions.after(len(ids))
     with torch.no_grad():
-        return read_prefixes(
-            model, model.backbone, rows, given, positions, uses_expert=True, speaker=torch.ones(5)
-        )[0]
+        return read_prefix(
+            model, model.backbone, ids, given, at, uses_expert=True, speaker=torch.ones(5)
+        )
 
 
-def test_padding_changes_no_key_of_a_prefix() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("window_blocks", [None, 1])
+@pytest.mark.parametrize("num_frames", [0, 16])
+def test_keys_are_those_under_the_training_mask(
+    num_frames: int, window_blocks: int | None, device: str
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model = random_model(tiny_config(window_blocks=window_blocks)).to(device)
+    prompt = torch.linspace(-1, 1, 6 * num_frames).reshape(num_frames, 6).to(device)
+    layout = document_layout(len(IDS), num_frames, 0, model.config.frames_per_block)
+    document = torch.zeros(1, len(layout.segment), dtype=torch.int32)
+    indices = (document, layout.segment[None], layout.block[None], layout.copy[None])
+    mask = arflow_mask(*indices, window_blocks).to(device)
+    expected: list[torch.Tensor] = []
+
+    def record(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor):
+        expected.append(key)
+        return attend(query, key, value, mask)
+
+    (keys, _), end = read(model, IDS, prompt)
+    with torch.no_grad():
+        speaker = torch.ones(1, 1, 5, device=device)
+        prefix = model.embed_prefix(torch.tensor([IDS], device=device), speaker)
+        embeddings = torch.cat([prefix, model.embed_clean(prompt)[None]], dim=1)
+        hidden = model.backbone(embeddings, layout.position[None].to(device), record, Route(None))
+    torch.testing.assert_close(keys, torch.stack(expected), atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(end, hidden[0, len(IDS) - 1], atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_aligned_rows_end_together_behind_zeros() -> None:
     model = random_model()
-    prompt = torch.linspace(-1, 1, 48).reshape(8, 6)
-    short, long = (3, AUDIO_ID), (SPEAKER_ID, 1, 2, 3, 4, AUDIO_ID)
-    both = read(model, long, short, prompt=prompt)
-    for index, ids in enumerate((long, short)):
-        alone = read(model, ids, prompt=prompt)
-        for given, expected in zip(both, alone, strict=True):
-            held = given[:, index : index + 1, :, len(long) - len(ids) :]
-            torch.testing.assert_close(held, expected, atol=TOLERANCE, rtol=TOLERANCE)
-
-
-def test_aligned_prefixes_end_together_behind_zeros() -> None:
-    model = random_model()
-    short, long = read(model, (3, AUDIO_ID)), read(model, (1, 2, 3, 4, AUDIO_ID))
+    (short, _), (long, _) = read(model, (3, AUDIO_ID)), read(model, (1, 2, 3, 4, AUDIO_ID))
     keys, values = aligned([long, short])
     assert torch.equal(keys[:, :1], long[0])
     assert torch.equal(values[:, 1:, :, 3:], short[1])
@@ -48,24 +70,7 @@ def test_aligned_prefixes_end_together_behind_zeros() -> None:
 
 def test_the_state_that_ends_a_prefix_is_returned_whatever_follows_it() -> None:
     model = random_model()
-    short, long = (3, AUDIO_ID), (SPEAKER_ID, 1, 2, 3, 4, AUDIO_ID)
     prompt = torch.linspace(-1, 1, 48).reshape(8, 6)
-
-    def ends(*rows: tuple[int, ...], prompt: torch.Tensor) -> torch.Tensor:
-        positions = [AudioPositions.along_words(len(row), 1, 2.0) for row in rows]
-        with torch.no_grad():
-            return read_prefixes(
-                model,
-                model.backbone,
-                rows,
-                prompt,
-                positions,
-                uses_expert=True,
-                speaker=torch.ones(5),
-            )[1]
-
-    both = ends(long, short, prompt=prompt)
-    for index, ids in enumerate((long, short)):
-        torch.testing.assert_close(
-            both[index], ends(ids, prompt=prompt[:0])[0], atol=TOLERANCE, rtol=TOLERANCE
-        )
+    torch.testing.assert_close(
+        read(model, IDS, prompt)[1], read(model, IDS)[1], atol=TOLERANCE, rtol=TOLERANCE
+    )

@@ -14,7 +14,7 @@ from model.config import ModelConfig
 from model.experts import route_rows
 from model.flow import interpolate
 from model.inference.cache import CacheRows, KVCache
-from model.inference.prefill import read_prefixes
+from model.inference.prefill import read_prefix
 from model.inference.step_cache import StepCache
 from model.sequence import CLEAN, NOISY, AudioPositions
 from tests.factories.model import random_document, random_model, tiny_config
@@ -24,12 +24,12 @@ TOLERANCE = 1e-5
 
 
 def prefilled(model: AudioCALM, cache: KVCache, document: Document) -> CacheRows:
-    prefix, _ = read_prefixes(
+    prefix, _ = read_prefix(
         model,
         model.backbone,
-        [tuple(document.token_ids.tolist())],
+        document.token_ids.tolist(),
         torch.zeros(0, model.config.latent_dim),
-        [AudioPositions.after(len(document.token_ids))],
+        AudioPositions.after(len(document.token_ids)),
         uses_expert=document.uses_expert,
         speaker=document.speaker,
     )
@@ -72,7 +72,7 @@ def cached_states(
                     for d, t in zip(documents, time, strict=True)
                 ]
             )
-            embeddings = model.embed_noisy(noisy, model.embed_time(time))
+            embeddings = model.latent_proj(noisy) + model.embed_time(time)
             if has_pending and copy == 0:
                 clean = model.embed_clean(torch.stack([d.history[before] for d in documents]))
                 both = torch.cat([position - frames, position], dim=1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.codec.registry import load_codec
+from model.codec.registry import codec_importance, load_codec
 from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
 from pipeline.storage import Folder
 from pipeline.training.codec_checkpoint import checkpoint_steps
@@ -39,6 +39,9 @@ def test_a_run_leaves_a_codec_curves_and_reconstructions(clips: Folder, tmp_path
     metrics = train(clips, tmp_path)
     codec = load_codec(tmp_path / "codec")
     assert metrics["parameters"] == sum(p.numel() for p in codec.parameters())
+    importance = codec_importance(tmp_path / "codec")
+    assert importance is not None
+    assert sum(value**2 for value in importance) / codec.latent_dim == pytest.approx(1, abs=1e-3)
     assert [point["step"] for point in metrics["curve"]] == [2, 4, 6, 8]
     assert metrics["loss_last"] < metrics["loss_first"]
     assert metrics["validation"].keys() == {

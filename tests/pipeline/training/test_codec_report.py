@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+import torch
 
 from pipeline.training.codec_data import CropSource, read_spans
-from pipeline.training.codec_report import write_reconstructions
+from pipeline.training.codec_report import clip_importance, write_reconstructions
 from tests.factories.codec import small_codec, write_clips
 
 
@@ -26,3 +28,19 @@ def test_a_clip_is_shown_once_beside_its_reconstruction(tmp_path: Path) -> None:
     assert not np.array_equal(*shown)
     for kind in ("wav", "png"):
         assert len(list(tmp_path.glob(f"*-codec.{kind}"))) == 2
+
+
+def test_the_importance_of_any_codec_can_be_measured_on_clips(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = write_clips(tmp_path / "corpus").uri
+    codec = small_codec()
+    importance = clip_importance(codec, clips)
+    assert importance is not None
+    assert len(importance) == codec.latent_dim
+    assert np.mean(np.square(importance)) == pytest.approx(1, abs=1e-3)
+    with torch.no_grad():
+        for parameter in codec.decoder.parameters():
+            parameter.zero_()
+    assert clip_importance(codec, clips) is None
+    assert "states no importance" in caplog.text

@@ -74,9 +74,13 @@ def test_nothing_is_compiled_for_training(alone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [1, 2, 3])
-def test_every_zero_stage_trains_like_plain_torch(alone, small_shards, tmp_path, zero_stage):
-    settings = small_settings(engine={"zero_stage": zero_stage})
+@pytest.mark.parametrize(
+    ("zero_stage", "recomputes"), [(1, False), (2, False), (2, True), (3, False), (3, True)]
+)
+def test_every_zero_stage_trains_like_plain_torch(
+    alone, small_shards, tmp_path, zero_stage, recomputes
+):
+    settings = small_settings(engine={"zero_stage": zero_stage, "recompute_layers": recomputes})
     weights, average, losses = reference(settings, small_shards, 6)
     worker = training(settings, tmp_path, small_shards)
     summary = worker.run()
