@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     built = parser("export", __doc__ or "", has_settings=False)
     built.add_argument("--run", required=True, metavar="RUN", help="run directory of a training")
     built.add_argument("--step", type=int, metavar="N", help="checkpoint; default: the newest")
-    sampling = "YAML of how each modality is sampled where a request does not say; default: the run's"
+    sampling = "YAML of how each modality is sampled by default; without it: as the run samples"
     built.add_argument("--sampling", metavar="FILE", help=sampling)
     codec = "codec of the training data: a folder, which is copied, or the name of a shipped one"
     built.add_argument("--codec", required=True, metavar="DIR", help=codec)
