@@ -127,7 +127,9 @@ class Synthesizer:
         if transcript is None or not is_split(request):
             generation, num_samples = self._part(request, transcript, speaker, request.seed)
             return PreparedRequest(generation, num_samples)
-        parts = parts_of(transcript, request.language, self.limits.longest_part_s)
+        # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
+        longest_part_s = self.limits.longest_part_s * min(1.0, request.speed)
+        parts = parts_of(transcript, request.language, longest_part_s)
         first, *later = (
             self._part(request, part, speaker, part_seed(request.seed, index))[0]
             for index, part in enumerate(parts)
@@ -225,8 +227,14 @@ class Synthesizer:
             duration_s=self._whole_duration_s(duration_s, before),
             is_singing=request.is_singing,
         )
-        lengths = self._lengths(transcript or "", duration_s, is_singing=request.is_singing)
         num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
+        if request.speed != 1.0 and (not num_words or duration_s is not None):
+            raise RequestError(
+                "speed",
+                f"is {request.speed:g}; it takes a model that knows the speaking rate, a "
+                "transcript and no duration: leave it out",
+            )
+        lengths = self._lengths(request, transcript or "", duration_s)
         pace = None
         if request.continues is not None and num_words:
             # The new words start where the recording ends.
@@ -243,6 +251,7 @@ class Synthesizer:
             exact_frames=lengths.exact_frames,
             num_words=num_words,
             frames_per_word=pace,
+            speed=request.speed,
             speaker=speaker,
             prompt_latents=before if len(before) else None,
             options=sampling_of(request, self.limits, self.bundle.sampling),
@@ -271,12 +280,15 @@ class Synthesizer:
         utterance.codec = self.bundle.codec.initial_state()
         return dataclasses.replace(piece, is_last=False)
 
-    def _lengths(self, transcript: str, duration_s: float | None, *, is_singing: bool) -> _Lengths:
+    def _lengths(
+        self, request: SynthesisRequest, transcript: str, duration_s: float | None
+    ) -> _Lengths:
         timebase = self.timebase
         if duration_s is not None:
             frames = timebase.frames_in(duration_s)
             return _Lengths(timebase.samples_in(duration_s), frames, frames, frames)
-        shortest_s, longest_s = speech_bounds_s(transcript, is_singing=is_singing)
+        shortest_s, longest_s = speech_bounds_s(transcript, is_singing=request.is_singing)
+        shortest_s, longest_s = shortest_s / request.speed, longest_s / request.speed
         longest_s = min(longest_s, self.limits.max_duration_s)
         return _Lengths(
             num_samples=None,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.bundle.limits import MAX_EMBEDDING_VALUE, MAX_GUIDANCE_SCALE, Limits
-from pipeline.serving.formats import STREAMED_FORMATS, Format
+from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
 
 MAX_TEXT_CHARS = 100_000
 """Characters of a text that any endpoint may take."""
@@ -46,7 +46,25 @@ class AudioJob:
     voice: str = DEFAULT_VOICE
     voice_embedding: tuple[float, ...] | None = None
     seed: int = 0
+    speed: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The shape of an answer.
+
+    Attributes:
+        audio_format: Format of the audio.
+        is_streamed: Whether to send audio while it is made.
+        has_events: Whether the stream is one of server-sent events with the audio in base64.
+        layout: Rate and channels to convert to; None keeps the model's as far as the format can.
+    """
+
+    audio_format: Format
+    is_streamed: bool = True
+    has_events: bool = False
+    layout: AudioLayout | None = None
 
 
 class _Body(BaseModel):
@@ -83,27 +101,22 @@ class GenerateBody(_Body):
     temperature: float | None = Field(default=None, ge=0, le=4)
     """Variance of the initial noise, 0 to 4; lower is less varied. Null takes the default."""
     response_format: Format = "wav"
-    """wav, pcm (16-bit little-endian, interleaved) or flac."""
-    stream: bool | None = None
-    """Send audio while it is made; null is true for wav and pcm, false for flac."""
+    """mp3, opus (in Ogg), aac (ADTS), flac, wav, or pcm (16-bit little-endian, interleaved)."""
+    stream: bool = True
+    """Send audio while it is made; false sends a file whose header knows its length."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerateBody:
-        if self.stream and self.response_format not in STREAMED_FORMATS:
-            raise ValueError(
-                f"response_format {self.response_format!r} cannot be streamed; "
-                f"use {' or '.join(STREAMED_FORMATS)}, or stream: false"
-            )
         if self.voice_embedding is not None and self.voice != DEFAULT_VOICE:
             raise ValueError("give voice or voice_embedding, not both")
         return self
 
     @property
-    def is_streamed(self) -> bool:
-        """Whether the answer is sent while it is made."""
-        return self.response_format in STREAMED_FORMATS if self.stream is None else self.stream
+    def form(self) -> Form:
+        """The shape of the answer."""
+        return Form(self.response_format, self.stream)
 
-    def job(self, seed: int, voice_aliases: dict[str, str]) -> AudioJob:
+    def job(self, seed: int) -> AudioJob:
         """What to make, with the seed drawn for it."""
         embedding = self.voice_embedding
         sampling = {name: getattr(self, name) for name in _SAMPLING}
@@ -114,7 +127,7 @@ class GenerateBody(_Body):
             modality=self.modality,
             duration_s=self.duration_s,
             is_singing=self.is_singing,
-            voice=voice_aliases.get(self.voice, self.voice),
+            voice=self.voice,
             voice_embedding=None if embedding is None else tuple(embedding),
             seed=seed,
             sampling={name: value for name, value in sampling.items() if value is not None},
@@ -129,35 +142,56 @@ class VoiceId(_Body):
 
 
 class SpeechBody(_Body):
-    """POST /v1/audio/speech, as OpenAI's clients send it."""
+    """POST /v1/audio/speech, as OpenAI's clients send it; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="allow")
 
     model: Name
     """A name of /v1/models."""
     input: Text
     """Words to speak, verbatim."""
     voice: Name | VoiceId = DEFAULT_VOICE
-    """A name of /v1/audio/voices."""
+    """A name of /v1/audio/voices; OpenAI's names are among them."""
     instructions: Text | None = None
     """Description of the voice and the scene."""
-    response_format: Format = "wav"
-    """wav, pcm or flac."""
+    response_format: Format = "mp3"
+    """mp3, opus (in Ogg), aac (ADTS), flac, wav, or pcm (16-bit little-endian, 24 kHz, mono)."""
     speed: float = Field(default=1.0, ge=0.25, le=4.0)
-    """Only 1: pace is described in `instructions`."""
-    stream_format: Literal["audio"] = "audio"
-    """Only `audio`: raw chunks."""
+    """Speaking rate; the pitch stays."""
+    stream_format: Literal["audio", "sse"] = "audio"
+    """audio sends bytes of the file; sse sends them in base64 as server-sent events."""
+    stream: bool = True
+    """Extension: false sends a file whose header knows its length."""
     seed: Seed | None = None
     """Extension: same request, same seed, same audio."""
     language: Language | None = None
     """Extension: BCP 47 tag of the input."""
 
-    def as_generate(self, speech_description: str) -> GenerateBody:
-        """The same request in our own form."""
-        return GenerateBody(
+    @model_validator(mode="after")
+    def _consistent(self) -> SpeechBody:
+        if self.stream_format == "sse" and not self.stream:
+            raise ValueError("stream_format sse is a stream; leave out stream: false")
+        return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of fields that mean nothing here."""
+        return sorted(self.model_extra or {})
+
+    @property
+    def form(self) -> Form:
+        """The shape of the answer: raw PCM is what OpenAI's clients expect of it."""
+        layout = AudioLayout(OPENAI_PCM_RATE, 1) if self.response_format == "pcm" else None
+        return Form(self.response_format, self.stream, self.stream_format == "sse", layout)
+
+    def job(self, seed: int, speech_description: str) -> AudioJob:
+        """What to make, with the seed drawn for it and the description where none is given."""
+        return AudioJob(
             description=self.instructions or speech_description,
             transcript=self.input,
             language=self.language,
             modality="speech",
             voice=self.voice if isinstance(self.voice, str) else self.voice.id,
-            seed=self.seed,
-            response_format=self.response_format,
+            seed=seed,
+            speed=self.speed,
         )

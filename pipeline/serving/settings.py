@@ -107,10 +107,13 @@ class ServeSettings(Settings):
     """Folder of the speaker encoder that the training data was embedded with; None is built in."""
     model_name: str = "audiocalm"
     """Name in /v1/models and in the `model` field of requests."""
-    model_aliases: tuple[str, ...] = ("tts-1", "gpt-4o-mini-tts")
-    """Other names accepted in the `model` field, for clients that cannot change theirs."""
-    voice_aliases: dict[str, str] = Field(default_factory=lambda: {"alloy": "default"})
-    """Voice names of clients that cannot change theirs, to ours."""
+    model_aliases: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+    """Other names of the model in /v1/models and in the `model` field, for clients that cannot
+    change theirs."""
+    voice_aliases: dict[str, str] = Field(default_factory=dict)
+    """Further names of voices, each with the voice it stands for, as in `{"alloy": "ada"}`. The
+    voices of OpenAI that are neither named here nor voices of the bundle stand for the voices of
+    the bundle in turn, or for `default` where it has none."""
     speech_description: str = DEFAULT_SPEECH_DESCRIPTION
     """Description of speech where a request gives none."""
     host: str = "127.0.0.1"
@@ -135,6 +138,9 @@ class ServeSettings(Settings):
     """What a refused client is told to wait, seconds."""
     max_body_bytes: int = Field(default=2**18, ge=1024)
     """Size of a request's body; a larger one gets 413 unread."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages of other origins that may call the endpoint, as in `https://example.org`; `*` is
+    any. None by default: a browser then refuses them."""
     client_timeout_s: float = Field(default=60.0, gt=0)
     """How long a client may keep the endpoint waiting, for its body or to take a chunk of audio,
     before its request ends, seconds."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from pipeline.serving.answer import Item, Opening
 from pipeline.serving.app import create_app
+from pipeline.serving.engine import GenerationFailedError
+from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import BatchSettings, LimitSettings, ServeSettings
-from pipeline.serving.stream import SlowClientError
+from pipeline.serving.stream import Service, SlowClientError
 from tests.factories.http import call, error_of, post, served
-from tests.factories.serving import LocalEngine, audio
+from tests.factories.serving import LAYOUT, LocalEngine, audio
 
 
 def test_a_break_before_the_first_chunk_is_an_honest_500(client: TestClient) -> None:
@@ -150,3 +154,32 @@ def test_the_first_audio_is_sent_before_the_last_is_made() -> None:
                 assert audio(1, 1) + b"".join(chunks) == audio(1, 3)
     finally:
         engine.batch.close()
+
+
+class BreakingEngine:
+    """Gives one chunk and breaks down."""
+
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
+        yield Opening(LAYOUT)
+        yield audio(1, 1)
+        raise GenerationFailedError("device lost")
+
+    async def service(self) -> Service:
+        raise NotImplementedError
+
+
+def test_events_that_break_off_say_so_and_do_not_end() -> None:
+    body = {"model": "tts-1", "input": "Hi.", "stream_format": "sse", "response_format": "wav"}
+    received = []
+    with (
+        served(create_app(BreakingEngine(), ServeSettings())) as url,
+        httpx.stream("POST", f"{url}/v1/audio/speech", json=body) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        received.extend(response.iter_raw())
+    text = b"".join(received).decode()
+    assert "speech.audio.delta" in text
+    assert '"code":"generation_failed"' in text
+    assert "device lost" not in text
+    assert "speech.audio.done" not in text
+    assert "DONE" not in text
