@@ -8,7 +8,6 @@ description and the voice of the request, and comes out as one waveform.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,9 @@ from model.inference.generation import BlockOutput, GenerationRequest, Generatio
 from model.inference.sampler import Sampler
 from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase
+
+_JOIN_S = 0.005
+"""Fade at both sides of the join of two parts of a text, seconds: long enough to hear no click."""
 
 
 class SynthesisError(RuntimeError):
@@ -71,6 +73,7 @@ class Utterance:
     later: tuple[GenerationRequest, ...] = ()
     num_emitted: int = 0
     is_capped: bool = False
+    fades_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,11 @@ class Synthesizer:
             return SynthesisError(f"the next part of the text cannot be read: {error}")
         utterance.later = tuple(rest)
         utterance.codec = self.bundle.codec.initial_state()
-        return dataclasses.replace(piece, is_last=False)
+        utterance.fades_in = True
+        ramp = _ramp(piece.waveform, self.timebase)
+        waveform = piece.waveform.clone()
+        waveform[:, waveform.shape[1] - len(ramp) :] *= ramp.flip(0)
+        return Piece(waveform, is_last=False, is_capped=piece.is_capped)
 
     def _lengths(
         self, request: SynthesisRequest, transcript: str, duration_s: float | None
@@ -310,7 +317,12 @@ class Synthesizer:
             utterances, blocks, waveforms, states, strict=True
         ):
             utterance.codec = state
-            pieces.append(_piece(utterance, waveform.float().cpu(), is_last=block.is_last))
+            waveform = waveform.float().cpu()
+            if utterance.fades_in and waveform.shape[-1]:
+                ramp = _ramp(waveform, self.timebase)
+                waveform = torch.cat([waveform[:, : len(ramp)] * ramp, waveform[:, len(ramp) :]], 1)
+                utterance.fades_in = False
+            pieces.append(_piece(utterance, waveform, is_last=block.is_last))
         return pieces
 
 
@@ -330,6 +342,14 @@ def _piece(
         is_full = generation.num_frames >= generation.request.max_frames
         utterance.is_capped = utterance.is_capped or is_full
     return Piece(waveform, is_last, utterance.is_capped)
+
+
+def _ramp(
+    waveform: Float[Tensor, "channels samples"], timebase: Timebase
+) -> Float[Tensor, " samples"]:
+    """Gain from 0 to 1 over the join of two parts, which starts from silence without a click."""
+    num_samples = min(waveform.shape[-1], timebase.samples_in(_JOIN_S))
+    return torch.linspace(0, 1, num_samples)
 
 
 def _longest_part(request: SynthesisRequest, prepared: PreparedRequest) -> str:
