@@ -25,6 +25,7 @@ _CODES = {
     404: "unknown_url",
     405: "method_not_allowed",
     408: "request_timeout",
+    409: "conflict",
     413: "request_too_large",
     429: "rate_limit_exceeded",
     500: "internal_error",

@@ -1,4 +1,4 @@
-"""What clients ask before they ask for audio: page, health, models and voices."""
+"""What clients ask before they ask for audio: page, health and models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 
 from pipeline.serving.errors import ERRORS, ApiError
-from pipeline.serving.schemas import DEFAULT_VOICE
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import AudioEngine
 
@@ -37,7 +36,7 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
 
     Args:
         app: The application.
-        engine: Knows the voices, and whether audio can be made.
+        engine: Knows whether audio can be made.
         settings: Names of the model.
     """
 
@@ -71,25 +70,6 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
     async def audio_models() -> dict[str, Any]:
         """The same names as chat front ends look for them."""
         return {"models": [{"id": name, "name": name} for name in _model_names(settings)]}
-
-    @app.get("/v1/audio/voices", responses=ERRORS)
-    async def voices() -> dict[str, Any]:
-        """Names for `voice`, and the width of `voice_embedding`."""
-        service = await engine.service()
-        names = {name: name for name in (DEFAULT_VOICE, *service.voices)} | dict(service.aliases)
-        return {
-            "voices": [
-                {
-                    "id": name,
-                    "name": name if name == voice else f"{name} ({voice})",
-                    "description": service.voices.get(voice, ""),
-                }
-                for name, voice in names.items()
-            ],
-            "speaker_dim": service.speaker_dim,
-            "sample_rate": service.layout.sample_rate,
-            "num_channels": service.layout.num_channels,
-        }
 
 
 def _model_names(settings: ServeSettings) -> list[str]:

@@ -69,7 +69,7 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def wait_s(self, label: str) -> float:
-        """Take a request; seconds until the next one is allowed where there is none left, else 0."""
+        """Take a request: 0, or the seconds until the next one where there is none left."""
         now = self._clock()
         tokens, noted_at = self._buckets.get(label, (float(self._per_minute), now))
         rate = self._per_minute / 60

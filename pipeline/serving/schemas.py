@@ -5,18 +5,30 @@ The bounds here hold for every endpoint; `settings.limits` of one are checked af
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from model.bundle.limits import MAX_EMBEDDING_VALUE, MAX_GUIDANCE_SCALE, Limits
 from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
+from pipeline.serving.voice_store import VOICE_NAME
 
 MAX_TEXT_CHARS = 100_000
 """Characters of a text that any endpoint may take."""
 MAX_DURATION_S = 3600.0
 """Longest audio that any endpoint may make, seconds."""
+
+MAX_VARIANTS = 8
+"""Pieces of audio that one request may ask for."""
 
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
@@ -73,8 +85,8 @@ class _Body(BaseModel):
     )
 
 
-class GenerateBody(_Body):
-    """POST /v1/audio/generate."""
+class GenerationBody(_Body):
+    """POST /v1/audio/generations."""
 
     description: Text
     """What it sounds like: the scene, the style, the voice."""
@@ -84,8 +96,8 @@ class GenerateBody(_Body):
     """BCP 47 tag of the transcript."""
     modality: Literal["speech", "sound", "music"] | None = None
     """Null is speech with a transcript and sound without."""
-    duration_s: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
-    """Exact duration, seconds; null follows the model (speech) or takes 5 s."""
+    seconds: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
+    """Exact duration; null follows the model (speech) or takes 5 s."""
     is_singing: bool = False
     """Whether the transcript is sung."""
     voice: Name = DEFAULT_VOICE
@@ -94,6 +106,9 @@ class GenerateBody(_Body):
     """Speaker embedding to take on, instead of a named voice."""
     seed: Seed | None = None
     """Same request, same seed, same audio; null draws one and says it in X-Seed."""
+    n: int = Field(default=1, ge=1, le=MAX_VARIANTS)
+    """Pieces of audio, with the seeds `seed`, `seed + 1`, ...; more than one are answered in JSON,
+    each whole and in base64."""
     num_flow_steps: FlowSteps | None = None
     """Solver steps for each block; null takes the default of bundle and modality."""
     guidance_scale: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE_SCALE)
@@ -102,11 +117,14 @@ class GenerateBody(_Body):
     """Variance of the initial noise, 0 to 4; lower is less varied. Null takes the default."""
     response_format: Format = "wav"
     """mp3, opus (in Ogg), aac (ADTS), flac, wav, or pcm (16-bit little-endian, interleaved)."""
-    stream: bool = True
-    """Send audio while it is made; false sends a file whose header knows its length."""
+    stream: bool | None = None
+    """Send audio while it is made, which null does for one piece; false sends a file whose header
+    knows its length."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> GenerateBody:
+    def _consistent(self) -> GenerationBody:
+        if self.n > 1 and self.stream:
+            raise ValueError(f"n is {self.n}; only one piece can be streamed: leave out stream")
         if self.voice_embedding is not None and self.voice != DEFAULT_VOICE:
             raise ValueError("give voice or voice_embedding, not both")
         return self
@@ -114,7 +132,8 @@ class GenerateBody(_Body):
     @property
     def form(self) -> Form:
         """The shape of the answer."""
-        return Form(self.response_format, self.stream)
+        is_streamed = self.n == 1 if self.stream is None else self.stream
+        return Form(self.response_format, is_streamed)
 
     def job(self, seed: int) -> AudioJob:
         """What to make, with the seed drawn for it."""
@@ -125,7 +144,7 @@ class GenerateBody(_Body):
             transcript=self.transcript,
             language=self.language,
             modality=self.modality,
-            duration_s=self.duration_s,
+            duration_s=self.seconds,
             is_singing=self.is_singing,
             voice=self.voice,
             voice_embedding=None if embedding is None else tuple(embedding),
@@ -195,3 +214,30 @@ class SpeechBody(_Body):
             seed=seed,
             speed=self.speed,
         )
+
+
+def _decoded(value: object) -> bytes:
+    """Bytes as they are, or out of base64."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"is a {type(value).__name__}, not base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"is not base64: {error}") from error
+
+
+class VoiceBody(_Body):
+    """POST /v1/audio/voices as JSON; a form has the same fields, with the file itself."""
+
+    name: str = Field(pattern=VOICE_NAME)
+    """What requests will call the voice: a-z, 0-9, _ and -, at most 64 characters."""
+    audio_sample: Annotated[
+        bytes,
+        BeforeValidator(_decoded),
+        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    ]
+    """Recording of the speaker in base64, 1 to 120 s in any common format."""
+    consent: str = Field(min_length=8, max_length=1000, pattern=r"\w")
+    """Statement that the speaker agrees to this use of the voice; it is kept with the voice."""

@@ -80,7 +80,12 @@ class AutoscaleSettings(Settings):
     max_replicas: int = Field(default=1, ge=1)
     """Replicas at most."""
     target_ongoing_requests: float = Field(default=8.0, gt=0)
-    """Requests each replica should have; must be below its slots, else it never scales."""
+    """Requests each replica should have; must be below its slots, else it never scales. Not used
+    with `target_audio_s`."""
+    target_audio_s: float | None = Field(default=None, gt=0)
+    """Seconds of audio, still to be made, that each replica should have before it, in place of
+    `target_ongoing_requests`: a long text then counts more than a short sound. About what a full
+    replica makes in `upscale_delay_s`. Null scales by requests."""
     upscale_delay_s: float = Field(default=10.0, ge=0)
     """Load must last this long before replicas are added, seconds."""
     downscale_delay_s: float = Field(default=300.0, ge=0)
@@ -138,6 +143,17 @@ class ServeSettings(Settings):
     """What a refused client is told to wait, seconds."""
     max_body_bytes: int = Field(default=2**18, ge=1024)
     """Size of a request's body; a larger one gets 413 unread."""
+    voice_store: str | None = None
+    """Folder or URI, reachable from every ingress, where voices that clients bring are kept as
+    embeddings. None refuses them."""
+    max_voices: int = Field(default=1000, ge=1)
+    """Voices that `voice_store` takes."""
+    max_upload_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """Size of a body with a recording; a larger one gets 413 unread."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests for audio that each API key may send a minute to each ingress, all of them at once
+    at most; more get 429. None is no limit. Keys stand in the environment variable
+    AUDIOCALM_API_KEYS as `label:key,label:key`."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of other origins that may call the endpoint, as in `https://example.org`; `*` is
     any. None by default: a browser then refuses them."""

@@ -6,9 +6,9 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from starlette.responses import Response, StreamingResponse
@@ -141,6 +141,54 @@ async def respond(
     else:
         body, media_type = _body(first, answer), content_type(form.audio_format, answer.layout)
     return AudioStream(body, patience.client_s, media_type=media_type, headers=all_headers)
+
+
+async def respond_with_several(
+    engine: AudioEngine,
+    jobs: Sequence[AudioJob],
+    form: Form,
+    *,
+    headers: Mapping[str, str],
+    patience: Patience,
+) -> Response:
+    """Make several pieces of audio at the same time and answer with all of them, in JSON.
+
+    Args:
+        engine: Makes the audio.
+        jobs: What to make.
+        form: Format of each; none is streamed.
+        headers: Further headers of a good answer.
+        patience: How long all of it may take.
+
+    Raises:
+        ApiError: If one of them is refused, takes too long or breaks down; the others end too.
+    """
+    form = replace(form, is_streamed=False)
+
+    async def made(job: AudioJob) -> dict[str, Any]:
+        answer = Answer(engine.generate(job), form, patience.request_s)
+        try:
+            content = await answer.begin() + await answer.whole()
+        finally:
+            await answer.close()
+        return {
+            "seed": job.seed,
+            "media_type": content_type(form.audio_format, answer.layout),
+            "is_capped": answer.is_capped,
+            "audio": base64.b64encode(content).decode(),
+        }
+
+    tasks = [asyncio.ensure_future(made(job)) for job in jobs]
+    try:
+        pieces = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    content = await asyncio.to_thread(json.dumps, {"data": pieces})
+    all_headers = {**headers, "Cache-Control": "no-store"}
+    return Response(content, media_type="application/json", headers=all_headers)
 
 
 class Answer:

@@ -1,4 +1,4 @@
-"""Voices that clients bring: checked recordings, kept as embeddings, with a statement of consent."""
+"""Voices that clients bring: embeddings of checked recordings, with a statement of consent."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class VoiceStore:
 
     def get(self, name: str) -> StoredVoice | None:
         """A voice; None if there is none of this name."""
-        if not re.match(VOICE_NAME, name):
+        if not re.fullmatch(VOICE_NAME, name):
             return None
         try:
             fields = self._folder.read_json(name + _SUFFIX)
@@ -89,9 +89,7 @@ class VoiceStore:
                 "one first",
                 code="conflict",
             )
-        voice = StoredVoice(
-            name, self._embedding(recording), consent, int(time.time()), added_by
-        )
+        voice = StoredVoice(name, self._embedding(recording), consent, int(time.time()), added_by)
         self._folder.write_json(name + _SUFFIX, asdict(voice))
         return voice
 

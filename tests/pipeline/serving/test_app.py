@@ -25,7 +25,7 @@ from tests.factories.serving import CHUNK_SAMPLES, LAYOUT, LocalEngine, audio
 
 
 def test_a_streamed_wav_is_one_header_and_every_chunk(client: TestClient) -> None:
-    response = post(client, duration_s=3, seed=5)
+    response = post(client, seconds=3, seed=5)
     assert response.status_code == 200
     assert response.headers["content-type"] == "audio/wav"
     assert response.headers["x-accel-buffering"] == "no"
@@ -37,7 +37,7 @@ def test_a_streamed_wav_is_one_header_and_every_chunk(client: TestClient) -> Non
 
 
 def test_pcm_says_rate_and_channels(client: TestClient) -> None:
-    response = post(client, duration_s=2, seed=5, response_format="pcm")
+    response = post(client, seconds=2, seed=5, response_format="pcm")
     assert response.content == audio(5, 2)
     assert response.headers["content-type"] == "audio/pcm; rate=8000; channels=2"
     assert response.headers["x-sample-rate"] == "8000"
@@ -52,7 +52,7 @@ def test_a_model_that_is_not_served_is_404(client: TestClient) -> None:
 
 @pytest.mark.parametrize("audio_format", ["wav", "flac"])
 def test_a_whole_answer_has_true_sizes(client: TestClient, audio_format: str) -> None:
-    response = post(client, duration_s=2, response_format=audio_format, stream=False)
+    response = post(client, seconds=2, response_format=audio_format, stream=False)
     assert int(response.headers["content-length"]) == len(response.content)
     samples, rate = soundfile.read(io.BytesIO(response.content))
     assert samples.shape == (2 * CHUNK_SAMPLES, 2)
@@ -65,7 +65,7 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
         "transcript": "ah",
         "language": "pt-BR",
         "modality": "music",
-        "duration_s": 2.0,
+        "seconds": 2.0,
         "is_singing": True,
         "voice": "ada",
         "seed": 3,
@@ -75,7 +75,8 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
     }
     assert post(client, **body).status_code == 200
     sampling = {"num_flow_steps": 4, "guidance_scale": 1.5, "temperature": 0.25}
-    expected = {k: v for k, v in body.items() if k not in sampling}
+    expected = {k: v for k, v in body.items() if k not in (*sampling, "seconds")}
+    expected["duration_s"] = 2.0
     assert engine.jobs == [AudioJob(**expected, sampling=sampling)]  # type: ignore[arg-type]
 
 
@@ -117,7 +118,7 @@ def test_lists_and_pages(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert "v1/audio/generate" in page.text
+    assert "v1/audio/generations" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
 
