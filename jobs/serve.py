@@ -10,11 +10,12 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from jobs.options import main_of, parser, run, settings_from
-from jobs.recordings import recorded_voices
+from jobs.recordings import recorded_voice, recorded_voices
 from model.bundle import DEFAULT_BUNDLE
 from model.bundle.shipped import SHIPPED, bundle_folder
 from pipeline.cluster import ray_cluster
@@ -28,7 +29,13 @@ def build_app(args: dict[str, Any]) -> Any:
     from pipeline.serving.replica import build
 
     settings = ServeSettings.model_validate(args)
-    return build(settings, recorded_voices(settings.voices, settings.speaker_encoder))
+    voices = recorded_voices(settings.voices, settings.speaker_encoder)
+    return build(settings, voices, embedder(settings))
+
+
+def embedder(settings: ServeSettings) -> Callable[[str], list[float]]:
+    """What makes voices of the recordings that clients bring."""
+    return partial(recorded_voice, encoder=settings.speaker_encoder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +65,7 @@ def serve_until_stopped(settings: ServeSettings) -> None:
     voices = recorded_voices(settings.voices, settings.speaker_encoder)
     with ray_cluster():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with deployed(settings, APP_NAME, voices) as url:
+        with deployed(settings, APP_NAME, voices, embedder(settings)) as url:
             print(f"serving {settings.bundle} at {url}  (Ctrl-C stops)\n{curl_example(url)}")
             sys.stdout.flush()
             with contextlib.suppress(KeyboardInterrupt):
@@ -69,8 +76,8 @@ def serve_until_stopped(settings: ServeSettings) -> None:
 def curl_example(url: str) -> str:
     """A command that makes audio with the endpoint."""
     return (
-        f"curl -sS {url}/v1/audio/generate -H 'Content-Type: application/json' "
-        '-d \'{"description": "A dog barks twice.", "duration_s": 3}\' -o dog.wav'
+        f"curl -sS {url}/v1/audio/generations -H 'Content-Type: application/json' "
+        '-d \'{"description": "A dog barks twice.", "seconds": 3}\' -o dog.wav'
     )
 
 

@@ -30,7 +30,9 @@ def test_the_readme_names_the_commands_without_a_recipe(capsys: pytest.CaptureFi
     assert set(re.findall(r"`([a-z-]+)`", said)) == without
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "cluster/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/architecture.md", "docs/serving.md", "cluster/README.md"]
+)
 def test_linked_and_named_files_exist(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
     linked = [ROOT / Path(document).parent / name for name in re.findall(r"\]\(([^)#]+)\)", text)]

@@ -20,6 +20,8 @@ _MAX_LANGUAGE_CHARS = 35
 _MAX_SHOWN = 80
 """Characters of a value, or bits of an integer, that an error repeats."""
 
+SPEED_RANGE = (0.25, 4.0)
+"""Speaking rates beside the one that the model chooses, those of OpenAI's speech endpoint."""
 MAX_GUIDANCE_SCALE = 100.0
 """Largest guidance that a limit may allow."""
 MAX_EMBEDDING_VALUE = 1000.0
@@ -114,6 +116,10 @@ class AnyRequest(Protocol):
         """Whether the words are sung."""
 
     @property
+    def speed(self) -> float:
+        """Speaking rate beside the one that the model chooses."""
+
+    @property
     def seed(self) -> int:
         """Seed of the noise."""
 
@@ -138,6 +144,7 @@ def check_request(request: AnyRequest, limits: Limits) -> None:
         raise RequestError("language", f"{_shown(language)} is no BCP 47 tag, as en or pt-br are")
     if request.duration_s is not None:
         check_range("duration_s", request.duration_s, limits.min_duration_s, limits.max_duration_s)
+    check_range("speed", request.speed, *SPEED_RANGE)
     check_integer("seed", request.seed, 0, 2**63 - 1)
     check_sampling(request.sampling, limits)
     modality_of(request)
@@ -246,6 +253,7 @@ def _check_reading(request: AnyRequest, limits: Limits) -> None:
         return
     longest_s = limits.longest_speech_s if is_split(request) else limits.max_duration_s
     estimate_s = expected_s(clean_text(request.transcript)[0], is_singing=request.is_singing)
+    estimate_s /= request.speed
     if estimate_s > longest_s:
         raise RequestError(
             "transcript",

@@ -73,6 +73,9 @@ class SynthesisRequest:
     """Fields of `SamplingOptions` that differ from the bundle's; None is no difference."""
     is_singing: bool = False
     """Whether the transcript is sung."""
+    speed: float = 1.0
+    """Speaking rate beside the one that the model chooses, 0.25 to 4; takes a model that knows the
+    speaking rate (`paces_speech`), a transcript and no duration."""
 
 
 def request_of_clip(

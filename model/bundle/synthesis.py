@@ -8,7 +8,6 @@ description and the voice of the request, and comes out as one waveform.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,9 @@ from model.inference.generation import BlockOutput, GenerationRequest, Generatio
 from model.inference.sampler import Sampler
 from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase
+
+_JOIN_S = 0.005
+"""Fade at both sides of the join of two parts of a text, seconds: long enough to hear no click."""
 
 
 class SynthesisError(RuntimeError):
@@ -71,6 +73,7 @@ class Utterance:
     later: tuple[GenerationRequest, ...] = ()
     num_emitted: int = 0
     is_capped: bool = False
+    fades_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,9 @@ class Synthesizer:
         if transcript is None or not is_split(request):
             generation, num_samples = self._part(request, transcript, speaker, request.seed)
             return PreparedRequest(generation, num_samples)
-        parts = parts_of(transcript, request.language, self.limits.longest_part_s)
+        # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
+        longest_part_s = self.limits.longest_part_s * min(1.0, request.speed)
+        parts = parts_of(transcript, request.language, longest_part_s)
         first, *later = (
             self._part(request, part, speaker, part_seed(request.seed, index))[0]
             for index, part in enumerate(parts)
@@ -225,8 +230,14 @@ class Synthesizer:
             duration_s=self._whole_duration_s(duration_s, before),
             is_singing=request.is_singing,
         )
-        lengths = self._lengths(transcript or "", duration_s, is_singing=request.is_singing)
         num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
+        if request.speed != 1.0 and (not num_words or duration_s is not None):
+            raise RequestError(
+                "speed",
+                f"is {request.speed:g}; it takes a model that knows the speaking rate, a "
+                "transcript and no duration: leave it out",
+            )
+        lengths = self._lengths(request, transcript or "", duration_s)
         pace = None
         if request.continues is not None and num_words:
             # The new words start where the recording ends.
@@ -243,6 +254,7 @@ class Synthesizer:
             exact_frames=lengths.exact_frames,
             num_words=num_words,
             frames_per_word=pace,
+            speed=request.speed,
             speaker=speaker,
             prompt_latents=before if len(before) else None,
             options=sampling_of(request, self.limits, self.bundle.sampling),
@@ -269,14 +281,21 @@ class Synthesizer:
             return SynthesisError(f"the next part of the text cannot be read: {error}")
         utterance.later = tuple(rest)
         utterance.codec = self.bundle.codec.initial_state()
-        return dataclasses.replace(piece, is_last=False)
+        utterance.fades_in = True
+        ramp = _ramp(piece.waveform, self.timebase)
+        waveform = piece.waveform.clone()
+        waveform[:, waveform.shape[1] - len(ramp) :] *= ramp.flip(0)
+        return Piece(waveform, is_last=False, is_capped=piece.is_capped)
 
-    def _lengths(self, transcript: str, duration_s: float | None, *, is_singing: bool) -> _Lengths:
+    def _lengths(
+        self, request: SynthesisRequest, transcript: str, duration_s: float | None
+    ) -> _Lengths:
         timebase = self.timebase
         if duration_s is not None:
             frames = timebase.frames_in(duration_s)
             return _Lengths(timebase.samples_in(duration_s), frames, frames, frames)
-        shortest_s, longest_s = speech_bounds_s(transcript, is_singing=is_singing)
+        shortest_s, longest_s = speech_bounds_s(transcript, is_singing=request.is_singing)
+        shortest_s, longest_s = shortest_s / request.speed, longest_s / request.speed
         longest_s = min(longest_s, self.limits.max_duration_s)
         return _Lengths(
             num_samples=None,
@@ -298,7 +317,12 @@ class Synthesizer:
             utterances, blocks, waveforms, states, strict=True
         ):
             utterance.codec = state
-            pieces.append(_piece(utterance, waveform.float().cpu(), is_last=block.is_last))
+            waveform = waveform.float().cpu()
+            if utterance.fades_in and waveform.shape[-1]:
+                ramp = _ramp(waveform, self.timebase)
+                waveform = torch.cat([waveform[:, : len(ramp)] * ramp, waveform[:, len(ramp) :]], 1)
+                utterance.fades_in = False
+            pieces.append(_piece(utterance, waveform, is_last=block.is_last))
         return pieces
 
 
@@ -318,6 +342,14 @@ def _piece(
         is_full = generation.num_frames >= generation.request.max_frames
         utterance.is_capped = utterance.is_capped or is_full
     return Piece(waveform, is_last, utterance.is_capped)
+
+
+def _ramp(
+    waveform: Float[Tensor, "channels samples"], timebase: Timebase
+) -> Float[Tensor, " samples"]:
+    """Gain from 0 to 1 over the join of two parts, which starts from silence without a click."""
+    num_samples = min(waveform.shape[-1], timebase.samples_in(_JOIN_S))
+    return torch.linspace(0, 1, num_samples)
 
 
 def _longest_part(request: SynthesisRequest, prepared: PreparedRequest) -> str:

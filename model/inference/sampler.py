@@ -213,6 +213,7 @@ class Sampler:
         pace = request.frames_per_word
         if pace is None:
             pace = math.exp(float(self.model.pace_head(end).clamp(*_LOG_PACE_RANGE)))
+            pace /= request.speed
         return AudioPositions.along_words(num_text, request.num_words, pace)
 
 

@@ -22,10 +22,30 @@ class RefusedError(ValueError):
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a request cost, as OpenAI's clients read it.
+
+    Attributes:
+        input_tokens: Tokens of the prompts that the model read.
+        output_tokens: Latent frames that it made.
+    """
+
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
 class Opening:
-    """First item of an answer, sent together with its first chunk."""
+    """First item of an answer, sent together with its first chunk.
+
+    Attributes:
+        layout: Rate and channels of the chunks.
+        tempo: Factor of speed that the chunks still lack; the model does not know the speaking
+            rate where it is not 1.
+    """
 
     layout: AudioLayout
+    tempo: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,9 +71,11 @@ class Ending:
 
     Attributes:
         is_capped: Whether speech reached its longest duration before the model ended it.
+        usage: What it cost, where the worker counts.
     """
 
     is_capped: bool = False
+    usage: Usage | None = None
 
 
 Item = Opening | Refusal | bytes | Ending
@@ -69,18 +91,23 @@ class Step:
         is_last: Whether the audio is complete.
         failure: Why the request cannot go on, in words for the client; None while all is well.
         is_capped: Whether speech has reached its longest duration without ending by itself.
+        usage: What the request cost, in its last step.
     """
 
     samples: bytes
     is_last: bool
     failure: str | None = None
     is_capped: bool = False
+    usage: Usage | None = None
 
 
 class Worker(Protocol[HandleT]):
     """What makes audio; called from one thread."""
 
     layout: AudioLayout
+
+    def tempo(self, job: AudioJob) -> float:
+        """Factor of speed that the audio of a job will still lack."""
 
     def open(self, job: AudioJob) -> HandleT:
         """Begin a request; raises `RefusedError` if it cannot be made."""

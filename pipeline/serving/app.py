@@ -2,152 +2,173 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi import Body, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from model.bundle.limits import RequestError, check_request
-from pipeline.serving.errors import ApiError, ErrorEnvelope, add_errors
+from pipeline.serving.errors import ERRORS, ApiError, add_errors
+from pipeline.serving.examples import GENERATION_EXAMPLES, SPEECH_EXAMPLES
+from pipeline.serving.formats import MEDIA_TYPES
 from pipeline.serving.guards import BodyGuard, HeadGuard
-from pipeline.serving.schemas import DEFAULT_VOICE, GenerateBody, SpeechBody
+from pipeline.serving.information import add_information, require_model
+from pipeline.serving.keys import KeyGuard, RateLimiter
+from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob, GenerationBody, SpeechBody
 from pipeline.serving.settings import ServeSettings
-from pipeline.serving.stream import AudioEngine, Patience, respond
+from pipeline.serving.stream import AudioEngine, Patience, respond, respond_with_several
+from pipeline.serving.voice_routes import add_voices
+from pipeline.serving.voice_store import Embed, VoiceStore
+from pipeline.storage import Folder
 
-PLAYGROUND = Path(__file__).parent / "playground" / "index.html"
 _SEED_BITS = 53
 """Drawn seeds fit a double, so that a browser repeats them exactly."""
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorEnvelope, "description": "The request is refused; `error` says why."},
-    "5XX": {"model": ErrorEnvelope, "description": "No audio can be made now."},
-}
+IGNORED_HEADER = "X-Ignored-Fields"
+_EXPOSED = ["X-Seed", "X-Sample-Rate", "X-Channels", "X-Capped", IGNORED_HEADER, "Retry-After"]
+"""Headers that pages of other origins may read."""
+_MAX_NAMES = 16
+_MAX_NAME_CHARS = 64
 _AUDIO: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The audio, while it is made or whole.",
         "content": {
             kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("audio/wav", "audio/pcm", "audio/flac")
+            for kind in (*MEDIA_TYPES, "text/event-stream")
         },
     },
-    **_ERRORS,
+    **ERRORS,
+}
+_GENERATIONS = {
+    **_AUDIO,
+    200: {
+        "description": "The audio, while it is made or whole; with n above 1, all of it in JSON.",
+        "content": _AUDIO[200]["content"] | {"application/json": {"schema": {"type": "object"}}},
+    },
 }
 
 
-def create_app(engine: AudioEngine, settings: ServeSettings) -> FastAPI:
+def create_app(
+    engine: AudioEngine,
+    settings: ServeSettings,
+    *,
+    key_digests: Mapping[str, str] | None = None,
+    embed: Embed | None = None,
+) -> FastAPI:
     """The application of one ingress.
 
     Args:
         engine: Makes the audio.
         settings: Names, defaults, limits and what refused clients are told to wait.
+        key_digests: SHA-256 of each API key by its label; none lets everyone in.
+        embed: Makes voices of recordings; None takes no recordings.
     """
     app = FastAPI(title="AudioCALM", docs_url="/docs", redoc_url=None)
     add_errors(app, settings.retry_after_s)
     app.add_middleware(
-        BodyGuard, max_bytes=settings.max_body_bytes, timeout_s=settings.client_timeout_s
+        BodyGuard,
+        max_bytes=settings.max_body_bytes,
+        timeout_s=settings.client_timeout_s,
+        max_bytes_at={"/v1/audio/voices": settings.max_upload_bytes},
     )
     app.add_middleware(HeadGuard)
-    _add_information(app, engine, settings)
-    _add_audio(app, engine, settings)
+    if key_digests:
+        per_minute = settings.requests_per_minute
+        limiter = None if per_minute is None else RateLimiter(per_minute)
+        app.add_middleware(KeyGuard, digests=key_digests, limiter=limiter)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+        )
+    store = None
+    if settings.voice_store is not None and embed is not None:
+        store = VoiceStore(Folder.at(settings.voice_store), embed, settings.max_voices)
+    add_information(app, engine, settings)
+    add_voices(app, engine, store)
+    _add_audio(app, engine, settings, store)
     return app
 
 
-def _add_audio(app: FastAPI, engine: AudioEngine, settings: ServeSettings) -> None:
+def _add_audio(
+    app: FastAPI, engine: AudioEngine, settings: ServeSettings, store: VoiceStore | None
+) -> None:
     limits = settings.limits.limits()
     patience = Patience(settings.timeout_s, settings.client_timeout_s)
 
-    async def answer(body: GenerateBody) -> Response:
-        seed = secrets.randbits(_SEED_BITS) if body.seed is None else body.seed
-        job = body.job(seed, settings.voice_aliases)
+    async def prepared(job: AudioJob) -> AudioJob:
+        """The job checked, with the voice that a client brought in it."""
         try:
             check_request(job, limits)
         except RequestError as error:
             raise ApiError(400, error.message, error.field) from error
-        return await respond(
-            engine,
-            job,
-            body.response_format,
-            is_streamed=body.is_streamed,
-            headers={"X-Seed": str(seed)},
-            patience=patience,
-        )
+        if store is None or job.voice == DEFAULT_VOICE:
+            return job
+        voice = await asyncio.to_thread(store.get, job.voice)
+        if voice is None:
+            return job
+        return replace(job, voice=DEFAULT_VOICE, voice_embedding=voice.embedding)
 
-    @app.post("/v1/audio/generate", response_class=Response, responses=_AUDIO)
-    async def generate(body: GenerateBody) -> Response:
+    @app.post("/v1/audio/generations", response_class=Response, responses=_GENERATIONS)
+    async def generations(
+        body: Annotated[GenerationBody, Body(openapi_examples=GENERATION_EXAMPLES)],
+    ) -> Response:
         """Speech, sound or music from a description."""
-        return await answer(body)
+        try:
+            job = await prepared(body.job(_seed(body.seed, body.n)))
+            headers = {"X-Seed": str(job.seed)}
+            if body.n == 1:
+                return await respond(engine, job, body.form, headers=headers, patience=patience)
+            jobs = [replace(job, seed=job.seed + index) for index in range(body.n)]
+            return await respond_with_several(
+                engine, jobs, body.form, headers=headers, patience=patience
+            )
+        except ApiError as error:
+            raise _renamed(error, {"duration_s": "seconds"}) from error
 
     @app.post("/v1/audio/speech", response_class=Response, responses=_AUDIO)
-    async def speech(body: SpeechBody) -> Response:
+    async def speech(
+        body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)],
+    ) -> Response:
         """Speech, as OpenAI's clients ask for it."""
-        names = (settings.model_name, *settings.model_aliases)
-        if body.model not in names:
-            raise ApiError(
-                404,
-                f"{body.model[:80]!r} does not exist; there is {', '.join(names)}",
-                "model",
-                "model_not_found",
-            )
-        if body.speed != 1.0:
-            raise ApiError(
-                400,
-                f"is {body.speed}; only 1 is made: describe the pace in `instructions`, "
-                "as in 'a man speaks slowly'",
-                "speed",
-                "unsupported_value",
-            )
+        require_model(settings, body.model)
+        headers = {IGNORED_HEADER: header_list(body.ignored)} if body.ignored else {}
         try:
-            return await answer(body.as_generate(settings.speech_description))
+            job = await prepared(body.job(_seed(body.seed), settings.speech_description))
+            headers["X-Seed"] = str(job.seed)
+            return await respond(engine, job, body.form, headers=headers, patience=patience)
         except ApiError as error:
-            raise _in_speech_terms(error) from error
+            names = {"transcript": "input", "description": "instructions"}
+            raise _renamed(error, names) from error
 
 
-def _add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) -> None:
-    @app.get("/", include_in_schema=False)
-    async def playground() -> FileResponse:
-        return FileResponse(PLAYGROUND, media_type="text/html")
-
-    @app.get("/health", responses=_ERRORS)
-    async def health() -> dict[str, str]:
-        """Whether the ingress answers."""
-        return {"status": "ok"}
-
-    @app.get("/ready", responses=_ERRORS)
-    async def ready() -> dict[str, Any]:
-        """200 once audio can be made, 503 with Retry-After before."""
-        service = await engine.service()
-        return {"status": "ready", "bundle": service.digest}
-
-    @app.get("/v1/models", responses=_ERRORS)
-    async def models() -> dict[str, Any]:
-        """The one model, as OpenAI's clients list models."""
-        model = {
-            "id": settings.model_name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "audiocalm",
-        }
-        return {"object": "list", "data": [model]}
-
-    @app.get("/v1/audio/voices", responses=_ERRORS)
-    async def voices() -> dict[str, Any]:
-        """Names for `voice` with descriptions, and the width of `voice_embedding`."""
-        service = await engine.service()
-        described = {DEFAULT_VOICE: "", **service.voices}
-        return {
-            "voices": [
-                {"id": name, "name": name, "description": text} for name, text in described.items()
-            ],
-            "speaker_dim": service.speaker_dim,
-            "sample_rate": service.layout.sample_rate,
-            "num_channels": service.layout.num_channels,
-        }
+def _seed(given: int | None, num_seeds: int = 1) -> int:
+    """The first of so many seeds, drawn where none is given."""
+    if given is None:
+        return secrets.randbits(_SEED_BITS)
+    if given > 2**63 - num_seeds:
+        raise ApiError(400, f"is {given}; there are no {num_seeds} seeds from it on", "seed")
+    return given
 
 
-def _in_speech_terms(error: ApiError) -> ApiError:
-    """An error of our own request form under the field names of the speech form."""
-    names = {"transcript": "input", "description": "instructions"}
+def header_list(names: Sequence[str]) -> str:
+    """Names out of a body as the value of a header: printable ASCII, of bounded length."""
+    shown = [
+        "".join(c if " " < c < "\x7f" and c != "," else "?" for c in name[:_MAX_NAME_CHARS])
+        for name in names[:_MAX_NAMES]
+    ]
+    more = [f"and {len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return ", ".join(shown + more)
+
+
+def _renamed(error: ApiError, names: Mapping[str, str]) -> ApiError:
+    """An error of the job under the field names of the body."""
     param = names.get(error.param or "", error.param)
     return ApiError(error.status, error.message, param, error.code)

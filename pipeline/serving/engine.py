@@ -149,7 +149,7 @@ class BatchEngine(Generic[HandleT]):
                     item = Refusal(500, item.message, code="generation_failed")
                 elif not isinstance(item, Refusal) and not is_open:
                     is_open = True
-                    yield Opening(self._worker.layout)
+                    yield Opening(self._worker.layout, self._worker.tempo(job))
                 yield item
                 if not isinstance(item, bytes):
                     return
@@ -310,7 +310,7 @@ class BatchEngine(Generic[HandleT]):
                 self._readers[ticket].put(samples)
             if step.is_last:
                 self._counts["finished"] += 1
-                self._end(ticket, Ending(step.is_capped))
+                self._end(ticket, Ending(step.is_capped, step.usage))
         if step.is_last:
             self._forget(ticket)
 

@@ -25,6 +25,7 @@ _CODES = {
     404: "unknown_url",
     405: "method_not_allowed",
     408: "request_timeout",
+    409: "conflict",
     413: "request_too_large",
     429: "rate_limit_exceeded",
     500: "internal_error",
@@ -62,6 +63,13 @@ class ErrorEnvelope(BaseModel):
 
     error: ErrorBody
     """What went wrong."""
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorEnvelope, "description": "The request is refused; `error` says why."},
+    "5XX": {"model": ErrorEnvelope, "description": "No audio can be made now."},
+}
+"""How every route may fail, for the OpenAPI document."""
 
 
 class ApiError(Exception):
@@ -105,14 +113,21 @@ def error_response(
         code: Word for programs; None is the usual one of the status.
         headers: Further headers.
     """
+    error = error_body(status, message, param=param, code=code)
+    return JSONResponse({"error": error}, status, headers=dict(headers or {}))
+
+
+def error_body(
+    status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> dict[str, str | None]:
+    """What stands under `error`; arguments as for `error_response`."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    error = {
+    return {
         "message": _printable(message, _MAX_PROBLEMS * _MAX_CHARS),
         "type": "rate_limit_error" if status == 429 else kind,
         "param": None if param is None else _printable(param, _MAX_CHARS),
         "code": code or _CODES.get(status),
     }
-    return JSONResponse({"error": error}, status, headers=dict(headers or {}))
 
 
 def add_errors(app: FastAPI, retry_after_s: int) -> None:

@@ -1,27 +1,36 @@
-"""Audio bytes of an answer: one header, then 16-bit PCM; the pieces concatenate to one file."""
+"""Formats of an answer: names, media types, sample layout and the WAV header."""
 
 from __future__ import annotations
 
-import io
 import struct
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import soundfile
 from jaxtyping import Float
 
-Format = Literal["wav", "pcm", "flac"]
-"""Formats an answer may have."""
+Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+"""Formats an answer may have; every one of them can be streamed."""
 
-STREAMED_FORMATS: tuple[Format, ...] = ("wav", "pcm")
-"""Formats that can be sent while the audio is still being made."""
+OPENAI_PCM_RATE = 24_000
+"""Hz of raw PCM from the speech endpoint of OpenAI, which clients assume; one channel."""
 
 UNKNOWN_SIZE = 0xFFFFFFFF
 """Size fields of a WAV header whose audio has no known end yet; players then read to the end."""
 _MAX_DATA_BYTES = UNKNOWN_SIZE - 36
 _BYTES_PER_SAMPLE = 2
 _FULL_SCALE = 32767.0
+_MEDIA_TYPES: dict[str, str] = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg; codecs=opus",  # RFC 7845; audio/opus is Opus inside of RTP
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+}
+MEDIA_TYPES: tuple[str, ...] = tuple(
+    kind.partition(";")[0] for kind in (*_MEDIA_TYPES.values(), "audio/pcm")
+)
+"""Media types an answer of audio may have, without parameters."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def content_type(audio_format: Format, layout: AudioLayout) -> str:
     """Media type of an answer."""
     if audio_format == "pcm":
         return f"audio/pcm; rate={layout.sample_rate}; channels={layout.num_channels}"
-    return f"audio/{audio_format}"
+    return _MEDIA_TYPES[audio_format]
 
 
 def pcm_bytes(waveform: Float[np.ndarray, "channels samples"]) -> bytes:
@@ -91,32 +100,3 @@ def wav_header(layout: AudioLayout, num_data_bytes: int | None = None) -> bytes:
         b"data",
         data_size,
     )
-
-
-def stream_header(audio_format: Format, layout: AudioLayout) -> bytes:
-    """What comes before the first PCM bytes of a stream: a header once, or nothing.
-
-    Raises:
-        ValueError: If the format cannot be streamed.
-    """
-    if audio_format not in STREAMED_FORMATS:
-        raise ValueError(f"{audio_format} cannot be streamed; use {' or '.join(STREAMED_FORMATS)}")
-    return wav_header(layout) if audio_format == "wav" else b""
-
-
-def whole_file(audio_format: Format, layout: AudioLayout, samples: bytes) -> bytes:
-    """A finished answer with true sizes.
-
-    Args:
-        audio_format: What to make.
-        layout: Rate and channels.
-        samples: PCM of the whole answer, as `pcm_bytes` gives it.
-    """
-    if audio_format == "pcm":
-        return samples
-    if audio_format == "wav":
-        return wav_header(layout, len(samples)) + samples
-    frames = np.frombuffer(samples, dtype="<i2").reshape(-1, layout.num_channels)
-    target = io.BytesIO()
-    soundfile.write(target, frames, layout.sample_rate, format="FLAC", subtype="PCM_16")
-    return target.getvalue()

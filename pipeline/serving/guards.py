@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -21,12 +22,21 @@ class BodyGuard:
     Args:
         app: What gets the request with its whole body.
         max_bytes: Size of a body at most.
+        max_bytes_at: The same for paths with another limit.
         timeout_s: Time in which a body must arrive, seconds.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+        max_bytes_at: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_bytes_at = max_bytes_at or {}
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,27 +57,23 @@ class BodyGuard:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | Response | None:
         """The whole body, or the answer to one that is too large; None if the client left."""
+        max_bytes = self._max_bytes_at.get(scope["path"], self._max_bytes)
         declared = Headers(scope=scope).get("content-length", "")
         # A length that is no number is for the server to refuse; here what arrives counts.
         digits = declared.lstrip("0")
         is_known = declared.isascii() and declared.isdigit()
-        if is_known and (len(digits) > 18 or int(digits or "0") > self._max_bytes):
-            return self._too_large()
+        if is_known and (len(digits) > 18 or int(digits or "0") > max_bytes):
+            return _too_large(max_bytes)
         received = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             received += message.get("body", b"")
-            if len(received) > self._max_bytes:
-                return self._too_large()
+            if len(received) > max_bytes:
+                return _too_large(max_bytes)
             if not message.get("more_body", False):
                 return bytes(received)
-
-    def _too_large(self) -> Response:
-        message = f"the body is larger than {self._max_bytes} bytes; send a shorter text"
-        # The rest of the body stays unread: no other request can follow it.
-        return error_response(413, message, headers={"Connection": "close"})
 
 
 class HeadGuard:
@@ -92,6 +98,12 @@ class HeadGuard:
             await send(message)
 
         await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def _too_large(max_bytes: int) -> Response:
+    message = f"the body is larger than {max_bytes} bytes; send a shorter text or recording"
+    # The rest of the body stays unread: no other request can follow it.
+    return error_response(413, message, headers={"Connection": "close"})
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -18,6 +18,7 @@ from pipeline.cluster import require_resources
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.serving.replica import build
 from pipeline.serving.settings import ServeSettings
+from pipeline.serving.voice_store import Embed
 from pipeline.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,10 @@ class NotDeployedError(PipelineError):
 
 @contextlib.contextmanager
 def deployed(
-    settings: ServeSettings, name: str, voices: dict[str, list[float]] | None = None
+    settings: ServeSettings,
+    name: str,
+    voices: dict[str, list[float]] | None = None,
+    embed: Embed | None = None,
 ) -> Iterator[str]:
     """Deploy an application and wait until it serves.
 
@@ -46,6 +50,7 @@ def deployed(
         settings: The endpoint; a relative bundle path is made absolute for the replicas.
         name: Name of the Serve application.
         voices: Speaker embeddings by voice name, beyond those of the bundle.
+        embed: Makes voices of recordings, for `settings.voice_store`.
 
     Yields:
         Its URL.
@@ -63,11 +68,12 @@ def deployed(
     else:
         _check_shared(address, settings, name)
     _check_resources(settings)
-    absolute = settings.model_copy(update={"bundle": bundle})
+    store = settings.voice_store and Folder.at(settings.voice_store).uri
+    absolute = settings.model_copy(update={"bundle": bundle, "voice_store": store})
     try:
         with _one_line(name):
             _start(settings)
-            serve.run(build(absolute, voices or {}), name=name, route_prefix="/")
+            serve.run(build(absolute, voices or {}, embed), name=name, route_prefix="/")
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         yield f"http://{shown}:{settings.port}"
     finally:

@@ -10,7 +10,9 @@ by the ingress when its replicas are full and by the proxy when the ingress itse
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -20,17 +22,20 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from pipeline.serving.answer import Item, Refusal
 from pipeline.serving.app import create_app
+from pipeline.serving.autoscaling import QUEUED_AUDIO, QueuedAudioPolicy, expected_audio_s
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.errors import NotReadyError
+from pipeline.serving.keys import key_digests
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import Service
+from pipeline.serving.voice_store import Embed
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +63,29 @@ class Sampler:
         self._worker = load_worker(resolved, voices, has_gpu=bool(ray.get_gpu_ids()))
         self._engine = BatchEngine(self._worker, resolved.batch)
         self._metrics = SamplerMetrics()
+        self._limits = resolved.limits.limits()
+        self._queued_audio_s: dict[int, float] = {}
+        self._calls = itertools.count()
         logger.info("bundle %s is ready", self._worker.service().digest[:12])
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         """Audio of one job; cancelling the call frees its slot at the next step."""
         answer = self._metrics.watched(self._engine.generate(job), self._engine.stats)
-        async with aclosing(answer):  # type: ignore[type-var]  # an async generator
-            async for item in answer:
-                yield item
+        call = next(self._calls)
+        self._queued_audio_s[call] = expected_audio_s(job, self._limits)
+        try:
+            async with aclosing(answer):  # type: ignore[type-var]  # an async generator
+                async for item in answer:
+                    if isinstance(item, bytes):
+                        made_s = self._worker.layout.duration_s(len(item))
+                        self._queued_audio_s[call] = max(0.0, self._queued_audio_s[call] - made_s)
+                    yield item
+        finally:
+            del self._queued_audio_s[call]
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve where `autoscale.target_audio_s` is set."""
+        return {QUEUED_AUDIO: sum(self._queued_audio_s.values())}
 
     async def service(self) -> Service:
         """What clients may know."""
@@ -164,23 +184,44 @@ class Ingress:
     Args:
         sampler: Handle of the replicas.
         settings: `ServeSettings` as plain values.
+        key_digests: SHA-256 of each API key by its label.
+        embed: Makes voices of recordings; None takes no recordings.
     """
 
-    def __init__(self, sampler: DeploymentHandle, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        sampler: DeploymentHandle,
+        settings: dict[str, Any],
+        key_digests: dict[str, str],
+        embed: Embed | None,
+    ) -> None:
         self._sampler = sampler
         self._settings = ServeSettings.model_validate(settings)
+        self._key_digests, self._embed = key_digests, embed
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(HandleEngine(self._sampler), self._settings)
+        return create_app(
+            HandleEngine(self._sampler),
+            self._settings,
+            key_digests=self._key_digests,
+            embed=self._embed,
+        )
 
 
-def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Application:
-    """The application that Ray Serve runs.
+def build(
+    settings: ServeSettings, voices: dict[str, list[float]], embed: Embed | None = None
+) -> serve.Application:
+    """The application that Ray Serve runs; API keys come from the environment of this process.
 
     Args:
         settings: The endpoint.
         voices: Speaker embeddings by voice name, beyond those of the bundle.
+        embed: Makes voices of recordings, for `settings.voice_store`; None takes no recordings.
+
+    Raises:
+        SettingsError: If the API keys cannot be read.
     """
+    digests = key_digests(os.environ)
     values = settings.model_dump(mode="json")
     batch, scale = settings.batch, settings.autoscale
     slots = batch.max_batch + batch.max_waiting
@@ -199,6 +240,7 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
             target_ongoing_requests=scale.target_ongoing_requests,
             upscale_delay_s=scale.upscale_delay_s,
             downscale_delay_s=scale.downscale_delay_s,
+            policy=_policy(scale.target_audio_s),
         ),
         graceful_shutdown_timeout_s=settings.timeout_s,
         max_constructor_retry_count=3,
@@ -216,7 +258,17 @@ def build(settings: ServeSettings, voices: dict[str, list[float]]) -> serve.Appl
         ),
         graceful_shutdown_timeout_s=settings.timeout_s,
     )
-    return ingress.bind(sampler.bind(values, voices), values)
+    return ingress.bind(sampler.bind(values, voices), values, digests, embed)
+
+
+def _policy(target_audio_s: float | None) -> AutoscalingPolicy:
+    """Serve's own policy of ongoing requests, or ours of queued audio."""
+    if target_audio_s is None:
+        return AutoscalingPolicy()
+    policy = f"{QueuedAudioPolicy.__module__}:{QueuedAudioPolicy.__name__}"
+    return AutoscalingPolicy(
+        policy_function=policy, policy_kwargs={"target_audio_s": target_audio_s}
+    )
 
 
 def _gpus(settings: ServeSettings) -> float:

@@ -5,18 +5,30 @@ The bounds here hold for every endpoint; `settings.limits` of one are checked af
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from model.bundle.limits import MAX_EMBEDDING_VALUE, MAX_GUIDANCE_SCALE, Limits
-from pipeline.serving.formats import STREAMED_FORMATS, Format
+from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
+from pipeline.serving.voice_store import VOICE_NAME
 
 MAX_TEXT_CHARS = 100_000
 """Characters of a text that any endpoint may take."""
 MAX_DURATION_S = 3600.0
 """Longest audio that any endpoint may make, seconds."""
+
+MAX_VARIANTS = 8
+"""Pieces of audio that one request may ask for."""
 
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
@@ -46,7 +58,25 @@ class AudioJob:
     voice: str = DEFAULT_VOICE
     voice_embedding: tuple[float, ...] | None = None
     seed: int = 0
+    speed: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Form:
+    """The shape of an answer.
+
+    Attributes:
+        audio_format: Format of the audio.
+        is_streamed: Whether to send audio while it is made.
+        has_events: Whether the stream is one of server-sent events with the audio in base64.
+        layout: Rate and channels to convert to; None keeps the model's as far as the format can.
+    """
+
+    audio_format: Format
+    is_streamed: bool = True
+    has_events: bool = False
+    layout: AudioLayout | None = None
 
 
 class _Body(BaseModel):
@@ -55,8 +85,8 @@ class _Body(BaseModel):
     )
 
 
-class GenerateBody(_Body):
-    """POST /v1/audio/generate."""
+class GenerationBody(_Body):
+    """POST /v1/audio/generations."""
 
     description: Text
     """What it sounds like: the scene, the style, the voice."""
@@ -66,8 +96,8 @@ class GenerateBody(_Body):
     """BCP 47 tag of the transcript."""
     modality: Literal["speech", "sound", "music"] | None = None
     """Null is speech with a transcript and sound without."""
-    duration_s: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
-    """Exact duration, seconds; null follows the model (speech) or takes 5 s."""
+    seconds: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
+    """Exact duration; null follows the model (speech) or takes 5 s."""
     is_singing: bool = False
     """Whether the transcript is sung."""
     voice: Name = DEFAULT_VOICE
@@ -76,6 +106,9 @@ class GenerateBody(_Body):
     """Speaker embedding to take on, instead of a named voice."""
     seed: Seed | None = None
     """Same request, same seed, same audio; null draws one and says it in X-Seed."""
+    n: int = Field(default=1, ge=1, le=MAX_VARIANTS)
+    """Pieces of audio, with the seeds `seed`, `seed + 1`, ...; more than one are answered in JSON,
+    each whole and in base64."""
     num_flow_steps: FlowSteps | None = None
     """Solver steps for each block; null takes the default of bundle and modality."""
     guidance_scale: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE_SCALE)
@@ -83,27 +116,26 @@ class GenerateBody(_Body):
     temperature: float | None = Field(default=None, ge=0, le=4)
     """Variance of the initial noise, 0 to 4; lower is less varied. Null takes the default."""
     response_format: Format = "wav"
-    """wav, pcm (16-bit little-endian, interleaved) or flac."""
+    """mp3, opus (in Ogg), aac (ADTS), flac, wav, or pcm (16-bit little-endian, interleaved)."""
     stream: bool | None = None
-    """Send audio while it is made; null is true for wav and pcm, false for flac."""
+    """Send audio while it is made, which null does for one piece; false sends a file whose header
+    knows its length."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> GenerateBody:
-        if self.stream and self.response_format not in STREAMED_FORMATS:
-            raise ValueError(
-                f"response_format {self.response_format!r} cannot be streamed; "
-                f"use {' or '.join(STREAMED_FORMATS)}, or stream: false"
-            )
+    def _consistent(self) -> GenerationBody:
+        if self.n > 1 and self.stream:
+            raise ValueError(f"n is {self.n}; only one piece can be streamed: leave out stream")
         if self.voice_embedding is not None and self.voice != DEFAULT_VOICE:
             raise ValueError("give voice or voice_embedding, not both")
         return self
 
     @property
-    def is_streamed(self) -> bool:
-        """Whether the answer is sent while it is made."""
-        return self.response_format in STREAMED_FORMATS if self.stream is None else self.stream
+    def form(self) -> Form:
+        """The shape of the answer."""
+        is_streamed = self.n == 1 if self.stream is None else self.stream
+        return Form(self.response_format, is_streamed)
 
-    def job(self, seed: int, voice_aliases: dict[str, str]) -> AudioJob:
+    def job(self, seed: int) -> AudioJob:
         """What to make, with the seed drawn for it."""
         embedding = self.voice_embedding
         sampling = {name: getattr(self, name) for name in _SAMPLING}
@@ -112,9 +144,9 @@ class GenerateBody(_Body):
             transcript=self.transcript,
             language=self.language,
             modality=self.modality,
-            duration_s=self.duration_s,
+            duration_s=self.seconds,
             is_singing=self.is_singing,
-            voice=voice_aliases.get(self.voice, self.voice),
+            voice=self.voice,
             voice_embedding=None if embedding is None else tuple(embedding),
             seed=seed,
             sampling={name: value for name, value in sampling.items() if value is not None},
@@ -129,35 +161,83 @@ class VoiceId(_Body):
 
 
 class SpeechBody(_Body):
-    """POST /v1/audio/speech, as OpenAI's clients send it."""
+    """POST /v1/audio/speech, as OpenAI's clients send it; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="allow")
 
     model: Name
     """A name of /v1/models."""
     input: Text
     """Words to speak, verbatim."""
     voice: Name | VoiceId = DEFAULT_VOICE
-    """A name of /v1/audio/voices."""
+    """A name of /v1/audio/voices; OpenAI's names are among them."""
     instructions: Text | None = None
     """Description of the voice and the scene."""
-    response_format: Format = "wav"
-    """wav, pcm or flac."""
+    response_format: Format = "mp3"
+    """mp3, opus (in Ogg), aac (ADTS), flac, wav, or pcm (16-bit little-endian, 24 kHz, mono)."""
     speed: float = Field(default=1.0, ge=0.25, le=4.0)
-    """Only 1: pace is described in `instructions`."""
-    stream_format: Literal["audio"] = "audio"
-    """Only `audio`: raw chunks."""
+    """Speaking rate; the pitch stays."""
+    stream_format: Literal["audio", "sse"] = "audio"
+    """audio sends bytes of the file; sse sends them in base64 as server-sent events."""
+    stream: bool = True
+    """Extension: false sends a file whose header knows its length."""
     seed: Seed | None = None
     """Extension: same request, same seed, same audio."""
     language: Language | None = None
     """Extension: BCP 47 tag of the input."""
 
-    def as_generate(self, speech_description: str) -> GenerateBody:
-        """The same request in our own form."""
-        return GenerateBody(
+    @model_validator(mode="after")
+    def _consistent(self) -> SpeechBody:
+        if self.stream_format == "sse" and not self.stream:
+            raise ValueError("stream_format sse is a stream; leave out stream: false")
+        return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of fields that mean nothing here."""
+        return sorted(self.model_extra or {})
+
+    @property
+    def form(self) -> Form:
+        """The shape of the answer: raw PCM is what OpenAI's clients expect of it."""
+        layout = AudioLayout(OPENAI_PCM_RATE, 1) if self.response_format == "pcm" else None
+        return Form(self.response_format, self.stream, self.stream_format == "sse", layout)
+
+    def job(self, seed: int, speech_description: str) -> AudioJob:
+        """What to make, with the seed drawn for it and the description where none is given."""
+        return AudioJob(
             description=self.instructions or speech_description,
             transcript=self.input,
             language=self.language,
             modality="speech",
             voice=self.voice if isinstance(self.voice, str) else self.voice.id,
-            seed=self.seed,
-            response_format=self.response_format,
+            seed=seed,
+            speed=self.speed,
         )
+
+
+def _decoded(value: object) -> bytes:
+    """Bytes as they are, or out of base64."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"is a {type(value).__name__}, not base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"is not base64: {error}") from error
+
+
+class VoiceBody(_Body):
+    """POST /v1/audio/voices as JSON; a form has the same fields, with the file itself."""
+
+    name: str = Field(pattern=VOICE_NAME)
+    """What requests will call the voice: a-z, 0-9, _ and -, at most 64 characters."""
+    audio_sample: Annotated[
+        bytes,
+        BeforeValidator(_decoded),
+        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    ]
+    """Recording of the speaker in base64, 1 to 120 s in any common format."""
+    consent: str = Field(min_length=8, max_length=1000, pattern=r"\w")
+    """Statement that the speaker agrees to this use of the voice; it is kept with the voice."""

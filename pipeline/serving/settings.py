@@ -80,7 +80,12 @@ class AutoscaleSettings(Settings):
     max_replicas: int = Field(default=1, ge=1)
     """Replicas at most."""
     target_ongoing_requests: float = Field(default=8.0, gt=0)
-    """Requests each replica should have; must be below its slots, else it never scales."""
+    """Requests each replica should have; must be below its slots, else it never scales. Not used
+    with `target_audio_s`."""
+    target_audio_s: float | None = Field(default=None, gt=0)
+    """Seconds of audio, still to be made, that each replica should have before it, in place of
+    `target_ongoing_requests`: a long text then counts more than a short sound. About what a full
+    replica makes in `upscale_delay_s`. Null scales by requests."""
     upscale_delay_s: float = Field(default=10.0, ge=0)
     """Load must last this long before replicas are added, seconds."""
     downscale_delay_s: float = Field(default=300.0, ge=0)
@@ -107,10 +112,13 @@ class ServeSettings(Settings):
     """Folder of the speaker encoder that the training data was embedded with; None is built in."""
     model_name: str = "audiocalm"
     """Name in /v1/models and in the `model` field of requests."""
-    model_aliases: tuple[str, ...] = ("tts-1", "gpt-4o-mini-tts")
-    """Other names accepted in the `model` field, for clients that cannot change theirs."""
-    voice_aliases: dict[str, str] = Field(default_factory=lambda: {"alloy": "default"})
-    """Voice names of clients that cannot change theirs, to ours."""
+    model_aliases: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+    """Other names of the model in /v1/models and in the `model` field, for clients that cannot
+    change theirs."""
+    voice_aliases: dict[str, str] = Field(default_factory=dict)
+    """Further names of voices, each with the voice it stands for, as in `{"alloy": "ada"}`. The
+    voices of OpenAI that are neither named here nor voices of the bundle stand for the voices of
+    the bundle in turn, or for `default` where it has none."""
     speech_description: str = DEFAULT_SPEECH_DESCRIPTION
     """Description of speech where a request gives none."""
     host: str = "127.0.0.1"
@@ -135,6 +143,20 @@ class ServeSettings(Settings):
     """What a refused client is told to wait, seconds."""
     max_body_bytes: int = Field(default=2**18, ge=1024)
     """Size of a request's body; a larger one gets 413 unread."""
+    voice_store: str | None = None
+    """Folder or URI, reachable from every ingress, where voices that clients bring are kept as
+    embeddings. None refuses them."""
+    max_voices: int = Field(default=1000, ge=1)
+    """Voices that `voice_store` takes."""
+    max_upload_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """Size of a body with a recording; a larger one gets 413 unread."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests for audio that each API key may send a minute to each ingress, all of them at once
+    at most; more get 429. None is no limit. Keys stand in the environment variable
+    AUDIOCALM_API_KEYS as `label:key,label:key`."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages of other origins that may call the endpoint, as in `https://example.org`; `*` is
+    any. None by default: a browser then refuses them."""
     client_timeout_s: float = Field(default=60.0, gt=0)
     """How long a client may keep the endpoint waiting, for its body or to take a chunk of audio,
     before its request ends, seconds."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
-from pipeline.serving.answer import Ending, Item, Opening, Refusal
-from pipeline.serving.errors import ApiError
-from pipeline.serving.formats import AudioLayout, Format, content_type, stream_header, whole_file
-from pipeline.serving.schemas import AudioJob
+from pipeline.serving.answer import Ending, Item, Opening, Refusal, Usage
+from pipeline.serving.encoders import AudioEncoder
+from pipeline.serving.errors import ApiError, error_body
+from pipeline.serving.formats import AudioLayout, content_type
+from pipeline.serving.schemas import AudioJob, Form
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +32,14 @@ class Service:
         voices: Descriptions of the voices by name; empty where there is none.
         speaker_dim: Values of a speaker embedding.
         digest: SHA-256 of the bundle.
+        aliases: Further names of voices, each with the voice it stands for.
     """
 
     layout: AudioLayout
     voices: Mapping[str, str]
     speaker_dim: int
     digest: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class AudioEngine(Protocol):
@@ -96,9 +101,8 @@ class AudioStream(StreamingResponse):
 async def respond(
     engine: AudioEngine,
     job: AudioJob,
-    audio_format: Format,
+    form: Form,
     *,
-    is_streamed: bool,
     headers: Mapping[str, str],
     patience: Patience,
 ) -> Response:
@@ -110,90 +114,220 @@ async def respond(
     Args:
         engine: Makes the audio.
         job: What to make.
-        audio_format: Format of the answer.
-        is_streamed: Whether to send audio while it is made.
+        form: The shape of the answer.
         headers: Further headers of a good answer.
         patience: How long it may take.
 
     Raises:
         ApiError: If the request is refused, takes too long, or breaks down before the first chunk.
     """
-    chunks = _Chunks(engine.generate(job), patience.request_s)
+    answer = Answer(engine.generate(job), form, patience.request_s)
     try:
-        layout, first = await chunks.begin()
-        if not is_streamed:
-            samples = b"".join([first, *[chunk async for chunk in chunks.rest()]])
-            content = await asyncio.to_thread(whole_file, audio_format, layout, samples)
-    except TimeoutError as error:
-        await chunks.close()
-        raise ApiError(504, f"no audio within {patience.request_s:g} s; try again") from error
+        first = await answer.begin()
+        content = b"" if form.is_streamed else first + await answer.whole()
     except BaseException:
-        await chunks.close()
+        await answer.close()
         raise
-    media_type = content_type(audio_format, layout)
-    all_headers = {**headers, **layout.headers(), "Cache-Control": "no-store"}
-    if not is_streamed:
+    all_headers = {**headers, **answer.layout.headers(), "Cache-Control": "no-store"}
+    if not form.is_streamed:
         # A stream can say so in the log alone: its headers are sent before its end is known.
-        capped = {"X-Capped": "true"} if chunks.is_capped else {}
+        capped = {"X-Capped": "true"} if answer.is_capped else {}
+        media_type = content_type(form.audio_format, answer.layout)
         return Response(content, media_type=media_type, headers=all_headers | capped)
-    body = _body(stream_header(audio_format, layout) + first, chunks)
     # Proxies must not collect the stream.
     all_headers["X-Accel-Buffering"] = "no"
+    if form.has_events:
+        body, media_type = _events(first, answer), "text/event-stream"
+    else:
+        body, media_type = _body(first, answer), content_type(form.audio_format, answer.layout)
     return AudioStream(body, patience.client_s, media_type=media_type, headers=all_headers)
 
 
-class _Chunks:
-    """The PCM chunks of an answer, each awaited until the request's time is over."""
+async def respond_with_several(
+    engine: AudioEngine,
+    jobs: Sequence[AudioJob],
+    form: Form,
+    *,
+    headers: Mapping[str, str],
+    patience: Patience,
+) -> Response:
+    """Make several pieces of audio at the same time and answer with all of them, in JSON.
 
-    def __init__(self, items: AsyncIterator[Item], request_s: float) -> None:
+    Args:
+        engine: Makes the audio.
+        jobs: What to make.
+        form: Format of each; none is streamed.
+        headers: Further headers of a good answer.
+        patience: How long all of it may take.
+
+    Raises:
+        ApiError: If one of them is refused, takes too long or breaks down; the others end too.
+    """
+    form = replace(form, is_streamed=False)
+
+    async def made(job: AudioJob) -> dict[str, Any]:
+        answer = Answer(engine.generate(job), form, patience.request_s)
+        try:
+            content = await answer.begin() + await answer.whole()
+        finally:
+            await answer.close()
+        return {
+            "seed": job.seed,
+            "media_type": content_type(form.audio_format, answer.layout),
+            "is_capped": answer.is_capped,
+            "audio": base64.b64encode(content).decode(),
+        }
+
+    tasks = [asyncio.ensure_future(made(job)) for job in jobs]
+    try:
+        pieces = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    content = await asyncio.to_thread(json.dumps, {"data": pieces})
+    all_headers = {**headers, "Cache-Control": "no-store"}
+    return Response(content, media_type="application/json", headers=all_headers)
+
+
+class Answer:
+    """The encoded audio of one request, each chunk awaited until the request's time is over.
+
+    Encoding runs outside of the event loop, which other streams need.
+
+    Args:
+        items: What the engine gives.
+        form: Format, and whether the file is needed as a whole.
+        request_s: Time for all of it, seconds.
+
+    Attributes:
+        layout: Rate and channels of the encoded audio; known after `begin`.
+        is_capped: Whether speech reached its longest duration; known at the end.
+        usage: What it cost; known at the end.
+    """
+
+    layout: AudioLayout
+
+    def __init__(self, items: AsyncIterator[Item], form: Form, request_s: float) -> None:
         self._items = items
+        self._form = form
+        self._request_s = request_s
         self._deadline = asyncio.get_running_loop().time() + request_s
+        self._encoder: AudioEncoder
+        self._is_over = False
         self.is_capped = False
+        self.usage: Usage | None = None
 
-    async def begin(self) -> tuple[AudioLayout, bytes]:
-        """Layout and first chunk.
+    async def begin(self) -> bytes:
+        """Encode the first chunk; a format with packets may have nothing to send yet.
 
         Raises:
-            ApiError: If the request is refused.
+            ApiError: If the request is refused, or nothing comes in time.
         """
-        opening = await self._next()
+        opening = await self._in_time()
         if isinstance(opening, Refusal):
             raise ApiError(opening.status, opening.message, opening.param, opening.code)
         if not isinstance(opening, Opening):
             raise TypeError(f"an answer began with {type(opening).__name__}")
-        first = await self._next()
-        return opening.layout, b"" if isinstance(first, Ending) else _pcm(first)
+        first = await self._in_time()
+        form = self._form
+        self._encoder = await asyncio.to_thread(
+            AudioEncoder,
+            form.audio_format,
+            opening.layout,
+            form.layout,
+            is_whole=not form.is_streamed,
+            tempo=opening.tempo,
+        )
+        self.layout = self._encoder.layout
+        return b"" if isinstance(first, Ending) else await self._encoded(first)
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """The further chunks."""
-        while not isinstance(item := await self._next(), Ending):
-            yield _pcm(item)
+        """The further bytes as they are ready."""
+        while not self._is_over and not isinstance(item := await self._next(), Ending):
+            if data := await self._encoded(item):
+                yield data
+        if data := await asyncio.to_thread(self._encoder.finish):
+            yield data
+
+    async def whole(self) -> bytes:
+        """All further bytes.
+
+        Raises:
+            ApiError: If they do not come in time.
+        """
+        try:
+            return b"".join([data async for data in self.rest()])
+        except TimeoutError as error:
+            raise self._too_late() from error
 
     async def close(self) -> None:
         """End the request, complete or not."""
         await self._items.aclose()  # type: ignore[attr-defined]  # an async generator
+
+    async def _encoded(self, item: Item) -> bytes:
+        if not isinstance(item, bytes):
+            raise TypeError(f"{type(item).__name__} inside an answer")
+        return await asyncio.to_thread(self._encoder.encode, item)
+
+    async def _in_time(self) -> Item:
+        try:
+            return await self._next()
+        except TimeoutError as error:
+            raise self._too_late() from error
+
+    def _too_late(self) -> ApiError:
+        return ApiError(504, f"no audio within {self._request_s:g} s; try again")
 
     async def _next(self) -> Item:
         async with asyncio.timeout_at(self._deadline):
             item = await anext(self._items, None)
         if item is None:
             raise TypeError("an answer has no ending")
-        if isinstance(item, Ending) and item.is_capped:
-            self.is_capped = True
-            logger.warning("speech reached its longest duration before the model ended it")
+        if isinstance(item, Ending):
+            self._is_over, self.is_capped, self.usage = True, item.is_capped, item.usage
+            if item.is_capped:
+                logger.warning("speech reached its longest duration before the model ended it")
         return item
 
 
-async def _body(first: bytes, chunks: _Chunks) -> AsyncIterator[bytes]:
+async def _body(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
     try:
         yield first
-        async for chunk in chunks.rest():
-            yield chunk
+        async for data in answer.rest():
+            yield data
     finally:
-        await chunks.close()
+        await answer.close()
 
 
-def _pcm(item: Item) -> bytes:
-    if not isinstance(item, bytes):
-        raise TypeError(f"{type(item).__name__} inside an answer")
-    return item
+async def _events(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
+    """The audio as OpenAI's events; a failure is an event too, and leaves the body unfinished."""
+    try:
+        if first:
+            yield _delta(first)
+        async for data in answer.rest():
+            yield _delta(data)
+        usage = answer.usage or Usage(0, 0)
+        counts = {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.input_tokens + usage.output_tokens,
+        }
+        yield _event({"type": "speech.audio.done", "usage": counts})
+        yield b"data: [DONE]\n\n"
+    except Exception:
+        message = "the audio broke off; the log of the server has the cause"
+        yield _event({"type": "error", "error": error_body(500, message, code="generation_failed")})
+        raise
+    finally:
+        await answer.close()
+
+
+def _delta(data: bytes) -> bytes:
+    audio = base64.b64encode(data).decode()
+    return _event({"type": "speech.audio.delta", "audio": audio})
+
+
+def _event(fields: Mapping[str, Any]) -> bytes:
+    return f"data: {json.dumps(fields, separators=(',', ':'))}\n\n".encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,12 +17,30 @@ from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from model.bundle.voices import Voice
 from model.inference.cache import CacheSize
-from pipeline.serving.answer import RefusedError, Step
+from pipeline.serving.answer import RefusedError, Step, Usage
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
 from pipeline.serving.settings import BatchSettings, ServeSettings
 from pipeline.serving.stream import Service
+from pipeline.serving.voices import aliases_of
 from pipeline.storage import Folder
+
+
+@dataclass(eq=False)
+class Spoken:
+    """A request at work.
+
+    Attributes:
+        utterance: Its progress.
+        num_samples: Samples that it has given.
+    """
+
+    utterance: Utterance
+    num_samples: int = 0
+
+    def __post_init__(self) -> None:
+        parts = (self.utterance.generation.request, *self.utterance.later)
+        self.num_tokens = sum(len(part.token_ids) for part in parts)
 
 
 class BundleWorker:
@@ -30,11 +49,22 @@ class BundleWorker:
     Args:
         synthesizer: Loaded bundle.
         voices: Voices by name, beyond those of the bundle.
+        voice_aliases: Further names of voices, each with the voice it stands for.
+
+    Raises:
+        SettingsError: If an alias stands for a voice that is not there.
     """
 
-    def __init__(self, synthesizer: Synthesizer, voices: dict[str, Voice] | None = None) -> None:
+    def __init__(
+        self,
+        synthesizer: Synthesizer,
+        voices: dict[str, Voice] | None = None,
+        voice_aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self._synthesizer = synthesizer
         self._voices = synthesizer.bundle.voices | (voices or {})
+        self._aliases = aliases_of(self._voices, voice_aliases or {})
+        self._paces_speech = synthesizer.bundle.model.config.paces_speech
         codec = synthesizer.bundle.codec
         self.layout = AudioLayout(codec.timebase.sample_rate, codec.num_channels)
 
@@ -42,26 +72,32 @@ class BundleWorker:
         """What clients may know."""
         bundle = self._synthesizer.bundle
         voices = {name: self._voices[name].description for name in sorted(self._voices)}
-        return Service(self.layout, voices, bundle.model.config.speaker_dim, bundle.digest)
+        speaker_dim = bundle.model.config.speaker_dim
+        return Service(self.layout, voices, speaker_dim, bundle.digest, self._aliases)
 
-    def open(self, job: AudioJob) -> Utterance:
+    def tempo(self, job: AudioJob) -> float:
+        """The speed asked for, where the model does not know the speaking rate."""
+        return 1.0 if self._paces_speech else job.speed
+
+    def open(self, job: AudioJob) -> Spoken:
         """Begin a request.
 
         Raises:
             RefusedError: If it cannot be made.
         """
         try:
-            return self._synthesizer.open(self._request(job))
+            return Spoken(self._synthesizer.open(self._request(job)))
         except RequestError as error:
             raise RefusedError(error.field, error.message) from error
 
-    def step(self, handles: Sequence[Utterance]) -> list[Step]:
+    def step(self, handles: Sequence[Spoken]) -> list[Step]:
         """Advance each request by one block."""
-        return [_step(piece) for piece in self._synthesizer.step(handles)]
+        pieces = self._synthesizer.step([handle.utterance for handle in handles])
+        return [self._step(*pair) for pair in zip(handles, pieces, strict=True)]
 
-    def close(self, handle: Utterance) -> None:
+    def close(self, handle: Spoken) -> None:
         """Free what a request holds."""
-        self._synthesizer.close(handle)
+        self._synthesizer.close(handle.utterance)
 
     def warm_up(self) -> None:
         """Generate up to two blocks, so that lazy set-up costs no client anything."""
@@ -81,18 +117,31 @@ class BundleWorker:
             voice=self._voice(job),
             seed=job.seed,
             is_singing=job.is_singing,
+            speed=job.speed if self._paces_speech else 1.0,
             sampling=job.sampling,
         )
+
+    def _step(self, handle: Spoken, piece: Piece | SynthesisError) -> Step:
+        if isinstance(piece, SynthesisError):
+            return Step(b"", is_last=True, failure=str(piece))
+        handle.num_samples += piece.waveform.shape[-1]
+        samples = pcm_bytes(piece.waveform.numpy())
+        usage = None
+        if piece.is_last:
+            hop_length = self._synthesizer.timebase.hop_length
+            usage = Usage(handle.num_tokens, -(-handle.num_samples // hop_length))
+        return Step(samples, piece.is_last, is_capped=piece.is_capped, usage=usage)
 
     def _voice(self, job: AudioJob) -> Tensor | None:
         if job.voice_embedding is not None:
             return torch.tensor(job.voice_embedding, dtype=torch.float32)
-        if job.voice == DEFAULT_VOICE:
+        name = self._aliases.get(job.voice, job.voice)
+        if name == DEFAULT_VOICE:
             return None
-        if job.voice not in self._voices:
-            known = ", ".join([DEFAULT_VOICE, *sorted(self._voices)])
-            raise RequestError("voice", f"no voice {job.voice!r}; there is {known}")
-        return self._voices[job.voice].embedding
+        if name not in self._voices:
+            known = ", ".join([DEFAULT_VOICE, *sorted(self._voices), *sorted(self._aliases)])
+            raise RequestError("voice", f"no voice {name!r}; there is {known}")
+        return self._voices[name].embedding
 
 
 def load_worker(
@@ -121,7 +170,7 @@ def load_worker(
     check_voices(bundle.model, recorded)
     synthesizer = Synthesizer(bundle, settings.limits.limits(), _cache_size(settings.batch))
     synthesizer.warm_up()
-    worker = BundleWorker(synthesizer, recorded)
+    worker = BundleWorker(synthesizer, recorded, settings.voice_aliases)
     worker.warm_up()
     return worker
 
@@ -145,9 +194,3 @@ def local_copy(uri: str, scratch: Path) -> Path:
             while block := source.read(1 << 24):
                 copy.write(block)
     return scratch
-
-
-def _step(piece: Piece | SynthesisError) -> Step:
-    if isinstance(piece, SynthesisError):
-        return Step(b"", is_last=True, failure=str(piece))
-    return Step(pcm_bytes(piece.waveform.numpy()), piece.is_last, is_capped=piece.is_capped)

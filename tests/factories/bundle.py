@@ -49,6 +49,7 @@ def write_bundle(
     sampling: Mapping[str, Mapping[str, Any]] | None = None,
     speaker_dim: int = 5,
     codec: str | None = None,
+    paces_speech: bool = False,
 ) -> Path:
     """A complete bundle below `folder`, with one voice, `ada`; the codec is random if not named."""
     codec_folder: str | Path = codec or folder / "codec-source"
@@ -57,14 +58,14 @@ def write_bundle(
     target = folder / "bundle"
     voices = {"ada": Voice(torch.linspace(-1, 1, speaker_dim), "A woman speaks.")}
     card = {"name": "random", "licence": "CC0-1.0"}
-    config = dataclasses.replace(bundle_config(), speaker_dim=speaker_dim)
+    config = dataclasses.replace(
+        bundle_config(), speaker_dim=speaker_dim, paces_speech=paces_speech
+    )
     model = random_model(config, seed)
     save_bundle(target, model, codec_folder, ByteTokenizer(), card, voices, sampling)
     return target
 
 
-def random_bundle(
-    folder: Path, *, seed: int = 0, sampling: Mapping[str, Mapping[str, Any]] | None = None
-) -> Bundle:
+def random_bundle(folder: Path, **options: Any) -> Bundle:
     """The same, loaded."""
-    return load_bundle(write_bundle(folder, seed=seed, sampling=sampling))
+    return load_bundle(write_bundle(folder, **options))

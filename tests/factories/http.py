@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 
 def post(client: TestClient, **body: object) -> httpx.Response:
-    return client.post("/v1/audio/generate", json={"description": "rain", **body})
+    return client.post("/v1/audio/generations", json={"description": "rain", **body})
 
 
 def speak(client: TestClient, **changes: object) -> httpx.Response:
@@ -66,7 +66,7 @@ async def call(app: FastAPI, messages: list[dict], sent: list[dict], is_stuck: b
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "method": "POST",
-        "path": "/v1/audio/generate",
+        "path": "/v1/audio/generations",
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
     }

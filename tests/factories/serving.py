@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.serving.answer import Item, RefusedError, Step
+from pipeline.serving.answer import Item, RefusedError, Step, Usage
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.errors import NotReadyError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -34,9 +34,10 @@ class Handle:
 
 @dataclass(eq=False)
 class FakeWorker:
-    """Each request takes as many steps as its duration has seconds; what it does is told by words
-    in the description: `refuse`, `explode`, `overflow`, `panic`, `break after N`, `poison after N`,
-    `sink the batch`, `silent start`, `capped`. What is `is_broken` generates nothing any more."""
+    """Each request takes as many steps as its duration has seconds, or as its description says at
+    its end (`for N steps`). What else it does is told by words there: `refuse`, `explode`,
+    `overflow`, `panic`, `break after N`, `poison after N`, `sink the batch`, `silent start`,
+    `capped`. What is `is_broken` generates nothing any more."""
 
     layout: AudioLayout = LAYOUT
     is_manual: bool = False
@@ -44,6 +45,10 @@ class FakeWorker:
     permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     closed: list[int] = field(default_factory=list)
     is_broken: bool = False
+    usage: Usage | None = None
+
+    def tempo(self, job: AudioJob) -> float:
+        return job.speed
 
     def open(self, job: AudioJob) -> Handle:
         if "refuse" in job.description:
@@ -78,11 +83,13 @@ class FakeWorker:
         words = handle.job.description
         if "break after" in words and handle.num_steps > int(words.split()[-1]):
             return Step(b"", is_last=True, failure="broke")
-        is_last = handle.num_steps >= int(handle.job.duration_s or 1)
+        told = int(words.split()[-2]) if words.endswith(" steps") else 1
+        is_last = handle.num_steps >= int(handle.job.duration_s or told)
         if "silent start" in words and handle.num_steps == 1:
             return Step(b"", is_last)
         samples = chunk(handle.job.seed, handle.num_steps)
-        return Step(samples, is_last, is_capped="capped" in words)
+        usage = self.usage if is_last else None
+        return Step(samples, is_last, is_capped="capped" in words, usage=usage)
 
 
 def _is_poison(handle: Handle) -> bool:
@@ -118,4 +125,5 @@ class LocalEngine:
     async def service(self) -> Service:
         if not self.is_ready:
             raise NotReadyError("no replica answered in 5 s")
-        return Service(LAYOUT, {"ada": "A woman speaks.", "bob": ""}, 192, "d1")
+        voices = {"ada": "A woman speaks.", "bob": ""}
+        return Service(LAYOUT, voices, 192, "d1", {"alloy": "ada"})

@@ -52,4 +52,4 @@ def test_an_application_is_built_from_the_args_of_a_config_file(tmp_path: Path) 
 def test_the_example_is_a_command_for_the_url() -> None:
     text = curl_example("http://127.0.0.1:8000")
     assert text.startswith("curl ")
-    assert "http://127.0.0.1:8000/v1/audio/generate" in text
+    assert "http://127.0.0.1:8000/v1/audio/generations" in text

@@ -24,6 +24,7 @@ class Asked:
     modality: Any = None
     duration_s: Any = None
     is_singing: Any = False
+    speed: Any = 1.0
     seed: Any = 0
     sampling: Any = field(default_factory=dict)
 
@@ -63,6 +64,8 @@ def test_an_error_says_field_value_and_limit() -> None:
         ({"seed": HUGE}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"seed": 1.5}, "seed"),
+        ({"speed": 0.2}, "speed"),
+        ({"speed": "fast"}, "speed"),
         ({"language": "a" * 5000}, "language"),
         ({"language": "a-" * 5000}, "language"),
         ({"transcript": "\u200b"}, "transcript"),

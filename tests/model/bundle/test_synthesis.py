@@ -106,7 +106,84 @@ def test_a_long_text_is_the_audio_of_its_parts(synthesizer: Synthesizer) -> None
         whole(limited, speech(words, part_seed(5, index)))
         for index, words in enumerate(("One two three.", "Four five six.", "Seven eight nine."))
     ]
-    torch.testing.assert_close(told, torch.cat(parts, dim=-1), atol=1e-6, rtol=0)
+    joined = torch.cat(parts, dim=-1)
+    ramp = torch.linspace(0, 1, limited.timebase.samples_in(0.005))
+    end = 0
+    for part in parts[:-1]:
+        end += part.shape[-1]
+        joined[:, end - len(ramp) : end] *= ramp.flip(0)
+        joined[:, end : end + len(ramp)] *= ramp
+    torch.testing.assert_close(told, joined, atol=1e-6, rtol=0)
+    assert told[0, end - 1] == told[0, end] == 0
+
+
+def test_a_chapter_is_prepared_in_parts_that_each_fit(synthesizer: Synthesizer) -> None:
+    limits = Limits(max_transcript_chars=20_000, max_speech_s=1500.0)
+    chapter = "The ferry leaves at seven, and nobody waits. " * 444
+    prepared = Synthesizer(synthesizer.bundle, limits).prepare(
+        SynthesisRequest(description="a man", transcript=chapter)
+    )
+    parts = [prepared.generation, *prepared.later]
+    assert len(parts) >= 60
+    longest_frames = synthesizer.timebase.frames_in(120.0)
+    assert max(part.max_frames for part in parts) <= longest_frames
+    letters = sum(len(part.token_ids) for part in parts)
+    assert letters > len(chapter.strip())
+
+
+@pytest.fixture(scope="module")
+def paced(tmp_path_factory: pytest.TempPathFactory) -> Synthesizer:
+    return Synthesizer(random_bundle(tmp_path_factory.mktemp("paced"), paces_speech=True))
+
+
+def test_speed_shortens_what_a_pacing_model_may_take(paced: Synthesizer) -> None:
+    def bounds(speed: float) -> tuple[int, int]:
+        request = SynthesisRequest(description="a man", transcript="good morning", speed=speed)
+        generation = paced.prepare(request).generation
+        assert generation.speed == speed
+        return generation.min_frames, generation.max_frames
+
+    shortest_s, longest_s = speech_bounds_s("good morning")
+    for speed in (0.5, 1.0, 2.0):
+        frames_in = paced.timebase.frames_in
+        assert bounds(speed) == (frames_in(shortest_s / speed), frames_in(longest_s / speed))
+
+
+def test_a_slow_reading_is_cut_into_shorter_parts(paced: Synthesizer) -> None:
+    limited = Synthesizer(paced.bundle, Limits(max_speech_s=600.0))
+    text = "Good morning to all of you. " * 20
+    numbers = [
+        len(
+            limited.prepare(
+                SynthesisRequest(description="a man", transcript=text, speed=speed)
+            ).later
+        )
+        for speed in (0.25, 1.0)
+    ]
+    assert numbers[0] > 2 * numbers[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 0.2}, r"is 0.2; it must be in \[0.25, 4.0\]"),
+        ({"speed": 2.0, "duration_s": 1.0}, "no duration"),
+        ({"speed": 2.0, "transcript": None}, "a transcript"),
+    ],
+)
+def test_a_speed_that_nothing_can_keep_is_refused(
+    paced: Synthesizer, changes: dict[str, object], message: str
+) -> None:
+    fields = {"description": "x", "transcript": "one", "modality": "music", **changes}
+    with pytest.raises(RequestError, match=message) as caught:
+        paced.prepare(SynthesisRequest(**fields))  # type: ignore[arg-type]
+    assert caught.value.field == "speed"
+
+
+def test_a_model_without_pace_refuses_another_speed(synthesizer: Synthesizer) -> None:
+    request = SynthesisRequest(description="x", transcript="one", speed=2.0)
+    with pytest.raises(RequestError, match="knows the speaking rate"):
+        synthesizer.prepare(request)
 
 
 def test_parts_go_on_in_a_bounded_cache_and_beside_others(synthesizer: Synthesizer) -> None:

@@ -431,6 +431,17 @@ def test_a_pace_that_is_not_given_is_predicted_from_the_prefix() -> None:
     assert (other - expected).abs().max() > 0.01
 
 
+def test_speed_divides_the_predicted_pace() -> None:
+    model = prepared_model(tiny_config(paces_speech=True))
+    asked = voiced(num_words=2)
+    steps = [
+        Sampler(model).open(dataclasses.replace(asked, speed=speed)).positions[0].step
+        for speed in (1.0, 2.0, 0.5)
+    ]
+    assert steps[1] == pytest.approx(2 * steps[0])
+    assert steps[2] == pytest.approx(steps[0] / 2)
+
+
 def test_audio_without_words_or_of_a_model_without_pace_follows_the_prefix() -> None:
     asked = voiced()
     for changes, given in (

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import struct
+from collections.abc import AsyncIterator, Iterator
 
+import av
+import numpy as np
 import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from pipeline.serving.formats import UNKNOWN_SIZE
+from pipeline.serving.answer import Ending, Item, Opening, Usage
+from pipeline.serving.app import create_app
+from pipeline.serving.formats import UNKNOWN_SIZE, pcm_bytes
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
+from pipeline.serving.stream import Service
 from tests.factories.http import error_of, post, speak
-from tests.factories.serving import CHUNK_SAMPLES, LocalEngine, audio
+from tests.factories.serving import CHUNK_SAMPLES, LAYOUT, LocalEngine, audio
 
 
 def test_a_streamed_wav_is_one_header_and_every_chunk(client: TestClient) -> None:
-    response = post(client, duration_s=3, seed=5)
+    response = post(client, seconds=3, seed=5)
     assert response.status_code == 200
     assert response.headers["content-type"] == "audio/wav"
     assert response.headers["x-accel-buffering"] == "no"
@@ -29,16 +37,22 @@ def test_a_streamed_wav_is_one_header_and_every_chunk(client: TestClient) -> Non
 
 
 def test_pcm_says_rate_and_channels(client: TestClient) -> None:
-    response = post(client, duration_s=2, seed=5, response_format="pcm")
+    response = post(client, seconds=2, seed=5, response_format="pcm")
     assert response.content == audio(5, 2)
     assert response.headers["content-type"] == "audio/pcm; rate=8000; channels=2"
     assert response.headers["x-sample-rate"] == "8000"
     assert response.headers["x-channels"] == "2"
 
 
+def test_a_model_that_is_not_served_is_404(client: TestClient) -> None:
+    response = client.get("/v1/models/whisper")
+    assert response.status_code == 404
+    assert error_of(response)["code"] == "model_not_found"
+
+
 @pytest.mark.parametrize("audio_format", ["wav", "flac"])
 def test_a_whole_answer_has_true_sizes(client: TestClient, audio_format: str) -> None:
-    response = post(client, duration_s=2, response_format=audio_format, stream=False)
+    response = post(client, seconds=2, response_format=audio_format, stream=False)
     assert int(response.headers["content-length"]) == len(response.content)
     samples, rate = soundfile.read(io.BytesIO(response.content))
     assert samples.shape == (2 * CHUNK_SAMPLES, 2)
@@ -51,7 +65,7 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
         "transcript": "ah",
         "language": "pt-BR",
         "modality": "music",
-        "duration_s": 2.0,
+        "seconds": 2.0,
         "is_singing": True,
         "voice": "ada",
         "seed": 3,
@@ -61,7 +75,8 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
     }
     assert post(client, **body).status_code == 200
     sampling = {"num_flow_steps": 4, "guidance_scale": 1.5, "temperature": 0.25}
-    expected = {k: v for k, v in body.items() if k not in sampling}
+    expected = {k: v for k, v in body.items() if k not in (*sampling, "seconds")}
+    expected["duration_s"] = 2.0
     assert engine.jobs == [AudioJob(**expected, sampling=sampling)]  # type: ignore[arg-type]
 
 
@@ -72,11 +87,11 @@ def test_a_seed_is_drawn_and_told(client: TestClient, engine: LocalEngine) -> No
 
 
 def test_speech_as_other_clients_ask_for_it(client: TestClient, engine: LocalEngine) -> None:
-    response = speak(client, instructions="An old man whispers.", response_format="pcm")
+    response = speak(client, instructions="An old man whispers.", speed=1.5)
     assert response.status_code == 200
     (job,) = engine.jobs
     assert (job.description, job.transcript) == ("An old man whispers.", "Good morning.")
-    assert (job.modality, job.voice) == ("speech", "default")
+    assert (job.modality, job.voice, job.speed) == ("speech", "alloy", 1.5)
 
 
 def test_speech_takes_a_voice_object_and_a_default_description(
@@ -89,15 +104,21 @@ def test_speech_takes_a_voice_object_and_a_default_description(
 
 def test_lists_and_pages(client: TestClient) -> None:
     models = client.get("/v1/models").json()
-    assert [model["id"] for model in models["data"]] == ["audiocalm"]
+    names = ["audiocalm", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"]
+    assert [model["id"] for model in models["data"]] == names
+    assert {model["root"] for model in models["data"]} == {"audiocalm"}
+    assert client.get("/v1/models/tts-1").json() == models["data"][1]
+    audio_models = client.get("/v1/audio/models").json()
+    assert [model["id"] for model in audio_models["models"]] == names
     voices = client.get("/v1/audio/voices").json()
-    assert [voice["id"] for voice in voices["voices"]] == ["default", "ada", "bob"]
+    assert [voice["id"] for voice in voices["voices"]] == ["default", "ada", "bob", "alloy"]
     assert voices["voices"][1]["description"] == "A woman speaks."
+    assert voices["voices"][-1]["name"] == "alloy (ada)"
     assert (voices["speaker_dim"], voices["sample_rate"]) == (192, 8000)
     assert client.get("/health").json() == {"status": "ok"}
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
-    assert "v1/audio/generate" in page.text
+    assert "v1/audio/generations" in page.text
     assert "http://" not in page.text
     assert "https://" not in page.text
 
@@ -109,3 +130,98 @@ def test_ready_follows_the_engine(client: TestClient, engine: LocalEngine) -> No
     assert response.status_code == 503
     assert response.headers["retry-after"] == "2"
     assert error_of(response)["code"] == "not_ready"
+
+
+class ToneEngine:
+    """A second of a tone in ten chunks, of a model that does not know the speaking rate."""
+
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
+        yield Opening(LAYOUT, job.speed)
+        for start in range(0, LAYOUT.sample_rate, LAYOUT.sample_rate // 10):
+            times = np.arange(start, start + LAYOUT.sample_rate // 10) / LAYOUT.sample_rate
+            tone = 0.5 * np.sin(2 * np.pi * 440 * times)
+            yield pcm_bytes(np.stack([tone] * LAYOUT.num_channels))
+        yield Ending()
+
+    async def service(self) -> Service:
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def tone_client() -> Iterator[TestClient]:
+    with TestClient(create_app(ToneEngine(), ServeSettings())) as built:
+        yield built
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac", "wav"])
+def test_speech_in_every_format(
+    tone_client: TestClient, audio_format: str, is_streamed: bool
+) -> None:
+    response = speak(tone_client, response_format=audio_format, stream=is_streamed)
+    assert response.status_code == 200
+    assert ("content-length" in response.headers) is not is_streamed
+    with av.open(io.BytesIO(response.content)) as file:
+        rate = file.streams.audio[0].rate
+        num_samples = sum(frame.samples for frame in file.decode(audio=0))
+    # MP3 and AAC add the delay and padding of their encoders at 8 kHz.
+    assert 1.0 <= num_samples / rate <= 1.3
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_speed_that_the_model_leaves_is_stretched(tone_client: TestClient, speed: float) -> None:
+    response = speak(tone_client, response_format="wav", speed=speed, stream=False)
+    assert LAYOUT.duration_s(len(response.content) - 44) == pytest.approx(1 / speed, abs=0.1)
+
+
+def test_raw_speech_has_the_layout_that_clients_of_openai_expect(tone_client: TestClient) -> None:
+    response = speak(tone_client, response_format="pcm", stream=False)
+    assert response.headers["content-type"] == "audio/pcm; rate=24000; channels=1"
+    assert len(response.content) == 2 * 24_000
+
+
+def test_speech_is_mp3_where_nothing_else_is_asked(client: TestClient) -> None:
+    assert speak(client).headers["content-type"] == "audio/mpeg"
+
+
+def test_events_carry_the_audio_and_end_with_what_it_cost(
+    client: TestClient, engine: LocalEngine
+) -> None:
+    engine.worker.usage = Usage(7, 1)
+    plain = speak(client, response_format="wav", seed=1).content
+    response = speak(client, response_format="wav", seed=1, stream_format="sse")
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *deltas, done, end = [part for part in response.text.split("\n\n") if part]
+    assert end == "data: [DONE]"
+    assert json.loads(done.removeprefix("data: ")) == {
+        "type": "speech.audio.done",
+        "usage": {"input_tokens": 7, "output_tokens": 1, "total_tokens": 8},
+    }
+    events = [json.loads(delta.removeprefix("data: ")) for delta in deltas]
+    assert {event["type"] for event in events} == {"speech.audio.delta"}
+    assert b"".join(base64.b64decode(event["audio"]) for event in events) == plain
+
+
+def test_unknown_fields_of_speech_are_ignored_and_named(client: TestClient) -> None:
+    plain = speak(client)
+    assert "x-ignored-fields" not in plain.headers
+    response = speak(client, **{"top_p": 1, "é\n,": 2, "normalization_options": {}})
+    assert response.status_code == 200
+    assert response.headers["x-ignored-fields"] == "normalization_options, top_p, ???"
+    many = speak(client, **{f"field{index:02}": 0 for index in range(20)})
+    assert many.headers["x-ignored-fields"].endswith("field15, and 4 more")
+
+
+def test_pages_of_named_origins_may_call(engine: LocalEngine) -> None:
+    settings = ServeSettings(cors_origins=("https://ours.example",))
+    with TestClient(create_app(engine, settings)) as client:
+        ours = client.get("/v1/models", headers={"Origin": "https://ours.example"})
+        assert ours.headers["access-control-allow-origin"] == "https://ours.example"
+        assert "X-Seed" in ours.headers["access-control-expose-headers"]
+        others = client.get("/v1/models", headers={"Origin": "https://others.example"})
+        assert "access-control-allow-origin" not in others.headers
+        asked = client.options(
+            "/v1/audio/speech",
+            headers={"Origin": "https://ours.example", "Access-Control-Request-Method": "POST"},
+        )
+        assert asked.status_code == 200

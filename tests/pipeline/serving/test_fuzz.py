@@ -50,8 +50,10 @@ ROUTES = [
     ("GET", "/ready"),
     ("GET", "/v1/models"),
     ("GET", "/v1/audio/voices"),
-    ("POST", "/v1/audio/generate"),
+    ("POST", "/v1/audio/generations"),
     ("POST", "/v1/audio/speech"),
+    ("GET", "/v1/models/{name}"),
+    ("GET", "/v1/audio/models"),
 ]
 
 
@@ -93,13 +95,15 @@ def likelier(body: object, data: st.DataObject) -> object:
         "voice": st.sampled_from(["default", "ada", "alloy"]),
         "input": st.sampled_from(["One. Two.", "One, two, three. Four!", "no", "\u4f60\u597d"]),
         "transcript": st.sampled_from([None, "One. Two.", "Hi, hi, hi."]),
-        "duration_s": st.sampled_from([None, 0.1, 0.3]),
+        "seconds": st.sampled_from([None, 0.1, 0.3]),
         "num_flow_steps": st.integers(1, 16),
         "first_flow_steps": st.integers(1, 16),
         "guidance_scale": st.floats(0, 20),
         "guidance_interval": st.floats(0, 1).map(lambda start: [start, 1]),
         "voice_embedding": st.none() | st.lists(st.floats(-1000, 1000), min_size=5, max_size=5),
-        "speed": st.just(1),
+        "speed": st.floats(0.25, 4),
+        "n": st.integers(1, 3),
+        "stream": st.sampled_from([None, False]),
     }
     return body | {name: data.draw(known[name]) for name in known if name in body}
 
@@ -129,6 +133,8 @@ def test_no_request_is_an_error_of_the_server(
         case = data.draw(operation.as_strategy(generation_mode=mode))
         if has_body:
             case.body = likelier(case.body, data)
+        if "{name}" in path and data.draw(st.booleans()):
+            case.path_parameters = {"name": "tts-1"}
         response = case.call_and_validate(checks=CHECKS)
         answered[response.status_code] = answered.get(response.status_code, 0) + 1
 

@@ -27,7 +27,7 @@ def test_a_body_beyond_the_limit_is_413(engine: LocalEngine, is_declared: bool) 
     with TestClient(app) as client:
         for size, status in ((11_000, 413), (10_000, 400), (10**7, 413)):
             content = b" " * size if is_declared else pieces(size)
-            response = client.post("/v1/audio/generate", content=content, headers=RAW)
+            response = client.post("/v1/audio/generations", content=content, headers=RAW)
             assert response.status_code == status
             assert error_of(response)["type"] == "invalid_request_error"
         assert error_of(response)["code"] == "request_too_large"
@@ -49,7 +49,7 @@ def test_head_is_get_without_the_body(client: TestClient, path: str) -> None:
 
 def test_head_of_what_is_not_there_is_an_error(client: TestClient) -> None:
     assert client.head("/v1/nothing").status_code == 404
-    assert client.head("/v1/audio/generate").status_code == 405
+    assert client.head("/v1/audio/generations").status_code == 405
 
 
 @pytest.mark.parametrize("is_gone", [False, True])

@@ -90,7 +90,7 @@ def stats() -> dict[str, int]:
 def body(**changes: object) -> dict:
     return {
         "description": "rain",
-        "duration_s": 0.7,
+        "seconds": 0.7,
         "seed": 11,
         "num_flow_steps": 2,
         **changes,
@@ -100,7 +100,8 @@ def body(**changes: object) -> dict:
 def expected(bundle: Path, **changes: object) -> bytes:
     fields = body(**changes)
     sampling = {"num_flow_steps": fields.pop("num_flow_steps")}
-    request = SynthesisRequest(**fields, sampling=sampling)
+    duration_s = fields.pop("seconds")
+    request = SynthesisRequest(**fields, duration_s=duration_s, sampling=sampling)
     chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
     return pcm_bytes(torch.cat(chunks, dim=-1).numpy())
 
@@ -114,8 +115,10 @@ def close(left: bytes, right: bytes) -> bool:
 @contextlib.contextmanager
 def held_slot(endpoint: str) -> Iterator[Iterator[bytes]]:
     """A request that runs far longer than any test, from its first chunk on."""
-    fields = body(duration_s=600.0, num_flow_steps=64)
-    with httpx.stream("POST", f"{endpoint}/v1/audio/generate", json=fields, timeout=300) as answer:
+    fields = body(seconds=600.0, num_flow_steps=64)
+    with httpx.stream(
+        "POST", f"{endpoint}/v1/audio/generations", json=fields, timeout=300
+    ) as answer:
         chunks = answer.iter_raw()
         next(chunks)
         yield chunks
@@ -129,7 +132,9 @@ def test_ready_and_known(endpoint: str) -> None:
 
 
 def test_streamed_wav_equals_the_offline_synthesis(endpoint: str, bundle: Path) -> None:
-    with httpx.stream("POST", f"{endpoint}/v1/audio/generate", json=body(), timeout=60) as answer:
+    with httpx.stream(
+        "POST", f"{endpoint}/v1/audio/generations", json=body(), timeout=60
+    ) as answer:
         assert answer.status_code == 200
         assert answer.headers["transfer-encoding"] == "chunked"
         received = b"".join(answer.iter_raw())
@@ -138,7 +143,7 @@ def test_streamed_wav_equals_the_offline_synthesis(endpoint: str, bundle: Path) 
 
 
 def test_400_comes_from_the_model_too(endpoint: str) -> None:
-    answer = httpx.post(f"{endpoint}/v1/audio/generate", json=body(voice="eve"), timeout=60)
+    answer = httpx.post(f"{endpoint}/v1/audio/generations", json=body(voice="eve"), timeout=60)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["param"] == "voice"
@@ -150,7 +155,7 @@ def test_full_replicas_share_batches_stay_ready_and_refuse_what_cannot_wait(
 ) -> None:
     def ask(seed: int) -> httpx.Response:
         fields = body(seed=seed, response_format="pcm")
-        return httpx.post(f"{endpoint}/v1/audio/generate", json=fields, timeout=300)
+        return httpx.post(f"{endpoint}/v1/audio/generations", json=fields, timeout=300)
 
     with contextlib.ExitStack() as held, concurrent.futures.ThreadPoolExecutor(4) as pool:
         held.enter_context(held_slot(endpoint))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from pipeline.serving.answer import Item, Opening
 from pipeline.serving.app import create_app
+from pipeline.serving.engine import GenerationFailedError
+from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import BatchSettings, LimitSettings, ServeSettings
-from pipeline.serving.stream import SlowClientError
+from pipeline.serving.stream import Service, SlowClientError
 from tests.factories.http import call, error_of, post, served
-from tests.factories.serving import LocalEngine, audio
+from tests.factories.serving import LAYOUT, LocalEngine, audio
 
 
 def test_a_break_before_the_first_chunk_is_an_honest_500(client: TestClient) -> None:
-    response = post(client, description="break after 0", duration_s=3)
+    response = post(client, description="break after 0", seconds=3)
     assert response.status_code == 500
     assert error_of(response)["type"] == "server_error"
 
@@ -25,7 +29,7 @@ def test_a_break_before_the_first_chunk_is_an_honest_500(client: TestClient) -> 
 def test_a_break_in_a_whole_answer_is_an_honest_500(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    response = post(client, description="break after 2", duration_s=9, stream=False)
+    response = post(client, description="break after 2", seconds=9, stream=False)
     assert response.status_code == 500
     error = error_of(response)
     assert error["code"] == "generation_failed"
@@ -44,11 +48,11 @@ def test_a_cap_is_told_where_the_end_is_known(
 
 
 def test_a_break_after_the_first_byte_never_looks_finished(engine: LocalEngine) -> None:
-    body = {"description": "break after 2", "duration_s": 9, "seed": 1}
+    body = {"description": "break after 2", "seconds": 9, "seed": 1}
     received = []
     with (
         served(create_app(engine, ServeSettings())) as url,
-        httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response,
+        httpx.stream("POST", f"{url}/v1/audio/generations", json=body) as response,
     ):
         assert response.status_code == 200
         with pytest.raises(httpx.RemoteProtocolError):
@@ -58,15 +62,15 @@ def test_a_break_after_the_first_byte_never_looks_finished(engine: LocalEngine) 
 
 def test_a_client_that_leaves_frees_its_slot() -> None:
     engine = LocalEngine(BatchSettings(max_batch=1, max_waiting=0), is_manual=True)
-    body = {"description": "x", "duration_s": 3600}
+    body = {"description": "x", "seconds": 3600}
     try:
         limits = LimitSettings(max_duration_s=3600)
         with served(create_app(engine, ServeSettings(limits=limits))) as url:
             engine.worker.permits.release()
-            with httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response:
+            with httpx.stream("POST", f"{url}/v1/audio/generations", json=body) as response:
                 chunks = response.iter_raw()
                 next(chunks)
-                busy = httpx.post(f"{url}/v1/audio/generate", json=body)
+                busy = httpx.post(f"{url}/v1/audio/generations", json=body)
                 assert busy.status_code == 429
                 assert busy.headers["retry-after"] == "2"
                 assert error_of(busy)["type"] == "rate_limit_error"
@@ -88,7 +92,7 @@ def test_a_request_without_audio_in_its_time_is_504_and_frees_its_slot(is_stream
     try:
         settings = ServeSettings(request_timeout_s=0.05)
         with TestClient(create_app(engine, settings)) as client:
-            response = post(client, duration_s=9, stream=is_streamed)
+            response = post(client, seconds=9, stream=is_streamed)
             assert response.status_code == 504
             assert error_of(response)["code"] == "timeout"
             assert "no audio within 0.05 s" in error_of(response)["message"]
@@ -105,10 +109,10 @@ def test_a_stream_ends_with_its_time(engine: LocalEngine) -> None:
     try:
         manual.worker.permits.release()
         app = create_app(manual, ServeSettings(request_timeout_s=1.0))
-        body = {"description": "x", "duration_s": 9}
+        body = {"description": "x", "seconds": 9}
         with (
             served(app) as url,
-            httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response,
+            httpx.stream("POST", f"{url}/v1/audio/generations", json=body) as response,
         ):
             assert response.status_code == 200
             with pytest.raises(httpx.RemoteProtocolError):
@@ -125,7 +129,7 @@ def test_a_client_that_stops_reading_frees_its_slot(engine: LocalEngine) -> None
         engine,
         ServeSettings(client_timeout_s=0.05, limits=LimitSettings(max_duration_s=3600)),
     )
-    content = b'{"description": "x", "duration_s": 3600}'
+    content = b'{"description": "x", "seconds": 3600}'
     sent: list[dict] = []
     messages = [{"type": "http.request", "body": content, "more_body": False}]
     with pytest.raises(SlowClientError, match=r"took no audio for 0\.05 s"):
@@ -140,8 +144,8 @@ def test_the_first_audio_is_sent_before_the_last_is_made() -> None:
     try:
         with served(create_app(engine, ServeSettings())) as url:
             engine.worker.permits.release()
-            body = {"description": "x", "duration_s": 3, "seed": 1}
-            with httpx.stream("POST", f"{url}/v1/audio/generate", json=body) as response:
+            body = {"description": "x", "seconds": 3, "seed": 1}
+            with httpx.stream("POST", f"{url}/v1/audio/generations", json=body) as response:
                 chunks = response.iter_raw()
                 assert next(chunks)[44:] == audio(1, 1)
                 assert len(engine.worker.batches) == 1
@@ -150,3 +154,32 @@ def test_the_first_audio_is_sent_before_the_last_is_made() -> None:
                 assert audio(1, 1) + b"".join(chunks) == audio(1, 3)
     finally:
         engine.batch.close()
+
+
+class BreakingEngine:
+    """Gives one chunk and breaks down."""
+
+    async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
+        yield Opening(LAYOUT)
+        yield audio(1, 1)
+        raise GenerationFailedError("device lost")
+
+    async def service(self) -> Service:
+        raise NotImplementedError
+
+
+def test_events_that_break_off_say_so_and_do_not_end() -> None:
+    body = {"model": "tts-1", "input": "Hi.", "stream_format": "sse", "response_format": "wav"}
+    received = []
+    with (
+        served(create_app(BreakingEngine(), ServeSettings())) as url,
+        httpx.stream("POST", f"{url}/v1/audio/speech", json=body) as response,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        received.extend(response.iter_raw())
+    text = b"".join(received).decode()
+    assert "speech.audio.delta" in text
+    assert '"code":"generation_failed"' in text
+    assert "device lost" not in text
+    assert "speech.audio.done" not in text
+    assert "DONE" not in text

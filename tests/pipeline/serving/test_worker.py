@@ -13,7 +13,7 @@ import torch
 from model.bundle.bundle import BundleError, load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
-from pipeline.serving.answer import RefusedError
+from pipeline.serving.answer import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import (
@@ -137,3 +137,39 @@ def test_a_bundle_on_an_object_store_is_copied(bundle: Path, tmp_path: Path) -> 
     assert copy == tmp_path
     assert load_bundle(copy).digest == load_bundle(bundle).digest
     assert local_copy(str(bundle), tmp_path / "unused") == bundle
+
+
+def test_what_a_request_cost_stands_in_its_last_step(worker: BundleWorker) -> None:
+    handle = worker.open(AudioJob(description="rain", duration_s=0.5, sampling=FAST))
+    steps: list[Step] = []
+    while not (steps and steps[-1].is_last):
+        steps += worker.step([handle])
+    assert [step.usage for step in steps[:-1]] == [None] * (len(steps) - 1)
+    usage = steps[-1].usage
+    assert usage is not None
+    # The tiny codec makes 25 frames a second.
+    assert usage.output_tokens == 13
+    assert usage.input_tokens > len("rain")
+
+
+def test_speed_is_left_to_the_reader_where_the_model_does_not_pace_speech(
+    worker: BundleWorker, tmp_path: Path
+) -> None:
+    job = AudioJob(description="x", transcript="hi there", speed=2.0, sampling=FAST)
+    assert worker.tempo(job) == 2.0
+    assert worker.open(job).utterance.generation.request.speed == 1.0
+    settings = ServeSettings(bundle=str(write_bundle(tmp_path, paces_speech=True)))
+    paced = load_worker(settings, {}, has_gpu=False)
+    assert paced.tempo(job) == 1.0
+    assert paced.open(job).utterance.generation.request.speed == 2.0
+    with pytest.raises(RefusedError, match="no duration") as caught:
+        paced.open(dataclasses.replace(job, duration_s=1.0))
+    assert caught.value.param == "speed"
+
+
+def test_names_of_openai_are_voices_of_the_bundle(worker: BundleWorker) -> None:
+    assert worker.service().aliases["alloy"] == "ada"
+    fields = {"description": "x", "transcript": "hi", "duration_s": 0.3, "sampling": FAST}
+    assert pcm(worker, AudioJob(**fields, voice="alloy")) == pcm(
+        worker, AudioJob(**fields, voice="ada")
+    )

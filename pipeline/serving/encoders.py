@@ -1,0 +1,233 @@
+"""Incremental encoders: PCM in, bytes of one file out, as it is made or whole.
+
+WAV and PCM are written here, the other formats by FFmpeg through PyAV. A streamed file cannot go
+back to its beginning, so its header knows no length: WAV says 0xFFFFFFFF, FLAC zero samples, MP3
+has no Xing header and keeps the encoder's delay and padding (up to 0.1 s at 16 kHz). A whole file
+has true sizes. AAC as ADTS cannot say its padding in either form.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.serving.formats import AudioLayout, Format, wav_header
+
+_CHANNELS = {1: "mono", 2: "stereo"}
+_BITS_PER_CHANNEL = 64_000
+"""Bit rate of a channel in the lossy formats; transparent for speech."""
+_CODECS = {
+    "mp3": ("mp3", "libmp3lame"),
+    "opus": ("ogg", "libopus"),
+    "aac": ("adts", "aac"),
+    "flac": ("flac", "flac"),
+}
+"""Container and codec of FFmpeg by format."""
+_OPTIONS = {
+    "flush_packets": "1",  # every packet is given out at once
+    "fflags": "+bitexact",  # the same audio is the same bytes: Ogg draws no serial number
+}
+_STREAM_OPTIONS = {
+    "mp3": {"write_xing": "0"},  # it would stand at the front and be written last
+    "opus": {"page_duration": "100000"},  # microseconds; a page is the least that is sent
+}
+_MIN_TEMPO = 0.5
+"""Slowest tempo of one `atempo` filter; slower ones are chained."""
+
+
+class AudioEncoder:
+    """Encodes one answer.
+
+    Not safe for use from two threads at the same time.
+
+    Args:
+        audio_format: Format to make.
+        source: Rate and channels of the PCM that comes in.
+        target: Rate and channels to make; None keeps those of the source, or takes the next rate
+            that the format knows.
+        is_whole: Whether nothing is given out before the end, so that sizes are true.
+        tempo: Factor of speed at the same pitch; 2 halves the duration.
+
+    Attributes:
+        layout: Rate and channels of what comes out.
+    """
+
+    def __init__(
+        self,
+        audio_format: Format,
+        source: AudioLayout,
+        target: AudioLayout | None = None,
+        *,
+        is_whole: bool = False,
+        tempo: float = 1.0,
+    ) -> None:
+        wanted = target or source
+        rate = _rate_of(audio_format, wanted.sample_rate)
+        self.layout = AudioLayout(rate, wanted.num_channels)
+        self._filter = _Filter(source, self.layout, tempo)
+        self._sink: _RawSink | _FileSink
+        if audio_format in ("wav", "pcm"):
+            self._sink = _RawSink(self.layout, has_header=audio_format == "wav", is_whole=is_whole)
+        else:
+            self._sink = _FileSink(audio_format, self.layout, is_whole=is_whole)
+
+    def encode(self, samples: bytes) -> bytes:
+        """Take PCM as `pcm_bytes` gives it; gives what is ready, which may be nothing."""
+        for chunk in self._filter.push(samples):
+            self._sink.write(chunk)
+        return self._sink.read()
+
+    def finish(self) -> bytes:
+        """The rest of a stream, or the whole file."""
+        for chunk in self._filter.finish():
+            self._sink.write(chunk)
+        return self._sink.finish()
+
+
+def _rate_of(audio_format: Format, rate: int) -> int:
+    """The rate itself, or the next higher one that the codec knows."""
+    if audio_format not in _CODECS:
+        return rate
+    known = av.Codec(_CODECS[audio_format][1], "w").audio_rates or [rate]
+    return min((r for r in known if r >= rate), default=max(known))
+
+
+class _Filter:
+    """Changes tempo, rate and channels of PCM; passes it through where nothing changes."""
+
+    def __init__(self, source: AudioLayout, target: AudioLayout, tempo: float) -> None:
+        self._source = source
+        self._num_samples = 0
+        self._graph: Any = None
+        if tempo != 1.0 or source != target:
+            self._graph = _graph(source, target, tempo)
+
+    def push(self, samples: bytes) -> Iterator[bytes]:
+        if self._graph is None:
+            yield samples
+        elif samples:
+            frame = _frame(samples, self._source, self._num_samples)
+            self._num_samples += frame.samples
+            self._graph.push(frame)
+            yield from self._pulled()
+
+    def finish(self) -> Iterator[bytes]:
+        if self._graph is not None and self._num_samples:
+            self._graph.push(None)
+            yield from self._pulled()
+
+    def _pulled(self) -> Iterator[bytes]:
+        while True:
+            try:
+                frame = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            yield frame.to_ndarray().astype("<i2").tobytes()
+
+
+class _RawSink:
+    """PCM behind a WAV header or none."""
+
+    def __init__(self, layout: AudioLayout, *, has_header: bool, is_whole: bool) -> None:
+        self._layout, self._has_header, self._is_whole = layout, has_header, is_whole
+        self._ready = bytearray(wav_header(layout) if has_header else b"")
+
+    def write(self, samples: bytes) -> None:
+        self._ready += samples
+
+    def read(self) -> bytes:
+        return b"" if self._is_whole else self._taken()
+
+    def finish(self) -> bytes:
+        if self._is_whole and self._has_header:
+            size = len(wav_header(self._layout))
+            self._ready[:size] = wav_header(self._layout, len(self._ready) - size)
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        ready, self._ready = bytes(self._ready), bytearray()
+        return ready
+
+
+class _FileSink:
+    """A container of FFmpeg."""
+
+    def __init__(self, audio_format: Format, layout: AudioLayout, *, is_whole: bool) -> None:
+        container, codec = _CODECS[audio_format]
+        self._layout = layout
+        self._file: io.BytesIO | _Pipe = io.BytesIO() if is_whole else _Pipe()
+        options = _OPTIONS if is_whole else _OPTIONS | _STREAM_OPTIONS.get(audio_format, {})
+        self._container = av.open(self._file, "w", format=container, container_options=options)
+        channels = _CHANNELS[layout.num_channels]
+        self._stream = self._container.add_stream(codec, rate=layout.sample_rate, layout=channels)
+        if audio_format != "flac":
+            self._stream.bit_rate = _BITS_PER_CHANNEL * layout.num_channels
+        self._num_samples = 0
+
+    def write(self, samples: bytes) -> None:
+        if samples:
+            frame = _frame(samples, self._layout, self._num_samples)
+            self._num_samples += frame.samples
+            self._container.mux(self._stream.encode(frame))
+
+    def read(self) -> bytes:
+        return self._file.taken() if isinstance(self._file, _Pipe) else b""
+
+    def finish(self) -> bytes:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._file.taken() if isinstance(self._file, _Pipe) else self._file.getvalue()
+
+
+class _Pipe:
+    """What FFmpeg writes to a stream: no way back."""
+
+    def __init__(self) -> None:
+        self._ready = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._ready += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        ready, self._ready = bytes(self._ready), bytearray()
+        return ready
+
+
+def _frame(samples: bytes, layout: AudioLayout, start: int) -> Any:
+    """PCM as a frame that begins at a sample."""
+    values = np.frombuffer(samples, dtype="<i2").astype(np.int16)[None]
+    channels = _CHANNELS[layout.num_channels]
+    frame = av.AudioFrame.from_ndarray(values, format="s16", layout=channels)
+    frame.sample_rate, frame.time_base = layout.sample_rate, Fraction(1, layout.sample_rate)
+    frame.pts = start
+    return frame
+
+
+def _graph(source: AudioLayout, target: AudioLayout, tempo: float) -> Any:
+    """FFmpeg's `atempo` and `aformat`, from source to target."""
+    graph = av.filter.Graph()
+    channels = _CHANNELS[source.num_channels]
+    nodes = [
+        graph.add_abuffer(
+            format="s16",
+            sample_rate=source.sample_rate,
+            layout=channels,
+            time_base=Fraction(1, source.sample_rate),
+        )
+    ]
+    while tempo < _MIN_TEMPO:
+        nodes.append(graph.add("atempo", str(_MIN_TEMPO)))
+        tempo /= _MIN_TEMPO
+    if tempo != 1.0:
+        nodes.append(graph.add("atempo", f"{tempo:.6f}"))
+    wanted = _CHANNELS[target.num_channels]
+    form = f"sample_fmts=s16:sample_rates={target.sample_rate}:channel_layouts={wanted}"
+    nodes += [graph.add("aformat", form), graph.add("abuffersink")]
+    graph.link_nodes(*nodes).configure()
+    return graph

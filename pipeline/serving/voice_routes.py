@@ -1,0 +1,136 @@
+"""Routes of voices: list, add from a recording, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from pipeline.serving.errors import ERRORS, ApiError
+from pipeline.serving.schemas import DEFAULT_VOICE, VoiceBody
+from pipeline.serving.stream import AudioEngine
+from pipeline.serving.voice_store import VoiceStore
+
+_FORM_SCHEMA = {
+    "type": "object",
+    "required": ["name", "audio_sample", "consent"],
+    "properties": {
+        "name": {"type": "string"},
+        "audio_sample": {"type": "string", "format": "binary"},
+        "consent": {"type": "string"},
+    },
+}
+
+
+def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> None:
+    """Add the routes.
+
+    Args:
+        app: The application.
+        engine: Knows the voices of the bundle.
+        store: Keeps those that clients bring; None takes none.
+    """
+
+    @app.get("/v1/audio/voices", responses=ERRORS)
+    async def voices() -> dict[str, Any]:
+        """Names for `voice` with descriptions, and the width of `voice_embedding`."""
+        service = await engine.service()
+        names = {name: name for name in (DEFAULT_VOICE, *service.voices)} | dict(service.aliases)
+        if store is not None:
+            names |= {name: name for name in await asyncio.to_thread(store.names)}
+        return {
+            "voices": [
+                {
+                    "id": name,
+                    "name": name if name == voice else f"{name} ({voice})",
+                    "description": service.voices.get(voice, ""),
+                }
+                for name, voice in names.items()
+            ],
+            "speaker_dim": service.speaker_dim,
+            "sample_rate": service.layout.sample_rate,
+            "num_channels": service.layout.num_channels,
+        }
+
+    @app.post(
+        "/v1/audio/voices",
+        responses=ERRORS,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": VoiceBody.model_json_schema()},
+                    "multipart/form-data": {"schema": _FORM_SCHEMA},
+                },
+            }
+        },
+    )
+    async def add_voice(request: Request) -> dict[str, Any]:
+        """A voice from a recording, with a statement that its speaker agrees."""
+        body = await _voice_body(request)
+        kept = _required(store)
+        service = await engine.service()
+        if body.name in {DEFAULT_VOICE, *service.voices, *service.aliases}:
+            raise ApiError(409, f"{body.name!r} is a voice of the model", "name", "conflict")
+        added_by = request.scope.get("api_key")
+        voice = await asyncio.to_thread(
+            kept.add, body.name, body.audio_sample, body.consent, added_by
+        )
+        return {
+            "object": "audio.voice",
+            "id": voice.name,
+            "name": voice.name,
+            "created_at": voice.created_at,
+        }
+
+    @app.delete("/v1/audio/voices/{name}", responses=ERRORS)
+    async def delete_voice(name: str) -> dict[str, Any]:
+        """Forget a voice that a client brought."""
+        if not await asyncio.to_thread(_required(store).delete, name):
+            raise ApiError(404, f"there is no voice {name[:80]!r} to delete", "name", "not_found")
+        return {"object": "audio.voice", "id": name, "deleted": True}
+
+
+def _required(store: VoiceStore | None) -> VoiceStore:
+    if store is None:
+        raise ApiError(403, "this endpoint keeps no voices; its operator sets voice_store")
+    return store
+
+
+async def _voice_body(request: Request) -> VoiceBody:
+    """The body, out of a form or of JSON.
+
+    Raises:
+        RequestValidationError: With the fields that are wrong.
+    """
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await _form_body(request)
+    try:
+        fields = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is no JSON that can be read: {error}") from error
+    return _validated(fields)
+
+
+async def _form_body(request: Request) -> VoiceBody:
+    async with request.form(max_files=1, max_fields=8) as form:
+        fields: dict[str, Any] = dict(form)
+        sample = fields.pop("audio_sample", None)
+        if not isinstance(sample, UploadFile):
+            raise ApiError(
+                400, "is no file; send one", "audio_sample", "missing_required_parameter"
+            )
+        recording = await sample.read()
+    return _validated({**fields, "audio_sample": recording})
+
+
+def _validated(fields: Any) -> VoiceBody:
+    try:
+        return VoiceBody.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
