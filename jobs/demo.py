@@ -28,8 +28,8 @@ _MINUTES = 6.0
 _SCRATCH_MINUTES = 12.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
     built = options.parser("demo", __doc__ or "", has_settings=False)
     built.add_argument("--out", default="runs/demo", metavar="DIR", help="default: runs/demo")
     scratch = "train codec and model from nothing, without the bundle of the package"
@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     built.add_argument("--seed", type=int, default=0, help="seed of corpus and samples")
     built.add_argument("--codec-steps", type=int, metavar="N", help="default: of the recipe")
     built.add_argument("--train-steps", type=int, metavar="N", help="default: of the recipe")
-    parsed = built.parse_args(argv)
+    return built
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm demo`; returns the exit code."""
+    parsed = build_parser().parse_args(argv)
     return options.run(lambda: _demo(parsed), parsed)
 
 

@@ -1,4 +1,4 @@
-"""`audiocalm doctor`: what is installed, which accelerator, which Ray, what is missing."""
+"""Say what is installed, which accelerator and which Ray there is, and what is missing."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ class Finding:
     detail: str
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
+    return options.parser("doctor", __doc__ or "", has_settings=False)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the findings; exit code 1 if something needed is missing."""
-    built = options.parser("doctor", __doc__ or "", has_settings=False)
-    parsed: argparse.Namespace = built.parse_args(argv)
+    """Print the findings; the exit code is 1 if something necessary is missing."""
+    parsed = build_parser().parse_args(argv)
     findings: list[Finding] = []
     code = options.run(lambda: findings.extend(examine()), parsed)
     for finding in findings:

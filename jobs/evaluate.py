@@ -19,8 +19,8 @@ from jobs import options
 logger = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
     built = options.parser("evaluate", __doc__ or "")
     measured = built.add_mutually_exclusive_group()
     shipped = "what to measure; default: audiocalm-tiny, which comes with the package"
@@ -31,6 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     built.add_argument(
         "--asr", metavar="DIR", help="Whisper model (CTranslate2 form) for word error rates"
     )
+    return built
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm evaluate`; returns the exit code."""
+    built = build_parser()
     parsed = built.parse_args(argv)
     if parsed.codec is not None and parsed.asr is not None:
         built.error("--asr goes with --bundle: a codec alone is measured on digits")
