@@ -19,22 +19,22 @@ def build_parser() -> ArgumentParser:
     """Parser of the command line."""
     built = parser("export", __doc__ or "", has_settings=False)
     built.add_argument("--run", required=True, metavar="RUN", help="run directory of a training")
-    built.add_argument("--step", type=int, metavar="N", help="checkpoint; default: the newest")
-    sampling = (
-        "YAML of how each modality is sampled where a request does not say; default: the run's"
+    built.add_argument(
+        "--step", type=int, metavar="N", help="step of the checkpoint; default: the newest"
     )
+    sampling = "YAML with sampling options by modality, for requests that do not set them; default: the run's"
     built.add_argument("--sampling", metavar="FILE", help=sampling)
     codec = "codec of the training data: a folder, which is copied, or the name of a shipped one"
     built.add_argument("--codec", required=True, metavar="DIR", help=codec)
-    halves = "type of the stored weights (default fp32); they are loaded as fp32 on a CPU"
+    halves = "type of the stored weights; default: fp32. A CPU loads them as fp32"
     built.add_argument("--weights", default="fp32", choices=("fp32", "fp16", "bf16"), help=halves)
     about = "YAML mapping for the model card: name, licence, data, limits, ..."
     built.add_argument("--card", metavar="FILE", help=about)
     measured = "results.json of `evaluate` on an earlier export of these weights, for the card"
     built.add_argument("--results", metavar="FILE", help=measured)
-    voices = "YAML recipe of named voices; default: the speakers heard most. Needs --shards"
+    voices = "YAML recipe of named voices; default: speakers with most clips. Needs --shards"
     built.add_argument("--voices", metavar="FILE", help=voices)
-    built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are taken of")
+    built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are made from")
     built.add_argument("--output", required=True, metavar="BUNDLE", help="bundle to write")
     return built
 
