@@ -41,7 +41,9 @@ def schema_of(command: str) -> type[Settings]:
 def build_parser() -> ArgumentParser:
     """Parser of the command line."""
     built = parser("settings", __doc__ or "", has_settings=False)
-    built.add_argument("command", choices=SCHEMAS, metavar="COMMAND", help=", ".join(SCHEMAS))
+    built.add_argument(
+        "command", choices=tuple(SCHEMAS), metavar="COMMAND", help=", ".join(SCHEMAS)
+    )
     built.add_argument("key", nargs="?", default="", metavar="KEY", help="only keys that begin so")
     return built
 

@@ -100,7 +100,7 @@ def _entry(item: Setting) -> str:
     return f"- **`{item.key}`** ({about}). {item.meaning}"
 
 
-def _fields(schema: type) -> Iterator[tuple[str, Any, list[str], Any, str]]:
+def _fields(schema: Any) -> Iterator[tuple[str, Any, list[str], Any, str]]:
     """Name, annotation, bounds, default and docstring of each field."""
     if issubclass(schema, BaseModel):
         for name, info in schema.model_fields.items():
