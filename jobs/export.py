@@ -22,7 +22,7 @@ def build_parser() -> ArgumentParser:
     built.add_argument(
         "--step", type=int, metavar="N", help="step of the checkpoint; default: the newest"
     )
-    sampling = "YAML with sampling options by modality, for requests that do not set them; default: the run's"
+    sampling = "YAML with sampling options by modality where requests set none; default: the run's"
     built.add_argument("--sampling", metavar="FILE", help=sampling)
     codec = "codec of the training data: a folder, which is copied, or the name of a shipped one"
     built.add_argument("--codec", required=True, metavar="DIR", help=codec)

@@ -1,11 +1,13 @@
 """What the documents promise is there, and the site of them has no broken link."""
 
 import re
+import tomllib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from docs import site
 from jobs import cli
@@ -35,7 +37,7 @@ def test_commands_without_a_recipe_are_named(capsys: pytest.CaptureFixture[str])
     for command in cli.COMMANDS:
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
-        if "--config" not in capsys.readouterr().out:
+        if "[--config FILE]" not in capsys.readouterr().out:
             without.add(command)
     (said,) = re.findall(r"except (.*?), which have options\s+only", COMMANDS, re.DOTALL)
     assert set(re.findall(r"`([a-z-]+)`", said)) == without
@@ -112,6 +114,18 @@ def test_the_makefile_has_every_target_the_documents_name() -> None:
         targets = re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", text, re.MULTILINE)
         for name in {first or second for first, second in targets}:
             assert re.search(rf"^{name}:", makefile, re.MULTILINE), f"{document}: make {name}"
+
+
+def test_citation_and_images_name_the_version_of_the_package() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "docs" / "CITATION.cff").read_text("utf-8"))
+    assert str(citation["version"]) == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+    tagged = [
+        path for path in (ROOT / "cluster").glob("*.yaml") if "audiocalm:" in path.read_text()
+    ]
+    assert tagged
+    assert all(f"audiocalm:{version}-ray" in path.read_text() for path in tagged)
 
 
 def build(output: Path) -> None:

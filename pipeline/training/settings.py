@@ -25,7 +25,8 @@ ADJUSTABLE_OPTIM = (
     "clip_norm",
 )
 """Fields of `OptimConfig` that may change when a run is resumed. The learning rate is a function of
-the step and of these fields alone, so it follows the new schedule from the first resumed step on."""
+the step and of these fields alone, so it follows the new schedule from the first resumed step
+on."""
 ADJUSTABLE = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "feed.skip_steps")
 """Settings that may change when a run is resumed; every change is recorded in `run.json`."""
 
@@ -39,12 +40,14 @@ class ModelSettings(Settings):
     preset: str = "tiny"
     """Name in `model.config.PRESETS`."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `ModelConfig` that differ from the preset, with the same nesting. Latent width, speaker
-    width and speaker token are derived from the shards and the tokenizer, and cannot be set."""
+    """Fields of `ModelConfig` that differ from the preset, with the same nesting. Latent width,
+    speaker width and speaker token are derived from the shards and the tokenizer, and cannot be
+    set."""
     tokenizer: str | None = None
     """Folder of a published tokenizer; null uses bytes."""
     pretrained: str | None = None
-    """Folder of published Qwen3 weights to start the backbone from; null initialises it at random."""
+    """Folder of published Qwen3 weights to start the backbone from; null initialises it at
+    random."""
     init_from: str | None = None
     """Weights to start the whole model from: a bundle, by folder or by the name of a shipped one,
     or the average of another run, as RUN or RUN@STEP. Optimiser and schedule start anew. With
@@ -69,18 +72,19 @@ class FeedSettings(Settings):
     pack_length: Positive = 8192
     """Number of positions in a packed row; longer clips are cropped at a block edge and counted."""
     rows_per_micro_batch: Positive = 1
-    """Number of rows that one worker passes through the model at once. Lower it if memory runs out."""
+    """Number of rows that one worker passes through the model at once. Lower it if memory runs
+    out."""
     num_noisy_copies: Positive = 1
     """Number of noisy copies of every clip; more copies give more velocity targets in each pass."""
     modality_weights: dict[str, Factor] | None = None
     """Share of each modality in the stream, normalised over those in the shards: 0, or at least
     1/1024 of the sum. Null sets it proportional to the square root of the number of clips."""
     language_weights: dict[str, Factor] = Field(default_factory=dict)
-    """How often clips of a language are drawn, relative to others of their modality; 1 for languages
-    that are not named."""
+    """How often clips of a language are drawn, relative to others of their modality; 1 for
+    languages that are not named."""
     corpus_weights: dict[str, Factor] = Field(default_factory=dict)
-    """How often clips of a corpus are drawn, relative to others of their modality; 1 for corpora that
-    are not named."""
+    """How often clips of a corpus are drawn, relative to others of their modality; 1 for corpora
+    that are not named."""
     condition_dropout: Share = 0.1
     """Share of clips trained without description and speaker, for classifier-free guidance."""
     speaker_dropout: Share = 0.1
@@ -105,14 +109,14 @@ class FeedSettings(Settings):
     logarithm, so that a pace predicted with such an error does no harm. Used only by models with
     `paces_speech`."""
     importance_power: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """Exponent of the importance of a channel, by which normalised latents are scaled: 0 gives every
-    channel the same variance, 1 makes the flow loss measure what is heard. Needs a codec that
+    """Exponent of the importance of a channel, by which normalised latents are scaled: 0 gives
+    every channel the same variance, 1 makes the flow loss measure what is heard. Needs a codec that
     states the importance of its channels."""
     prefetch_steps: Positive = 2
     """Number of steps that are prepared ahead in the background."""
     skip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Steps that are skipped without an update, numbered from 0 as in the error about a loss that is
-    not finite. May be set on resume, to continue past a batch that breaks training."""
+    """Steps that are skipped without an update, numbered from 0 as in the error about a loss that
+    is not finite. May be set on resume, to continue past a batch that breaks training."""
 
     @model_validator(mode="after")
     def _known_modalities(self) -> Self:
@@ -172,11 +176,11 @@ class SampleSettings(Settings):
     max_seconds: Annotated[float, Field(gt=0)] = 8.0
     """Longest sample, seconds; of speech that is read in several parts, the longest part."""
     num_flow_steps: Positive | None = None
-    """Solver steps for each block, of samples and of requests to the exported bundle that do not set
-    them; null uses the default of each modality."""
+    """Solver steps for each block, of samples and of requests to the exported bundle that do not
+    set them; null uses the default of each modality."""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Scale of classifier-free guidance, of samples and of requests that do not set it; null uses the
-    default of each modality."""
+    """Scale of classifier-free guidance, of samples and of requests that do not set it; null uses
+    the default of each modality."""
 
     def sampling(self) -> dict[str, dict[str, Any]]:
         """Sampling options that differ from the defaults, by modality, for a bundle."""
@@ -191,7 +195,7 @@ class DistillSettings(Settings):
     num_flow_steps: Annotated[int, Field(ge=1, le=4)] = 1
     """Solver steps of the student for each block."""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 2.0
-    """Scale of the teacher's guidance that the student learns; the student runs without guidance."""
+    """Scale of the teacher's guidance that the student learns; its own requests need none."""
     num_teacher_steps: Positive = 4
     """Number of steps of the teacher in one step of the student; training time grows with it."""
 
