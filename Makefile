@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch tiny test test-fast lint format bench bench-model bench-codec bench-sampling bench-data gpu-check chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-fast lint format docs bench bench-model bench-codec bench-sampling bench-data gpu-check chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -67,6 +67,9 @@ lint: setup  ## formatting, lint, types, import contracts
 format: setup  ## rewrite to the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup  ## the pages as a site in build/site, with every link checked
+	$(BIN)/python -m docs.site build/site
 
 bench: setup  ## measure; prints a table for BENCHMARKS.md
 	$(BIN)/python -m tests.bench

@@ -9,26 +9,37 @@ from collections.abc import Sequence
 
 from jobs.options import EXIT_USAGE
 
-COMMANDS: dict[str, str] = {
-    "starter-corpus": "make a licence-free corpus of speech, sound and music",
-    "ingest": "corpora -> clips/: read layouts, decode, check, reject with reasons",
-    "encode": "clips/ -> latents/: codec posteriors, speaker embeddings, measured attributes",
-    "describe": "clips/ + attributes -> descriptions/: several description-style texts a clip",
-    "shard": "latents/ + descriptions/ -> train-shards/ with an index",
-    "prepare": "ingest, encode, describe and shard in a row",
-    "data-report": "a prepared directory as one HTML page, with rejects to listen to",
-    "train-codec": "train an audio codec on ingested clips",
-    "import-codec": "published codec of diffusers or transformers -> codec folder",
-    "train": "train the model on train-shards",
-    "distill": "a finished run -> a student of one or two flow steps without guidance",
-    "export": "checkpoint -> bundle of safetensors",
-    "generate": "description -> audio file, without any Ray",
-    "serve": "streaming HTTP endpoint on Ray Serve",
-    "evaluate": "measure a bundle and write a report",
-    "demo": "the whole road, small, from nothing to samples and a report",
-    "doctor": "what is installed, which accelerator, which Ray, what is missing",
+GROUPS: dict[str, dict[str, str]] = {
+    "data": {
+        "starter-corpus": "make a licence-free corpus of speech, sound and music",
+        "prepare": "turn corpora into train-shards: the four stages below in a row",
+        "ingest": "read corpora, decode and check every clip, write clips/",
+        "encode": "encode clips/ to latents/, with speaker embeddings and attributes",
+        "describe": "write several descriptions of every clip to descriptions/",
+        "shard": "join latents/ and descriptions/ to train-shards/",
+        "data-report": "show a prepared directory as one HTML page with audio",
+    },
+    "model": {
+        "train-codec": "train an audio codec on clips/",
+        "import-codec": "convert a published codec of diffusers or transformers",
+        "train": "train the model on train-shards/",
+        "distill": "train a student that samples in one or two flow steps",
+        "export": "write a checkpoint as a bundle that generates and serves",
+    },
+    "use": {
+        "generate": "make an audio file from words or a description",
+        "serve": "stream audio over HTTP, with Ray Serve",
+    },
+    "check": {
+        "evaluate": "measure a bundle or a codec and write a report",
+        "demo": "run the whole way, small, from corpus to report",
+        "doctor": "say what is installed and what is missing",
+        "settings": "print the settings of a command with their meaning",
+        "completion": "print the shell completion for bash, zsh or tcsh",
+    },
 }
-"""Command to summary; the module is the command with underscores."""
+"""Summary of every command, by group; the module is the command with underscores."""
+COMMANDS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,16 +54,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         print(f"error: no command {command!r}{hint}\n\n{usage()}", file=sys.stderr)
         return EXIT_USAGE
-    job = importlib.import_module(f"jobs.{command.replace('-', '_')}")
+    job = importlib.import_module(module_of(command))
     code: int = job.main(rest)
     return code
 
 
+def module_of(command: str) -> str:
+    """Module of a command; it has `main` and `build_parser`."""
+    return f"jobs.{command.replace('-', '_')}"
+
+
 def usage() -> str:
-    """The list of commands."""
+    """The list of commands, by group."""
     width = max(map(len, COMMANDS))
-    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
-    return f"usage: audiocalm <command> [options]   (audiocalm <command> --help)\n\n{rows}"
+    lines = ["usage: audiocalm <command> [options]   (audiocalm <command> --help)"]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<{width}}  {text}" for name, text in commands.items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

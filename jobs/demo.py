@@ -1,7 +1,7 @@
-"""The whole road, small: sound at once, then corpus, data stages, training, bundle and report.
+"""Run the whole way, small: audio at once, then corpus, data stages, training, bundle, report.
 
-It first makes speech, rain and music with the bundle that comes with the package, then trains that
-on a starter corpus, and measures it before and after. With --from-scratch, or in a package without
+It first makes speech, rain and music with the bundle of the package, then trains that bundle on a
+starter corpus, and measures it before and after. With --from-scratch, or in a package without
 a bundle, codec and model are trained from nothing.
 
 Runs the ordinary commands one after the other and prints each, so that any of them can be run
@@ -28,18 +28,29 @@ _MINUTES = 6.0
 _SCRATCH_MINUTES = 12.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
     built = options.parser("demo", __doc__ or "", has_settings=False)
-    built.add_argument("--out", default="runs/demo", metavar="DIR", help="default: runs/demo")
+    built.add_argument(
+        "--out", default="runs/demo", metavar="DIR", help="folder of the demo; default: runs/demo"
+    )
     scratch = "train codec and model from nothing, without the bundle of the package"
     built.add_argument("--from-scratch", action="store_true", help=scratch)
     minutes = f"minutes of starter corpus; default: {_MINUTES:g}, from scratch {_SCRATCH_MINUTES:g}"
     built.add_argument("--minutes", type=float, help=minutes)
-    built.add_argument("--seed", type=int, default=0, help="seed of corpus and samples")
-    built.add_argument("--codec-steps", type=int, metavar="N", help="default: of the recipe")
-    built.add_argument("--train-steps", type=int, metavar="N", help="default: of the recipe")
-    parsed = built.parse_args(argv)
+    built.add_argument("--seed", type=int, default=0, help="seed of corpus and samples; default: 0")
+    built.add_argument(
+        "--codec-steps", type=int, metavar="N", help="codec training steps; default: the recipe's"
+    )
+    built.add_argument(
+        "--train-steps", type=int, metavar="N", help="model training steps; default: the recipe's"
+    )
+    return built
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm demo`; returns the exit code."""
+    parsed = build_parser().parse_args(argv)
     return options.run(lambda: _demo(parsed), parsed)
 
 
@@ -50,7 +61,9 @@ def _demo(parsed: argparse.Namespace) -> None:
     out = Path(parsed.out).resolve()
     is_shipped = not parsed.from_scratch and has_bundle(DEFAULT_BUNDLE)
     if not is_shipped and not parsed.from_scratch:
-        print(f"this package comes without {DEFAULT_BUNDLE}: codec and model start from nothing")
+        print(
+            f"this package comes without {DEFAULT_BUNDLE}: codec and model are trained from scratch"
+        )
     minutes = parsed.minutes or (_MINUTES if is_shipped else _SCRATCH_MINUTES)
     sizes = Sizes(minutes, parsed.seed, parsed.codec_steps, parsed.train_steps)
     steps = plan(out, sizes, DEFAULT_BUNDLE) if is_shipped else plan_from_scratch(out, sizes)
@@ -83,7 +96,7 @@ def _run(step: Step) -> None:
 
 
 def _was_stopped(words: Sequence[str]) -> bool:
-    """Whether a training ended before its last step, since a signal asked for it."""
+    """Whether a signal ended a training before its last step."""
     if not words[0].startswith("train"):
         return False
     path = Path(words[words.index("--output") + 1]) / "summary.json"

@@ -1,4 +1,4 @@
-"""What the demo runs: ordinary commands over one folder, and what to try after it."""
+"""The commands of the demo over one folder, and commands to try after it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
         "--seconds=6",
     ),
 }
-"""One clip of each modality, in words that the starter corpus has taught."""
+"""One clip of each modality, in words of the starter corpus."""
 
 _SHOWN = ("--description", "--transcript")
 _MEASURED = ("per_modality=4", "num_digits=8", "fill_from_training=true", "classifier_clips=0")
@@ -40,10 +40,10 @@ class Step:
     """One command.
 
     Attributes:
-        name: Under which its seconds are reported.
-        words: The command line after `audiocalm`.
+        name: Name under which its seconds are reported.
+        words: Command line after `audiocalm`.
         sample: WAV file that it generates, and the words it is made from.
-        spoken: The one word that the sample says.
+        spoken: The one word that the sample speaks.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much the demo does.
+    """Amount of data and training in the demo.
 
     Attributes:
         minutes: Minutes of starter corpus.
         seed: Seed of corpus and samples.
-        codec_steps: Optimiser steps of the codec; None leaves it to the recipe.
-        train_steps: Optimiser steps of the model, likewise.
+        codec_steps: Optimiser steps of the codec; None uses the number in the recipe.
+        train_steps: Optimiser steps of the model; None uses the number in the recipe.
     """
 
     minutes: float
@@ -75,11 +75,11 @@ class Sizes:
 
 
 def plan(out: Path, sizes: Sizes, bundle: str) -> list[Step]:
-    """Commands of the demo with a shipped bundle: sound first, then the whole road from it.
+    """Commands of the demo with a shipped bundle: audio first, then the whole way from it.
 
     Args:
         out: Absolute folder of the demo.
-        sizes: How much it does.
+        sizes: Amount of data and training.
         bundle: Bundle to listen to, and to start the training from.
 
     Raises:
@@ -115,7 +115,7 @@ def plan_from_scratch(out: Path, sizes: Sizes) -> list[Step]:
 
     Args:
         out: Absolute folder of the demo.
-        sizes: How much it does.
+        sizes: Amount of data and training.
     """
     corpus, data, training = str(out / "corpus"), str(out / "data"), str(out / "training")
     clips, shards = str(out / "data" / "clips"), str(out / "data" / "train-shards")
@@ -203,7 +203,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def next_commands(out: Path) -> list[str]:
-    """What a person wants after the demo."""
+    """Commands to try after the demo."""
     more = CONFIGS / "train_tiny_cpu.yaml"
     return [
         f"mlflow ui --backend-store-uri sqlite:///{out / 'mlflow.db'}   # curves and samples",

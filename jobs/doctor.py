@@ -1,4 +1,4 @@
-"""`audiocalm doctor`: what is installed, which accelerator, which Ray, what is missing."""
+"""Say what is installed, which accelerator and which Ray there is, and what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.bundle.shipped import has_bundle
 
 REQUIRED = ("torch", "torchaudio", "ray", "deepspeed", "mlflow", "pyarrow", "webdataset")
 OPTIONAL = {
-    "pocketsphinx": "intelligibility in evaluate: install the extra `eval`",
+    "pocketsphinx": "spoken digits in evaluate: install the extra `eval`",
     "jiwer": "word error rate in evaluate: install the extra `eval`",
     "faster_whisper": "evaluate --asr: install the extra `eval`",
     "num2words": "word error rate in evaluate: install the extra `eval`",
@@ -36,14 +36,19 @@ class Finding:
     detail: str
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
+    return options.parser("doctor", __doc__ or "", has_settings=False)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the findings; exit code 1 if something needed is missing."""
-    built = options.parser("doctor", __doc__ or "", has_settings=False)
-    parsed: argparse.Namespace = built.parse_args(argv)
+    """Print the findings; the exit code is 1 if something necessary is missing."""
+    parsed = build_parser().parse_args(argv)
     findings: list[Finding] = []
     code = options.run(lambda: findings.extend(examine()), parsed)
     for finding in findings:
         print(f"{finding.state:<8} {finding.subject:<14} {finding.detail}")
+    print(f"\n{verdict(findings)}")
     return code or int(any(finding.state == "missing" for finding in findings))
 
 
@@ -61,6 +66,22 @@ def examine() -> Iterator[Finding]:
     yield _shipped_bundle()
     yield _speech_library()
     yield _speech_program()
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """What this machine can do, in one sentence."""
+    missing = [finding.subject for finding in findings if finding.state == "missing"]
+    if missing:
+        return f"This machine is not ready: {', '.join(missing)} must be installed first."
+    has_gpu = any(f.state == "ok" for f in findings if f.subject == "accelerator")
+    has_model = any(f.state == "ok" for f in findings if f.subject == "bundle")
+    audio = "make audio" if has_model else "make audio with a bundle that `audiocalm export` writes"
+    train = (
+        "train with every recipe that fits its GPU memory"
+        if has_gpu
+        else "train with the recipes for a CPU (the *_gpu.yaml recipes need a CUDA device)"
+    )
+    return f"This machine can prepare data, {train}, and {audio}."
 
 
 def _packages() -> Iterator[Finding]:

@@ -1,10 +1,10 @@
 """Measure a bundle on held-out clips of a prepared directory, and write a report.
 
-Reads DATA/clips and DATA/descriptions (as `prepare` leaves them); clips of the training split only
-with --set fill_from_training=true. Writes results.json, samples with spectrograms, and report.html,
-which opens from disk. Every figure has its confidence interval and stands beside the same on the
-recordings and on the codec's reconstruction. With --codec in place of --bundle, measures a codec
-alone on DATA/clips and writes results.json.
+It reads DATA/clips and DATA/descriptions, which `prepare` writes; clips of the training split are
+used only with --set fill_from_training=true. It writes results.json, samples with spectrograms, and
+report.html, which opens from disk. Every figure has a confidence interval and is compared with
+those of the recordings and of the codec's reconstruction. With --codec in place of --bundle, it
+measures a codec alone on DATA/clips and writes results.json.
 """
 
 from __future__ import annotations
@@ -19,21 +19,29 @@ from jobs import options
 logger = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of the command line."""
     built = options.parser("evaluate", __doc__ or "")
     measured = built.add_mutually_exclusive_group()
-    shipped = "what to measure; default: audiocalm-tiny, which comes with the package"
+    shipped = "bundle to measure; default: audiocalm-tiny, which comes with the package"
     measured.add_argument("--bundle", metavar="DIR", help=shipped)
-    measured.add_argument("--codec", metavar="DIR", help="measure a codec alone")
-    built.add_argument("--data", required=True, metavar="DIR", help="output of `prepare`")
-    built.add_argument("--output", required=True, metavar="DIR", help="where results go")
+    measured.add_argument("--codec", metavar="DIR", help="codec to measure alone")
+    built.add_argument(
+        "--data", required=True, metavar="DIR", help="directory that `prepare` wrote"
+    )
+    built.add_argument("--output", required=True, metavar="DIR", help="directory to write")
     built.add_argument(
         "--asr", metavar="DIR", help="Whisper model (CTranslate2 form) for word error rates"
     )
+    return built
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm evaluate`; returns the exit code."""
+    built = build_parser()
     parsed = built.parse_args(argv)
     if parsed.codec is not None and parsed.asr is not None:
-        built.error("--asr goes with --bundle: a codec alone is measured on digits")
+        built.error("--asr works only with --bundle: a codec alone is measured on digits")
     body = _evaluate if parsed.codec is None else _evaluate_codec
     return options.run(lambda: body(parsed), parsed)
 

@@ -1,9 +1,9 @@
-"""Export a checkpoint as a bundle that generates and serves."""
+"""Write a checkpoint as a bundle that generates and serves."""
 
 from __future__ import annotations
 
 import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,25 +15,33 @@ if TYPE_CHECKING:
     from pipeline.storage import Folder
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `audiocalm export`."""
+def build_parser() -> ArgumentParser:
+    """Parser of the command line."""
     built = parser("export", __doc__ or "", has_settings=False)
     built.add_argument("--run", required=True, metavar="RUN", help="run directory of a training")
-    built.add_argument("--step", type=int, metavar="N", help="checkpoint; default: the newest")
-    sampling = "YAML of how each modality is sampled by default; without it: as the run samples"
+    built.add_argument(
+        "--step", type=int, metavar="N", help="step of the checkpoint; default: the newest"
+    )
+    sampling = "YAML with sampling options by modality where requests set none; default: the run's"
     built.add_argument("--sampling", metavar="FILE", help=sampling)
     codec = "codec of the training data: a folder, which is copied, or the name of a shipped one"
     built.add_argument("--codec", required=True, metavar="DIR", help=codec)
-    halves = "type of the stored weights (default fp32); they are loaded as fp32 on a CPU"
+    halves = "type of the stored weights; default: fp32. A CPU loads them as fp32"
     built.add_argument("--weights", default="fp32", choices=("fp32", "fp16", "bf16"), help=halves)
     about = "YAML mapping for the model card: name, licence, data, limits, ..."
     built.add_argument("--card", metavar="FILE", help=about)
     measured = "results.json of `evaluate` on an earlier export of these weights, for the card"
     built.add_argument("--results", metavar="FILE", help=measured)
-    voices = "YAML recipe of named voices; default: the speakers heard most. Needs --shards"
+    voices = "YAML recipe of named voices; default: speakers with most clips. Needs --shards"
     built.add_argument("--voices", metavar="FILE", help=voices)
-    built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are taken of")
+    built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are made from")
     built.add_argument("--output", required=True, metavar="BUNDLE", help="bundle to write")
+    return built
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm export`; returns the exit code."""
+    built = build_parser()
     options = built.parse_args(argv)
     if (options.voices is None) != (options.shards is None):
         built.error("--voices and --shards go together")
@@ -41,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: Namespace) -> None:
+    """Write the bundle and print its digest."""
     from model.bundle.bundle import read_manifest
     from pipeline.settings import read_recipe
     from pipeline.storage import Folder

@@ -1,20 +1,25 @@
-"""`audiocalm generate`: words or a description -> audio file, in this process, without Ray."""
+"""Make an audio file from words or a description, in one process, without Ray."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from jobs.generate_options import add_options, request_from
 from jobs.options import main_of, parser, run
 
 
+def build_parser() -> ArgumentParser:
+    """Parser of the command line."""
+    built = parser("generate", __doc__ or "", has_settings=False)
+    add_options(built)
+    return built
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make one WAV file."""
-    options = parser("generate", __doc__ or "", has_settings=False)
-    add_options(options)
-    given = options.parse_args(argv)
-    return run(lambda: generate(given), given)
+    """Entry point of `audiocalm generate`; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    return run(lambda: generate(options), options)
 
 
 def generate(given: Namespace) -> None:

@@ -1,63 +1,69 @@
-"""What every entry point shares: its options, its log, its exit codes."""
+"""Options, logging and exit codes that every entry point shares."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import threadpoolctl
-
 from pipeline.errors import PipelineError, PlannedOnlyError
 from pipeline.settings import Settings, load_settings
+from pipeline.threads import use_one_thread
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 
 def parser(name: str, description: str, *, has_settings: bool = True) -> argparse.ArgumentParser:
-    """Parser of one job, with the options all of them take.
+    """Parser of one job, with the options that all jobs take.
 
     Args:
         name: The command, as after `audiocalm`.
-        description: Shown by `--help`; the first line also stands in the list of commands.
+        description: Text that `--help` shows.
         has_settings: Whether the job takes `--config` and `--set`.
     """
+    about = f"\nAll settings: audiocalm settings {name}" if has_settings else ""
     built = argparse.ArgumentParser(
         prog=f"audiocalm {name}",
         description=description,
+        epilog=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if has_settings:
-        built.add_argument("--config", metavar="FILE", help="recipe in YAML; see jobs/configs/")
+        built.add_argument(
+            "--config", metavar="FILE", help="recipe in YAML, such as those in jobs/configs/"
+        )
         built.add_argument(
             "--set",
             metavar="a.b=c",
             action="append",
             default=[],
             dest="overrides",
-            help="one setting of the recipe, by dotted key; may be repeated, later ones win",
+            help="set one value by its dotted key; may be repeated, the last one wins",
         )
-    built.add_argument("--verbose", action="store_true", help="log debug lines too")
+    built.add_argument(
+        "--verbose", action="store_true", help="log debug messages, and show tracebacks of errors"
+    )
     return built
 
 
 def settings_from(
     schema: type[SettingsT], options: argparse.Namespace, **flags: object
 ) -> SettingsT:
-    """Settings of a job: defaults, recipe, `--set`, then the job's own flags that were given.
+    """Settings of a job: defaults, then the recipe, `--set`, and the job's own options.
 
     Args:
         schema: Settings class.
         options: Parsed options.
-        flags: Values of dedicated options by dotted key with `__` for the dot; None is not given.
+        flags: Values of the job's own options, by dotted key with `__` for the dot; None means
+            that the option was not given.
+
+    Raises:
+        SettingsError: If a key is unknown or a value is not allowed.
     """
     given = [
         f"{key.replace('__', '.')}={_as_yaml(value)}"
@@ -68,7 +74,7 @@ def settings_from(
 
 
 def add_dry_run(built: argparse.ArgumentParser) -> None:
-    """The option of data stages that do nothing but say what they would do."""
+    """Add the option that makes a data stage say what it would do, and do nothing."""
     built.add_argument(
         "--dry-run",
         action="store_const",
@@ -78,26 +84,29 @@ def add_dry_run(built: argparse.ArgumentParser) -> None:
 
 
 def add_retry_rejects(built: argparse.ArgumentParser) -> None:
-    """The option of data stages that process rejected clips again, for instance after an outage."""
+    """Add the option that processes rejected clips again, for instance after an outage."""
     built.add_argument(
         "--retry-rejects",
         metavar="REASON",
         action="append",
-        help="process units again that hold rejects of this reason, such as unreadable; may be "
-        "repeated",
+        help="process units again that have clips rejected for this reason, such as unreadable; "
+        "may be repeated",
     )
 
 
 def run(body: Callable[[], None], options: argparse.Namespace) -> int:
-    """Run a job's body: configure the log, print known errors in one line, give an exit code."""
+    """Run a job with logging configured, and return its exit code.
+
+    Known errors are printed in one line, or with a traceback under `--verbose`.
+    """
     configure_log(verbose=options.verbose)
-    one_thread()
+    use_one_thread()
     try:
         body()
     except PlannedOnlyError as planned:
         print(planned)
     except KeyboardInterrupt:
-        logging.getLogger(__name__).warning("interrupted; run the same command again to go on")
+        logging.getLogger(__name__).warning("interrupted; run the same command again to continue")
         return 130
     except (PipelineError, ValueError, OSError) as error:
         if options.verbose:
@@ -108,7 +117,7 @@ def run(body: Callable[[], None], options: argparse.Namespace) -> int:
 
 
 def configure_log(*, verbose: bool = False) -> None:
-    """Plain lines on stderr; the only place that configures logging."""
+    """Log plain lines to stderr. No other module configures logging."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -119,18 +128,6 @@ def configure_log(*, verbose: bool = False) -> None:
     if not verbose:
         for noisy in ("mlflow", "alembic", "urllib3", "matplotlib", "numexpr", "fsspec"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def one_thread() -> None:
-    """Let arithmetic in this process take one core, since jobs run a process a core.
-
-    An environment that says how many it may take is left alone. Libraries that are loaded already
-    no longer read it, and are told directly.
-    """
-    if any(name in os.environ for name in _THREADS):
-        return
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def main_of(job: Callable[[Sequence[str] | None], int]) -> None:

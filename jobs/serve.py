@@ -1,4 +1,4 @@
-"""`audiocalm serve`: a streaming HTTP endpoint on Ray Serve.
+"""Stream audio over HTTP, with Ray Serve.
 
 Starts a local Ray unless RAY_ADDRESS is set, and stops with Ctrl-C or SIGTERM. On a cluster,
 `jobs.serve:build_app` is the import path of a Serve config; its args are the settings.
@@ -10,6 +10,7 @@ import contextlib
 import signal
 import sys
 import threading
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -34,28 +35,36 @@ def build_app(args: dict[str, Any]) -> Any:
 
 
 def embedder(settings: ServeSettings) -> Callable[[str], list[float]]:
-    """What makes voices of the recordings that clients bring."""
+    """Function that makes voices of the recordings that clients bring."""
     return partial(recorded_voice, encoder=settings.speaker_encoder)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until interrupted."""
-    options = parser("serve", __doc__ or "")
+def build_parser() -> ArgumentParser:
+    """Parser of the command line."""
+    built = parser("serve", __doc__ or "")
     shipped = f"bundle to serve; default: {DEFAULT_BUNDLE}, which comes with the package"
-    options.add_argument("--bundle", metavar="DIR", help=shipped)
-    options.add_argument("--voices", metavar="DIR", help="recordings, one a voice, by file name")
-    options.add_argument("--host", help="address to listen on; 0.0.0.0 for every interface")
-    options.add_argument("--port", type=int, help="port to listen on")
-    given = options.parse_args(argv)
+    built.add_argument("--bundle", metavar="DIR", help=shipped)
+    built.add_argument(
+        "--voices", metavar="DIR", help="folder of recordings, one for each voice, named by file"
+    )
+    built.add_argument("--host", help="address to listen on; 0.0.0.0 for every interface")
+    built.add_argument("--port", type=int, help="port to listen on")
+    return built
 
-    def body() -> None:
-        flags = {name: getattr(given, name) for name in ("bundle", "voices", "host", "port")}
-        settings = settings_from(ServeSettings, given, **flags)
-        if settings.bundle in SHIPPED:
-            bundle_folder(settings.bundle)  # before minutes of starting
-        serve_until_stopped(settings)
 
-    return run(body, given)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `audiocalm serve`; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    return run(lambda: serve(options), options)
+
+
+def serve(options: Namespace) -> None:
+    """Check the bundle, then serve until interrupted."""
+    flags = {name: getattr(options, name) for name in ("bundle", "voices", "host", "port")}
+    settings = settings_from(ServeSettings, options, **flags)
+    if settings.bundle in SHIPPED:
+        bundle_folder(settings.bundle)  # before minutes of starting
+    serve_until_stopped(settings)
 
 
 def serve_until_stopped(settings: ServeSettings) -> None:

@@ -16,6 +16,7 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.errors import ClusterError, SettingsError
+from pipeline.threads import ONE_THREAD
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,7 @@ _NOT_IN_TIME = ("timed out during startup", "Failed to connect to GCS")
 """What Ray says if one of its processes was too slow to start."""
 
 WORKER_ENVIRONMENT = {
-    # One process per core: a BLAS or OpenMP pool in each would oversubscribe the node.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    **ONE_THREAD,
     "TOKENIZERS_PARALLELISM": "false",
     # Jobs address files by absolute path, and a changed directory surprises relative ones.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

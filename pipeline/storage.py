@@ -262,9 +262,10 @@ class Folder:
         """
         if not self.is_complete:
             state = "is not complete" if self.exists() else "does not exist"
+            remedy = f"`audiocalm {stage}`" if stage else "the stage that writes it"
             raise IncompleteError(
                 f"{self.uri} {state}: its {COMPLETE} marker and {CARD} must be there and agree; "
-                "run the stage that writes it"
+                f"run {remedy}"
             )
         card: dict[str, Any] = self.read_json(CARD)
         if stage is not None and card.get("stage", stage) != stage:

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 
 from pydantic import Field
 from tenacity.wait import wait_exponential
-from threadpoolctl import threadpool_limits
 
 from pipeline.cluster import ray_cluster, require_resources
 from pipeline.data.attempts import ATTEMPTS, Attempt, Attempts
@@ -33,6 +32,7 @@ from pipeline.errors import DeviceError, PipelineError, SettingsError, UnitsFail
 from pipeline.faults import is_device_fault, is_out_of_memory, is_transient
 from pipeline.settings import Settings
 from pipeline.storage import Folder
+from pipeline.threads import limit_loaded_blas
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +150,7 @@ class UnitRunner:
         unit = Unit(
             row["name"], row["digest"], json.loads(row["payload"]), attempt.number, guard, beat
         )
-        # Environment variables come too late for a NumPy that is imported already.
-        with threadpool_limits(1, user_api="blas"):
+        with limit_loaded_blas():
             output = self._worker.process(unit)
         self._arm()
         self._job.commits.write(unit, self._job.stage, output)

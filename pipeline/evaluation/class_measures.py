@@ -1,4 +1,4 @@
-"""Is a sound of the class, and music of the instruments, that the description asks for?"""
+"""Whether sounds have the class, and music the instruments, that the description names."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _BY_CONSTRUCTION = (
 
 @dataclass(frozen=True)
 class Teaching:
-    """What classifiers are trained on.
+    """Training data of classifiers.
 
     Attributes:
         pool: Every described clip of the data, of all splits.
-        codec: Clips are brought to its rate and channels.
-        max_clips: Most clips of a classifier to train on, and to test it on.
-        seed: Chooses them.
+        codec: Codec whose sample rate and channel count the clips are converted to.
+        max_clips: Largest number of clips to train a classifier on, and to test it on.
+        seed: Seed of the choice of clips.
     """
 
     pool: Sequence[HeldOutClip]
@@ -95,7 +95,7 @@ def measure_tempo_and_key(listenings: Sequence[Listening], rate: int, seed: int 
 
 
 def sound_class(clip: HeldOutClip) -> str | None:
-    """The one label of a sound; None where there are none or several."""
+    """The label of a sound; None if it has no label or several."""
     if len(clip.tags) != 1:
         return None
     return " ".join(clip.tags[0].replace("_", " ").lower().split()) or None
@@ -134,7 +134,7 @@ def _classify(
     asked = [item for item in listenings if label_of(item.clip) in known]
     if len(known) < 2 or not asked:
         found.skipped[name] = (
-            f"{len(known)} classes have clips enough in the training split of {modality}, and "
+            f"{len(known)} classes have enough clips in the training split of {modality}, and "
             f"{len(asked)} measured clips are of them: prepare more labelled clips"
         )
         return found

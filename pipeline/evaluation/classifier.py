@@ -1,8 +1,8 @@
 """A small classifier of audio, trained within an evaluation on real clips of the training split.
 
 It sees statistics of the log-mel spectrum over time and is a support vector machine, so that it
-trains in seconds and the same clips give the same classifier. What it says of generated audio means
-as much as its accuracy on real held-out clips, which always stands beside it.
+trains in seconds and the same clips give the same classifier. Its results on generated audio are as
+reliable as its accuracy on real held-out clips, which is always reported with them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _PENALTY = 10.0
 
 
 class ClassifierError(ValueError):
-    """There is too little to train on, or the library is not there."""
+    """There are too few clips to train on, or scikit-learn is not installed."""
 
 
 class Classifier:
     """Classes of audio clips.
 
     Attributes:
-        classes: Their names, in alphabetical order.
-        training_clips: Clips it was trained on.
+        classes: Names of the classes, in alphabetical order.
+        training_clips: Number of clips it was trained on.
     """
 
     def __init__(self, features: Sequence[NDArray[np.float32]], labels: Sequence[str]) -> None:
@@ -44,10 +44,10 @@ class Classifier:
 
         Args:
             features: `clip_features` of each clip.
-            labels: Class of each.
+            labels: Class of each clip.
 
         Raises:
-            ClassifierError: If fewer than two classes have clips enough, or scikit-learn is not
+            ClassifierError: If fewer than two classes have enough clips, or scikit-learn is not
                 installed.
         """
         try:
@@ -83,7 +83,7 @@ def trainable(labels: Sequence[str]) -> frozenset[str]:
 
 
 def clip_features(waveform: Tensor, sample_rate: int) -> NDArray[np.float32]:
-    """What the classifier sees of a clip; its level and its duration drop out.
+    """Features of a clip, which do not depend on its level and duration.
 
     Args:
         waveform: `channels samples`; channels are averaged.

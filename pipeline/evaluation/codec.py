@@ -1,4 +1,4 @@
-"""Measure a codec alone on real clips: what it loses, by modality, and how its latents lie."""
+"""Measure a codec alone on real clips: reconstruction by modality, and statistics of latents."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pipeline.storage import Folder, iter_rows, read_tables
 
 _COLUMNS = ["clip_id", "uri", "start_s", "end_s", "modality", "language", "split", "duration_s"]
 _QUIETEST = 1e-4
-"""RMS of a clip, or of its side, below which there is nothing to compare: -80 dBFS."""
+"""RMS of a clip, or of its side channel, below which it counts as silent: -80 dBFS."""
 DEAD_BELOW_NATS = 0.1
-"""A latent dimension that tells less than this a frame tells the decoder nothing."""
+"""A latent dimension with less information than this in each frame counts as unused."""
 
 
 class EvaluateCodecSettings(Settings):
-    """What a codec is measured on."""
+    """The clips that a codec is measured on."""
 
     splits: tuple[Literal["train", "validation", "test"], ...] = ("validation", "test")
     """Splits of the clips directory that are read."""
     per_modality: int = Field(40, ge=1)
-    """Clips of each modality that are not single digits."""
+    """Number of clips of each modality, without single digits."""
     num_digits: int = Field(200, ge=0)
-    """Further clips of one spoken English digit each, for the digit recogniser."""
+    """Number of further clips of one spoken English digit each, for the digit recogniser."""
     max_duration_s: float = Field(8.0, gt=0)
-    """Longer clips are cut here, seconds."""
+    """Duration at which longer clips are cut, seconds."""
     seed: int = Field(0, ge=0)
     """Chooses clips."""
 
@@ -52,10 +52,10 @@ def evaluate_codec(
     """Measures as plain values.
 
     Args:
-        codec: What is measured; posterior means are decoded.
+        codec: Codec to measure; posterior means are decoded.
         clips: A complete `clips/` directory.
-        settings: How much of it.
-        on_progress: Called with clips done and in all.
+        settings: Number and kinds of clips.
+        on_progress: Called with the number of clips done and of all clips.
 
     Raises:
         IncompleteError: If the directory is not complete or no clip qualifies.
@@ -116,7 +116,7 @@ def choose_clips(clips: Folder, settings: EvaluateCodecSettings) -> list[HeldOut
 
 
 def reconstruction_measures(estimate: Tensor, reference: Tensor, rate: int) -> dict[str, float]:
-    """Everything that is measured of one pair of `channels samples`.
+    """All measures of one pair of waveforms, `channels samples`.
 
     Side and width are left out where the reference is mono or has a silent side.
     """

@@ -9,11 +9,11 @@ import torchaudio
 from torch import Tensor
 
 REFERENCE_LEVEL_DBFS = -20.0
-"""Clips are brought to this RMS level before a spectral distance, so that loudness drops out."""
+"""RMS level to which clips are scaled before a spectral distance, so that loudness is ignored."""
 NUM_MEL_BANDS = 80
 LOG_FLOOR = 1e-5
 BANDWIDTH_DB = -60.0
-"""A band this far below the loudest one is outside the bandwidth."""
+"""Level below the loudest band at which a band is outside the bandwidth, dB."""
 STFT_SIZES = (2048, 1024, 512, 256, 128)
 
 
@@ -93,7 +93,7 @@ def si_sdr_db(estimate: Tensor, reference: Tensor) -> float:
 
 
 def bandwidth_hz(waveform: Tensor, sample_rate: int) -> float:
-    """Highest frequency that still stands out, Hz: within 60 dB of the loudest band.
+    """Highest frequency within 60 dB of the loudest band, Hz.
 
     Read from the average power of 1024-sample spectra, so that single clicks do not count.
 

@@ -1,4 +1,4 @@
-"""Measure a bundle on held-out clips: what the codec loses, what the model makes."""
+"""Measure a bundle on held-out clips: reconstruction by the codec, generation by the model."""
 
 from __future__ import annotations
 
@@ -41,39 +41,41 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluateSettings(Settings):
-    """What is measured, on how much."""
+    """Measures of an evaluation, and the clips they are taken on."""
 
     per_modality: int = Field(8, ge=1)
-    """Clips of each modality, of the splits test and validation."""
+    """Number of clips of each modality, from the splits test and validation."""
     num_digits: int = Field(10, ge=0)
-    """Further clips of one spoken digit each, for the digit recogniser."""
+    """Number of further clips of one spoken digit each, for the digit recogniser."""
     max_duration_s: float = Field(8.0, gt=0)
-    """Longer clips are left out, seconds; the report counts them."""
+    """Longest clip, seconds; longer ones are left out and counted."""
     fill_from_training: bool = False
-    """Take training clips too where fewer are held out: for tiny corpora, no held-out result."""
+    """Whether training clips are used too if too few are held out. This is for tiny corpora; the
+    result is not a held-out one then."""
     num_flow_steps: int | None = Field(None, ge=1)
-    """Flow steps; null takes those of the bundle."""
+    """Solver steps for each block; null uses those of the bundle."""
     guidance_scale: float | None = Field(None, ge=0)
-    """Guidance; null takes that of the bundle."""
+    """Scale of classifier-free guidance; null uses that of the bundle."""
     seed: int = Field(0, ge=0)
-    """Chooses clips and noise, and seeds the confidence intervals."""
+    """Seed of the choice of clips, the noise, and the confidence intervals."""
     asr: str | None = None
     """Folder of a Whisper model in CTranslate2 form, for word and character error rates and for
     stop errors; null leaves the error rates out. Nothing is downloaded."""
     asr_threads: int = Field(1, ge=1, le=256)
     """CPU threads of the recogniser."""
     american_spelling: bool = True
-    """Count British and American spellings as the same word in error rates."""
+    """Whether British and American spellings count as the same word in error rates."""
     request_voices: bool = False
-    """Give the model the speaker embedding of another recording of the clip's speaker, as a user
-    who clones a voice does. Needs a bundle with voices and the directory `latents/` of the data."""
+    """Whether the model gets the speaker embedding of another recording of the clip's speaker, as
+    from a user who clones a voice. Needs a bundle with voices and the directory `latents/` of the
+    data."""
     continue_recordings: bool = False
-    """Let the model continue another recording of the clip's speaker, whose words it is told:
+    """Whether the model continues another recording of the clip's speaker, with its transcript:
     voice cloning by continuation. Recordings without a transcript are not continued."""
     classifier_clips: int = Field(1000, ge=0)
-    """Most real clips of the training split on which each classifier (sound classes of a corpus,
-    instrument families) is trained, and most held-out clips on which it is tested; 0 leaves the
-    class measures out. Raise it for more certain figures, lower it to save time."""
+    """Largest number of real clips of the training split on which each classifier (sound classes of
+    a corpus, instrument families) is trained, and of held-out clips on which it is tested; 0 leaves
+    the class measures out. Raise it for more certain figures, lower it to save time."""
 
 
 @dataclass
@@ -95,18 +97,18 @@ def evaluate(
     """Measure a bundle on held-out clips of a prepared directory.
 
     Args:
-        bundle: What is measured.
-        data: Output of `prepare`: holds `clips/` and `descriptions/`.
-        settings: How much.
-        on_progress: Called with clips done and in all.
-        recogniser: Hears words in place of the one in the folder `settings.asr`.
+        bundle: Bundle to measure.
+        data: Output of `prepare` with `clips/` and `descriptions/`.
+        settings: Measures and number of clips.
+        on_progress: Called with the number of clips done and of all clips.
+        recogniser: Recogniser to use in place of the one in the folder `settings.asr`.
 
     Raises:
         IncompleteError: If the data is not complete or no clip of it qualifies.
         RecogniserError: If the folder `settings.asr` holds no recogniser.
         ValueError: If voices are requested of a bundle that has none.
     """
-    # Loaded first: a wrong folder is found out before hours of generation.
+    # Loaded first, so that a wrong folder is found before hours of generation.
     ear = recogniser
     if ear is None and settings.asr is not None:
         ear = WhisperRecogniser(Path(settings.asr), settings.asr_threads)
@@ -178,7 +180,7 @@ def _requested_voices(
     references: Mapping[str, HeldOutClip],
     settings: EvaluateSettings,
 ) -> dict[str, Tensor]:
-    """Embedding of each clip's reference, as the training data has it; empty if none is asked."""
+    """Embedding of each clip's reference, from the training data; empty if none is requested."""
     if not settings.request_voices:
         return {}
     if bundle.model.config.speaker_id is None:

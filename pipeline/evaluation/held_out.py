@@ -1,4 +1,4 @@
-"""Which clips a model is measured on: held out from training, the same for a seed."""
+"""The held-out clips that a model is measured on; the same seed gives the same clips."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRAINING = "train"
 SPLITS = ("test", "validation", TRAINING)
 """Splits in the order in which they are preferred."""
 COUNTS = ("described", *SPLITS, "in_training", "too_long", "too_short", "not_needed")
-"""What is counted of each modality: all, those chosen by split, and the others by why not."""
+"""Counts of each modality: all clips, those chosen by split, and the others by reason."""
 _COLUMNS = (
     "clip_id", "uri", "start_s", "end_s", "modality", "language", "is_singing", "split",
     "duration_s", "corpus", "speaker", "tags",
@@ -37,7 +37,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class HeldOutClip:
-    """One real clip and the text it is to be made from."""
+    """One real clip and the text to generate it from."""
 
     clip_id: str
     uri: str
@@ -57,10 +57,10 @@ class HeldOutClip:
 
 @dataclass(frozen=True)
 class Choice:
-    """The clips to measure on, and what became of the others.
+    """The chosen clips, and the counts of the others.
 
     Attributes:
-        clips: Those chosen.
+        clips: The chosen clips.
         counts: `COUNTS` of each modality that the data has; the first is the sum of the others.
     """
 
@@ -80,16 +80,16 @@ def choose(
 ) -> Choice:
     """Clips of every modality, from the test split first, then validation.
 
-    What was chosen and left out of each modality is logged, with a warning where nothing is left.
+    The numbers of chosen and left-out clips are logged, with a warning if no clip is left.
 
     Args:
         clips: A complete `clips/` directory.
         descriptions: A complete `descriptions/` directory over it.
         per_modality: Clips of each modality that are not single digits.
         num_digits: Further English speech clips whose transcript is one digit word.
-        max_duration_s: Longer clips are left out, and those too short to be asked for.
-        seed: Changes the choice.
-        fill_from_training: Take training clips too, where fewer than wanted are held out.
+        max_duration_s: Longest clip, seconds; clips too short for a request are left out too.
+        seed: Seed of the choice.
+        fill_from_training: Whether training clips are used too if too few are held out.
 
     Raises:
         IncompleteError: If a directory is not complete or no clip qualifies.
@@ -144,12 +144,12 @@ def num_chosen(count: Mapping[str, int]) -> int:
 
 
 def describe_counts(modality: str, count: Mapping[str, int], max_duration_s: float) -> str:
-    """What was chosen of a modality and left out, in words, with the remedy if nothing was chosen.
+    """Message about chosen and left-out clips of a modality, with a remedy if none was chosen.
 
     Args:
         modality: Its name.
         count: Its `COUNTS`.
-        max_duration_s: The limit that they were chosen with.
+        max_duration_s: Limit of the choice, seconds.
     """
     reasons = {
         "in_training": "of the training split",
@@ -178,7 +178,7 @@ def _candidates(
     max_duration_s: float,
     fill_from_training: bool,
 ) -> tuple[list[HeldOutClip], dict[str, dict[str, int]]]:
-    """Clips that may be chosen, and the counts of a `Choice` before anything is."""
+    """Clips that may be chosen, and the counts of a `Choice` before the choice."""
     clips.card("ingest")
     table = read_tables(clips, clips.listed("parts/"), list(_COLUMNS))
     found: list[HeldOutClip] = []
@@ -197,7 +197,7 @@ def _candidates(
 def _fate(row: dict[str, Any], max_duration_s: float, fill_from_training: bool) -> str:
     if row["split"] == TRAINING and not fill_from_training:
         return "in_training"
-    if row["duration_s"] < Limits().min_duration_s:  # no request may ask for less
+    if row["duration_s"] < Limits().min_duration_s:  # the shortest request
         return "too_short"
     return "too_long" if row["duration_s"] > max_duration_s else "not_needed"
 

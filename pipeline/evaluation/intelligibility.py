@@ -1,7 +1,7 @@
-"""Is the speech what the transcript says? A small recogniser that ships its own English model.
+"""Whether speech matches its transcript, by a small recogniser with its own English model.
 
 pocketsphinx makes many errors on open vocabulary, so the number to watch is the gap to real or
-original recordings under the same recogniser, and digit accuracy, where it is dependable.
+original recordings under the same recogniser, and the accuracy on digits, which is reliable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RECOGNISER_RATE = 16_000
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _GRAMMAR = f"#JSGF V1.0; grammar digit; public <digit> = {' | '.join(DIGITS)};"
 _LEVEL = 0.1
-"""RMS amplitude at which the recogniser listens, -20 dBFS."""
+"""RMS amplitude to which clips are scaled for the recogniser: -20 dBFS."""
 
 
 def is_available() -> bool:
@@ -85,6 +85,6 @@ def is_heard(waveform: Tensor, sample_rate: int, digit: str, recogniser: Recogni
         waveform: `channels samples`.
         sample_rate: Hz.
         digit: The transcript.
-        recogniser: One made with `single_digit`.
+        recogniser: Recogniser made with `single_digit`.
     """
     return recogniser.transcribe(waveform, sample_rate) == normalise(digit)

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals over clips: how far a figure may move with other clips."""
+"""Bootstrap confidence intervals over clips."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RESAMPLES = 2000
 _BATCH = 100  # resamples drawn at a time, to bound memory
 
 Estimate = dict[str, Any]
-"""A figure as plain values: `value`, `low` and `high` of its interval, and `n` clips.
+"""An estimate as plain values: `value`, `low` and `high` of its interval, and `n` clips.
 
 `low` and `high` are None below two clips; `value` is None without any.
 """
@@ -26,7 +26,7 @@ def mean(values: Sequence[float | bool], seed: int = 0) -> Estimate:
 
     Args:
         values: One value for each clip.
-        seed: Seeds the resampling.
+        seed: Seed of the resampling.
     """
     return ratio(values, [1.0] * len(values), seed)
 
@@ -37,13 +37,13 @@ def ratio(
     """Sum of the numerators over the sum of the denominators, with its percentile interval.
 
     Clips are resampled whole, so that a word error rate is weighted by words and still varies by
-    clip. Where all clips of a share agree, every resample does too: the interval is then the exact
-    binomial one (Clopper-Pearson), which tells 8 of 8 from 200 of 200.
+    clip. If all clips of a share agree, every resample does too; the interval is then the exact
+    binomial one (Clopper-Pearson), which distinguishes 8 of 8 from 200 of 200.
 
     Args:
-        numerators: One for each clip, such as word errors.
-        denominators: One for each clip, such as reference words; positive.
-        seed: Seeds the resampling: the same clips and seed give the same interval.
+        numerators: One value for each clip, such as word errors.
+        denominators: One positive value for each clip, such as the number of reference words.
+        seed: Seed of the resampling; the same clips and seed give the same interval.
 
     Raises:
         ValueError: If the counts differ or a denominator is not positive.

@@ -1,4 +1,4 @@
-"""A clip in the three forms that are compared, and the figures that come of comparing them."""
+"""A clip in the three forms that are compared, and the measures of the comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.evaluation.held_out import HeldOutClip
 from pipeline.evaluation.intervals import Estimate
 
 FORMS = ("real", "reconstructed", "generated")
-"""The recording, what the codec makes of it, and what the model makes of its description."""
+"""The recording, its reconstruction by the codec, and the generation from its description."""
 
 
 @dataclass
@@ -27,9 +27,9 @@ class Listening:
     Attributes:
         clip: The clip.
         real: The recording at the codec's rate.
-        reconstructed: Decoded from the recording's latents.
-        generated: Made from the description; None if that failed.
-        generate_s: Seconds that took.
+        reconstructed: Audio decoded from the latents of the recording.
+        generated: Audio generated from the description; None if that failed.
+        generate_s: Duration of the generation, seconds.
     """
 
     clip: HeldOutClip
@@ -41,7 +41,8 @@ class Listening:
     def form(self, name: str) -> Tensor:
         """The waveform of one of `FORMS`.
 
-        A clip that could not be made is heard as silence: a miss, not a smaller denominator.
+        A clip that could not be generated is silence here: it counts as wrong, instead of making
+        the denominator smaller.
         """
         waveform: Tensor | None = getattr(self, name)
         if waveform is None or waveform.numel() == 0:
@@ -51,12 +52,12 @@ class Listening:
 
 @dataclass
 class Findings:
-    """Measures as plain values, and what could not be measured.
+    """Measures as plain values, and the reasons of missing ones.
 
     Attributes:
         measures: One for each figure: `modality`, `name`, `better` (higher or lower), an estimate
             for each of `FORMS`, and a `note`.
-        skipped: Reason by what was left out.
+        skipped: Reason for each measure that was left out.
     """
 
     measures: list[dict[str, Any]] = field(default_factory=list)
@@ -71,13 +72,13 @@ class Findings:
         )
 
     def extend(self, other: Findings) -> None:
-        """Add all of another's."""
+        """Add all measures and reasons of another one."""
         self.measures += other.measures
         self.skipped |= other.skipped
 
 
 def load_clip(clip: HeldOutClip, codec: AudioCodec) -> Tensor:
-    """The clip as the codec takes it, `channels samples`."""
+    """The clip at the codec's rate and channel count, `channels samples`."""
     audio = read_audio(clip.uri, clip.start_s, clip.end_s)
     rate = codec.timebase.sample_rate
     waveform = resample(to_channels(audio.waveform, codec.num_channels), audio.sample_rate, rate)
@@ -85,7 +86,7 @@ def load_clip(clip: HeldOutClip, codec: AudioCodec) -> Tensor:
 
 
 def reconstruct(waveform: Tensor, codec: AudioCodec) -> Tensor:
-    """What the codec makes of a waveform, at the same length; the posterior's mean is decoded."""
+    """Reconstruction of a waveform at the same length, decoded from the mean of the posterior."""
     with torch.inference_mode():
         decoded = codec.decode(codec.encode(waveform[None]).mean)[0]
     return decoded[:, : waveform.shape[-1]].clone()

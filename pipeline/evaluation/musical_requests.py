@@ -1,4 +1,4 @@
-"""What a description of music asks for: tempo, key and the family of its first instrument."""
+"""Tempo, key and family of the first instrument that a description of music names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def requested_tempo_bpm(description: str) -> float | None:
 
 
 def requested_key(description: str) -> int | None:
-    """Key that a description names, a place in `KEY_NAMES`; None if it names none, or several."""
+    """Key that a description names, as an index of `KEY_NAMES`; None if it names none, or
+    several."""
     found = {
         (_SEMITONES[name.upper()] + _ACCIDENTALS.get((word or sign).lower(), 0)) % 12
         + (12 if mode.lower() == "minor" else 0)
@@ -89,5 +90,5 @@ def is_tempo_right(measured_bpm: float | None, requested_bpm: float) -> bool:
 
 
 def is_tempo_right_or_octave(measured_bpm: float | None, requested_bpm: float) -> bool:
-    """The same, with half and double the tempo right as well: listeners differ there too."""
+    """The same, but half and double the tempo are right too, since listeners differ there."""
     return any(is_tempo_right(measured_bpm, requested_bpm * by) for by in (0.5, 1.0, 2.0))

@@ -1,4 +1,4 @@
-"""Speech to text for error rates: what a recogniser gives, and Whisper from a local folder."""
+"""Speech recognition for error rates: the protocol, and Whisper from a local folder."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _BEAMS = 5
 
 
 class RecogniserError(ValueError):
-    """The recogniser cannot be loaded: its folder or its library is not there."""
+    """The recogniser cannot be loaded: its folder or its library is missing."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a recogniser heard in one clip.
+    """The words that a recogniser found in one clip.
 
     Attributes:
-        text: As it writes it.
-        word_ends_s: When each word of it ends, seconds.
+        text: Text as the recogniser writes it.
+        word_ends_s: End of each word, seconds.
     """
 
     text: str
@@ -34,10 +34,10 @@ class Heard:
 
 
 class Recogniser(Protocol):
-    """A waveform to text, the same for the same input.
+    """A speech recogniser: the same waveform gives the same text.
 
     Attributes:
-        name: Stands in the results.
+        name: Name in the results.
         languages: BCP 47 language subtags that it understands.
     """
 
@@ -45,7 +45,7 @@ class Recogniser(Protocol):
     languages: Sequence[str]
 
     def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:
-        """What is said in a waveform of `channels samples`."""
+        """Transcribe a waveform of `channels samples`."""
 
 
 class WhisperRecogniser:
@@ -55,7 +55,7 @@ class WhisperRecogniser:
         """Load the model.
 
         Args:
-            folder: Holds config.json, model.bin and tokenizer.json, as the converter
+            folder: Folder with config.json, model.bin and tokenizer.json, as the converter
                 `ct2-transformers-converter` writes them.
             num_threads: CPU threads.
 
@@ -69,7 +69,7 @@ class WhisperRecogniser:
                 "CTranslate2 form (ct2-transformers-converter --copy_files tokenizer.json)"
             )
         try:
-            import jiwer  # noqa: F401 - error rates need it later: say so before anything is made
+            import jiwer  # noqa: F401 - error rates need it later; fail before anything is generated
             import num2words  # noqa: F401 - likewise
             from faster_whisper import WhisperModel
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""Another recording of the same speaker: what a generated voice is compared with."""
+"""Another recording of the same speaker, with which a generated voice is compared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def choose_references(
 
     Args:
         chosen: Clips that are measured.
-        pool: Clips of all splits; a reference is only listened to, so training clips will do.
-        seed: Changes the choice.
+        pool: Clips of all splits; references are never generated, so training clips are allowed.
+        seed: Seed of the choice.
 
     Returns:
         Reference by the id of the measured clip.

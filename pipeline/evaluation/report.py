@@ -1,4 +1,4 @@
-"""One HTML page that plays the samples and opens from disk: everything is inside the file."""
+"""One self-contained HTML page that plays the samples and opens from disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Sample:
     title: str
     """Heading of the card."""
     text: str
-    """The description it was made from, or what it is."""
+    """The description that it was generated from, or a caption."""
     audio: Path
     """WAV file."""
     spectrogram: Path | None = None

@@ -39,9 +39,9 @@ def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality:
     """Write everything below `output`; `results.json` comes last.
 
     Args:
-        evaluation: What was measured.
-        output: Directory, made if needed.
-        samples_per_modality: Clips of each modality to keep as audio.
+        evaluation: Results and waveforms.
+        output: Directory, created if needed.
+        samples_per_modality: Number of clips of each modality to keep as audio.
     """
     samples = []
     for item in _first_of_each(evaluation.listenings, samples_per_modality):
@@ -71,7 +71,7 @@ def sample_card(title: str, text: str, wav: Path) -> Sample:
 
 
 def measured_on(results: dict[str, Any]) -> str:
-    """What the clips of `results.json` are: held out, or how many of them are not."""
+    """Whether the clips of `results.json` are held out, or how many of them are not."""
     counts = results["clips"].values()
     in_training = sum(count[TRAINING] for count in counts)
     if not in_training:
@@ -81,7 +81,7 @@ def measured_on(results: dict[str, Any]) -> str:
 
 
 def clip_origin(split: str) -> str:
-    """What a clip of a split is called under a sample."""
+    """Caption of a sample by the split of its clip."""
     return "training clip" if split == TRAINING else "held-out clip"
 
 
@@ -124,7 +124,7 @@ def _markdown_row(cells: Sequence[object]) -> str:
 
 
 def shown(value: object) -> object:
-    """A figure for a table: an estimate with its interval, anything else as it is."""
+    """Text of a table cell: an estimate with its interval, other values unchanged."""
     if not isinstance(value, dict):
         return value
     if value["value"] is None:
@@ -158,7 +158,7 @@ def _measure_tables(measures: list[dict[str, Any]]) -> list[Table]:
 
 
 def _beyond(value: object) -> object:
-    """What has clips of its own is shown with how many they are."""
+    """Text of a value, with the number of its clips if it has its own."""
     if not isinstance(value, dict) or value["value"] is None:
         return value if isinstance(value, float) else None
     return f"{shown(value)} ({value['n']} clips)"

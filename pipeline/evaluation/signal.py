@@ -1,4 +1,4 @@
-"""What can be said of one waveform without a reference: length, level, silence, clipping."""
+"""Measures of one waveform without a reference: length, level, silence, clipping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of speech: is it what the transcript says, does it stop, and is it the voice."""
+"""Measures of speech: words, stop errors, and voice similarity."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_SPHINX = "the extra `eval` (pocketsphinx, jiwer, num2words) is not installed
 _NO_ASR = "no recogniser was given: --asr DIR with a Whisper model in CTranslate2 form"
 _STOP_NOTES = {
     True: "judged by the recogniser's words and by durations",
-    False: "judged by durations and silence alone, for want of a recogniser",
+    False: "judged by durations and silence alone, since no recogniser was given",
 }
 
 
@@ -46,7 +46,7 @@ def measure_speech(
         rate: Sample rate of all waveforms, Hz.
         recogniser: For error rates; None leaves them out.
         american_spelling: Count British and American spellings as the same word.
-        seed: Seeds the intervals.
+        seed: Seed of the intervals.
     """
     spoken = [
         item
@@ -79,15 +79,15 @@ def measure_voices(
     encoders: Sequence[voices.VoiceEncoder] | None = None,
     seed: int = 0,
 ) -> Findings:
-    """Similarity to another recording of the same speaker, and what strangers come to.
+    """Similarity to another recording of the same speaker, and that of other speakers.
 
     Args:
         listenings: Any clips; those with a reference are measured.
         references: Another recording of the clip's speaker, by clip id.
         rate: Sample rate of all waveforms, Hz.
         were_requested: Whether the model was given the reference, or its embedding.
-        encoders: Speaker encoders; None takes every one that is installed.
-        seed: Seeds the intervals.
+        encoders: Speaker encoders; None uses all that are installed.
+        seed: Seed of the intervals.
     """
     found = Findings()
     known = [item for item in listenings if item.clip.clip_id in references]
@@ -116,7 +116,7 @@ def measure_voices(
 
 
 def _strangers(known: Sequence[Listening], targets: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Similarity of each reference to that of the next clip by someone else."""
+    """Similarity of each reference to the reference of another speaker."""
     values = []
     for place, item in enumerate(known):
         others = [*range(place + 1, len(known)), *range(place)]
@@ -145,7 +145,7 @@ def _pocketsphinx(spoken: Sequence[Listening], rate: int, seed: int) -> Findings
         }
         found.add(
             "speech", DIGITS, "higher", {f: intervals.mean(right[f], seed) for f in FORMS},
-            "share heard right by pocketsphinx among the ten digits",
+            "share that pocketsphinx recognises among the ten digits",
         )  # fmt: skip
     else:
         found.skipped[DIGITS] = "no clip is one English digit"
@@ -196,7 +196,7 @@ def _error_rates(
     name: str,
     seed: int,
 ) -> Findings:
-    """Measure all sentences, and each corpus where there are several; digits are told apart."""
+    """Measure all sentences, and each corpus if there are several; digits are measured apart."""
     found = Findings()
     groups: dict[str, list[int]] = {}
     for place, item in enumerate(spoken):

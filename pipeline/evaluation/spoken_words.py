@@ -1,4 +1,4 @@
-"""Transcripts and what a recogniser writes, brought to the same words before they are compared.
+"""Normalisation of transcripts and recognised text before they are compared.
 
 Recognisers write "7:30", "Dr." and "colour" where a transcript says "seven thirty", "doctor" and
 "color". A numeral can be read in several ways (1984 as a year or as a count, 123 digit by digit);
@@ -39,15 +39,15 @@ _MOST_DIGITS = 15  # longer numerals are read digit by digit
 
 @dataclass(frozen=True)
 class Errors:
-    """Edits between a transcript and what was heard.
+    """Edits between a transcript and the recognised text.
 
     Attributes:
         word_edits: Substitutions, insertions and deletions of words.
-        words: Words of the transcript.
-        character_edits: The same of characters, spaces included.
-        characters: Characters of the transcript.
-        missing_at_end: Words at the end of the transcript that were not heard at all.
-        extra_at_end: Words heard beyond the end of the transcript.
+        words: Number of words of the transcript.
+        character_edits: The same for characters, spaces included.
+        characters: Number of characters of the transcript.
+        missing_at_end: Number of words at the end of the transcript that were not recognised.
+        extra_at_end: Number of words recognised beyond the end of the transcript.
     """
 
     word_edits: int
@@ -61,12 +61,12 @@ class Errors:
 def count_errors(
     transcript: str, heard: str, language: str = "en", *, american_spelling: bool = True
 ) -> Errors:
-    """Errors of what was heard, in the readings of numerals that agree best.
+    """Errors of the recognised text, with the readings of numerals that agree best.
 
     Args:
-        transcript: What was to be said.
-        heard: What a recogniser wrote.
-        language: BCP 47 tag; numerals are read in it.
+        transcript: Text that was to be spoken.
+        heard: Text of the recogniser.
+        language: BCP 47 tag of the language in which numerals are read.
         american_spelling: Count British and American spellings as the same word.
 
     Raises:
@@ -82,7 +82,7 @@ def count_errors(
 
 
 def has_words(transcript: str) -> bool:
-    """Whether a transcript has a word to be heard; signs alone are none."""
+    """Whether a transcript has a word; punctuation alone is none."""
     return any(unicodedata.category(character)[0] in "LN" for character in transcript)
 
 
@@ -92,9 +92,9 @@ def readings(
     """Words of a text, lower case, without punctuation; one list for each reading of its numerals.
 
     Args:
-        text: A transcript, or what a recogniser wrote.
+        text: A transcript, or the text of a recogniser.
         language: BCP 47 tag.
-        american_spelling: Write words of British spelling in the American way; English only.
+        american_spelling: Whether British spellings become American ones; English only.
     """
     tag = language.lower().split("-")[0]
     plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")

@@ -1,4 +1,4 @@
-"""Stop errors of speech: audio that ends before its last word, long after it, or not by itself.
+"""Stop errors of speech: audio that ends before its last word, long after it, or at its limit.
 
 A recogniser may miss the last word of a clip that has it, so the rates of real recordings and of
 the codec's reconstruction stand beside those of the model.
@@ -19,7 +19,7 @@ from pipeline.evaluation.spoken_words import Errors
 LATE_AFTER_S = 1.0
 """A tail longer than this after the last word is a late stop, seconds."""
 EARLY_BELOW = 0.5
-"""Speech shorter than this share of what the real recording takes is an early stop."""
+"""Speech shorter than this share of the real recording is an early stop."""
 KINDS = ("early", "late", "missing")
 """Kinds of stop error; a clip has at most one."""
 _FRAME_S = 0.02
@@ -30,15 +30,15 @@ _REACHED = 0.98  # the stop head decides by the block, so the maximum is met rou
 
 @dataclass(frozen=True)
 class Spoken:
-    """One utterance as it is judged.
+    """One utterance to be judged.
 
     Attributes:
-        transcript: What was to be said.
+        transcript: Text that was to be spoken.
         duration_s: Duration of the audio, seconds.
-        speech_ends_s: When the last audible frame ends, seconds; 0 if all is silent.
-        real_speech_s: How long the real recording takes up to its last audible frame, seconds.
-        heard: What a recogniser heard; None if there is none for its language.
-        errors: How that differs from the transcript.
+        speech_ends_s: End of the last audible frame, seconds; 0 if all is silent.
+        real_speech_s: End of the last audible frame of the real recording, seconds.
+        heard: Recognised text; None if there is no recogniser for the language.
+        errors: Differences between recognised text and transcript.
     """
 
     transcript: str
@@ -69,7 +69,7 @@ def stop_error(spoken: Spoken) -> str | None:
 
 
 def speech_end_s(waveform: Tensor, sample_rate: int) -> float:
-    """When the last frame ends that is within 35 dB of the loudest, seconds; 0 for silence.
+    """End of the last frame within 35 dB of the loudest one, seconds; 0 for silence.
 
     Args:
         waveform: `channels samples`.

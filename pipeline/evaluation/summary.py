@@ -1,4 +1,4 @@
-"""What a whole run came to: counts, hours, losses and artefacts of one folder, and its report.
+"""Summary of a whole run: counts, hours, losses and artefacts of one folder, and its report.
 
 Reads only what the stages left on disk, so it can be made again at any time.
 """
@@ -26,17 +26,17 @@ STAGES = ("clips", "latents", "descriptions", "train-shards")
 LEAD = (
     "The first samples are of the bundle that comes with the package; the model was then trained "
     "for some minutes more, on minutes of audio that this command made, and measured before and "
-    "after. What these minutes show is that every part of the road is there: do not expect them to "
-    "make a model better that has been trained for hours."
+    "after. These minutes show that every part works: do not expect them to "
+    "improve a model that has been trained for hours."
 )
 LEAD_FROM_SCRATCH = (
     "Everything on this page was made by one command on the machine it ran on: the corpus, the "
     "codec, the model and the samples. Codec and model were trained from nothing within minutes, "
-    "on minutes of audio. Expect texture and rhythm of the right kind, not words or melodies: what "
-    "this run shows is that every part of the road is there and that the losses fall."
+    "on minutes of audio. Expect texture and rhythm of the right kind, not words or melodies: "
+    "this run shows that every part works and that the losses fall."
 )
 _CODEC_TERMS = ("total", "head_magnitude", "head_mel", "mel", "log_magnitude")
-"""Terms that are drawn, those that the recipe weighs."""
+"""Loss terms in the figure: those with a weight in the recipe."""
 
 
 def write_summary(
@@ -102,7 +102,7 @@ def _results(folder: Path, *, is_optional: bool = False) -> dict[str, Any] | Non
 def _heard(
     samples: Mapping[str, tuple[Path, str]], spoken: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """The digit said and the one recognised, by sample; empty without a recogniser."""
+    """The spoken digit and the recognised one, by sample; empty without a recogniser."""
     if not spoken or not is_available():
         return {}
     recogniser = Recogniser(single_digit=True)
@@ -225,7 +225,7 @@ def _words_heard(heard: dict[str, dict[str, str]]) -> list[Table]:
 
 
 def _artefacts(run: Path) -> list[str]:
-    """Files a person may want to open; shards and checkpoints are named by their directory."""
+    """Files to open; shards and checkpoints are named by their directory."""
     patterns = (
         "*.html",
         "first/*",

@@ -1,8 +1,8 @@
 """Similarity of voices: the cosine between speaker embeddings of two recordings.
 
-Two encoders are used where they can be: the built-in one, which is also what models of this project
-are conditioned on, so that a model may please it without sounding like the speaker; and
-Resemblyzer's, which is independent, where that package is installed.
+Two encoders are used. Models of this project are conditioned on the built-in one, so a model may
+score well by it without sounding like the speaker. The one of Resemblyzer is independent, and is
+used if that package is installed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _RESEMBLYZER_RATE = 16_000
 
 
 class VoiceEncoder(Protocol):
-    """A waveform to a vector whose direction tells the voice.
+    """A speaker encoder: the direction of its vector identifies the voice.
 
     Attributes:
-        name: Stands in the results.
+        name: Name in the results.
         is_independent: Whether no model of this project is conditioned on it.
     """
 
@@ -35,7 +35,7 @@ class VoiceEncoder(Protocol):
     is_independent: bool
 
     def embed(self, waveform: Tensor, sample_rate: int) -> NDArray[np.float32]:
-        """The voice in `channels samples`; all zeros where nothing is heard."""
+        """Embedding of `channels samples`; all zeros for silence."""
 
 
 class ConditioningEncoder:
@@ -45,7 +45,7 @@ class ConditioningEncoder:
     is_independent = False
 
     def embed(self, waveform: Tensor, sample_rate: int) -> NDArray[np.float32]:
-        """The voice in a waveform."""
+        """Embedding of a waveform; all zeros for silence."""
         return StatisticsEncoder().embed(waveform.float().numpy(), sample_rate)
 
 
@@ -71,7 +71,7 @@ class ResemblyzerEncoder:
             self._encoder: Any = Encoder("cpu", verbose=False)
 
     def embed(self, waveform: Tensor, sample_rate: int) -> NDArray[np.float32]:
-        """The voice in a waveform."""
+        """Embedding of a waveform; all zeros for silence."""
         mono = soxr.resample(waveform.float().mean(0).numpy(), sample_rate, _RESEMBLYZER_RATE)
         level = float(np.sqrt(np.mean(np.square(mono)))) if len(mono) else 0.0
         if level < 1e-4:
@@ -81,7 +81,7 @@ class ResemblyzerEncoder:
 
 
 def encoders() -> list[VoiceEncoder]:
-    """Every encoder that is there, the built-in one first."""
+    """All available encoders, the built-in one first."""
     found: list[VoiceEncoder] = [ConditioningEncoder()]
     if importlib.util.find_spec("resemblyzer"):
         found.append(ResemblyzerEncoder())

@@ -1,8 +1,8 @@
-"""Checkpoints: every worker writes its share as safetensors, the marker comes last.
+"""Checkpoints: every worker writes its share as safetensors, and the marker is written last.
 
 A checkpoint names its tensors by parameter and offset, so it is read back exactly at any number of
-workers and any ZeRO stage, and nothing is ever unpickled: DeepSpeed's own files are, on loading,
-and hold only for the world size that wrote them.
+workers and any ZeRO stage, and nothing is ever unpickled. DeepSpeed's own files are unpickled on
+loading, and fit only the world size that wrote them.
 
     step_00001000/state-0000.safetensors   weights, moments and average held by worker 0
     step_00001000/whole.safetensors        buffers and frozen parameters
@@ -44,10 +44,10 @@ def save_checkpoint(
     """Write the checkpoint of a step; every worker calls this, and it is complete on return.
 
     Args:
-        store: Where to.
-        engine: Its state.
-        step: Steps taken.
-        facts: Kept in `trainer_state.json`.
+        store: Checkpoints of the run.
+        engine: Engine whose state is written.
+        step: Number of steps taken.
+        facts: Plain values that `trainer_state.json` keeps.
 
     Raises:
         DiskFullError: On every worker, if one of them found the disk full. What was written of
@@ -86,10 +86,10 @@ def _without_room(store: CheckpointStore, step: int, said: str) -> str:
     """Remove what was written of a checkpoint; returns what the operator has to know."""
     store.remove(step)
     good = store.steps()
-    newest = f"step {good[-1]} is the newest good one" if good else "there is none before it"
+    newest = f"step {good[-1]} is the newest good one" if good else "there is no earlier one"
     return (
         f"no room for the checkpoint of step {step} in {store.folder.uri}: {said}; {newest}. Free "
-        "some space or lower checkpoint.num_to_keep, then run the same command again to go on"
+        "some space or lower checkpoint.num_to_keep, then run the same command again to continue"
     )
 
 
@@ -97,7 +97,7 @@ def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> i
     """Continue from the checkpoint of a step; every worker calls this.
 
     Returns:
-        Updates that the weights have seen, of the steps taken.
+        Number of updates of the weights; skipped steps count as none.
 
     Raises:
         DamagedError: On every worker, if one of them found a file missing or altered.
@@ -132,7 +132,8 @@ def _fill_from(store: CheckpointStore, engine: TrainEngine, step: int) -> None:
 
 @contextlib.contextmanager
 def opened(store: CheckpointStore, step: int) -> Iterator[CheckpointReader]:
-    """A reader of one complete checkpoint; a remote one is copied to local disk meanwhile."""
+    """Open one complete checkpoint; a remote one is copied to local disk for the time of the
+    block."""
     folder = store.at(store.find(step))
     files = folder.read_json(COMPLETE)["files"]
     files = {name: entry for name, entry in files.items() if name.endswith(".safetensors")}
@@ -147,7 +148,7 @@ def opened(store: CheckpointStore, step: int) -> Iterator[CheckpointReader]:
 
 
 class CheckpointReader:
-    """Tensors of a checkpoint by kind and parameter, whoever wrote them.
+    """Tensors of a checkpoint by kind and parameter, whichever worker wrote them.
 
     A file is checked against its digest when it is first read.
     """
@@ -238,7 +239,7 @@ class CheckpointReader:
 
 
 def _share(engine: TrainEngine) -> dict[str, Tensor]:
-    """What this worker holds, named `<kind>/<parameter>/<start>`."""
+    """The tensors that this worker holds, named `<kind>/<parameter>/<start>`."""
     partitions = engine.partitions
     kinds = {WEIGHTS: partitions.weights, AVERAGE: engine.average}
     kinds |= {name: partitions.moments(name) for name in MOMENTS}

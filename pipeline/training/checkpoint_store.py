@@ -1,4 +1,4 @@
-"""The checkpoints of a run on disk: which are there, complete, damaged or to be removed."""
+"""The checkpoints of a run on disk: which exist, are complete, damaged, or to be removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.storage import COMPLETE, Folder, sha256
 
 STATE = "trainer_state.json"
 _FULL = ("no space left", "disk quota exceeded")
-"""How safetensors, which knows no errno, says that the disk is full."""
+"""Words by which safetensors, which gives no errno, reports a full disk."""
 _NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -32,7 +32,7 @@ class CheckpointStore:
     """The checkpoints of one run.
 
     Attributes:
-        folder: Holds a directory for each.
+        folder: Directory with one folder for each checkpoint.
     """
 
     folder: Folder
@@ -46,7 +46,7 @@ class CheckpointStore:
         return [step for step in self._all() if self.is_complete(step)]
 
     def is_complete(self, step: int) -> bool:
-        """Whether the marker is there and every file it names has its size."""
+        """Whether the marker exists and every file that it names has the size that it names."""
         folder = self.at(step)
         if not folder.exists(COMPLETE):
             return False
@@ -59,7 +59,7 @@ class CheckpointStore:
         return [info.size for info in infos] == wanted
 
     def find(self, step: int | None = None) -> int:
-        """The newest complete step, or the one asked for.
+        """The newest complete step, or the requested one if it is complete.
 
         Raises:
             IncompleteError: If there is none, naming those that are complete.
@@ -76,14 +76,14 @@ class CheckpointStore:
         )
 
     def sweep(self) -> list[int]:
-        """Remove what a killed run left without a marker; returns its steps."""
+        """Remove checkpoints that a killed run left without a marker; returns their steps."""
         broken = [step for step in self._all() if not self.at(step).exists(COMPLETE)]
         for step in broken:
             self.remove(step)
         return broken
 
     def damaged(self) -> list[int]:
-        """Steps whose marker is there, but not every file as it names it, ascending."""
+        """Steps whose marker exists, but not every file as the marker names it, ascending."""
         return [
             step
             for step in self._all()
@@ -103,10 +103,10 @@ class CheckpointStore:
             folder.filesystem.delete_dir(folder.path)
 
     def state(self, step: int) -> dict[str, Any]:
-        """What is known of a checkpoint beside its tensors.
+        """The plain values that a checkpoint holds beside its tensors.
 
         Raises:
-            DamagedError: If it is not as it was written.
+            DamagedError: If the file was altered.
         """
         folder = self.at(step)
         try:
@@ -152,7 +152,7 @@ class CheckpointStore:
 
 @contextlib.contextmanager
 def disk_full_noted() -> Iterator[list[str]]:
-    """What the block says if the disk is full, in a list; other errors pass."""
+    """Collect the error of a full disk in a list; other errors are raised."""
     problems: list[str] = []
     try:
         yield problems

@@ -1,4 +1,4 @@
-"""The discriminators of codec training on one worker: their updates and what they ask for."""
+"""The discriminators of codec training on one worker: their updates and their loss terms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Adversary:
     Args:
         settings: The recipe.
         num_channels: Waveform channels of the codec.
-        device: Where the codec lies.
+        device: Device of the codec.
         is_parallel: Whether gradients are averaged over a process group.
     """
 
@@ -43,7 +43,8 @@ class Adversary:
             self.objective = DistributedDataParallel(objective, device_ids=devices)
 
     def differentiate(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Gradients of telling `fake` from `real`; the loss and their norm, for the guard."""
+        """Compute the gradients of the discriminator loss; returns the loss and the gradient
+        norm."""
         loss = self.objective(real, fake.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -52,13 +53,13 @@ class Adversary:
         return {"discriminator": loss.detach(), "discriminator_gradient_norm": norm.detach()}
 
     def update(self, step: int) -> None:
-        """Step along the gradients."""
+        """Update the discriminators with the computed gradients."""
         set_rates(self.optimizer.param_groups, step, self.optim)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def terms(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """What the codec is to lower, unweighted, and the weighted sum as `total`."""
+        """Terms of the generator loss, unweighted, and their weighted sum as `total`."""
         with self._frozen():
             terms = codec_terms(self.discriminators, real, fake)
         weights = {
@@ -69,7 +70,7 @@ class Adversary:
         return {"total": total, **terms}
 
     def load(self, tensors: dict[str, Any]) -> None:
-        """Weights of a checkpoint."""
+        """Load the weights of a checkpoint."""
         self.discriminators.load_state_dict(tensors)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Checkpoints of codec training: tensors in safetensors, the rest in JSON, nothing pickled.
+"""Checkpoints of codec training: tensors in safetensors, plain values in JSON, nothing pickled.
 
 A checkpoint is a folder `step-00000200`; its `state.json` names the digest of every file and is
 written last, so that a folder without it is no checkpoint.
@@ -33,11 +33,12 @@ def save_checkpoint(
     """Write one checkpoint.
 
     Args:
-        folder: Where checkpoints lie.
-        step: Steps taken.
+        folder: Directory of the checkpoints.
+        step: Number of steps taken.
         tensors: State dicts by file stem.
-        optimizers: By file stem; moments go into files of tensors, hyper-parameters into the JSON.
-        state: More plain values to get back.
+        optimizers: Optimizers by file stem; moments go into files of tensors, hyper-parameters into
+            the JSON.
+        state: More plain values to keep.
     """
     target = folder.child(f"{_PREFIX}{step:08d}")
     moments = {stem: _flat(optimizer) for stem, optimizer in optimizers.items()}

@@ -1,7 +1,7 @@
 """Random crops of ingested clips, as a pure function of seed, step and position in the step.
 
-Which crop is heard never depends on the number of workers, on what is cached, or on a restart.
-Small corpora are decoded once and kept as 16-bit samples; of large ones only crops are decoded.
+The choice of a crop never depends on the number of workers, on the cache, or on a restart. Small
+corpora are decoded once and kept as 16-bit samples; of large ones only the crops are decoded.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 _COLUMNS = ["uri", "start_s", "end_s", "split", "sample_rate", "num_samples", "modality"]
 _ATTEMPTS = 16
 _MARGIN_S = 0.05
-"""Read around a crop, so that the resampler's edges fall outside it."""
+"""Margin that is read around a crop, so that the edges of the resampler fall outside of it."""
 
 
 class CropError(PipelineError):
-    """The clips give no crop."""
+    """No crop can be made of the clips."""
 
 
 @dataclass(frozen=True)
 class ClipSpan:
-    """What is needed of one row of `clips/`.
+    """The part of one row of `clips/` that crops need.
 
     Attributes:
         uri: Audio file.
-        start_sample: Begin of the clip in its file, samples at the file's rate.
+        start_sample: Start of the clip in its file, samples at the file's rate.
         num_samples: Length at the file's rate.
         sample_rate: Rate of the file, Hz.
         modality: speech, sound or music.
@@ -75,7 +75,7 @@ class CropSource:
         sample_rate: Rate of the crops, Hz.
         num_channels: Channels of the crops; mono files are duplicated, others averaged to mono.
         crop_samples: Length of a crop; shorter clips are followed by silence.
-        weights: Relative share of each modality; those not named count 1.
+        weights: Relative share of each modality; 1 for modalities that are not named.
         memory_limit_bytes: Largest corpus that is kept decoded.
 
     Raises:
@@ -126,13 +126,14 @@ class CropSource:
         )
 
     def clips(self, seed: int, step: int, indices: Sequence[int]) -> list[str]:
-        """Files that crops of a step come from, sorted; of those known to be unreadable none."""
+        """Files that the crops of a step come from, sorted, without those known to be
+        unreadable."""
         draws = (self._draws(seed, step, index) for index in indices)
         chosen = (next((n for n, _ in d if n not in self._unreadable), None) for d in draws)
         return sorted({self._spans[number].uri for number in chosen if number is not None})
 
     def _draws(self, seed: int, step: int, index: int) -> Iterator[tuple[int, float]]:
-        """Clip and place in it, in the order in which they are tried."""
+        """Clips and positions in them, in the order in which they are tried."""
         names, cumulated, pools = self._pools
         for attempt in range(_ATTEMPTS):
             random = np.random.default_rng([seed, step, index, attempt])

@@ -36,7 +36,7 @@ _OPERATIONAL = {
     "reconstructions",
     "reconstruction_s",
 }
-"""Settings that may change between restarts: they leave the weights as they are."""
+"""Settings that may change between restarts, since they do not affect the weights."""
 _ADJUSTABLE = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "crops.skip_steps")
 """Settings that may change when a run is resumed; every change is recorded in `run.json`."""
 
@@ -47,14 +47,14 @@ def train_codec(
     output: Folder,
     worker_setup: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Train a codec on Ray Train; the same call again goes on, or says that it is done.
+    """Train a codec on Ray Train; the same call again continues, or reports that it is done.
 
     Args:
         settings: The recipe.
         clips: Complete `clips/` directory.
-        output: Receives `codec/`, `checkpoints/`, `reconstructions/`, `metrics.json` and the
-            resolved settings.
-        worker_setup: Called first in every worker, for its log.
+        output: Directory that receives `codec/`, `checkpoints/`, `reconstructions/`, `metrics.json`
+            and the resolved settings.
+        worker_setup: Called first in every worker, to configure its log.
 
     Returns:
         The metrics, as in `metrics.json`; or `state`, `step` and `num_steps` of a run that was
@@ -123,7 +123,7 @@ def train_codec(
 
 
 def _identity(settings: TrainCodecSettings) -> str:
-    """Digest of what makes two starts the same run; the rest may change and is recorded."""
+    """Digest of the settings that identify a run; the others may change and are recorded."""
     values = settings.model_dump(mode="json", exclude=_OPERATIONAL)
     for name in ADJUSTABLE_OPTIM:
         values["optim"].pop(name)
@@ -134,7 +134,7 @@ def _identity(settings: TrainCodecSettings) -> str:
 def _claim(
     output: Folder, identity: dict[str, str], settings: TrainCodecSettings
 ) -> dict[str, Any]:
-    """Make a directory this run's, or check that it is; returns its claim."""
+    """Claim a directory for this run, or check its claim; returns the claim."""
     if not output.exists(_RUN):
         output.write_json(_RUN, identity)
         return dict(identity)
@@ -143,8 +143,8 @@ def _claim(
     for name, value in identity.items():
         if claim.get(name) != value and not (name == "settings" and _is_same(old, value)):
             raise SettingsError(
-                f"{output.uri} belongs to a run with other {name}; give the same {name} to go on, "
-                "or another --output"
+                f"{output.uri} belongs to a run with other {name}; give the same {name} to "
+                "continue, or another --output"
             )
     newest = (checkpoint_steps(output.child(CHECKPOINTS)) or [0])[-1]
     if newest > settings.optim.num_steps:

@@ -1,8 +1,8 @@
 """Training of the codec: the loop one worker runs, and the Ray Train job around it.
 
 The loop is a plain function of settings, clips and its place in the group; with a world size of one
-it needs neither Ray nor a process group. Running the same job again goes on from the last
-checkpoint and ends in the same weights as a run that was never interrupted.
+it needs neither Ray nor a process group. Running the same job again continues from the last
+checkpoint and ends with the same weights as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Worker:
     """One worker's place in the group.
 
     Attributes:
-        rank: From 0.
-        world_size: Workers in all.
-        device: Where its codec lies.
+        rank: Number of the worker, from 0.
+        world_size: Number of workers.
+        device: Device of its codec.
     """
 
     rank: int = 0
@@ -82,7 +82,7 @@ class Worker:
         return values / self.world_size
 
     def wait(self) -> None:
-        """Until all workers are here."""
+        """Wait for all workers."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -96,13 +96,13 @@ def run_worker(
     run: RunReference | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> None:
-    """Train to the last step, and write the codec from the first worker; or stop when asked to.
+    """Train to the last step and write the codec from the first worker, or stop on request.
 
     Args:
         settings: The recipe.
         clips: Complete `clips/` directory.
-        output: Where checkpoints and the codec go.
-        worker: This worker's place.
+        output: Directory for checkpoints and the codec.
+        worker: This worker's place in the group.
         run: MLflow run to log to.
         report: Called by every worker with the losses at each logged step.
 
@@ -147,8 +147,8 @@ class CodecTraining:
     Args:
         settings: The recipe.
         clips: Complete `clips/` directory.
-        output: Where checkpoints go.
-        worker: This worker's place.
+        output: Directory for checkpoints.
+        worker: This worker's place in the group.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class CodecTraining:
         self._clock = (0, time.perf_counter())
 
     def resume(self) -> None:
-        """Go on from the latest good checkpoint, if there is one.
+        """Continue from the latest good checkpoint, if there is one.
 
         Raises:
             DamagedError: If there are checkpoints and none is good.
@@ -223,7 +223,7 @@ class CodecTraining:
         self.average.load_state_dict(tensors["average"])
         self.step, self.curve, self._sums = step, state["curve"], state["sums"]
         self._clock = (self.step, time.perf_counter())
-        logger.info("worker %d goes on from step %d", self.worker.rank, self.step)
+        logger.info("worker %d continues from step %d", self.worker.rank, self.step)
 
     def steps(self) -> Iterator[dict[str, float]]:
         """Train to the end, or to a stop request; yields the mean losses since the last point.
@@ -250,7 +250,8 @@ class CodecTraining:
                     self._save()
 
     def _wants_stop(self) -> bool:
-        """Whether a stop was asked for; rank 0 looks, now and then, and the mean tells all."""
+        """Whether a stop was requested; rank 0 checks at intervals, and the mean informs all
+        workers."""
         now, asked = time.monotonic(), False
         if self.worker.rank == 0 and now - self._polled >= _POLL_SECONDS:
             self._polled = now
@@ -321,7 +322,7 @@ class CodecTraining:
                 f"step {self.step}: {bad} not finite on some worker; the last checkpoint is sound. "
                 f"The step's clips: {', '.join(clips[:_NAMED_CLIPS])}"
                 f"{f' and {more} more, see the log' * (more > 0)}. Run the same command again with "
-                "a lower optim.learning_rate or optim.clip_norm, or pass this step over with "
+                "a lower optim.learning_rate or optim.clip_norm, or skip this step with "
                 f"--set crops.skip_steps=[{self.step}]"
             )
         return named
@@ -359,7 +360,7 @@ class CodecTraining:
             raise DiskFullError(
                 f"no room for the checkpoint of step {self.step} in {self.checkpoints.uri}: "
                 f"{' '.join(problems)}; {newest}. Free some space or lower checkpoints_kept, then "
-                "run the same command again to go on"
+                "run the same command again to continue"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a finished codec sounds and looks like: losses held out, reconstructions, curves."""
+"""Report on a finished codec: held-out losses, reconstructions, curves."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def write_reconstructions(
 ) -> None:
     """Originals and reconstructions as WAV files, each with its spectrogram as a PNG.
 
-    A split of few clips gives fewer than `count`: no clip is shown twice.
+    A split with few clips gives fewer than `count`, since no clip is shown twice.
     """
     rate = codec.timebase.sample_rate
     for index, original in enumerate(_distinct(source, count, seed)):
@@ -124,7 +124,7 @@ def write_curves(path: Path, curve: Sequence[dict[str, float]]) -> None:
 
 
 def write_wav(path: Path, waveform: NDArray[np.float32], sample_rate: int) -> None:
-    """A 16-bit WAV file of `channels samples`; what exceeds full scale is clipped."""
+    """Write `channels samples` as a 16-bit WAV file; values beyond full scale are clipped."""
     soundfile.write(path, np.clip(waveform, -1, 1).T, sample_rate, subtype="PCM_16")
 
 

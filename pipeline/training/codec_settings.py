@@ -33,7 +33,7 @@ class CodecOptimConfig(OptimConfig):
 
 
 class CropSettings(Settings):
-    """What one training step hears."""
+    """Crops of a training step."""
 
     duration_s: float = Field(default=0.96, gt=0, le=60)
     """Length of a crop, seconds; rounded to whole latent frames."""
@@ -42,24 +42,25 @@ class CropSettings(Settings):
     modality_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
-    """Share of crops by modality, relative; those not named count 1, absent ones nothing."""
+    """Relative share of each modality in the crops; 1 for modalities that are not named. Modalities
+    without clips are ignored."""
     skip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Steps that are passed over without an update, numbered from 0 as in the error of a loss that
-    is not finite. May be given on resume."""
+    """Steps that are skipped without an update, numbered from 0 as in the error about a loss that
+    is not finite. May be set on resume."""
     memory_limit_bytes: int = Field(default=512 * 2**20, ge=0)
     """A corpus below this size as 16-bit samples at the codec's rate is decoded once and kept, in
     each worker; a larger one is decoded crop by crop."""
 
 
 class ResourceSettings(Settings):
-    """Workers of the job."""
+    """Workers of the job and what each reserves."""
 
     workers: int = Field(default=2, ge=1)
     """Ray Train workers, one process each; divides the crops per step."""
     cpus_per_worker: float = Field(default=1, gt=0)
     """Logical CPUs of a worker."""
     use_gpu: bool = False
-    """One GPU per worker, with NCCL instead of gloo."""
+    """Whether every worker uses one GPU, with NCCL instead of gloo."""
     max_failures: int = Field(default=2, ge=-1)
     """Restarts of a crashed worker group, from the last checkpoint; -1 has no limit."""
 
@@ -74,16 +75,16 @@ class TrainCodecSettings(Settings):
     loss: CodecLossConfig = Field(default_factory=CodecLossConfig)
     """Terms of the loss."""
     adversarial: AdversarialConfig = Field(default_factory=AdversarialConfig)
-    """When discriminators join, and what they weigh; by default never."""
+    """Start and weights of the discriminators; they are off by default."""
     discriminator: dict[str, Any] = Field(default_factory=dict)
     """Fields of the discriminators' configuration that differ from the preset's."""
     init_from: str | None = None
-    """Codec whose weights the run begins with, a folder or the name of a shipped one; it must have
-    this configuration."""
+    """Codec whose weights the run starts from: a folder, or the name of a shipped codec. It must
+    have the configuration of this recipe."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the layers; spectra, losses, weights and their averages always stay float32."""
     latent_noise: float = Field(default=0.05, ge=0, le=1)
-    """Noise added to latents in training, relative to their spread."""
+    """Standard deviation of the noise added to latents in training, relative to theirs."""
     optim: CodecOptimConfig = Field(default_factory=CodecOptimConfig)
     """Optimiser, schedule and weight average."""
     crops: CropSettings = Field(default_factory=CropSettings)
@@ -93,19 +94,19 @@ class TrainCodecSettings(Settings):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     """MLflow."""
     seed: int = Field(default=0, ge=0)
-    """Seeds the initial weights, the crops and the noise."""
+    """Seed of the initial weights, the crops and the noise."""
     checkpoint_every: int = Field(default=200, gt=0)
     """Steps between checkpoints."""
     checkpoints_kept: int = Field(default=2, ge=1)
-    """Most recent checkpoints that stay."""
+    """Number of most recent checkpoints that are kept."""
     log_every: int = Field(default=20, gt=0)
-    """Steps between logged losses; each is a mean over the steps since the last."""
+    """Steps between logged losses, which are means over the steps since the last log."""
     validation_crops: int = Field(default=32, ge=1)
-    """Crops of the validation split that the finished codec is measured on."""
+    """Number of validation crops that the finished codec is measured on."""
     reconstructions: int = Field(default=6, ge=0)
-    """Validation crops that are written as audio and spectrograms."""
+    """Number of validation crops that are written as audio and spectrograms."""
     reconstruction_s: float = Field(default=4.0, gt=0, le=60)
-    """Longest reconstruction, seconds."""
+    """Longest reconstruction that is written, seconds."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainCodecSettings:
@@ -119,7 +120,7 @@ class TrainCodecSettings(Settings):
         return self
 
     def discriminator_config(self) -> DiscriminatorConfig:
-        """Shapes of the discriminators: those of the preset with their changes.
+        """Configuration of the discriminators: the preset with its changes.
 
         Raises:
             ValueError: On an unknown field or a value out of range.

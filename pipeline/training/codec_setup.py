@@ -1,4 +1,4 @@
-"""What codec training starts with: the codec of the recipe and the crops of its clips."""
+"""Start of codec training: the codec of the recipe and the crops of its clips."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pipeline.training.codec_settings import TrainCodecSettings
 logger = logging.getLogger(__name__)
 
 _FIRST_CROPS = 1024
-"""Crops whose principal components a codec begins with: those of the first steps."""
+"""Number of crops that the initial principal components of a codec are computed from."""
 
 
 def first_codec(settings: TrainCodecSettings) -> VAECodec:
-    """The codec as a run begins: drawn from the seed, or the weights of `init_from`.
+    """The codec at the start of a run: drawn from the seed, or with the weights of `init_from`.
 
     Raises:
         FileNotFoundError: If `init_from` holds no codec.
@@ -55,7 +55,7 @@ def crop_source(
     """Crops of one split for a codec; an empty split falls back to the training clips."""
     spans = read_spans(clips, split)
     if not spans and split != "train":
-        logger.warning("no clips of split %s; the training clips stand in", split)
+        logger.warning("no clips of split %s; training clips are used instead", split)
         spans = read_spans(clips, "train")
     return CropSource(
         spans,
@@ -68,7 +68,7 @@ def crop_source(
 
 
 def first_crops(source: CropSource, settings: TrainCodecSettings) -> Iterator[Tensor]:
-    """Crops whose principal components a codec begins with; the same for every worker."""
+    """Crops for the initial principal components of a codec; the same on every worker."""
     size = settings.crops.per_step
     for step in range(-(-_FIRST_CROPS // size)):
         yield torch.from_numpy(source.batch(settings.seed, step, range(size)))

@@ -30,23 +30,23 @@ from pipeline.training.shards import TrainShards
 _MIN_STD = 1e-3
 """Floor of a channel's standard deviation, as in `AudioCALM.normalise`."""
 _MARGIN = 64
-"""Tokens a prompt may hold beyond the longest text of its clip: speaker, audio, duration."""
+"""Tokens that a prompt may have beyond the longest text of its clip: speaker, audio, duration."""
 _NUMBER_TOKENS = 8
 """Room for a tokenizer that spells the shorter duration of a crop with more tokens."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a document will be, before its latents are read.
+    """Plan of a document, made before its latents are read.
 
     Attributes:
-        position: In the stream.
+        position: Position in the stream.
         row: The clip's row in the index.
-        token_ids: Prefix.
-        voice: Index row whose voice it hears; None is none.
+        token_ids: Tokens of the prefix.
+        voice: Index row whose voice conditions it; None for no voice.
         start: First frame.
         stop: Frame after the last.
-        length: Positions it takes in a row.
+        length: Number of positions that it takes in a row.
         num_words: Tokens of the transcript at the end of the prefix; 0 does not pace the audio.
     """
 
@@ -74,9 +74,9 @@ class DocumentSampler:
     """Makes the document of any stream position.
 
     Args:
-        shards: Where clips and voices come from.
+        shards: Source of clips and voices.
         settings: Dropout, noise, length of a row.
-        config: Fixes block size and expert labels.
+        config: Configuration of the model, for block size and expert labels.
         tokenizer: Encodes the prompts.
         seed: The run's seed.
         student_times: Flow times to take one of, in place of the settings' distribution.
@@ -186,7 +186,8 @@ class DocumentSampler:
         )
 
     def _positions(self, plan: Plan, generator: torch.Generator) -> AudioPositions | None:
-        """Along the words, at a pace that is off by as much as a prediction of it may be."""
+        """Positions along the words, with the pace jittered by as much as a predicted pace may be
+        off."""
         if plan.frames_per_word is None:
             return None
         jitter = float(torch.randn((), generator=generator)) * self._settings.pace_jitter
@@ -226,7 +227,7 @@ class DocumentSampler:
             ) from error
 
     def _voice(self, number: int, generator: torch.Generator) -> int | None:
-        """Row of another clip of the speaker where there is one; None if dropped or unknown."""
+        """Row of another clip of the speaker if there is one; None if dropped or unknown."""
         which, is_dropped = _draw(generator), _draw(generator) < self._settings.speaker_dropout
         return None if self._voices is None or is_dropped else self._voices.of(number, which)
 
@@ -259,7 +260,7 @@ class DocumentSampler:
 
 
 class _Voices:
-    """Rows by speaker, without a Python object a speaker."""
+    """Rows by speaker, without one Python object for each speaker."""
 
     def __init__(self, shards: TrainShards) -> None:
         names, codes = np.unique(
@@ -268,14 +269,14 @@ class _Voices:
         )
         lengths = pc.fill_null(pc.list_value_length(shards.index["speaker_embedding"]), 0)
         has_voice = lengths.to_numpy(zero_copy_only=False) > 0
-        # A voice of an unknown speaker is nobody else's.
+        # A clip of an unknown speaker shares its voice with no other clip.
         is_known = names[codes] != ""
         self._codes = np.where(has_voice & is_known, codes, np.where(has_voice, -1, -2))
         self._order = np.argsort(self._codes, kind="stable")
         self._sorted = self._codes[self._order]
 
     def of(self, number: int, draw: float) -> int | None:
-        """A row with the voice of a row's speaker; itself only where there is no other.
+        """A row with the voice of a row's speaker; the row itself only if there is no other.
 
         Args:
             number: Row that needs a voice.

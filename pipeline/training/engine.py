@@ -1,4 +1,4 @@
-"""The DeepSpeed engine, derived from our settings: no second place says what a run is.
+"""The DeepSpeed engine. Its configuration is derived from the settings of the run.
 
 One step is any number of `backward` calls and one `step`: the number of micro-batches varies with
 how the documents pack, so accumulation is ours and DeepSpeed only shards and reduces.
@@ -26,13 +26,13 @@ from pipeline.training.partitions import Partitions
 from pipeline.training.settings import TrainSettings
 
 _LARGEST_BUCKET = 204_800_000
-"""Elements of a reduction bucket; smaller models take their own size, since it is allocated."""
+"""Elements of a reduction bucket; smaller models use their own size, since it is allocated."""
 _BUCKET_ALIGNMENT = 1024
 """DeepSpeed asks for a multiple of its own alignment, which grows with the world size."""
 
 
 def precision_of(settings: TrainSettings) -> str:
-    """fp32 or bf16: what `auto` means on the device of the run."""
+    """The precision, fp32 or bf16, with `auto` resolved for the device of the run."""
     chosen = settings.engine.precision
     if chosen == "auto":
         is_fast = settings.engine.use_gpu or torch.cpu._is_amx_tile_supported()
@@ -41,7 +41,7 @@ def precision_of(settings: TrainSettings) -> str:
 
 
 def engine_config(settings: TrainSettings, num_parameters: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration.
+    """The configuration that DeepSpeed reads.
 
     Args:
         settings: The run's settings.
@@ -89,7 +89,7 @@ class TrainEngine:
     Needs an initialised `torch.distributed` process group.
 
     Args:
-        model: With the same weights on every worker.
+        model: Model with the same weights on every worker.
         settings: The run's settings.
         device: This worker's device.
     """
@@ -138,7 +138,7 @@ class TrainEngine:
         """Update weights and average with the accumulated gradients; returns their norm.
 
         Args:
-            step: Steps already taken: fixes learning rate and decay.
+            step: Number of steps already taken, for learning rate and decay.
 
         Raises:
             NonFiniteError: On every worker, and before any weight changed, if a gradient of any
@@ -155,17 +155,17 @@ class TrainEngine:
         return norm
 
     def restore(self, updates: int) -> None:
-        """Go on from weights, moments and average that were just filled in.
+        """Continue from weights, moments and average that were just filled in.
 
         Args:
-            updates: Updates they have seen; skipped steps are none.
+            updates: Number of updates they have had; skipped steps count as none.
         """
         self.partitions.set_step(updates)
         with _torch_warnings_ignored():
             self.partitions.publish()
 
     def gathered(self, parameters: list[nn.Parameter]) -> contextlib.AbstractContextManager[Any]:
-        """Parameters whole for the duration of a block; every worker takes part."""
+        """Gather parameters for the duration of a block; every worker takes part."""
         is_sharded = any(hasattr(parameter, "ds_id") for parameter in parameters)
         if not is_sharded:
             return contextlib.nullcontext()
@@ -176,15 +176,15 @@ class TrainEngine:
 
 
 def whole_shape(parameter: nn.Parameter) -> Sequence[int]:
-    """Shape of a parameter over all workers; ZeRO-3 leaves an empty one behind."""
+    """Shape of the whole parameter; under ZeRO-3 the local tensor is empty."""
     shape: Sequence[int] = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
 
 def sharding(settings: TrainSettings, device: torch.device) -> Callable[[nn.Module], None] | None:
-    """What leaves this worker its share of a module's own parameters; None below ZeRO-3.
+    """A function that shards a module's own parameters over the workers; None below ZeRO-3.
 
-    The values of rank 0 hold. Needs an initialised `torch.distributed` process group.
+    The values of rank 0 are used. Needs an initialised `torch.distributed` process group.
     """
     if settings.engine.zero_stage < 3:
         return None
@@ -206,7 +206,7 @@ def sharding(settings: TrainSettings, device: torch.device) -> Callable[[nn.Modu
 
 
 def quiet_deepspeed() -> types.ModuleType:
-    """DeepSpeed, imported without its noise and without compiling anything.
+    """Import DeepSpeed without its warnings and without compiling anything.
 
     On a CPU it would build a shared-memory collective at first use: about a minute, and a C++
     compiler needed. It builds only what its table of compatible operators holds and does without
@@ -226,7 +226,7 @@ def quiet_deepspeed() -> types.ModuleType:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of DeepSpeed's log concerns its user.
+    """Whether a line of DeepSpeed's log matters to the user.
 
     ZeRO-3 warns of dataclasses at module borders, whose tensors it cannot hook. Only the
     outermost module has them; what it owns directly is small and stays gathered, and every layer

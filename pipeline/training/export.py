@@ -1,4 +1,4 @@
-"""A checkpoint as a bundle: the weight average, the codec and the tokenizer in one directory."""
+"""Export of a checkpoint as a bundle: weight average, codec and tokenizer in one directory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def averaged_model(store: CheckpointStore, step: int) -> AudioCALM:
     with opened(store, step) as reader:
         weights = reader.whole(set(model.state_dict()))
         for name, parameter in model.named_parameters():
-            if name not in weights:  # those are frozen
+            if name not in weights:  # parameters without an average are frozen
                 weights[name] = reader.parameter(AVERAGE, name, parameter.shape)
     model.load_state_dict(weights)
     return model.eval()
@@ -61,11 +61,11 @@ def export_run(
         run: Run directory.
         codec: The codec whose latents the model was trained on: a folder, or the name of a shipped
             one.
-        output: Bundle to write; one that is there is replaced.
+        output: Bundle to write; an existing one is replaced.
         step: Checkpoint; None takes the newest complete one.
         sampling: Fields of `SamplingOptions` by modality, where a request does not say; None takes
             what the run samples with.
-        weights: Type that the weights are stored as.
+        weights: Type in which the weights are stored.
         about: More fields of the card, such as licence and limits; may replace its name.
         voices: Voices by name; None takes those of the run.
 

@@ -1,8 +1,8 @@
 """Packed batches of any step: the same documents for every number of workers.
 
 A step takes the next `documents_per_step` positions of the stream, packs their documents into rows
-and deals the rows to the workers. Which worker gets what depends on the world size; what the step
-holds does not.
+and deals the rows to the workers. The part of each worker depends on the world size; the documents
+of the step do not.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class StepBatch:
 
     Attributes:
         step: Number of the step, from 0.
-        micro_batches: Equally many on every worker.
+        micro_batches: Micro-batches, equally many on every worker.
         num_documents: Documents of this worker.
         num_cropped: Documents of this worker cut to the row length.
         num_positions: Positions of this worker that hold a document.
         clips: Keys of the clips in every micro-batch.
-        is_skipped: Whether the settings pass this step over; it holds nothing then.
+        is_skipped: Whether the settings skip this step; it has no micro-batches then.
         null_batches: The micro-batches under the null prefix, where a student is trained.
     """
 
@@ -68,7 +68,7 @@ class Feed:
 
     Raises:
         ValueError: If the shards hold no clip to train on.
-        SettingsError: If a weight names nothing, or is too small for its modality ever to come.
+        SettingsError: If a weight matches no clip, or is too small for its modality to be drawn.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Feed:
 
     @property
     def unheard(self) -> dict[str, float]:
-        """Shares of modalities that never come, since they are too small."""
+        """Shares of modalities that are too small to be drawn at all."""
         return self._order.unheard
 
     def rows(self, step: int) -> list[list[Plan]]:
@@ -146,7 +146,7 @@ class Feed:
     def batches(self, start: int, stop: int) -> Generator[StepBatch, None, None]:
         """The parts of steps `start` to `stop`, prepared ahead in a background thread.
 
-        Close the iterator to end the thread early. What the thread raises is raised here.
+        Close the iterator to end the thread early. Exceptions of the thread are raised here.
         """
         steps = iter(range(start, stop))
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:

@@ -41,10 +41,10 @@ from pipeline.training.settings import ModelSettings, TrainSettings
 from pipeline.training.shards import TrainShards
 
 _PROBE = "Says: Grüße, 12 o'clock!\n(language en)"
-"""Text whose ids tell tokenizers apart."""
+"""Text whose token ids distinguish tokenizers."""
 
 _ReadWeight = Callable[[str, torch.Size], Tensor]
-"""Gives a weight by name and shape."""
+"""Function that returns a weight by name and shape."""
 
 
 def find_parent(run: Folder, init_from: str | None) -> Parent | None:
@@ -64,7 +64,7 @@ def find_parent(run: Folder, init_from: str | None) -> Parent | None:
 
 
 def open_parent(init_from: str) -> Parent:
-    """What is known of a bundle (folder or shipped name), or of a run as `RUN` or `RUN@STEP`.
+    """Describe the weights of a bundle (folder or shipped name) or of a run (`RUN`, `RUN@STEP`).
 
     Raises:
         SettingsError: If it is neither.
@@ -91,7 +91,7 @@ def opened_parent(parent: Parent, model: nn.Module) -> Iterator[Callable[[nn.Mod
     """A function that gives a module of the model its own weights.
 
     Args:
-        parent: Where the weights are.
+        parent: Weights to read.
         model: A model of the parent's configuration; may be on the meta device.
 
     Raises:
@@ -247,7 +247,7 @@ def _check_unchanged(parent: Parent, found: str) -> None:
 
 
 def _changes(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a nested mapping differs from another one, nested alike."""
+    """The entries of a nested mapping that differ from those of another one."""
     found: dict[str, Any] = {}
     for name, value in wanted.items():
         inner = base.get(name)

@@ -54,14 +54,14 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _DATA_FACTS = ("hours", "speaker")
-"""Entries of the card of the shards that go on into the card of a bundle."""
+"""Entries that the card of a bundle takes from the card of the shards."""
 _NAMED_CLIPS = 12
 """Clips of a broken batch that the error names; the log names all of them."""
 
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Everything a worker is told.
+    """Everything that a worker needs to know.
 
     Attributes:
         settings: The run's settings.
@@ -80,14 +80,14 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker stands, and whom it reports to.
+    """Rank and device of a worker, and its reports.
 
     Attributes:
         rank: This worker's rank.
-        world_size: Workers.
-        device: Its device.
+        world_size: Number of workers.
+        device: Device of this worker.
         report: Called by every worker with the metrics and the directory of each checkpoint.
-        is_preempted: Asked by all workers at each logged step; true wants a checkpoint now.
+        is_preempted: Called by all workers at each logged step; true requests a checkpoint now.
     """
 
     rank: int
@@ -101,13 +101,13 @@ class Training:
     """A run as one worker sees it, from the newest checkpoint on.
 
     Args:
-        plan: What to train.
-        place: Where this worker stands.
+        plan: Settings and places of the run.
+        place: Rank and device of this worker.
 
     Attributes:
-        feed: Its batches.
+        feed: Batches of this worker.
         engine: Model, optimiser and weight average.
-        start: Steps taken before.
+        start: Number of steps taken before.
     """
 
     def __init__(self, plan: WorkerPlan, place: Place) -> None:
@@ -250,7 +250,8 @@ class Training:
         return total, counts, norm
 
     def _not_finite(self, said: str, step: int, suspects: list[str]) -> NonFiniteError:
-        """The error of a broken step, with the suspects of all workers; all of them call this."""
+        """The error of a step that is not finite, with the clips of all workers, which all call
+        this."""
         everyone: list[Any] = [None] * self._place.world_size
         torch.distributed.all_gather_object(everyone, suspects)
         clips = sorted({clip for part in everyone for clip in part})
@@ -261,7 +262,7 @@ class Training:
             f"{said}; the weights are those before it. Its clips: "
             f"{', '.join(clips[:_NAMED_CLIPS])}{f' and {more} more, see the log' * (more > 0)}. "
             "Run the same command again with a lower optim.learning_rate or optim.clip_norm, or "
-            f"pass this step over with --set feed.skip_steps=[{step}]"
+            f"skip this step with --set feed.skip_steps=[{step}]"
         )
 
     def _resume(self) -> int:
@@ -309,7 +310,7 @@ class Training:
         return found[0]
 
     def _say(self, text: str, *values: object) -> None:
-        """Rank 0 speaks for all."""
+        """Log the metrics of a step; only rank 0 does."""
         if self._place.rank == 0:
             logger.info(text, *values)
 
@@ -325,7 +326,8 @@ class Training:
         return vector.cpu()
 
     def _wants_stop(self) -> bool:
-        """Whether a stop was asked for; rank 0 looks, now and then, and the sum tells all."""
+        """Whether a stop was requested; rank 0 checks at intervals, and the sum informs all
+        workers."""
         now = time.monotonic()
         if self._place.rank != 0 or now - self._polled < _POLL_SECONDS:
             return False

@@ -1,4 +1,4 @@
-"""What a run says of itself: losses, speed, use of rows and of the device."""
+"""Metrics of a run: losses, speed, use of rows and of the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
 
 METRICS = "metrics.jsonl"
-"""One JSON object a logged step, in the run directory."""
+"""File of the run directory with one JSON object for each logged step."""
 
 _SECONDS = "rate/seconds"
 """Seconds since the last logged step, or the start."""
@@ -26,7 +26,7 @@ _SECONDS = "rate/seconds"
 
 @dataclass(frozen=True)
 class StepCounts:
-    """What a step holds, summed over workers; the denominators of its losses among them."""
+    """Counts of a step, summed over workers, among them the denominators of its losses."""
 
     flow_count: float
     stop_count: float
@@ -62,7 +62,7 @@ class StepCounts:
         )
 
     def to_vector(self) -> Tensor:
-        """For a sum over workers."""
+        """The counts as one vector, to be summed over workers."""
         return torch.tensor(
             [float(getattr(self, item.name)) for item in fields(self)], dtype=torch.float64
         )
@@ -85,7 +85,7 @@ class Window:
     seconds: float = 0.0
 
     def add(self, sums: Tensor, counts: StepCounts, grad_norm: float, seconds: float) -> None:
-        """Take in one step."""
+        """Add one step."""
         self.sums += sums
         self.counts += counts.to_vector()
         self.grad_norms.append(grad_norm)
@@ -129,7 +129,7 @@ class Costs:
 
     Attributes:
         config: The model's configuration; `model.cost` counts from it.
-        peak: Operations a second of all devices together; None where their speed is not known.
+        peak: Operations per second of all devices together; None if their speed is not known.
     """
 
     config: ModelConfig
@@ -147,7 +147,7 @@ class Costs:
     def utilisation(self, counts: StepCounts, seconds: float) -> float | None:
         """Share of the devices' peak spent on positions that hold a document.
 
-        Padding, recomputed layers and pairs that the mask forbids earn nothing.
+        Padding, recomputed layers and pairs that the mask forbids do not count.
         """
         if self.peak is None or seconds <= 0:
             return None
@@ -167,7 +167,8 @@ class MetricsLog:
 
     Args:
         folder: Run directory.
-        step: Steps already taken; later lines are of a lost attempt and are dropped.
+        step: Number of steps already taken; lines of later steps belong to a lost attempt and are
+            dropped.
     """
 
     def __init__(self, folder: Folder, step: int) -> None:
@@ -177,11 +178,11 @@ class MetricsLog:
         self.entries: list[dict[str, Any]] = [e for e in entries if e["step"] <= step]
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Note one logged step."""
+        """Record one logged step."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self.entries.append({"step": step, **finite})
 
     def write(self) -> None:
-        """Put all of it on disk."""
+        """Write all records to disk."""
         text = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in self.entries)
         self._folder.write_bytes(METRICS, text.encode())

@@ -1,8 +1,8 @@
-"""How often clips are drawn: weights by modality, language and corpus, also from a file of its own.
+"""How often clips are drawn: weights by modality, language and corpus, also from a mixture file.
 
-The weight of a modality is its share of the stream. Those of a language and a corpus multiply how
-often each of their clips comes among the clips of its modality: 2 is twice as often as without, 0
-is never. Names that are not listed weigh 1.
+The weight of a modality is its share of the stream. The weights of language and corpus multiply how
+often a clip is drawn among the clips of its modality: 2 means twice as often, 0 never. Names that
+are not listed have weight 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.training.order import Group
 from pipeline.training.settings import Factor, TrainSettings
 
 NO_LANGUAGE = "none"
-"""Stands for clips without a language."""
+"""Name for clips without a language."""
 
 
 class Mixture(Settings):
@@ -29,7 +29,7 @@ class Mixture(Settings):
     modality: dict[str, Factor] | None = None
     """Share of each modality in the stream; see `FeedSettings.modality_weights`."""
     language: dict[str, Factor] = Field(default_factory=dict)
-    """Factor of each language; `none` are clips without one."""
+    """Factor of each language; `none` stands for clips without a language."""
     corpus: dict[str, Factor] = Field(default_factory=dict)
     """Factor of each corpus."""
 
@@ -58,7 +58,7 @@ def weighted_groups(
     columns: Mapping[str, NDArray[np.object_]],
     weights: Mapping[str, Mapping[str, float]],
 ) -> dict[str, list[Group]]:
-    """Clips of every modality, divided where their weights may differ.
+    """Clips of every modality, in groups of equal weight.
 
     Args:
         rows: Index rows by modality.

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipeline.errors import SettingsError
 
 _PERIOD = 1024
-"""Positions after which the pattern of modalities repeats; shares are exact to 1 / period, and
-one of about half of that comes to nothing."""
+"""Positions after which the pattern of modalities repeats. Shares are exact to 1 / period; a share
+of about half of that is never drawn."""
 _ROUNDS = 6
 """Feistel rounds of a permutation; four already hide the input (Luby and Rackoff, 1988)."""
 
@@ -36,7 +36,7 @@ def permuted(index: int, size: int, seed: int) -> int:
     Args:
         index: Within [0, size).
         size: Length of the permutation.
-        seed: Chooses it.
+        seed: Seed of the permutation.
 
     Source:
         Feistel network over the next even number of bits, walked until it falls inside the range
@@ -64,12 +64,12 @@ def _hash(value: int, number: int, seed: int) -> int:
 
 @dataclass(frozen=True)
 class StreamPosition:
-    """What stands at one position.
+    """The clip at one position of the stream.
 
     Attributes:
-        position: In the stream.
-        row: In the index of the shards.
-        epoch: How many times as many clips as its modality has came before.
+        position: Position in the stream.
+        row: Row in the index of the shards.
+        epoch: Number of epochs of its modality that came before.
     """
 
     position: int
@@ -79,12 +79,12 @@ class StreamPosition:
 
 @dataclass(frozen=True)
 class Group:
-    """Clips of one modality that come equally often.
+    """Clips of one modality that are drawn equally often.
 
     Attributes:
-        name: Tells it from the other groups of its modality.
+        name: Name among the groups of its modality.
         rows: Their index rows, in a fixed order.
-        weight: How often each comes, relative to the other groups of the modality.
+        weight: How often each is drawn, relative to the other groups of the modality.
     """
 
     name: str
@@ -103,7 +103,7 @@ class StreamOrder:
 
     Raises:
         ValueError: If no modality has both rows and a share.
-        SettingsError: If a weight above 0 is too small for its modality ever to come.
+        SettingsError: If a weight above 0 is too small for its modality to be drawn.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class StreamOrder:
         self._pattern, self._before = _pattern(list(self.shares.values()))
         if weights is not None and self.unheard:
             raise SettingsError(
-                f"modality_weights {dict(weights)} give shares of {self.unheard}, too small ever "
-                f"to come; give at least 1/{_PERIOD} of the sum, or 0 to leave a modality out"
+                f"modality_weights {dict(weights)} give shares of {self.unheard}, too small to be "
+                f"drawn; give at least 1/{_PERIOD} of the sum, or 0 to leave a modality out"
             )
 
     @property
     def unheard(self) -> dict[str, float]:
-        """Shares of modalities that never come, since they are too small."""
+        """Shares of modalities that are too small to be drawn at all."""
         never = self._before[-1] == 0
         return {
             name: share for (name, share), n in zip(self.shares.items(), never, strict=True) if n
@@ -164,7 +164,7 @@ class _Strand:
     def __init__(self, name: str, groups: Sequence[Group], seed: int) -> None:
         self._groups = [group for group in groups if len(group.rows) and group.weight > 0]
         self.size = sum(len(group.rows) for group in self._groups)
-        """Clips that ever come."""
+        """Number of clips that are drawn at all."""
         self._name, self._seed = name, seed
         mass = [len(group.rows) * Fraction(str(group.weight)) for group in self._groups]
         whole = sum(mass, start=Fraction(0))
@@ -173,7 +173,9 @@ class _Strand:
     def at(self, count: int) -> tuple[int, int]:
         """Row and epoch of the clip that comes after `count` others."""
         epoch = count // self.size
-        while sum(self._before(epoch + 1)) <= count:  # rounding down may leave it a little behind
+        while (
+            sum(self._before(epoch + 1)) <= count
+        ):  # rounding down may leave it a little too small
             epoch += 1
         before, after = self._before(epoch), self._before(epoch + 1)
         index, size = count - sum(before), sum(after) - sum(before)

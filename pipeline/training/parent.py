@@ -1,9 +1,9 @@
-"""What a run starts from, as its directory notes it.
+"""The weights that a run started from, as its directory records them.
 
-A run notes what it started from in `parent.json` of its directory, with the configuration and the
-latent statistics of those weights, so that it resumes without them. It keeps their latent
-statistics in place of those of its shards: the weights know latents at that scale, and what the
-model normalises with must be what the feed normalises with.
+A run records in `parent.json` of its directory which weights it started from, with their
+configuration and latent statistics, so that it can resume without them. It uses their latent
+statistics in place of those of its shards: the weights were trained on latents at that scale, and
+model and feed must normalise alike.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ PARENT = "parent.json"
 
 @dataclass(frozen=True)
 class Parent:
-    """What a run starts from, as `parent.json` holds it.
+    """The contents of `parent.json`.
 
     Attributes:
-        init_from: As the settings name it.
+        init_from: Name in the settings.
         source: Run directory by URI, or bundle by name or absolute path.
         step: Checkpoint of a run; None for a bundle.
         digest: SHA-256 of the checkpoint's marker or of the bundle, over all of its weights.
         model: Configuration of the model.
-        codec: Digest of the codec whose latents it knows.
+        codec: Digest of the codec whose latents it was trained on.
         tokenizer: Name of its tokenizer.
-        tokenizer_digest: Equal for tokenizers with the same ids.
+        tokenizer_digest: Digest that is equal for tokenizers with the same ids.
         latent_mean: Mean of raw latents it was trained with, by channel.
-        latent_std: What it divides centred latents by.
+        latent_std: Divisor of centred latents, by channel.
         voices: Voices by name; not in the file.
     """
 
@@ -56,13 +56,13 @@ class Parent:
         return model_config_from_dict(self.model)
 
     def facts(self) -> dict[str, Any]:
-        """What a model card and an experiment tracker say of the parent."""
+        """The parent as a model card and an experiment tracker show it."""
         known = {"source": self.source, "step": self.step, "digest": self.digest}
         return {name: value for name, value in known.items() if value is not None}
 
 
 def noted_parent(run: Folder) -> Parent | None:
-    """The parent noted in a run directory; None for a run that started from nothing."""
+    """The parent recorded in a run directory; None if the run was initialised at random."""
     return Parent(**run.read_json(PARENT)) if run.exists(PARENT) else None
 
 

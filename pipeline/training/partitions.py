@@ -1,8 +1,8 @@
-"""Which part of every parameter a worker's optimiser holds, whatever the ZeRO stage.
+"""The part of every parameter that a worker's optimiser holds, for any ZeRO stage.
 
-DeepSpeed keeps float32 master weights, and the optimiser its moments, in a few flat tensors a
-worker. Naming the stretches of those tensors by parameter and offset makes a checkpoint readable at
-any number of workers and any stage, and an export a matter of reading.
+DeepSpeed keeps float32 master weights, and the optimiser its moments, in a few flat tensors on
+each worker. Naming the stretches of those tensors by parameter and offset makes a checkpoint
+readable at any number of workers and any stage, and an export a matter of reading.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Stretch:
-    """A run of elements of one parameter, and where this worker keeps it.
+    """Consecutive elements of one parameter, and where this worker keeps them.
 
     Attributes:
         name: The parameter's name.
-        start: First element, in the flattened parameter.
-        size: Elements.
+        start: Index of the first element in the flattened parameter.
+        size: Number of elements.
         flat: Index of the flat tensor.
-        offset: First element there.
+        offset: Index of the first element in the flat tensor.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Partitions:
         return [state[name] for state in self._states()]
 
     def set_step(self, step: int) -> None:
-        """Tell AdamW how many updates its moments have seen."""
+        """Set the number of updates of AdamW's moments."""
         for state in self._states():
             state["step"].fill_(float(step))
 
@@ -82,7 +82,7 @@ class Partitions:
                 self._optimizer.update_lp_params()
 
     def _keys(self) -> list[Tensor]:
-        """The tensors under which the torch optimiser files its state."""
+        """The tensors that are the keys of the torch optimiser's state."""
         if self._is_stage3:
             flats: list[Tensor] = self._optimizer.fp32_partitioned_groups_flat
             return flats

@@ -1,4 +1,4 @@
-"""The driver of a training run: claims the run directory, starts workers, reads how it ended."""
+"""The driver of a training run: it claims the run directory, starts workers, reads the result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from pipeline.training.workers import (
 logger = logging.getLogger(__name__)
 
 _STATE_BYTES = 16
-"""Bytes of a checkpoint a parameter: weight, two moments and average, float32."""
+"""Bytes of a checkpoint for each parameter: weight, two moments and average, float32."""
 
 
 def train_run(
@@ -53,17 +53,17 @@ def train_run(
     codec: str | None = None,
     worker_setup: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Train, or go on training, until the last step; Ray starts once there is something to do.
+    """Train, or continue training, until the last step; Ray starts only if there is work.
 
     Args:
         settings: The run's settings.
         shards: A complete train-shards directory, by URI.
         output: Run directory, by URI; every worker must reach it.
         codec: Codec folder, for samples.
-        worker_setup: Called first in every worker, for its log.
+        worker_setup: Called first in every worker, to configure its log.
 
     Returns:
-        What `summary.json` holds.
+        The contents of `summary.json`.
 
     Raises:
         SettingsError: If the directory belongs to a run of other settings, shards or weights, the
@@ -124,7 +124,7 @@ def train_run(
 
 
 def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | None) -> int:
-    """Fail here on what would fail in every worker, restart after restart.
+    """Find errors that would fail every worker on every restart.
 
     Returns:
         Bytes of one checkpoint.
@@ -143,8 +143,8 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
         )
     for modality, share in feed.unheard.items():
         logger.warning(
-            "no clip of %s is ever heard: too few for a share, which would be %.2g; give it one of "
-            "at least 0.001 by feed.modality_weights, or 0",
+            "no clip of %s is ever drawn: there are so few that the share would be %.2g; set a "
+            "share of at least 0.001, or 0, in feed.modality_weights",
             modality,
             share,
         )
@@ -154,7 +154,7 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What runs in every Ray Train worker."""
+    """The function that every Ray Train worker runs."""
     if config["setup"] is not None:
         config["setup"]()
     quiet_reports()

@@ -1,4 +1,4 @@
-"""A run directory: whose it is, and what it was started with.
+"""A run directory: the run that it belongs to, and the settings it was started with.
 
 settings.yaml         resolved settings of the last start
 run.json              identity of settings, shards and parent, id of the run, settings changed on
@@ -39,18 +39,18 @@ CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
 SUMMARY = "summary.json"
 STOP_REQUEST = "stop_request"
-"""A file of this name ends the run after its current step."""
+"""A file of this name in the run directory ends the run after its current step."""
 
 DERIVED = ("latent_dim", "speaker_dim", "speaker_id")
-"""Fields of `ModelConfig` that follow from shards and tokenizer."""
+"""Fields of `ModelConfig` that are derived from shards and tokenizer."""
 NUM_VOICES = 8
-"""Speakers whose voice is kept for the bundle."""
+"""Number of speakers whose voice is kept for the bundle."""
 
 
 def claim_directory(
     run: Folder, settings: TrainSettings, shards: TrainShards, parent: Parent | None = None
 ) -> dict[str, Any]:
-    """Make a directory this run's, or check that it is; returns its claim.
+    """Claim a directory for this run, or check its claim; returns the claim.
 
     A run that starts from a bundle or another run keeps their voices beside those of its shards.
 
@@ -114,7 +114,7 @@ def _check_claim(
     if claim["shards"] != wanted["shards"]:
         raise SettingsError(
             f"{run.uri} was trained on other shards than {shards.folder.uri} holds now; give "
-            "--output a new directory, or go on with the shards it began with"
+            "--output a new directory, or continue with the shards it began with"
         )
     if claim.get("parent") != wanted.get("parent"):
         raise SettingsError(
@@ -166,7 +166,8 @@ def load_run_settings(run: Folder) -> TrainSettings:
     """
     if not run.exists(SETTINGS):
         raise IncompleteError(
-            f"{run.uri} is no run directory, it holds no {SETTINGS}; give that of a training"
+            f"{run.uri} is no run directory, it holds no {SETTINGS}; give the --output of "
+            "`audiocalm train`"
         )
     return TrainSettings.model_validate(yaml.safe_load(run.read_bytes(SETTINGS)))
 

@@ -1,4 +1,4 @@
-"""Audio to judge a run by ear while it trains: the weight average of a checkpoint, decoded."""
+"""Audio samples of a run while it trains, made with the weight average of a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _LONGEST_SPEECH_S = 120.0
 
 
 class Samples:
-    """Makes the same requests from one checkpoint after the other.
+    """Makes the same requests with each checkpoint.
 
     Args:
-        settings: What to ask for.
-        shards: Where requests come from if the settings name none; validation clips if any.
+        settings: Requests and their limits.
+        shards: Source of requests if the settings name none; validation clips if there are any.
         codec: Codec folder.
         tokenizer: Encodes the prompts.
-        device: Where to generate.
+        device: Device to generate on.
 
     Raises:
         SettingsError: If the codec is not that of the shards.
@@ -110,7 +110,7 @@ def _requests(settings: SampleSettings, shards: TrainShards) -> list[tuple[str, 
 
 
 def _request_of(shards: TrainShards, number: int, settings: SampleSettings) -> SynthesisRequest:
-    """What a clip of the shards would be asked for with."""
+    """The request that corresponds to a clip of the shards."""
     row = shards.row(number)
     facts = shards.facts(row)
     voice = shards.embedding(number)

@@ -24,8 +24,9 @@ ADJUSTABLE_OPTIM = (
     "decay",
     "clip_norm",
 )
-"""Fields of `OptimConfig` that may change when a run is resumed. The rate is a function of the step
-and of these alone, so it follows the new schedule from the first resumed step on."""
+"""Fields of `OptimConfig` that may change when a run is resumed. The learning rate is a function of
+the step and of these fields alone, so it follows the new schedule from the first resumed step
+on."""
 ADJUSTABLE = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "feed.skip_steps")
 """Settings that may change when a run is resumed; every change is recorded in `run.json`."""
 
@@ -34,22 +35,24 @@ _GPU_TILE = 128
 
 
 class ModelSettings(Settings):
-    """Which model is trained."""
+    """The model that is trained."""
 
     preset: str = "tiny"
     """Name in `model.config.PRESETS`."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `ModelConfig` that differ from the preset, nested as there. Latent width, speaker
-    width and speaker token are taken from the shards and the tokenizer, and cannot be set."""
+    """Fields of `ModelConfig` that differ from the preset, with the same nesting. Latent width,
+    speaker width and speaker token are derived from the shards and the tokenizer, and cannot be
+    set."""
     tokenizer: str | None = None
-    """Folder of a published tokenizer; None takes bytes."""
+    """Folder of a published tokenizer; null uses bytes."""
     pretrained: str | None = None
-    """Folder of published Qwen3 weights to start the backbone from; None starts from noise."""
+    """Folder of published Qwen3 weights to start the backbone from; null initialises it at
+    random."""
     init_from: str | None = None
     """Weights to start the whole model from: a bundle, by folder or by the name of a shipped one,
     or the average of another run, as RUN or RUN@STEP. Optimiser and schedule start anew. With
     the default `preset` and no `overrides` the architecture is that of the weights. The latent
-    statistics are those of the weights too, so `feed.importance_power` is ignored."""
+    statistics are theirs too, so `feed.importance_power` is ignored."""
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
@@ -65,52 +68,55 @@ class FeedSettings(Settings):
     """How clips become packed batches."""
 
     documents_per_step: Positive = 256
-    """Clips of one optimiser step, over all workers."""
+    """Number of clips in one optimiser step, over all workers."""
     pack_length: Positive = 8192
-    """Positions of a packed row; longer clips are cropped on a block edge and counted."""
+    """Number of positions in a packed row; longer clips are cropped at a block edge and counted."""
     rows_per_micro_batch: Positive = 1
-    """Rows that go through the model at once on one worker."""
+    """Number of rows that one worker passes through the model at once. Lower it if memory runs
+    out."""
     num_noisy_copies: Positive = 1
-    """Noisy copies of every clip; more give more velocity targets a pass."""
+    """Number of noisy copies of every clip; more copies give more velocity targets in each pass."""
     modality_weights: dict[str, Factor] | None = None
-    """Share of each modality in the stream, normalised over those that the shards hold: 0, or at
-    least 1/1024 of the sum. None takes the square root of the number of clips."""
+    """Share of each modality in the stream, normalised over those in the shards: 0, or at least
+    1/1024 of the sum. Null sets it proportional to the square root of the number of clips."""
     language_weights: dict[str, Factor] = Field(default_factory=dict)
-    """How often clips of a language come, relative to others of their modality; see `mixture`."""
+    """How often clips of a language are drawn, relative to others of their modality; 1 for
+    languages that are not named."""
     corpus_weights: dict[str, Factor] = Field(default_factory=dict)
-    """How often clips of a corpus come, relative to others of their modality."""
+    """How often clips of a corpus are drawn, relative to others of their modality; 1 for corpora
+    that are not named."""
     condition_dropout: Share = 0.1
     """Share of clips trained without description and speaker, for classifier-free guidance."""
     speaker_dropout: Share = 0.1
-    """Share of the remaining clips with a voice that are trained without it."""
+    """Share of the remaining clips with a voice that are trained without their voice."""
     duration_share: Share = 0.5
     """Share of clips without words whose prompt names the duration."""
     speech_duration_share: Share = 0.2
     """Share of clips with words whose prompt names the duration, for requests of an exact one."""
     history_noise_share: Share = 0.5
-    """Share of clips whose clean copy is noised."""
+    """Share of clips whose clean copy gets noise, which narrows the gap to generated history."""
     history_noise_max: Annotated[float, Field(ge=0)] = 0.15
     """Largest standard deviation of that noise, in standard deviations of each channel."""
     flow_time_mean: float = 0.4
-    """Mean of the logit of the flow time; positive leans to the data side."""
+    """Mean of the logit of the flow time; positive values favour the data side."""
     flow_time_std: Annotated[float, Field(gt=0)] = 1.0
     """Standard deviation of that logit."""
     uniform_time_share: Share = 0.1
-    """Share of flow times drawn uniformly: the solver visits the ends, which the logit-normal
-    hardly does."""
+    """Share of flow times that are drawn uniformly. The solver visits the ends, which the
+    logit-normal hardly does."""
     pace_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Spread of the pace at which audio runs along its words, as a standard deviation of the
-    logarithm, so that a pace predicted with that error does no harm. Only read by models with
+    """Jitter of the pace at which audio runs along its words, as a standard deviation of the
+    logarithm, so that a pace predicted with such an error does no harm. Used only by models with
     `paces_speech`."""
     importance_power: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """Normalised latents are scaled by the importance of their channel to this power: 0 gives every
-    channel the same variance, 1 makes the flow loss measure what is heard. Needs a codec that
+    """Exponent of the importance of a channel, by which normalised latents are scaled: 0 gives
+    every channel the same variance, 1 makes the flow loss measure what is heard. Needs a codec that
     states the importance of its channels."""
     prefetch_steps: Positive = 2
-    """Steps prepared ahead in the background."""
+    """Number of steps that are prepared ahead in the background."""
     skip_steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Steps that are passed over without an update, numbered from 0 as in the error of a loss that
-    is not finite. May be given on resume, to go on past a batch that breaks training."""
+    """Steps that are skipped without an update, numbered from 0 as in the error about a loss that
+    is not finite. May be set on resume, to continue past a batch that breaks training."""
 
     @model_validator(mode="after")
     def _known_modalities(self) -> Self:
@@ -126,23 +132,23 @@ class FeedSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """Where and how the steps run; none of it changes the result beyond rounding."""
+    """Where and how the steps run. These settings change the result by rounding only."""
 
     num_workers: Positive = 1
-    """Training processes, one a device."""
+    """Number of training processes, one for each device."""
     use_gpu: bool = False
-    """Whether every worker holds a GPU; without, training runs on the CPU through gloo."""
+    """Whether every worker uses a GPU; otherwise training runs on the CPU through gloo."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """Logical CPUs reserved for a worker."""
     zero_stage: Literal[1, 2, 3] = 2
-    """DeepSpeed ZeRO: 1 shards the optimiser, 2 also gradients, 3 also parameters."""
+    """Stage of DeepSpeed ZeRO: 1 shards the optimiser, 2 also gradients, 3 also parameters."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Type of the forward pass; `auto` is bf16 on a GPU and on a CPU with AMX tiles, which multiply
     bf16 about eight times as fast as fp32, and fp32 on other CPUs. Master weights, moments and the
     average are always float32."""
     compile_layers: bool = False
-    """Whether layers are compiled by TorchInductor: a bf16 step on a CPU, which needs a C++
-    compiler, is 1.3 times as fast after about a minute of compilation. Not with `zero_stage` 3."""
+    """Whether layers are compiled by TorchInductor. On a CPU this needs a C++ compiler, and a bf16
+    step is 1.3 times as fast after about a minute of compilation. Not with `zero_stage` 3."""
     recompute_layers: bool = False
     """Whether the backward pass computes every layer again from its input, so that only the inputs
     are kept: about a tenth of the activation memory for one more forward pass. Set it where a
@@ -152,73 +158,74 @@ class EngineSettings(Settings):
 
 
 class CheckpointSettings(Settings):
-    """When the state of a run is kept."""
+    """When checkpoints are written, and how many are kept."""
 
     every: Positive = 1000
-    """Steps between checkpoints; the last step is always one."""
+    """Steps between checkpoints; the last step always has one."""
     num_to_keep: Positive = 3
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints that are kept."""
 
 
 class SampleSettings(Settings):
-    """Audio generated from the weight average: while training, and by the exported bundle."""
+    """Audio generated with the weight average, during training and by the exported bundle."""
 
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between samples, a multiple of `checkpoint.every`; 0 makes none. Needs the codec."""
     descriptions: tuple[str, ...] = ()
-    """Descriptions to follow; without any, one of each modality is taken from the shards."""
+    """Descriptions of the samples; without any, one of each modality is taken from the shards."""
     max_seconds: Annotated[float, Field(gt=0)] = 8.0
-    """Length limit of a sample, or of a part of one that is read in several, seconds."""
+    """Longest sample, seconds; of speech that is read in several parts, the longest part."""
     num_flow_steps: Positive | None = None
-    """Solver steps a block, of samples and of an exported bundle where a request does not say; null
-    takes the default of each modality."""
+    """Solver steps for each block, of samples and of requests to the exported bundle that do not
+    set them; null uses the default of each modality."""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Classifier-free guidance, likewise."""
+    """Scale of classifier-free guidance, of samples and of requests that do not set it; null uses
+    the default of each modality."""
 
     def sampling(self) -> dict[str, dict[str, Any]]:
-        """What differs from the defaults, by modality, for a bundle."""
+        """Sampling options that differ from the defaults, by modality, for a bundle."""
         of_all = {"num_flow_steps": self.num_flow_steps, "guidance_scale": self.guidance_scale}
         given = {name: value for name, value in of_all.items() if value is not None}
         return {modality: dict(given) for modality in MODALITIES} if given else {}
 
 
 class DistillSettings(Settings):
-    """How a student of the weights in `model.init_from` is trained (`model.distillation`)."""
+    """Training of a student of the weights in `model.init_from` (`model.distillation`)."""
 
     num_flow_steps: Annotated[int, Field(ge=1, le=4)] = 1
-    """Evaluations a block of the student."""
+    """Solver steps of the student for each block."""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 2.0
-    """Classifier-free guidance of the teacher that the student takes over; its own is then 1."""
+    """Scale of the teacher's guidance that the student learns; its own requests need none."""
     num_teacher_steps: Positive = 4
-    """Steps of the teacher in one of the student's; training time grows with it."""
+    """Number of steps of the teacher in one step of the student; training time grows with it."""
 
 
 class TrainSettings(Settings):
     """A training run."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seeds weights, order, crops, noise and dropout."""
+    """Seed of weights, order, crops, noise and dropout."""
     model: ModelSettings = ModelSettings()
-    """The model."""
+    """Architecture and initial weights."""
     feed: FeedSettings = FeedSettings()
-    """Its batches."""
+    """Packing, mixture, noise and dropout of the batches."""
     optim: OptimConfig = OptimConfig()
     """Optimiser, schedule and number of steps."""
     stop_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Weight of the end-of-audio loss next to the flow loss."""
+    """Weight of the end-of-audio loss, relative to the flow loss."""
     engine: EngineSettings = EngineSettings()
     """Workers and DeepSpeed."""
     checkpoint: CheckpointSettings = CheckpointSettings()
-    """Checkpoints."""
+    """Interval and number of checkpoints."""
     sample: SampleSettings = SampleSettings()
-    """Samples to listen to."""
+    """Audio samples of the run, and sampling defaults of its bundle."""
     distill: DistillSettings | None = None
     """Trains a student with few flow steps and no guidance, as `audiocalm distill` does; null
     trains on data."""
     log_every: Positive = 10
     """Steps between logged metrics."""
     tracking: TrackingSettings = TrackingSettings()
-    """Experiment tracking."""
+    """Experiment tracking with MLflow."""
 
     @model_validator(mode="after")
     def _samples_follow_checkpoints(self) -> Self:
@@ -263,7 +270,7 @@ class TrainSettings(Settings):
         return self
 
     def identity(self) -> str:
-        """Digest of what makes two starts the same run.
+        """Digest of the settings that identify a run.
 
         Workers, precision, checkpoints, samples, logs and the size of micro-batches may change
         between two starts, since the weights do not depend on them. The rate, its schedule, the

@@ -1,4 +1,4 @@
-"""The model of a run: preset, shards and tokenizer agree on one configuration."""
+"""The model of a run, from preset, shards and tokenizer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def model_config(
         settings: The model's settings.
         shards: Training clips.
         tokenizer: Encodes the prompts.
-        parent: Weights that the model starts from; it is theirs then.
+        parent: Weights that the model starts from, which then fix the architecture.
 
     Raises:
         SettingsError: If an override is derived, unknown or out of range, the tokenizer needs more
@@ -72,8 +72,8 @@ def model_config(
     ]
     if changed:
         raise SettingsError(
-            f"model.init_from {parent.source} is of another architecture ({'; '.join(changed[:5])})"
-            "; leave out model.preset and model.overrides to take that of the weights"
+            f"model.init_from {parent.source} has another architecture ({'; '.join(changed[:5])})"
+            "; leave out model.preset and model.overrides to use that of the weights"
         )
     return parent.config
 
@@ -82,7 +82,7 @@ def _own_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokeniz
     for name in DERIVED:
         if name in settings.overrides:
             raise SettingsError(
-                f"model.overrides.{name} cannot be set: it follows from shards and tokenizer"
+                f"model.overrides.{name} cannot be set: it is derived from shards and tokenizer"
             )
     speaker_dim = shards.speaker_dim
     derived: dict[str, Any] = {"latent_dim": shards.latent_dim, "speaker_id": None}
@@ -97,7 +97,7 @@ def _own_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokeniz
 
 
 def shards_for(folder: Folder, parent: Parent | None) -> TrainShards:
-    """Training clips, whose latents keep the scale that the weights of a parent know.
+    """Training clips, with the latent statistics of the parent if there is one.
 
     Raises:
         IncompleteError: If the directory is not complete.
@@ -120,8 +120,8 @@ def build_model(
 ) -> AudioCALM:
     """The model before its first step: seeded, with latent statistics and given weights.
 
-    It comes to life module by module on its device, so that with `shard` no worker ever holds more
-    of the others' share than one module, and without it no second copy in host memory.
+    It is initialised module by module on its device, so that with `shard` no worker ever holds more
+    of the others' share than one module, and without it host memory holds no second copy.
 
     Args:
         settings: The run's settings.
@@ -129,7 +129,7 @@ def build_model(
         shards: Training clips.
         new_token_ids: The tokenizer's special tokens, which pretrained weights do not know.
         device: This worker's device.
-        shard: Takes away the other workers' share of a module's own parameters.
+        shard: Removes the other workers' share of a module's own parameters.
         parent: Fills all weights.
 
     Raises:

@@ -88,7 +88,10 @@ class TrainShards:
         table = read_tables(folder, folder.listed("index/"))
         missing = [name for name in _REQUIRED if name not in table.column_names]
         if missing:
-            raise IncompleteError(f"the index of {folder.uri} lacks the columns {missing}")
+            raise IncompleteError(
+                f"the index of {folder.uri} lacks the columns {missing}; "
+                "run `audiocalm shard` again"
+            )
         table = table.filter(pc.equal(table["split"], split)).combine_chunks()
         order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
         self.index: pa.Table = table.take(order)
@@ -105,13 +108,13 @@ class TrainShards:
 
     @property
     def latent_dim(self) -> int:
-        """Width of one latent frame."""
+        """Number of dimensions of one latent frame."""
         return len(self.latent_mean)
 
     def latent_scale(self, importance_power: float) -> NDArray[np.float32]:
-        """What raw latents are divided by: their standard deviation over importance^power.
+        """Divisor of raw latents by channel: their standard deviation over importance^power.
 
-        Shards that were given latent statistics have those, whatever the power.
+        Latent statistics that the shards were given are used as they are, whatever the power.
 
         Raises:
             SettingsError: If the codec does not state the importance of its channels.
@@ -133,10 +136,10 @@ class TrainShards:
         return np.asarray(self.latent_std / scale, dtype=np.float32)
 
     def with_latent_stats(self, mean: Sequence[float], scale: Sequence[float]) -> TrainShards:
-        """The same shards, whose latents are normalised by other statistics than their own.
+        """The same shards with other latent statistics than their own.
 
         Raises:
-            SettingsError: If they are not of as many channels.
+            SettingsError: If the number of channels differs.
         """
         if not len(mean) == len(scale) == self.latent_dim:
             raise SettingsError(
@@ -176,7 +179,7 @@ class TrainShards:
         return found
 
     def facts(self, row: dict[str, Any]) -> dict[str, Any]:
-        """What is written of a clip: descriptions, transcript, language, modality, duration_s.
+        """Texts and facts of a clip: descriptions, transcript, language, modality, duration_s.
 
         Raises:
             IncompleteError: If the bytes at its offset are not JSON.
@@ -193,7 +196,7 @@ class TrainShards:
         """The stored posterior of a clip.
 
         Raises:
-            IncompleteError: If the bytes at its offsets are not what the index says.
+            IncompleteError: If the bytes at its offsets do not match the index.
         """
         try:
             mean, log_std = self._array(row, "mean"), self._array(row, "log_std")

@@ -1,4 +1,4 @@
-"""Signals that end a run: the first asks for a checkpoint, and the work goes on until it is there.
+"""Signals that end a run: the first requests a checkpoint, and the run ends when it is written.
 
 Ray replaces SIGTERM's handler in `ray.init`, and Ray Train installs one for SIGINT that aborts the
 run, but only if it is called from the main thread. So the work runs in another thread, and the main
@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_S = 0.2
 _SAME_PRESS_S = 1.0
-"""A signal that comes twice within this time was sent once: to the process and to its group."""
+"""Two signals within this time, seconds, count as one: sent to the process and to its group."""
 
 
 def wait_for(work: Callable[[], object], request_stop: Callable[[str], None]) -> None:
-    """Run work in a thread and wait for it; signals of the meantime ask it to stop.
+    """Run work in a thread and wait for it; signals in the meantime request a stop.
 
-    Outside the main thread, which alone hears signals, this is a plain call.
+    Outside the main thread, which alone receives signals, this is a plain call.
 
     Args:
-        work: Returns soon after a stop was requested.
+        work: Function that returns soon after a stop was requested.
         request_stop: Called once, with the name of the first signal.
 
     Raises:
@@ -71,7 +71,7 @@ def wait_for(work: Callable[[], object], request_stop: Callable[[str], None]) ->
 
 
 class _Inbox:
-    """Signals as they come in; a handler does no more than take them down."""
+    """Queue of received signals; the handlers only append to it."""
 
     def __init__(self) -> None:
         self.first = ""

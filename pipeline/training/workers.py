@@ -1,4 +1,4 @@
-"""A group of Ray Train workers: started, restarted when one is lost, and its failure in words."""
+"""A group of Ray Train workers: its start, restarts after a loss, and its error message."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _SNAPSHOT = "checkpoint_manager_snapshot.json"
 FINAL_ERRORS: dict[str, type[PipelineError]] = {
     kind.__name__: kind for kind in (NonFiniteError, DiskFullError, DamagedError)
 }
-"""Errors that all workers raise together and that no restart of the group would mend: a worker
-notes them in the summary of its run and returns, and the driver raises them."""
+"""Errors that all workers raise together and that no restart of the group would solve. A worker
+records them in the summary of its run and returns, and the driver raises them."""
 
 
 def run_group(
@@ -40,23 +40,23 @@ def run_group(
     SIGTERM and SIGINT (Ctrl-C) ask the workers to stop and wait until they have; a second Ctrl-C
     interrupts at once.
 
-    Where a run goes on from is the function's own business, decided by markers on disk. Ray Train
-    is told of checkpoints, but its snapshot of an earlier start is dropped: it is written after
-    the checkpoint it names, refuses another Ray version, and fails where one was removed.
+    The function itself finds where to resume, by markers on disk. Ray Train is informed of
+    checkpoints, but its snapshot of an earlier start is dropped: it is written after the
+    checkpoint that it names, refuses another Ray version, and fails if a checkpoint was removed.
 
     Args:
         worker: Called with `config` in every worker.
-        config: What the workers are told.
-        folder: Holds what workers report as checkpoints; reachable by all of them.
+        config: Argument of `worker`.
+        folder: Directory of the checkpoints that workers report; reachable by all of them.
         num_workers: Size of the group.
-        resources: What one worker reserves; with a `GPU` the group speaks NCCL, else gloo.
+        resources: Resources of one worker; with a `GPU` the group uses NCCL, else gloo.
         max_failures: Restarts of the group; -1 has no limit.
         request_stop: Called with the name of a signal; makes the workers save and return.
 
     Raises:
         SettingsError: If the connected Ray can never hold the group.
         KeyboardInterrupt: On a second Ctrl-C.
-        PipelineError: If the group failed for good, with the words of the worker that did.
+        PipelineError: If the group failed for good, with the message of the worker that failed.
     """
     is_local = not os.environ.get("RAY_ADDRESS")
     remedy = "lower the number of workers or the CPUs of a worker, or train on other hardware"
@@ -87,12 +87,12 @@ def run_group(
 
 
 def failure_summary(error: BaseException) -> dict[str, str]:
-    """What the summary of a run says of one of `FINAL_ERRORS`."""
+    """Entry of one of `FINAL_ERRORS` in the summary of a run."""
     return {"state": "failed", "kind": type(error).__name__, "error": str(error)}
 
 
 def report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:
-    """Tell Ray Train of a checkpoint that already lies where `run_group` was told."""
+    """Report a checkpoint to Ray Train that already lies in the folder of `run_group`."""
     ray.train.report(
         metrics,
         checkpoint=ray.train.Checkpoint(folder.path, folder.filesystem),
@@ -102,7 +102,7 @@ def report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:
 
 
 def quiet_reports() -> None:
-    """Keep Ray Train's line for every report and rank out of a worker's log."""
+    """Silence the line that Ray Train logs for every report and rank."""
     from ray.train.v2._internal.execution import context
 
     context.logger.setLevel(logging.WARNING)
@@ -111,8 +111,8 @@ def quiet_reports() -> None:
 class _LocalTrainer(TorchTrainer):
     """A trainer for a Ray that ends with its driver.
 
-    Ray Train starts a detached actor that frees placement groups when a controller dies. It asks
-    the dashboard every second, which a local Ray has not, and complains into the log.
+    Ray Train starts a detached actor that frees placement groups when a controller dies. It
+    polls the dashboard every second, which a local Ray does not have, and logs warnings.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -122,7 +122,7 @@ class _LocalTrainer(TorchTrainer):
 
 @contextmanager
 def _preemption_watched(is_watched: bool) -> Iterator[None]:
-    """Whether Ray Train asks the cluster for announced evictions; a laptop announces none."""
+    """Whether Ray Train polls the cluster for announced evictions, of which a laptop has none."""
     name = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
     before = os.environ.get(name)
     os.environ[name] = before or str(int(is_watched))

@@ -1,15 +1,12 @@
 """The command line names what is wrong, and every command is a module that explains itself."""
 
 import importlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import threadpoolctl
 
 from jobs import cli, options
 from pipeline.errors import PipelineError
@@ -24,7 +21,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert f"audiocalm {command}" in printed
-    if command != "doctor":
+    if command not in ("doctor", "settings", "completion"):
         assert "--" in printed.replace("--help", "").replace("--verbose", "")
 
 
@@ -36,6 +33,32 @@ def test_the_list_of_commands_is_shown_and_a_typo_gets_the_nearest(
     assert cli.main([]) == options.EXIT_USAGE
     assert cli.main(["trian"]) == options.EXIT_USAGE
     assert "did you mean 'train'" in capsys.readouterr().err
+
+
+def test_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    groups = [line.removesuffix(":") for line in lines if line.endswith(":")]
+    assert groups == ["data", "model", "use", "check"]
+    assert lines.index("use:") < lines.index(next(x for x in lines if x.startswith("  generate")))
+
+
+def test_settings_are_printed_with_meaning_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["settings", "train", "optim.learning"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("optim.learning_rate  float; 0.0003\n    Peak rate of modules")
+    assert cli.main(["settings", "train", "optim.lerning"]) == options.EXIT_FAILED
+    assert "audiocalm settings train" in capsys.readouterr().err
+
+
+def test_completion_knows_every_command_option_and_choice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("shtab", reason="the extra `completion` is not installed")
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for word in (*cli.COMMANDS, "--dry-run", "--from-scratch", "bf16"):
+        assert word in script
 
 
 def test_the_cli_imports_no_heavy_library_before_a_command_is_chosen() -> None:
@@ -66,24 +89,6 @@ def test_known_errors_are_one_line_and_an_exit_code(capsys: pytest.CaptureFixtur
     parsed = options.parser("x", "x").parse_args([])
     assert options.run(fail, parsed) == options.EXIT_FAILED
     assert capsys.readouterr().err == "error: the value, the limit, the remedy\n"
-
-
-@pytest.mark.parametrize(("chosen", "expected"), [(None, 1), ("2", 2)])
-def test_arithmetic_takes_one_core_unless_the_environment_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, chosen: str | None, expected: int
-) -> None:
-    for name in options._THREADS:
-        monkeypatch.delenv(name, raising=False)
-    if chosen is not None:
-        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
-    monkeypatch.setattr("os.environ", dict(os.environ))
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):  # of a NumPy that is loaded already
-        options.one_thread()
-        assert np.ones(1).sum() == 1
-        pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-        assert pools
-        assert {pool["num_threads"] for pool in pools} == {expected}
-        assert os.environ["OPENBLAS_NUM_THREADS"] == str(expected)
 
 
 def test_a_demo_whose_training_was_stopped_ends_there(

@@ -29,3 +29,19 @@ def test_a_missing_speech_program_is_a_note_with_its_package(
     found = next(finding for finding in doctor.examine() if finding.subject == "flite")
     assert found.state == "note"
     assert "apt-get install flite" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ({"ray": "missing"}, "not ready: ray must"),
+        ({"accelerator": "note", "bundle": "ok"}, "recipes for a CPU"),
+        ({"accelerator": "ok", "bundle": "ok"}, "fits its GPU memory, and make audio."),
+        ({"accelerator": "note", "bundle": "note"}, "a bundle that `audiocalm export` writes"),
+    ],
+)
+def test_one_sentence_says_what_the_machine_can_do(states: dict[str, str], words: str) -> None:
+    findings = [doctor.Finding(state, subject, "") for subject, state in states.items()]
+    said = doctor.verdict(findings)
+    assert words in said
+    assert said.count(".") - said.count("_gpu.yaml") - said.count("*.") == 1

@@ -22,7 +22,7 @@ def test_it_makes_a_corpus_and_then_finds_it(
     assert "made: 0 speech clips (0.0 min), " in capsys.readouterr().out
     assert not (tmp_path / "corpus" / "speech").exists()
     assert starter_corpus.main(arguments) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
     assert starter_corpus.main([*arguments, "--seed", "3"]) == 1
     assert "seed 2 -> 3" in capsys.readouterr().err
 

@@ -138,6 +138,8 @@ def test_a_directory_is_complete_only_while_card_and_marker_agree(tmp_path: Path
     folder.write_json("dataset.json", {"a": 1})
     with pytest.raises(IncompleteError, match="is not complete"):
         folder.card()
+    with pytest.raises(IncompleteError, match="run `audiocalm encode`"):
+        folder.card("encode")
     folder.finish({"a": 2})
     assert folder.card() == {"a": 2}
     folder.write_json("dataset.json", {"a": 3})

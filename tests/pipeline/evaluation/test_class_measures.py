@@ -114,7 +114,7 @@ def test_what_is_missing_is_a_reason(tmp_path: Path) -> None:
     pool = clips(tmp_path, {"train": 4, "test": 2})
     teaching = Teaching(pool, CODEC, 100)
     few = measure_sound_classes(listen(pool), teaching)
-    assert "0 classes have clips enough" in few.skipped["sound class, esc"]
+    assert "0 classes have enough clips" in few.skipped["sound class, esc"]
     assert "no clip of sound" in measure_sound_classes([], teaching).skipped["sound class"]
     assert "no clip of music" in measure_families([], teaching).skipped["instrument family"]
     assert set(measure_tempo_and_key([], RATE).skipped) == {"tempo within 5 %", "key"}

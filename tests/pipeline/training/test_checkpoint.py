@@ -221,7 +221,7 @@ def test_a_full_disk_while_the_marker_is_written_leaves_no_marker(
         original(self, name, value)
 
     monkeypatch.setattr(Folder, "write_json", write_json)
-    with pytest.raises(DiskFullError, match="there is none before it"):
+    with pytest.raises(DiskFullError, match="there is no earlier one"):
         worker.run()
     assert list((tmp_path / "checkpoints").iterdir()) == []
 

@@ -156,7 +156,7 @@ def test_a_signal_saves_a_checkpoint_and_ends_cleanly(endless, number, send):
     assert f"{number.name}: saving a checkpoint" in said
     # On a busy machine Ray's controller logs a time-out of its own with its traceback.
     assert "Traceback" not in "".join(line for line in said.splitlines() if " pid=" not in line)
-    assert "run the same command again to go on" in said
+    assert "run the same command again to continue" in said
     summary = json.loads((run / "summary.json").read_text())
     newest = max(int(path.name[5:]) for path in run.glob("checkpoints/step*"))
     assert (summary["state"], summary["step"]) == ("stopped", newest)
