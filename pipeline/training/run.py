@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import torch
 
-from model.audiocalm import AudioCALM
+from model.cost import checkpoint_bytes, sizes
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
@@ -41,9 +40,6 @@ from pipeline.training.workers import (
 )
 
 logger = logging.getLogger(__name__)
-
-_STATE_BYTES = 16
-"""Bytes of a checkpoint for each parameter: weight, two moments and average, float32."""
 
 
 def train_run(
@@ -148,9 +144,7 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
             modality,
             share,
         )
-    with torch.device("meta"):
-        model = AudioCALM(config)
-    return _STATE_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    return checkpoint_bytes(sizes(config).total)
 
 
 def _worker(config: dict[str, Any]) -> None:
