@@ -29,7 +29,7 @@ from model.sequence import document_length
 from model.timebase import num_blocks
 from pipeline.errors import SettingsError
 from pipeline.training.init_from import open_parent
-from pipeline.training.settings import CheckpointSettings, ModelSettings, TrainSettings
+from pipeline.training.settings import ModelSettings, TrainSettings
 from pipeline.training.setup import preset_config
 
 ZERO_STAGES = (1, 2, 3)
@@ -312,19 +312,9 @@ def plan_training(
         step_s=step_s,
         num_steps=num_steps,
         checkpoint_bytes=checkpoint_bytes(counted.total),
-        num_checkpoints=num_checkpoints(settings.checkpoint, num_steps),
+        num_checkpoints=settings.checkpoint.most_at_once(num_steps),
         price=hardware.price(num_steps * step_s),
     )
-
-
-def num_checkpoints(settings: CheckpointSettings, num_steps: int) -> int:
-    """The most checkpoints that lie on disk at once: a new one is written before the oldest goes.
-
-    Args:
-        settings: Which checkpoints are kept.
-        num_steps: Steps of the run.
-    """
-    return settings.num_to_keep + 1
 
 
 def _check(config: Any, limits: Mapping[str, bool], remedy: str) -> None:

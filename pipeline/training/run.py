@@ -31,6 +31,7 @@ from pipeline.training.rundir import (
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer, shards_for
 from pipeline.training.shards import TrainShards
+from pipeline.training.validation import validation_feed
 from pipeline.training.workers import (
     FINAL_ERRORS,
     failure_summary,
@@ -88,7 +89,9 @@ def train_run(
         if finished["state"] == "finished":
             logger.info("%s is finished: step %d is the last", run.uri, newest)
             return finished
-    store.check_space(checkpoint_bytes, settings.checkpoint.num_to_keep)
+    store.check_space(
+        checkpoint_bytes, settings.checkpoint.most_at_once(settings.optim.num_steps) - 1
+    )
     tags = {"shards": source.folder.uri, "shards_digest": source.digest}
     if parent is not None:
         tags |= {f"parent_{name}": str(value) for name, value in parent.facts().items()}
@@ -129,6 +132,8 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
     tokenizer = open_tokenizer(settings.model)
     config = model_config(settings.model, shards, tokenizer, parent)
     feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
+    if settings.validation.every:
+        validation_feed(settings, shards.folder, parent, config, tokenizer)
     if feed.num_left_out:
         logger.warning(
             "%d of %d clips are left out: their text leaves no room for one block in "

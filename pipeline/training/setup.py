@@ -114,14 +114,14 @@ def preset_config(settings: ModelSettings, derived: Mapping[str, Any]) -> ModelC
         raise SettingsError(f"model settings: {error}") from error
 
 
-def shards_for(folder: Folder, parent: Parent | None) -> TrainShards:
-    """Training clips, with the latent statistics of the parent if there is one.
+def shards_for(folder: Folder, parent: Parent | None, split: str = "train") -> TrainShards:
+    """Clips of a split, with the latent statistics of the parent if there is one.
 
     Raises:
         IncompleteError: If the directory is not complete.
         SettingsError: If the latents are of another width.
     """
-    shards = TrainShards(folder)
+    shards = TrainShards(folder, split)
     if parent is None:
         return shards
     return shards.with_latent_stats(parent.latent_mean, parent.latent_std)
