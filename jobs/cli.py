@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "model": {
         "train-codec": "train an audio codec on clips/",
         "import-codec": "convert a published codec of diffusers or transformers",
+        "plan": "estimate memory, time and cost of a training or an encoding",
         "train": "train the model on train-shards/",
         "distill": "train a student that samples in one or two flow steps",
         "export": "write a checkpoint as a bundle that generates and serves",

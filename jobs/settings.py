@@ -23,6 +23,7 @@ SCHEMAS: dict[str, str] = {
     "prepare": "pipeline.data.prepare:PrepareSettings",
     "data-report": "pipeline.data.report.write:DataReportSettings",
     "train-codec": "pipeline.training.codec_settings:TrainCodecSettings",
+    "plan": "pipeline.training.settings:TrainSettings",
     "train": "pipeline.training.settings:TrainSettings",
     "distill": "pipeline.training.settings:TrainSettings",
     "serve": "pipeline.serving.settings:ServeSettings",

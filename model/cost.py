@@ -32,6 +32,19 @@ _PEAK_FLOPS = {
     "RTX 4090": 165e12,
 }
 """Dense bf16 operations a second of one device, by a part of its name, as vendors state them."""
+_MEMORY_BYTES = {
+    "A100": 80e9,
+    "A800": 80e9,
+    "H100": 80e9,
+    "H200": 141e9,
+    "H800": 80e9,
+    "B200": 180e9,
+    "L40S": 48e9,
+    "RTX 4090": 24e9,
+}
+"""Memory of one device as vendors state it, by a part of its name."""
+_CHECKPOINT_BYTES = 16
+"""Bytes of a checkpoint per parameter: weight, two moments and average in float32."""
 _LOCAL_LAYER = 12
 """Weights of a local head's layer in squares of its width: 4 of attention, 8 of feed-forward."""
 
@@ -39,6 +52,16 @@ _LOCAL_LAYER = 12
 def peak_flops(device_name: str) -> float | None:
     """Dense bf16 operations a second of a GPU, as its vendor states; None if it is not known."""
     return next((speed for part, speed in _PEAK_FLOPS.items() if part in device_name), None)
+
+
+def memory_bytes(device_name: str) -> float | None:
+    """Memory of a GPU as its vendor states it; None if it is not known."""
+    return next((size for part, size in _MEMORY_BYTES.items() if part in device_name), None)
+
+
+def gpu_names() -> list[str]:
+    """GPUs whose peak and memory are known."""
+    return sorted(_PEAK_FLOPS.keys() & _MEMORY_BYTES.keys())
 
 
 @dataclass(frozen=True)
@@ -311,6 +334,11 @@ def training_bytes(num_parameters: int, zero_stage: int, num_workers: int) -> fl
     return sum(
         num_parameters * size / share for size, share in zip((2, 2, 16), shares, strict=True)
     )
+
+
+def checkpoint_bytes(num_parameters: int) -> int:
+    """Size of one checkpoint of a training run."""
+    return _CHECKPOINT_BYTES * num_parameters
 
 
 def activation_bytes(

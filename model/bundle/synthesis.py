@@ -346,7 +346,7 @@ def _piece(
 
 def _ramp(
     waveform: Float[Tensor, "channels samples"], timebase: Timebase
-) -> Float[Tensor, " samples"]:
+) -> Float[Tensor, " ramp"]:
     """Gain from 0 to 1 over the join of two parts, which starts from silence without a click."""
     num_samples = min(waveform.shape[-1], timebase.samples_in(_JOIN_S))
     return torch.linspace(0, 1, num_samples)

@@ -29,6 +29,7 @@ from model.codec.published.vibevoice import VibeVoiceCodec
 from model.codec.self_check import self_check, verify_self_check
 from model.codec.vae.codec_config import CODEC_PRESETS
 from model.codec.vae.vae import VAECodec
+from model.timebase import Timebase
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,20 @@ def codec_preset(name: str) -> dict[str, Any]:
     if name not in CODEC_PRESETS:
         raise ValueError(f"no codec preset {name!r}; there are {', '.join(CODEC_PRESETS)}")
     return VAECodec.describe(CODEC_PRESETS[name])
+
+
+def codec_shape(name: str | Path) -> tuple[Timebase, int]:
+    """Timebase and latent width of a preset, a shipped codec or a saved one.
+
+    Raises:
+        FileNotFoundError: If it is no preset and the folder holds no codec.
+        ValueError: As `load_codec`.
+    """
+    if name in CODEC_PRESETS:
+        preset = CODEC_PRESETS[str(name)]
+        return preset.timebase, preset.latent_dim
+    codec = load_codec(name)
+    return codec.timebase, codec.latent_dim
 
 
 def build_codec(config: dict[str, Any], seed: int = 0) -> AudioCodec:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,11 @@ class CheckpointStore:
             if self.at(step).exists(COMPLETE) and not self.is_complete(step)
         ]
 
-    def retain(self, num_to_keep: int) -> None:
-        """Remove all but the newest complete checkpoints."""
+    def retain(self, num_to_keep: int, others: Collection[int] = ()) -> None:
+        """Remove all complete checkpoints but the newest ones and some others, by step."""
         for step in self.steps()[:-num_to_keep]:
-            self.remove(step)
+            if step not in others:
+                self.remove(step)
 
     def remove(self, step: int) -> None:
         """Remove the checkpoint of a step."""

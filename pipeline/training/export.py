@@ -18,7 +18,7 @@ from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.training.checkpoint import AVERAGE, opened
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.metrics import METRICS, training_seconds
+from pipeline.training.metrics import METRICS, TOTAL_LOSS, VALIDATION, training_seconds
 from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import CHECKPOINTS, CLAIM, load_run_settings, load_voices
 from pipeline.training.setup import open_tokenizer
@@ -92,6 +92,7 @@ def export_run(
         "shards": {"digest": state["shards"], **state.get("data", {})},
         "codec": state["codec"]["digest"],
         "losses": _losses(entries),
+        **_validation(entries, chosen),
         "seed": settings.seed,
     }
     if (parent := noted_parent(run)) is not None:
@@ -173,5 +174,18 @@ def _logged(run: Folder, step: int) -> list[dict[str, Any]]:
 
 def _losses(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The last logged losses."""
-    last = entries[-1] if entries else {}
+    last: Mapping[str, Any] = next(
+        (entry for entry in reversed(entries) if TOTAL_LOSS in entry), {}
+    )
     return {name: value for name, value in last.items() if name.startswith("loss/")}
+
+
+def _validation(entries: Sequence[Mapping[str, Any]], step: int) -> dict[str, dict[str, float]]:
+    """The field of the card with the losses on held-out clips at the exported step."""
+    found = {
+        name.removeprefix(VALIDATION): value
+        for entry in entries[-1:]
+        for name, value in entry.items()
+        if entry["step"] == step and name.startswith(VALIDATION)
+    }
+    return {"validation": found} if found else {}

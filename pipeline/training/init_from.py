@@ -32,6 +32,7 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.parent import Parent, noted_parent
 from pipeline.training.rundir import (
     CHECKPOINTS,
+    CLAIM,
     DERIVED,
     SETTINGS,
     load_run_settings,
@@ -197,6 +198,7 @@ def _of_bundle(name: str) -> Parent:
         tokenizer_digest=tokenizer_digest(tokenizer),
         latent_mean=stats["latent_mean"].tolist(),
         latent_std=stats["latent_std"].tolist(),
+        run_id=manifest.get("card", {}).get("run"),
         voices=bundle_voices(folder, manifest),
     )
 
@@ -223,6 +225,7 @@ def _of_run(run: Folder, step: int | None, init_from: str) -> Parent:
         tokenizer_digest=tokenizer_digest(tokenizer),
         latent_mean=stats["latent_mean"].tolist(),
         latent_std=stats["latent_std"].tolist(),
+        run_id=run.read_json(CLAIM)["run_id"] if run.exists(CLAIM) else None,
         voices=load_voices(run),
     )
 

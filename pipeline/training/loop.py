@@ -49,6 +49,7 @@ from pipeline.training.setup import (
     special_ids,
 )
 from pipeline.training.shards import TrainShards
+from pipeline.training.validation import Validation, lasting_steps, validation_feed
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +162,10 @@ class Training:
         self._costs = Costs.of(self._config, place.device, place.world_size)
         self._tracker = Tracker(plan.tracking if place.rank == 0 else None)
         self._samples = self._open_samples(shards, tokenizer)
+        self._validation: Validation | None = None
+        if settings.validation.every and place.rank == 0:
+            held_out = validation_feed(settings, shards.folder, parent, self._config, tokenizer)
+            self._validation = Validation(settings, held_out, place.device)
         self._window = Window()
         self._polled = 0.0
         self._updates = 0
@@ -362,15 +367,21 @@ class Training:
         facts = {**self._facts, "updates": self._updates}
         save_checkpoint(self._store, self.engine, step, facts)
         if self._place.rank == 0:
-            self._store.retain(self._settings.checkpoint.num_to_keep)
+            if self._validation is not None and self._validation.is_due(step):
+                metrics = self._validation.metrics(self._store, step)
+                self._log.add(step, metrics)
+                self._tracker.log_metrics(metrics, step)
             self._log.write()
+            keep, scores = self._settings.checkpoint, self._log.validation_losses()
+            lasting = lasting_steps(keep, self._store.steps(), scores)
+            self._store.retain(keep.num_to_keep, lasting)
             logger.info("saved the checkpoint of step %d", step)
             if self._samples is not None and step % self._settings.sample.every == 0:
                 self._samples.make(self._store, step, self._run, self._tracker)
         self._place.report({"step": step}, self._store.at(step))
 
     def _finish(self, step: int, state: str) -> dict[str, Any]:
-        entries = self._log.entries
+        entries, scores = self._log.trained(), self._log.validation_losses()
         summary = {
             "state": state,
             "step": step,
@@ -379,6 +390,7 @@ class Training:
             "first": entries[0] if entries else {},
             "last": entries[-1] if entries else {},
             "seconds": training_seconds(entries),
+            "best_step": min(scores, key=scores.__getitem__, default=None),
             "num_workers": self._place.world_size,
             "mlflow_run": None if self._plan.tracking is None else self._plan.tracking.run_id,
         }

@@ -20,6 +20,10 @@ from pipeline.training.feed import StepBatch
 METRICS = "metrics.jsonl"
 """File of the run directory with one JSON object for each logged step."""
 
+TOTAL_LOSS = "loss/total"
+"""The loss that training minimises."""
+VALIDATION = "validation/"
+"""Prefix of the metrics of held-out clips."""
 _SECONDS = "rate/seconds"
 """Seconds since the last logged step, or the start."""
 
@@ -94,16 +98,9 @@ class Window:
     def metrics(self, costs: Costs, stop_weight: float) -> dict[str, float]:
         """Averages over the window, named `loss/...`, `rate/...` and `data/...`."""
         counts = StepCounts.from_vector(self.counts)
-        means = LossSums.from_vector(self.sums).means()
         steps = max(1, len(self.grad_norms))
-        total = means.get("flow", 0.0) + stop_weight * means.get("stop", 0.0)
-        total += PACE_WEIGHT * means.get("pace", 0.0)
-        metrics = {
-            name if name.startswith("flow_time/") else f"loss/{name}": value
-            for name, value in means.items()
-        }
+        metrics = loss_metrics(LossSums.from_vector(self.sums), stop_weight)
         metrics |= {
-            "loss/total": total,
             "grad_norm": sum(self.grad_norms) / steps,
             _SECONDS: self.seconds,
             "rate/seconds_per_step": self.seconds / steps,
@@ -118,9 +115,21 @@ class Window:
         return metrics
 
 
+def loss_metrics(sums: LossSums, stop_weight: float) -> dict[str, float]:
+    """Averages named `loss/...` and `flow_time/...`; `loss/total` is what training minimises."""
+    means = sums.means()
+    total = means.get("flow", 0.0) + stop_weight * means.get("stop", 0.0)
+    total += PACE_WEIGHT * means.get("pace", 0.0)
+    metrics = {
+        name if name.startswith("flow_time/") else f"loss/{name}": value
+        for name, value in means.items()
+    }
+    return {**metrics, TOTAL_LOSS: total}
+
+
 def training_seconds(entries: Sequence[Mapping[str, float]]) -> float:
     """Time of all steps that a log holds, without set-up and checkpoints."""
-    return sum(entry[_SECONDS] for entry in entries)
+    return sum(entry.get(_SECONDS, 0.0) for entry in entries)
 
 
 @dataclass(frozen=True)
@@ -178,9 +187,20 @@ class MetricsLog:
         self.entries: list[dict[str, Any]] = [e for e in entries if e["step"] <= step]
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Record one logged step."""
+        """Record metrics of a step, beside those that it already has."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        self.entries.append({"step": step, **finite})
+        if not self.entries or self.entries[-1]["step"] != step:
+            self.entries.append({"step": step})
+        self.entries[-1].update(finite)
+
+    def trained(self) -> list[dict[str, Any]]:
+        """The entries with losses of training."""
+        return [entry for entry in self.entries if TOTAL_LOSS in entry]
+
+    def validation_losses(self) -> dict[int, float]:
+        """Total validation loss by step."""
+        name = f"{VALIDATION}{TOTAL_LOSS}"
+        return {entry["step"]: entry[name] for entry in self.entries if name in entry}
 
     def write(self) -> None:
         """Write all records to disk."""

@@ -35,6 +35,8 @@ class Parent:
         tokenizer_digest: Digest that is equal for tokenizers with the same ids.
         latent_mean: Mean of raw latents it was trained with, by channel.
         latent_std: Divisor of centred latents, by channel.
+        run_id: Run that trained the weights, as its `run.json` or the card of the bundle names it;
+            the MLflow run of it is tagged with the same id. None where it is not known.
         voices: Voices by name; not in the file.
     """
 
@@ -48,6 +50,7 @@ class Parent:
     tokenizer_digest: str
     latent_mean: list[float]
     latent_std: list[float]
+    run_id: str | None = None
     voices: dict[str, Voice] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -57,7 +60,12 @@ class Parent:
 
     def facts(self) -> dict[str, Any]:
         """The parent as a model card and an experiment tracker show it."""
-        known = {"source": self.source, "step": self.step, "digest": self.digest}
+        known = {
+            "source": self.source,
+            "run": self.run_id,
+            "step": self.step,
+            "digest": self.digest,
+        }
         return {name: value for name, value in known.items() if value is not None}
 
 

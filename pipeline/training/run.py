@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import torch
 
-from model.audiocalm import AudioCALM
+from model.cost import checkpoint_bytes, sizes
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
@@ -32,6 +31,7 @@ from pipeline.training.rundir import (
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer, shards_for
 from pipeline.training.shards import TrainShards
+from pipeline.training.validation import validation_feed
 from pipeline.training.workers import (
     FINAL_ERRORS,
     failure_summary,
@@ -41,9 +41,6 @@ from pipeline.training.workers import (
 )
 
 logger = logging.getLogger(__name__)
-
-_STATE_BYTES = 16
-"""Bytes of a checkpoint for each parameter: weight, two moments and average, float32."""
 
 
 def train_run(
@@ -92,7 +89,9 @@ def train_run(
         if finished["state"] == "finished":
             logger.info("%s is finished: step %d is the last", run.uri, newest)
             return finished
-    store.check_space(checkpoint_bytes, settings.checkpoint.num_to_keep)
+    store.check_space(
+        checkpoint_bytes, settings.checkpoint.most_at_once(settings.optim.num_steps) - 1
+    )
     tags = {"shards": source.folder.uri, "shards_digest": source.digest}
     if parent is not None:
         tags |= {f"parent_{name}": str(value) for name, value in parent.facts().items()}
@@ -133,6 +132,8 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
     tokenizer = open_tokenizer(settings.model)
     config = model_config(settings.model, shards, tokenizer, parent)
     feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
+    if settings.validation.every:
+        validation_feed(settings, shards.folder, parent, config, tokenizer)
     if feed.num_left_out:
         logger.warning(
             "%d of %d clips are left out: their text leaves no room for one block in "
@@ -148,9 +149,7 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
             modality,
             share,
         )
-    with torch.device("meta"):
-        model = AudioCALM(config)
-    return _STATE_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    return checkpoint_bytes(sizes(config).total)
 
 
 def _worker(config: dict[str, Any]) -> None:

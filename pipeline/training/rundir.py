@@ -182,10 +182,11 @@ def _differences(run: Folder, settings: TrainSettings) -> str:
         return f"its {SETTINGS} is gone"
     old = flatten(yaml.safe_load(run.read_bytes(SETTINGS)))
     new = flatten(settings.model_dump(mode="json"))
-    free = ("engine.", "checkpoint.", "sample.", "tracking.", "log_every", "model.init_from")
+    rooms = ("engine.", "checkpoint.", "validation.", "sample.", "tracking.")
+    free = (*rooms, "log_every", "model.init_from", *ADJUSTABLE)
     changed = [
         f"{key}: {old.get(key)} there, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith((*free, *ADJUSTABLE))
+        if old.get(key) != new.get(key) and not key.startswith(free)
     ]
     return "; ".join(changed[:5]) or "of another version of this program"

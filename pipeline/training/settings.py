@@ -164,6 +164,27 @@ class CheckpointSettings(Settings):
     """Steps between checkpoints; the last step always has one."""
     num_to_keep: Positive = 3
     """Number of newest checkpoints that are kept."""
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints that are never removed, a multiple of `every`; 0 keeps none."""
+    keep_best: Annotated[int, Field(ge=0)] = 0
+    """Checkpoints with the lowest validation loss that are kept besides the newest ones. Needs
+    `validation.every`."""
+
+    def most_at_once(self, num_steps: int) -> int:
+        """The most checkpoints on disk at once; a new one is written before the oldest goes."""
+        kept = num_steps // self.keep_every if self.keep_every else 0
+        return self.num_to_keep + 1 + self.keep_best + kept
+
+
+class ValidationSettings(Settings):
+    """Loss of the weight average on the validation split of the shards, at checkpoints."""
+
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between validations, a multiple of `checkpoint.every`; the last step is validated too.
+    0 turns validation off. The first worker validates while the others wait."""
+    num_documents: Positive = 128
+    """Documents that are validated, equally many of each modality. Time grows with it; the noise of
+    the loss falls with its square root."""
 
 
 class SampleSettings(Settings):
@@ -217,6 +238,8 @@ class TrainSettings(Settings):
     """Workers and DeepSpeed."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Interval and number of checkpoints."""
+    validation: ValidationSettings = ValidationSettings()
+    """Loss on held-out clips, measured at checkpoints."""
     sample: SampleSettings = SampleSettings()
     """Audio samples of the run, and sampling defaults of its bundle."""
     distill: DistillSettings | None = None
@@ -228,11 +251,23 @@ class TrainSettings(Settings):
     """Experiment tracking with MLflow."""
 
     @model_validator(mode="after")
-    def _samples_follow_checkpoints(self) -> Self:
-        if self.sample.every % self.checkpoint.every:
+    def _follow_checkpoints(self) -> Self:
+        steps = {
+            "sample.every": self.sample.every,
+            "validation.every": self.validation.every,
+            "checkpoint.keep_every": self.checkpoint.keep_every,
+        }
+        for name, value in steps.items():
+            if value % self.checkpoint.every:
+                raise ValueError(
+                    f"{name} {value} is no multiple of checkpoint.every {self.checkpoint.every}; "
+                    "it applies to checkpoints"
+                )
+        if self.checkpoint.keep_best and not self.validation.every:
             raise ValueError(
-                f"sample.every {self.sample.every} is no multiple of checkpoint.every "
-                f"{self.checkpoint.every}; samples are made from checkpoints"
+                f"checkpoint.keep_best is {self.checkpoint.keep_best} and validation.every is 0; "
+                "set validation.every, since the best checkpoints are those of the lowest "
+                "validation loss"
             )
         return self
 
@@ -248,6 +283,11 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"sample.num_flow_steps and sample.guidance_scale are {given} and the student is "
                 f"made for {wanted}; set them so, or use `audiocalm distill`"
+            )
+        if self.validation.every:
+            raise ValueError(
+                f"validation.every is {self.validation.every} and validation measures the loss "
+                "against data, which a student is not trained for; set it to 0"
             )
         return self
 
@@ -272,13 +312,13 @@ class TrainSettings(Settings):
     def identity(self) -> str:
         """Digest of the settings that identify a run.
 
-        Workers, precision, checkpoints, samples, logs and the size of micro-batches may change
-        between two starts, since the weights do not depend on them. The rate, its schedule, the
-        clip norm, the number of steps and the skipped steps may change too (`ADJUSTABLE`), and the
-        change is recorded. Everything else may not. The weights of `model.init_from` count by
+        Workers, precision, checkpoints, validation, samples, logs and the size of micro-batches may
+        change between two starts, since the weights do not depend on them. The rate, its schedule,
+        the clip norm, the number of steps and the skipped steps may change too (`ADJUSTABLE`), and
+        the change is recorded. Everything else may not. The weights of `model.init_from` count by
         their digest, which is beside this one in `run.json`.
         """
-        free = {"engine", "checkpoint", "sample", "log_every", "tracking"}
+        free = {"engine", "checkpoint", "validation", "sample", "log_every", "tracking"}
         values = self.model_dump(mode="json", exclude=free)
         values["model"].pop("init_from")
         if values["distill"] is None:  # as before there was any

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,31 +80,48 @@ def model_config(
 
 
 def _own_config(settings: ModelSettings, shards: TrainShards, tokenizer: Tokenizer) -> ModelConfig:
+    config = preset_config(settings, {"latent_dim": shards.latent_dim, "speaker_id": None})
+    speaker_dim = shards.speaker_dim
+    try:
+        _check_vocabulary(settings, config.backbone.vocab_size, tokenizer)
+        if speaker_dim is None:
+            return config
+        return replace(config, speaker_dim=speaker_dim, speaker_id=tokenizer.speaker_id)
+    except ValueError as error:
+        raise SettingsError(f"model settings: {error}") from error
+
+
+def preset_config(settings: ModelSettings, derived: Mapping[str, Any]) -> ModelConfig:
+    """The preset with its overrides.
+
+    Args:
+        settings: The model's settings.
+        derived: Fields of `ModelConfig` that replace those of the preset and that no override may
+            set, such as the latent width.
+
+    Raises:
+        SettingsError: If an override is derived, unknown or out of range.
+    """
     for name in DERIVED:
         if name in settings.overrides:
             raise SettingsError(
                 f"model.overrides.{name} cannot be set: it is derived from shards and tokenizer"
             )
-    speaker_dim = shards.speaker_dim
-    derived: dict[str, Any] = {"latent_dim": shards.latent_dim, "speaker_id": None}
-    if speaker_dim is not None:
-        derived |= {"speaker_dim": speaker_dim, "speaker_id": tokenizer.speaker_id}
     try:
         values = _merged(to_dict(preset(settings.preset)), settings.overrides)
-        _check_vocabulary(settings, values["backbone"]["vocab_size"], tokenizer)
-        return model_config_from_dict(values | derived)
+        return model_config_from_dict(values | dict(derived))
     except ValueError as error:
         raise SettingsError(f"model settings: {error}") from error
 
 
-def shards_for(folder: Folder, parent: Parent | None) -> TrainShards:
-    """Training clips, with the latent statistics of the parent if there is one.
+def shards_for(folder: Folder, parent: Parent | None, split: str = "train") -> TrainShards:
+    """Clips of a split, with the latent statistics of the parent if there is one.
 
     Raises:
         IncompleteError: If the directory is not complete.
         SettingsError: If the latents are of another width.
     """
-    shards = TrainShards(folder)
+    shards = TrainShards(folder, split)
     if parent is None:
         return shards
     return shards.with_latent_stats(parent.latent_mean, parent.latent_std)

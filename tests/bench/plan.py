@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from model.codec.registry import codec_shape
 from model.config import PRESETS, ModelConfig
 from model.cost import (
     activation_bytes,
@@ -17,8 +18,6 @@ from model.cost import (
 from model.inference.generation import SamplingOptions
 
 WORKERS = 8
-FRAME_RATE = {"tiny": 25.0}
-PAPER_FRAME_RATE = 44_100 / 4096
 TEXT = 80
 SECONDS = 30
 STAGES = (0, 1, 2, 3)
@@ -47,7 +46,7 @@ def main() -> None:
 def cells(name: str, config: ModelConfig) -> list[str]:
     """One row."""
     count = sizes(config)
-    rate = FRAME_RATE.get(name, PAPER_FRAME_RATE)
+    rate = codec_shape("tiny" if name == "tiny" else "paper")[0].frame_rate
     frames = round(SECONDS * rate) // config.frames_per_block * config.frames_per_block
     duration_s = frames / rate
     document = document_counts(config, TEXT, frames, 1, uses_expert=False)

@@ -78,6 +78,9 @@ def test_a_student_needs_a_teacher_and_the_steps_it_is_made_for():
         TrainSettings.model_validate(STUDENT)
     with pytest.raises(ValueError, match=r"the student is made for \(2, 1\.0\)"):
         TrainSettings.model_validate({"model": {"init_from": "x"}, "distill": STUDENT["distill"]})
+    validated = {"checkpoint": {"every": 5}, "validation": {"every": 5}}
+    with pytest.raises(ValueError, match="which a student is not trained for"):
+        TrainSettings.model_validate({"model": {"init_from": "x"}, **STUDENT, **validated})
 
 
 def test_runs_without_a_student_keep_the_identity_they_had():

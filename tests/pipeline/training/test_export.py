@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from pipeline.training.export import (
     exported_weights,
     run_voices,
 )
+from pipeline.training.init_from import open_parent, with_architecture
 from pipeline.training.rundir import claim_directory, load_voices
 from pipeline.training.samples import Samples
 from pipeline.training.settings import SampleSettings
-from pipeline.training.setup import open_tokenizer
+from pipeline.training.setup import open_tokenizer, shards_for
 from pipeline.training.shards import TrainShards
 from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import small_settings, training, weights_of
@@ -49,8 +51,17 @@ def trained(alone, tmp_path_factory):
         "latent_dim": latent_dim,
     }
     card = {"codec": codec, "hours": {"by_modality": {"speech": 0.1}}}
-    write_shards(place / "shards", mixed_clips(6), latent_dim=latent_dim, card=card)
-    settings = small_settings(optim={"num_steps": 2}, feed={"pack_length": 160})
+    held_out = [
+        dataclasses.replace(clip, name=f"held-out-{clip.name}", split="validation")
+        for clip in mixed_clips(3)
+    ]
+    clips = [*mixed_clips(6), *held_out]
+    write_shards(place / "shards", clips, latent_dim=latent_dim, card=card)
+    settings = small_settings(
+        optim={"num_steps": 2},
+        feed={"pack_length": 160},
+        validation={"every": 2, "num_documents": 3},
+    )
     shards = TrainShards(Folder.at(place / "shards"))
     claim_directory(Folder.at(place / "run"), settings, shards)
     worker = training(settings, place / "run", place / "shards")
@@ -70,6 +81,8 @@ def test_the_bundle_holds_the_average_and_its_facts(trained, tmp_path):
     assert card["step"] == 2
     assert card["shards"]["hours"] == {"by_modality": {"speech": 0.1}}
     assert card["losses"]["loss/total"] > 0
+    assert card["validation"]["loss/total"] > 0
+    assert card["validation"]["loss/flow/music"] > 0
     request = SynthesisRequest(description="noise", duration_s=0.4, sampling={"num_flow_steps": 1})
     pieces = list(Synthesizer(bundle).stream(request))
     assert sum(piece.shape[-1] for piece in pieces) == 6400
@@ -93,6 +106,31 @@ def test_a_run_says_how_its_bundle_is_sampled():
     assert SampleSettings().sampling() == {}
     told = SampleSettings(num_flow_steps=8).sampling()
     assert told == {name: {"num_flow_steps": 8} for name in ("speech", "sound", "music")}
+
+
+def test_a_fork_names_its_parent_on_its_card(trained, tmp_path):
+    place = trained[0]
+    source = Folder.at(place / "run")
+    parent = open_parent(source.uri)
+    settings = small_settings(
+        model={"init_from": source.uri}, optim={"num_steps": 1}, feed={"pack_length": 160}
+    )
+    settings = with_architecture(settings, parent)
+    shards = shards_for(Folder.at(place / "shards"), parent)
+    claim_directory(Folder.at(tmp_path / "fork"), settings, shards, parent)
+    training(settings, tmp_path / "fork", place / "shards").run()
+    card = export_run(Folder.at(tmp_path / "fork"), place / "codec", tmp_path / "bundle")
+    of_parent = source.read_json("run.json")["run_id"]
+    assert card["run"] != of_parent
+    assert card["parent"] == {
+        "source": source.uri,
+        "run": of_parent,
+        "step": 2,
+        "digest": parent.digest,
+    }
+    assert load_bundle(tmp_path / "bundle").card["parent"] == card["parent"]
+    again = open_parent(str(tmp_path / "bundle"))
+    assert again.run_id == card["run"], "a bundle passes on which run made it"
 
 
 def test_half_weights_and_fields_of_the_card(trained, tmp_path):

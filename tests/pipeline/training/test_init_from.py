@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,28 @@ def test_the_driver_refuses_before_any_worker_starts(
     assert not (tmp_path / "run").exists()
 
 
+def test_mlflow_is_told_of_the_parent(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.training.run import train_run
+
+    class OpenedError(Exception):
+        pass
+
+    def open_run(*arguments: object) -> None:
+        raise OpenedError(arguments[-1])
+
+    monkeypatch.setattr("pipeline.training.run.open_run", open_run)
+    parent, settings, _ = _resolved(place)
+    parent_run = load_bundle(place / "bundle").card.get("run")
+    with pytest.raises(OpenedError) as caught:
+        train_run(settings, str(place / "shards"), str(tmp_path / "run"))
+    (tags,) = caught.value.args
+    assert tags["parent_source"] == parent.source
+    assert tags["parent_digest"] == parent.digest
+    assert tags.get("parent_run") == parent_run
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_the_average_of_another_and_resumes_without_it(
     alone: None, small_shards: Path, tmp_path: Path
@@ -238,6 +261,7 @@ def test_a_run_starts_from_the_average_of_another_and_resumes_without_it(
 
     parent = open_parent(f"{source}@2")
     assert (parent.step, parent.source) == (2, str(source))
+    assert parent.run_id == json.loads((source / "run.json").read_text())["run_id"]
     with pytest.raises(Exception, match="no complete checkpoint of 9"):
         open_parent(f"{source}@9")
     settings = small_settings(model={"init_from": f"{source}@2"}, optim={"num_steps": 3})
