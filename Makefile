@@ -41,7 +41,7 @@ tiny: setup  ## train the shipped model again, about 4 core-hours; SENTENCES=FIL
 	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_digits.yaml --output $(TINY)/digits --init-from $(TINY)/texts \
 	  --set optim.num_steps=420 --set feed.num_noisy_copies=5
 	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_broad.yaml --output $(TINY)/broad --init-from $(TINY)/digits \
-	  --set optim.num_steps=1340 --set optim.decay_share=0.3 --set feed.num_noisy_copies=4
+	  --set optim.num_steps=1270 --set optim.decay_share=0.3 --set feed.num_noisy_copies=4 --set feed.flow_time_mean=-0.5
 	$(EXPORT_TINY) --output $(TINY)/unmeasured
 	$(BIN)/audiocalm evaluate --bundle $(TINY)/unmeasured --data $(TINY)/data --output $(TINY)/evaluation \
 	  --set per_modality=40 --set num_digits=40 $(if $(ASR),--asr $(ASR))
