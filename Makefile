@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch tiny test test-fast lint format docs bench bench-model bench-codec bench-sampling bench-data gpu-check chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-data gpu-check chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -51,12 +51,15 @@ serve: setup  ## streaming endpoint over the shipped bundle; BUNDLE=DIR for anot
 	$(BIN)/audiocalm serve --bundle $(BUNDLE)
 
 TEST_WORKERS ?= 2
-test: setup  ## the whole suite: what needs no Ray in two processes, then the rest in one
-	$(BIN)/python -m pytest -m "not ray" --numprocesses $(TEST_WORKERS) --dist loadfile
-	$(BIN)/python -m pytest -m ray
+test: setup  ## the suite: what needs no Ray in two processes, then the rest in one
+	$(BIN)/python -m pytest -m "not ray and not nightly" --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not nightly"
+
+test-nightly: setup  ## the long tests that `make test` leaves out
+	$(BIN)/python -m pytest -m nightly
 
 test-fast: setup  ## unit tests only
-	$(BIN)/python -m pytest -m "not slow and not ray and not gpu" --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not nightly and not ray and not gpu" --numprocesses $(TEST_WORKERS) --dist loadfile
 
 lint: setup  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -149,7 +149,7 @@ def test_the_summary_names_clips_losses_and_the_word_that_is_heard() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray_session", "smaller")
 def test_the_whole_road_from_nothing_to_samples_and_report(tmp_path: Path) -> None:
     words = ["--minutes", "0.5", "--codec-steps", "2", "--train-steps", "2"]

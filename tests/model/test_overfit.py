@@ -93,7 +93,7 @@ def sampled_document(clip: Clip, generator: torch.Generator) -> Document:
     )
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["thin", pytest.param("local", marks=pytest.mark.nightly)])
 def trained(request: pytest.FixtureRequest) -> AudioCALM:
     config = CONFIGS[request.param]
     torch.manual_seed(0)

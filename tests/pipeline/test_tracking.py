@@ -183,7 +183,7 @@ def _first_start(place: Path, identity: str) -> None:
     assert reference is not None
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_first_starts_at_once_share_one_new_database(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     spawned = multiprocessing.get_context("spawn")

@@ -62,7 +62,7 @@ def prepare_here(source: object, output: object, codec: str, **ingest: Any) -> N
     prepare(PrepareSettings.model_validate(values), Folder.at(str(output)), codec)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_object_store_that_answers_503_now_and_then(corpus: Path, tmp_path: Path) -> None:
     codec, outage = write_codec(tmp_path / "codec"), Outage()
     with s3_bucket("outage", outage) as bucket:

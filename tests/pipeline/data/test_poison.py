@@ -52,7 +52,7 @@ print(json.dumps(ends))
 nobody, and each file is blamed twice before it is left out."""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_sixth_life_of_the_worker_leaves_both_poisons_out(tmp_path):
     clips = []
     for seed, name in enumerate(("a", "crash", "m", "hang", "z")):

@@ -74,7 +74,7 @@ def test_a_stopped_run_says_so_and_what_failed_for_good_is_raised(fitted, tmp_pa
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_workers_train_one_codec(
     ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,8 +131,11 @@ def endless(request, small_shards, tmp_path) -> tuple[str, Settings, list[str], 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("number", "send"),
-    [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)],  # Ctrl-C goes to the whole group
-    ids=["SIGTERM", "Ctrl-C"],
+    [
+        pytest.param(signal.SIGTERM, os.kill, id="SIGTERM"),
+        # Ctrl-C goes to the whole group.
+        pytest.param(signal.SIGINT, os.killpg, id="Ctrl-C", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_signal_saves_a_checkpoint_and_ends_cleanly(endless, number, send):
     job, settings, words, run = endless
