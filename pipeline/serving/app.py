@@ -37,8 +37,15 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The audio, while it is made or whole.",
         "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in (*MEDIA_TYPES, "text/event-stream")
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
+            # Of each event; `data` holds JSON.
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"data": {"type": "string"}},
+                    "required": ["data"],
+                }
+            },
         },
     },
     **ERRORS,

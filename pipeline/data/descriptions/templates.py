@@ -16,8 +16,6 @@ GRAMMAR_VERSION = 5
 """Raised when wording changes, so that texts are written again."""
 _MAX_DRAWS = 12
 _KEPT_SHARE = 0.8
-_NATIVE_SHARE = 0.5
-"""Share of composed texts in the language of the speech; the first composed one is English."""
 _CAPTION_SHARE = 0.6
 """Share of texts after the first that start from a caption, where tags allow others."""
 _MIN_CAPTION_WORDS = 4
@@ -72,7 +70,9 @@ def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tup
         if facts.captions and (not facts.has_content or rng.random() < _CAPTION_SHARE):
             text: str | None = _from_caption(facts, rng)
         else:
-            is_native = bool(facts.native) and num_composed > 0 and rng.random() < _NATIVE_SHARE
+            # The second is in the language of the speech; the last ones may go to a language model,
+            # as drafts for what it writes in English.
+            is_native = bool(facts.native) and num_composed == 1
             sentence = compose(facts, rng, wanted=wanted, is_native=is_native)
             text = sentence.text if sentence else None
             num_composed += sentence is not None

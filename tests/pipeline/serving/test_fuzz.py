@@ -142,5 +142,5 @@ def test_no_request_is_an_error_of_the_server(
     logger.info("%s %s %s: %s", method, path, mode.value, dict(sorted(answered.items())))
     engine.batch.check_health()
     assert engine.batch.stats()["running"] == 0
-    if mode is GenerationMode.POSITIVE:
+    if mode is GenerationMode.POSITIVE and "{name}" not in path:  # few names are of a model
         assert answered.get(200, 0) > 0
