@@ -23,7 +23,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     ),
     "music": (
         "--modality=music",
-        "--description=A slow, calm ambient piece with soft pads.",
+        "--description=Slow, calm lo-fi hip-hop in C major, with electric piano and drums.",
         "--seconds=6",
     ),
 }
