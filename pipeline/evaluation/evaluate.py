@@ -16,7 +16,14 @@ from pipeline.evaluation import intelligibility, intervals
 from pipeline.evaluation.clap import ClapEmbedding
 from pipeline.evaluation.class_metric import FAMILIES, SOUND_CLASSES, ClassMetric
 from pipeline.evaluation.clip_worker import ClipCache, ClipTask, Sampling, listen
-from pipeline.evaluation.comparison import RESULTS, badness, clip_values, compare, read_other
+from pipeline.evaluation.comparison import (
+    CLIPS,
+    RESULTS,
+    badness,
+    clip_values,
+    compare,
+    read_other,
+)
 from pipeline.evaluation.embedding_metric import EmbeddingMetric, MelStatistics
 from pipeline.evaluation.execution import EvaluationResources, run_tasks
 from pipeline.evaluation.findings import FORMS, Evidence, Findings
@@ -44,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 CACHE = "cache"
 """Directory below the output with generated audio and observations."""
+PAGE, MARKDOWN = "report.html", "report.md"
+"""The report, as a page and as Markdown tables."""
 
 
 class PublishedFigure(Settings):
@@ -145,8 +154,8 @@ def evaluate(
 
     Generated audio and observations are cached below the output, by content. Running again after
     an interruption continues, and gives the same figures; other settings or another bundle
-    evaluate anew. A results file of an earlier run is removed first, so that the directory never
-    shows it beside files of this one.
+    evaluate anew. Results and report of an earlier run are removed first, so that the directory
+    never shows them beside files of this one.
 
     Args:
         bundle: Folder of the bundle, or the name of a shipped one.
@@ -179,7 +188,8 @@ def evaluate(
         for metric in metrics
         for clip in metric.recordings(choice.clips)
     }
-    output.delete(RESULTS)
+    for name in (RESULTS, CLIPS, PAGE, MARKDOWN):
+        output.delete(name)
     cache = ClipCache(output.child(CACHE), metrics)
     _observe([*(t for takes in tasks.values() for t in takes), *recordings.values()],
              loaded, str(bundle), cache, metrics, settings, on_progress)  # fmt: skip

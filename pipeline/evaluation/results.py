@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.evaluation import signal
 from pipeline.evaluation.comparison import CLIPS, RESULTS
-from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.evaluate import MARKDOWN, PAGE, Evaluation
 from pipeline.evaluation.findings import FORMS
 from pipeline.evaluation.held_out import TRAINING
 from pipeline.evaluation.listening import Listening
@@ -25,11 +25,12 @@ LEAD = (
     "of it (the ceiling of the model), and what the model makes from the description alone. The "
     "samples are those with the worst generated audio of each modality, worst first."
 )
-PAGE, MARKDOWN = "report.html", "report.md"
 
 
 def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality: int = 2) -> None:
     """Write everything below `output`; `results.json` comes last.
+
+    Samples of an earlier evaluation are removed.
 
     Args:
         evaluation: Results and clips.
@@ -40,6 +41,10 @@ def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality:
     for clips in evaluation.clips.values():
         for clip in clips[:samples_per_modality]:
             samples += _write_forms(evaluation.listen(clip), output / "samples")
+    written = {sample.audio.stem for sample in samples}
+    for path in (output / "samples").glob("*-*-*-*.*"):
+        if path.suffix in (".wav", ".png") and path.stem not in written:
+            path.unlink()
     tables = [*result_tables(evaluation.results), *worst_clips(evaluation)]
     lead = LEAD.format(clips=measured_on(evaluation.results))
     write_report(Report("AudioCALM: evaluation", lead, samples, (), tables), output / PAGE)

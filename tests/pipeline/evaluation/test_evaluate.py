@@ -244,10 +244,14 @@ def test_results_of_an_earlier_run_are_gone_while_another_one_runs(
     folder: Path, data: Folder, out: Folder
 ) -> None:
     write_evaluation(measure(folder, data, out), Path(out.path), 1)
-    seen: list[bool] = []
-    evaluate(folder, data, out, changed(seed=1), lambda *_: seen.append(out.exists("results.json")))
-    assert seen
-    assert not any(seen)
+    assert {"results.json", "report.html", "report.md", "clips.json"} <= set(out.files())
+    seen: set[str] = set()
+    again = evaluate(folder, data, out, changed(seed=1), lambda *_: seen.update(out.files()))
+    assert out.child("cache").files()
+    assert not seen
+    (Path(out.path) / "samples" / "speech-test-earlier-real.wav").write_bytes(b"")
+    write_evaluation(again, Path(out.path), 1)
+    assert "speech-test-earlier-real.wav" not in out.child("samples").files()
 
 
 @pytest.mark.usefixtures("without_pocketsphinx")
