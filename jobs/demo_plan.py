@@ -30,7 +30,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 """One clip of each modality, in words of the starter corpus."""
 
 _SHOWN = ("--description", "--transcript")
-_MEASURED = ("per_modality=4", "num_digits=8", "fill_from_training=true", "classifier_clips=0")
+_MEASURED = ("per_modality=5", "num_digits=8", "fill_from_training=true", "classifier_clips=0")
 """Minutes of audio hold out one or two clips of music: training clips make up the number, and the
 summary says how many. They are too few to train classifiers on."""
 

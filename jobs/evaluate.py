@@ -1,10 +1,12 @@
 """Measure a bundle on held-out clips of a prepared directory, and write a report.
 
 It reads DATA/clips and DATA/descriptions, which `prepare` writes; clips of the training split are
-used only with --set fill_from_training=true. It writes results.json, samples with spectrograms, and
-report.html, which opens from disk. Every figure has a confidence interval and is compared with
-those of the recordings and of the codec's reconstruction. With --codec in place of --bundle, it
-measures a codec alone on DATA/clips and writes results.json.
+used only with --set fill_from_training=true. It writes results.json, report.md, samples with
+spectrograms, and report.html, which opens from disk. Every figure is compared with those of the
+recordings and of the codec's reconstruction, and has a confidence interval if it is a mean. Work is
+shared by worker processes (--set resources.workers=N). An interrupted evaluation continues where it
+stopped when the same command runs again. With --codec in place of --bundle, it measures a codec
+alone on DATA/clips and writes results.json.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     built.add_argument(
         "--asr", metavar="DIR", help="Whisper model (CTranslate2 form) for word error rates"
     )
+    other = "output of another evaluation on the same clips, for paired differences"
+    built.add_argument("--against", metavar="DIR", help=other)
     return built
 
 
@@ -40,31 +44,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `audiocalm evaluate`; returns the exit code."""
     built = build_parser()
     parsed = built.parse_args(argv)
-    if parsed.codec is not None and parsed.asr is not None:
-        built.error("--asr works only with --bundle: a codec alone is measured on digits")
+    for name in ("asr", "against"):
+        if parsed.codec is not None and getattr(parsed, name) is not None:
+            built.error(f"--{name} works only with --bundle")
     body = _evaluate if parsed.codec is None else _evaluate_codec
     return options.run(lambda: body(parsed), parsed)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from model.bundle import DEFAULT_BUNDLE
-    from model.bundle.bundle import load_bundle
     from pipeline.evaluation.evaluate import EvaluateSettings, evaluate
     from pipeline.evaluation.results import write_evaluation
     from pipeline.settings import save_settings
     from pipeline.storage import Folder
 
-    settings = options.settings_from(EvaluateSettings, parsed, asr=parsed.asr)
-    output = Path(parsed.output)
+    settings = options.settings_from(
+        EvaluateSettings, parsed, asr=parsed.asr, against=parsed.against
+    )
+    output = Folder.at(parsed.output)
     evaluation = evaluate(
-        load_bundle(parsed.bundle or DEFAULT_BUNDLE),
+        parsed.bundle or DEFAULT_BUNDLE,
         Folder.at(parsed.data),
+        output,
         settings,
         lambda done, total: logger.info("evaluate: %d/%d clips", done, total),
     )
-    Folder.at(output).write_bytes("settings.yaml", save_settings(settings).encode())
-    write_evaluation(evaluation, output)
-    print(f"wrote {output / 'results.json'} and {output / 'report.html'}")
+    output.write_bytes("settings.yaml", save_settings(settings).encode())
+    write_evaluation(evaluation, Path(parsed.output))
+    print(f"wrote {parsed.output}/results.json, report.md and report.html")
 
 
 def _evaluate_codec(parsed: argparse.Namespace) -> None:

@@ -74,7 +74,7 @@ def _export(options: Namespace) -> None:
 
 def _measures(options: Namespace, training: Folder) -> str:
     """Tables of an evaluation of the same weights, as Markdown."""
-    from pipeline.evaluation.results import markdown_tables
+    from pipeline.evaluation.tables import markdown_tables
     from pipeline.training.export import exported_weights
 
     results: dict[str, Any] = json.loads(Path(options.results).read_bytes())

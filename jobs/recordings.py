@@ -10,9 +10,9 @@ import numpy as np
 
 from pipeline.acoustics.pitch import pitch_track
 from pipeline.acoustics.speaker import VOICE_PITCH
+from pipeline.acoustics.speaker_models import load_speaker_encoder
 from pipeline.audio_io import Audio, AudioError, read_audio, resample
 from pipeline.data.corpora.listing import is_audio_name
-from pipeline.data.speaker_models import load_speaker_encoder
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:

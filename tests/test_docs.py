@@ -91,8 +91,8 @@ def test_the_contribution_guide_names_what_is_there() -> None:
     for folder, name in (
         ("model/attention.py", "is_allowed"),
         ("model/codec/registry.py", "_ARCHITECTURES"),
-        ("pipeline/evaluation/class_measures.py", "measure_sound_classes"),
-        ("pipeline/evaluation/evaluate.py", "_findings"),
+        ("pipeline/evaluation/music_metric.py", "MusicMetric"),
+        ("pipeline/evaluation/evaluate.py", "build_metrics"),
         ("pipeline/data/corpora/registry.py", "SPECIFIC"),
     ):
         assert f"`{name}`" in CONTRIBUTING

@@ -25,6 +25,7 @@ MIN_TRAINING_CLIPS = 4
 _PERCENTILES = (0.1, 0.5, 0.9)
 _LAGS = (1, 4, 16)  # frames of 10 ms: how much changes over 10, 40 and 160 ms
 _PENALTY = 10.0
+_LINEAR_PENALTY = 0.1
 
 
 class ClassifierError(ValueError):
@@ -51,6 +52,7 @@ class Classifier:
                 installed.
         """
         try:
+            from sklearn.linear_model import LogisticRegression
             from sklearn.pipeline import make_pipeline
             from sklearn.preprocessing import StandardScaler
             from sklearn.svm import SVC
@@ -68,13 +70,26 @@ class Classifier:
         rows = [place for place, label in enumerate(labels) if label in kept]
         machine = SVC(C=_PENALTY, class_weight="balanced", random_state=0)
         self._pipeline: Any = make_pipeline(StandardScaler(), machine)
-        self._pipeline.fit(np.stack([features[row] for row in rows]), [labels[r] for r in rows])
+        linear = LogisticRegression(C=_LINEAR_PENALTY, class_weight="balanced", max_iter=500)
+        self._posteriors: Any = make_pipeline(StandardScaler(), linear)
+        vectors, names = np.stack([features[row] for row in rows]), [labels[r] for r in rows]
+        self._pipeline.fit(vectors, names)
+        self._posteriors.fit(vectors, names)
         self.classes = tuple(sorted(kept))
         self.training_clips = len(rows)
 
     def classify(self, features: Sequence[NDArray[np.float32]]) -> list[str]:
         """The likeliest class of each clip."""
         return [str(name) for name in self._pipeline.predict(np.stack(features))]
+
+    def posteriors(self, features: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Probability of each class, `clips classes`, by a logistic regression on the features.
+
+        The support vector machine has no probabilities; the regression is trained on the same
+        clips.
+        """
+        found: NDArray[np.float64] = self._posteriors.predict_proba(np.stack(features))
+        return found
 
 
 def trainable(labels: Sequence[str]) -> frozenset[str]:

@@ -40,7 +40,7 @@ class EvaluateCodecSettings(Settings):
     max_duration_s: float = Field(8.0, gt=0)
     """Duration at which longer clips are cut, seconds."""
     seed: int = Field(0, ge=0)
-    """Chooses clips."""
+    """Seed of the choice of clips and of the confidence intervals."""
 
 
 def evaluate_codec(
@@ -180,8 +180,8 @@ def _cut(row: dict[str, Any], max_duration_s: float) -> HeldOutClip:
     transcript = row["transcript"]
     values = {name: row[name] for name in _COLUMNS}
     if row["duration_s"] > max_duration_s:
-        begin_s = row["start_s"] or 0.0
-        values |= {"end_s": begin_s + max_duration_s, "duration_s": max_duration_s}
+        start_s = row["start_s"] or 0.0
+        values |= {"end_s": start_s + max_duration_s, "duration_s": max_duration_s}
     return HeldOutClip(**values, description="", transcript=transcript)
 
 
@@ -197,9 +197,9 @@ def _digits(heard: Sequence[tuple[Tensor, Tensor, str]], rate: int, seed: int) -
         return {"clips": 0}
     if not intelligibility.is_available():
         return {"clips": len(heard), "skipped": "the extra `eval` is not installed"}
-    ear = intelligibility.Recogniser(single_digit=True)
-    real = [intelligibility.is_heard(wave, rate, words, ear) for wave, _, words in heard]
-    decoded = [intelligibility.is_heard(wave, rate, words, ear) for _, wave, words in heard]
+    recogniser = intelligibility.Recogniser(single_digit=True)
+    real = [intelligibility.is_heard(wave, rate, words, recogniser) for wave, _, words in heard]
+    decoded = [intelligibility.is_heard(wave, rate, words, recogniser) for _, wave, words in heard]
     lost = [float(before) - float(after) for before, after in zip(real, decoded, strict=True)]
     return {
         "clips": len(heard),

@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from model.bundle.bundle import Bundle
-from model.bundle.limits import RequestError
-from model.bundle.request import SpeechPrompt, request_of_clip
-from model.bundle.synthesis import SynthesisError, Synthesizer
-from model.codec.protocol import AudioCodec
-from pipeline.continuation import speech_prompt
-from pipeline.evaluation import distance, frechet, intervals, signal
-from pipeline.evaluation.class_measures import (
-    FAMILIES,
-    SOUND_CLASSES,
-    Teaching,
-    measure_families,
-    measure_sound_classes,
-    measure_tempo_and_key,
+from model.bundle.bundle import Bundle, load_bundle
+from pipeline.evaluation import intelligibility, intervals
+from pipeline.evaluation.clap import ClapEmbedding
+from pipeline.evaluation.class_metric import FAMILIES, SOUND_CLASSES, ClassMetric
+from pipeline.evaluation.clip_worker import ClipCache, ClipTask, Sampling, listen
+from pipeline.evaluation.comparison import (
+    CLIPS,
+    RESULTS,
+    badness,
+    clip_values,
+    compare,
+    read_other,
 )
-from pipeline.evaluation.held_out import HeldOutClip, choose, described_clips
-from pipeline.evaluation.listening import Findings, Listening, by_modality, load_clip, reconstruct
+from pipeline.evaluation.embedding_metric import EmbeddingMetric, MelStatistics
+from pipeline.evaluation.execution import EvaluationResources, run_tasks
+from pipeline.evaluation.findings import FORMS, Evidence, Findings
+from pipeline.evaluation.held_out import Choice, HeldOutClip, choose, described_clips
+from pipeline.evaluation.listening import Listening
+from pipeline.evaluation.metric import Metric
+from pipeline.evaluation.music_metric import MusicMetric
 from pipeline.evaluation.recogniser import Recogniser, WhisperRecogniser
 from pipeline.evaluation.references import choose_references, speaker_embeddings
-from pipeline.evaluation.speech_measures import measure_speech, measure_voices
+from pipeline.evaluation.signal_metric import SignalMetric
+from pipeline.evaluation.speech_metrics import (
+    DIGITS,
+    NO_ASR,
+    NO_SPHINX,
+    WORDS,
+    SphinxMetric,
+    StopMetric,
+    WordsMetric,
+)
+from pipeline.evaluation.voice_metric import voice_metrics
 from pipeline.settings import Settings
 from pipeline.storage import Folder
 
 logger = logging.getLogger(__name__)
+
+CACHE = "cache"
+"""Directory below the output with generated audio and observations."""
+PAGE, MARKDOWN = "report.html", "report.md"
+"""The report, as a page and as Markdown tables."""
+
+
+class PublishedFigure(Settings):
+    """A figure that others report for the protocol of a recipe, shown beside our own."""
+
+    measure: str
+    """Name of the figure in the report, or its beginning, such as `voice similarity, wavlm`."""
+    value: float
+    """Published value."""
+    source: str
+    """Where it is reported, and for which model."""
 
 
 class EvaluateSettings(Settings):
@@ -45,8 +71,14 @@ class EvaluateSettings(Settings):
 
     per_modality: int = Field(8, ge=1)
     """Number of clips of each modality, from the splits test and validation."""
+    per_corpus: int | None = Field(None, ge=1)
+    """Number of clips of each corpus, in place of `per_modality`; figures of speech are then
+    reported for each corpus with as many clips. Null takes `per_modality`."""
     num_digits: int = Field(10, ge=0)
     """Number of further clips of one spoken digit each, for the digit recogniser."""
+    num_seeds: int = Field(1, ge=1, le=16)
+    """Number of generations of each prompt. More than one measures the diversity between seeds;
+    all other figures are those of the first."""
     max_duration_s: float = Field(8.0, gt=0)
     """Longest clip, seconds; longer ones are left out and counted."""
     fill_from_training: bool = False
@@ -62,9 +94,15 @@ class EvaluateSettings(Settings):
     """Folder of a Whisper model in CTranslate2 form, for word and character error rates and for
     stop errors; null leaves the error rates out. Nothing is downloaded."""
     asr_threads: int = Field(1, ge=1, le=256)
-    """CPU threads of the recogniser."""
+    """CPU threads of the recogniser in each worker."""
     american_spelling: bool = True
     """Whether British and American spellings count as the same word in error rates."""
+    speaker_encoder: str | None = None
+    """Folder of an x-vector model of the transformers library, such as WavLM-SV, for voice
+    similarity besides the built-in encoders. Do not use the one that the data was encoded with."""
+    clap: str | None = None
+    """Folder of a CLAP model of the transformers library, for its score and for distances in its
+    embedding; null leaves them out."""
     request_voices: bool = False
     """Whether the model gets the speaker embedding of another recording of the clip's speaker, as
     from a user who clones a voice. Needs a bundle with voices and the directory `latents/` of the
@@ -76,43 +114,158 @@ class EvaluateSettings(Settings):
     """Largest number of real clips of the training split on which each classifier (sound classes of
     a corpus, instrument families) is trained, and of held-out clips on which it is tested; 0 leaves
     the class measures out. Raise it for more certain figures, lower it to save time."""
+    against: str | None = None
+    """Output directory of another evaluation on the same clips; paired differences to it are
+    reported. Null compares with none."""
+    published: tuple[PublishedFigure, ...] = ()
+    """Published figures to show beside those measured."""
+    resources: EvaluationResources = EvaluationResources()
+    """Worker processes; the results do not depend on them."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluation:
-    """Results as plain values, and the waveforms behind them."""
+    """An evaluation in memory.
+
+    Attributes:
+        results: Figures as plain values, the contents of `results.json`.
+        clip_values: Values of single clips, the contents of `clips.json`.
+        clips: The evaluated clips of each modality, worst first.
+        sample_rate: Rate of all waveforms, Hz.
+        listen: Gives a clip in all forms.
+    """
 
     results: dict[str, Any]
-    listenings: list[Listening] = field(default_factory=list)
-    sample_rate: int = 0
+    clip_values: dict[str, Any]
+    clips: dict[str, list[HeldOutClip]]
+    sample_rate: int
+    listen: Callable[[HeldOutClip], Listening]
 
 
 def evaluate(
-    bundle: Bundle,
+    bundle: str | Path,
     data: Folder,
+    output: Folder,
     settings: EvaluateSettings,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     recogniser: Recogniser | None = None,
 ) -> Evaluation:
     """Measure a bundle on held-out clips of a prepared directory.
 
+    Generated audio and observations are cached below the output, by content. Running again after
+    an interruption continues, and gives the same figures; other settings or another bundle
+    evaluate anew. Results and report of an earlier run are removed first, so that the directory
+    never shows them beside files of this one.
+
     Args:
-        bundle: Bundle to measure.
+        bundle: Folder of the bundle, or the name of a shipped one.
         data: Output of `prepare` with `clips/` and `descriptions/`.
+        output: Directory of the cache; `write_evaluation` writes the results into it.
         settings: Measures and number of clips.
-        on_progress: Called with the number of clips done and of all clips.
+        on_progress: Called with the number of tasks done and of all tasks.
         recogniser: Recogniser to use in place of the one in the folder `settings.asr`.
 
     Raises:
-        IncompleteError: If the data is not complete or no clip of it qualifies.
+        IncompleteError: If the data or the evaluation to compare with is not complete, or no clip
+            qualifies.
         RecogniserError: If the folder `settings.asr` holds no recogniser.
+        UnitsFailedError: If clips could not be evaluated; the others are kept.
         ValueError: If voices are requested of a bundle that has none.
     """
-    # Loaded first, so that a wrong folder is found before hours of generation.
-    ear = recogniser
-    if ear is None and settings.asr is not None:
-        ear = WhisperRecogniser(Path(settings.asr), settings.asr_threads)
-    choice = choose(
+    # Whatever can be wrong is found before hours of generation.
+    other = None if settings.against is None else read_other(Folder.at(settings.against))
+    if recogniser is None and settings.asr is not None:
+        recogniser = WhisperRecogniser(Path(settings.asr), settings.asr_threads)
+    loaded = load_bundle(bundle)
+    choice = _choose(data, settings)
+    pool = described_clips(data.child("clips"), data.child("descriptions"), settings.max_duration_s)
+    references = choose_references(choice.clips, pool, settings.seed)
+    metrics, skipped = build_metrics(settings, pool, references, recogniser)
+    voices = _voices(loaded, data, references, settings)
+    tasks = _tasks(choice.clips, references, voices, settings, metrics)
+    recordings = {
+        clip.clip_id: ClipTask(clip, forms=("real",), metrics=(metric.name,))
+        for metric in metrics
+        for clip in metric.recordings(choice.clips)
+    }
+    for name in (RESULTS, CLIPS, PAGE, MARKDOWN):
+        output.delete(name)
+    cache = ClipCache(output.child(CACHE), metrics)
+    _observe([*(t for takes in tasks.values() for t in takes), *recordings.values()],
+             loaded, str(bundle), cache, metrics, settings, on_progress)  # fmt: skip
+
+    evidence = _evidence(tasks, recordings, loaded, cache)
+    findings = Findings(skipped=skipped)
+    for metric in metrics:
+        findings.extend(metric.summarise(evidence))
+    results = {
+        "bundle_digest": loaded.digest,
+        "weights": {name: loaded.card.get(name) for name in ("run", "step")},
+        "settings": settings.model_dump(mode="json", exclude={"resources"}),
+        "clips": choice.counts,
+        "failed": {o.clip.clip_id: o.failure for o in evidence.clips if o.failure is not None},
+        "measures": [measure.figures(settings.seed) for measure in findings.measures],
+        "not_measured": findings.skipped,
+        "timing": _timing(evidence, settings),
+    }
+    if other is not None:
+        rows = compare(findings, other[1], settings.seed)
+        results["comparison"] = {"bundle_digest": other[0]["bundle_digest"], "rows": rows}
+    values = {"bundle_digest": loaded.digest, "measures": clip_values(findings)}
+    return Evaluation(
+        results,
+        values,
+        _worst_first(choice.clips, badness(findings)),
+        loaded.codec.timebase.sample_rate,
+        lambda clip: listen(tasks[clip.clip_id][0], loaded, cache),
+    )
+
+
+def build_metrics(
+    settings: EvaluateSettings,
+    pool: Sequence[HeldOutClip],
+    references: Mapping[str, HeldOutClip],
+    recogniser: Recogniser | None,
+) -> tuple[list[Metric], dict[str, str]]:
+    """The metrics of an evaluation, and the reason for each that is left out.
+
+    Args:
+        settings: Settings of the evaluation.
+        pool: Every described clip of the data.
+        references: Another recording of the speaker, by clip id.
+        recogniser: Recogniser for error rates; None leaves them out.
+    """
+    skipped: dict[str, str] = {}
+    metrics: list[Metric] = []
+    if intelligibility.is_available():
+        metrics.append(SphinxMetric())
+    else:
+        skipped[DIGITS] = NO_SPHINX
+    words = None
+    if recogniser is None:
+        skipped[WORDS] = NO_ASR
+    else:
+        words = WordsMetric(recogniser, american_spelling=settings.american_spelling)
+        metrics.append(words)
+    metrics.append(StopMetric(words))
+    metrics += voice_metrics(
+        references,
+        were_requested=settings.request_voices or settings.continue_recordings,
+        encoder_folder=settings.speaker_encoder,
+    )
+    if settings.classifier_clips:
+        metrics.append(ClassMetric(pool, settings.classifier_clips, settings.seed))
+    else:
+        skipped |= dict.fromkeys((SOUND_CLASSES, FAMILIES), "classifier_clips is 0")
+    metrics += [MusicMetric(), EmbeddingMetric(MelStatistics())]
+    if settings.clap is not None:
+        metrics.append(EmbeddingMetric(ClapEmbedding(settings.clap)))
+    metrics.append(SignalMetric())
+    return metrics, skipped
+
+
+def _choose(data: Folder, settings: EvaluateSettings) -> Choice:
+    return choose(
         data.child("clips"),
         data.child("descriptions"),
         per_modality=settings.per_modality,
@@ -120,66 +273,16 @@ def evaluate(
         max_duration_s=settings.max_duration_s,
         seed=settings.seed,
         fill_from_training=settings.fill_from_training,
+        per_corpus=settings.per_corpus,
     )
-    pool = described_clips(data.child("clips"), data.child("descriptions"), settings.max_duration_s)
-    references = choose_references(choice.clips, pool, settings.seed)
-    requested = _requested_voices(bundle, data, references, settings)
-    continued = _continued(bundle, references) if settings.continue_recordings else {}
-    synthesizer = Synthesizer(bundle)
-    listenings = []
-    for index, clip in enumerate(choice.clips):
-        asked = {
-            "voice": requested.get(clip.clip_id),
-            "continues": continued.get(clip.clip_id),
-        }
-        listenings.append(_listen(clip, synthesizer, settings, asked))
-        on_progress(index + 1, len(choice.clips))
-    rate = bundle.codec.timebase.sample_rate
-    findings = _findings(listenings, pool, references, bundle.codec, settings, ear)
-    results = {
-        "bundle_digest": bundle.digest,
-        "weights": {name: bundle.card.get(name) for name in ("run", "step")},
-        "settings": settings.model_dump(mode="json"),
-        "clips": choice.counts,
-        "codec": _codec_measures(listenings, rate, settings.seed),
-        "generation": _generation_measures(listenings, rate, settings.seed),
-        "measures": findings.measures,
-        "not_measured": findings.skipped,
-    }
-    return Evaluation(results, listenings, rate)
 
 
-def _findings(
-    listenings: Sequence[Listening],
-    pool: Sequence[HeldOutClip],
-    references: Mapping[str, HeldOutClip],
-    codec: AudioCodec,
-    settings: EvaluateSettings,
-    recogniser: Recogniser | None,
-) -> Findings:
-    rate, seed = codec.timebase.sample_rate, settings.seed
-    found = measure_speech(
-        listenings, rate, recogniser, american_spelling=settings.american_spelling, seed=seed
-    )
-    voices = {clip_id: load_clip(clip, codec) for clip_id, clip in references.items()}
-    were_requested = settings.request_voices or settings.continue_recordings
-    found.extend(measure_voices(listenings, voices, rate, were_requested=were_requested, seed=seed))
-    if settings.classifier_clips:
-        teaching = Teaching(pool, codec, settings.classifier_clips, seed)
-        found.extend(measure_sound_classes(listenings, teaching))
-        found.extend(measure_families(listenings, teaching))
-    else:
-        found.skipped |= dict.fromkeys((SOUND_CLASSES, FAMILIES), "classifier_clips is 0")
-    found.extend(measure_tempo_and_key(listenings, rate, seed))
-    return found
-
-
-def _requested_voices(
+def _voices(
     bundle: Bundle,
     data: Folder,
     references: Mapping[str, HeldOutClip],
     settings: EvaluateSettings,
-) -> dict[str, Tensor]:
+) -> dict[str, tuple[float, ...]]:
     """Embedding of each clip's reference, from the training data; empty if none is requested."""
     if not settings.request_voices:
         return {}
@@ -187,118 +290,108 @@ def _requested_voices(
         raise ValueError("request_voices is true, but the bundle has no voices: set it to false")
     embeddings = speaker_embeddings(data.child("latents"), {c.clip_id for c in references.values()})
     return {
-        clip_id: torch.tensor(embeddings[clip.clip_id])
+        clip_id: tuple(embeddings[clip.clip_id])
         for clip_id, clip in references.items()
         if clip.clip_id in embeddings
     }
 
 
-def _continued(bundle: Bundle, references: Mapping[str, HeldOutClip]) -> dict[str, SpeechPrompt]:
-    """The reference of each clip as a prompt, where it can be one."""
-    rate = bundle.codec.timebase.sample_rate
-    found = {}
-    for clip_id, clip in references.items():
-        if not clip.transcript:
-            continue
-        waveform = load_clip(clip, bundle.codec).numpy()
-        try:
-            found[clip_id] = speech_prompt(waveform, rate, clip.transcript, bundle)
-        except RequestError as error:
-            logger.warning("clip %s is not continued: %s", clip.clip_id, error)
+def _tasks(
+    clips: Sequence[HeldOutClip],
+    references: Mapping[str, HeldOutClip],
+    voices: Mapping[str, tuple[float, ...]],
+    settings: EvaluateSettings,
+    metrics: Sequence[Metric],
+) -> dict[str, list[ClipTask]]:
+    """The tasks of each clip: all forms first, then generations with further seeds."""
+    for_takes = tuple(metric.name for metric in metrics if metric.compares_takes)
+    found: dict[str, list[ClipTask]] = defaultdict(list)
+    for clip in clips:
+        reference = references.get(clip.clip_id)
+        for take in range(settings.num_seeds):
+            sampling = Sampling(
+                settings.num_flow_steps, settings.guidance_scale, settings.seed + take
+            )
+            found[clip.clip_id].append(
+                ClipTask(
+                    clip,
+                    forms=FORMS if take == 0 else ("generated",),
+                    metrics=None if take == 0 else for_takes,
+                    sampling=sampling,
+                    reference=reference,
+                    voice=voices.get(clip.clip_id),
+                    is_continued=settings.continue_recordings
+                    and reference is not None
+                    and bool(reference.transcript),
+                )
+            )
     return found
 
 
-def _listen(
-    clip: HeldOutClip,
-    synthesizer: Synthesizer,
+def _observe(
+    tasks: Sequence[ClipTask],
+    bundle: Bundle,
+    place: str,
+    cache: ClipCache,
+    metrics: Sequence[Metric],
     settings: EvaluateSettings,
-    asked: Mapping[str, Any],
-) -> Listening:
-    codec = synthesizer.bundle.codec
-    real = load_clip(clip, codec)
-    started = time.perf_counter()
-    generated = _generate(clip, synthesizer, settings, asked)
-    generate_s = time.perf_counter() - started
-    return Listening(clip, real, reconstruct(real, codec), generated, generate_s)
-
-
-def _generate(
-    clip: HeldOutClip,
-    synthesizer: Synthesizer,
-    settings: EvaluateSettings,
-    asked: Mapping[str, Any],
-) -> Tensor | None:
-    request = request_of_clip(
-        description=clip.description,
-        transcript=clip.transcript,
-        language=clip.language,
-        modality=clip.modality,
-        duration_s=clip.duration_s,
-        is_singing=clip.is_singing,
-        seed=settings.seed,
-        sampling={
-            "num_flow_steps": settings.num_flow_steps,
-            "guidance_scale": settings.guidance_scale,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Do the tasks that the cache does not hold yet."""
+    pending = [t for t in tasks if not cache.is_complete(t, cache.record(t.key(bundle.digest)))]
+    logger.info("evaluate: %d of %d clips are in the cache", len(tasks) - len(pending), len(tasks))
+    resources = settings.resources
+    run_tasks(
+        pending,
+        {
+            "bundle": place if resources.workers else bundle,
+            "cache": cache.folder,
+            "metrics": metrics,
+            "device": "cuda" if resources.gpus else "cpu",
         },
-        **asked,
+        resources,
+        on_progress,
     )
-    try:
-        return torch.cat(list(synthesizer.stream(request)), -1)
-    except (RequestError, SynthesisError) as error:
-        logger.warning("clip %s was not generated: %s", clip.clip_id, error)
-        return None
 
 
-def _codec_measures(
-    listenings: Sequence[Listening], rate: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    measures: dict[str, Callable[[Tensor, Tensor], float]] = {
-        "log_mel_l1": lambda ours, real: distance.log_mel_l1(ours, real, rate),
-        "stft_distance": distance.stft_distance,
-        "si_sdr_db": distance.si_sdr_db,
-    }
+def _evidence(
+    tasks: Mapping[str, Sequence[ClipTask]],
+    recordings: Mapping[str, ClipTask],
+    bundle: Bundle,
+    cache: ClipCache,
+) -> Evidence:
+    def observed(task: ClipTask) -> Any:
+        return cache.observed(task, cache.record(task.key(bundle.digest)))
+
+    return Evidence(
+        clips=[observed(takes[0]) for takes in tasks.values()],
+        takes={name: [observed(t) for t in takes[1:]] for name, takes in tasks.items()
+               if len(takes) > 1},
+        recordings={name: observed(task) for name, task in recordings.items()},
+    )  # fmt: skip
+
+
+def _timing(evidence: Evidence, settings: EvaluateSettings) -> dict[str, Any]:
+    """Speed of the generation; the only figures that differ from run to run."""
+    found: dict[str, Any] = {"workers": settings.resources.workers}
+    by_modality = defaultdict(list)
+    for item in evidence.clips:
+        if item.failure is None:
+            by_modality[item.clip.modality].append(item)
+    for modality, items in by_modality.items():
+        seconds = [o.of(SignalMetric.name, "generated")["duration_s"] for o in items]
+        factor = intervals.ratio([o.generate_s for o in items], seconds, settings.seed)
+        found[modality] = {"real_time_factor": factor}
+    return found
+
+
+def _worst_first(
+    clips: Sequence[HeldOutClip], bad: Mapping[str, float]
+) -> dict[str, list[HeldOutClip]]:
+    groups: dict[str, list[HeldOutClip]] = defaultdict(list)
+    for clip in clips:
+        groups[clip.modality].append(clip)
     return {
-        modality: {
-            "clips": len(group),
-            **{
-                name: intervals.mean([measure(i.reconstructed, i.real) for i in group], seed)
-                for name, measure in measures.items()
-            },
-        }
-        for modality, group in by_modality(listenings).items()
+        modality: sorted(group, key=lambda clip: (-bad.get(clip.clip_id, 0.0), clip.clip_id))
+        for modality, group in groups.items()
     }
-
-
-def _generation_measures(
-    listenings: Sequence[Listening], rate: int, seed: int
-) -> dict[str, dict[str, Any]]:
-    return {
-        modality: _measure_generated(group, rate, seed)
-        for modality, group in by_modality(listenings).items()
-    }
-
-
-def _measure_generated(group: Sequence[Listening], rate: int, seed: int) -> dict[str, Any]:
-    made = [item for item in group if item.generated is not None and item.generated.numel()]
-    facts = [signal.examine(item.generated, rate) for item in made if item.generated is not None]
-    seconds = [fact.duration_s for fact in facts]
-    return {
-        "clips": len(group),
-        "failed": len(group) - len(made),
-        "mel_fd": _mel_fd([i.generated for i in made], [i.real for i in group], rate),
-        "mel_fd_of_codec": _mel_fd([i.reconstructed for i in group], [i.real for i in group], rate),
-        "silent_share": intervals.mean([f.silent_share for f in facts], seed),
-        "clipped_share": intervals.mean([f.clipped_share for f in facts], seed),
-        "level_dbfs": intervals.mean([f.level_dbfs for f in facts], seed),
-        "duration_ratio": intervals.ratio(seconds, [i.clip.duration_s for i in made], seed),
-        "real_time_factor": intervals.ratio([i.generate_s for i in made], seconds, seed),
-    }
-
-
-def _mel_fd(ours: Sequence[Tensor | None], real: Sequence[Tensor], rate: int) -> float | None:
-    embedded = [frechet.mel_embedding(clip, rate) for clip in ours if clip is not None]
-    if len(embedded) < 2 or len(real) < 2:
-        return None
-    return frechet.frechet_distance(
-        np.stack(embedded), np.stack([frechet.mel_embedding(clip, rate) for clip in real])
-    )

@@ -25,7 +25,7 @@ COUNTS = ("described", *SPLITS, "in_training", "too_long", "too_short", "not_nee
 """Counts of each modality: all clips, those chosen by split, and the others by reason."""
 _COLUMNS = (
     "clip_id", "uri", "start_s", "end_s", "modality", "language", "is_singing", "split",
-    "duration_s", "corpus", "speaker", "tags",
+    "duration_s", "corpus", "speaker", "tags", "content_sha256",
 )  # fmt: skip
 _REMEDIES = {
     "too_long": "raise max_duration_s",
@@ -53,6 +53,7 @@ class HeldOutClip:
     corpus: str = ""
     speaker: str | None = None
     tags: tuple[str, ...] = ()
+    content_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def choose(
     max_duration_s: float,
     seed: int,
     fill_from_training: bool = False,
+    per_corpus: int | None = None,
 ) -> Choice:
     """Clips of every modality, from the test split first, then validation.
 
@@ -90,6 +92,7 @@ def choose(
         max_duration_s: Longest clip, seconds; clips too short for a request are left out too.
         seed: Seed of the choice.
         fill_from_training: Whether training clips are used too if too few are held out.
+        per_corpus: Clips of each corpus, in place of `per_modality`.
 
     Raises:
         IncompleteError: If a directory is not complete or no clip qualifies.
@@ -100,7 +103,11 @@ def choose(
     chosen: list[HeldOutClip] = []
     for modality in MODALITIES:
         ordinary = [c for c in candidates if c.modality == modality and not _is_english_digit(c)]
-        chosen += ordinary[:per_modality]
+        if per_corpus is None:
+            chosen += ordinary[:per_modality]
+        else:
+            for corpus in sorted({clip.corpus for clip in ordinary}):
+                chosen += [clip for clip in ordinary if clip.corpus == corpus][:per_corpus]
     chosen += [clip for clip in candidates if _is_english_digit(clip)][:num_digits]
     for clip in chosen:
         counts[clip.modality][clip.split] += 1
@@ -203,8 +210,8 @@ def _fate(row: dict[str, Any], max_duration_s: float, fill_from_training: bool) 
 
 
 def _order(clip: HeldOutClip, seed: int) -> tuple[int, str]:
-    lot = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
-    return SPLITS.index(clip.split), lot
+    drawn = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
+    return SPLITS.index(clip.split), drawn
 
 
 def _clip(row: dict[str, Any], text: tuple[str, str | None]) -> HeldOutClip:

@@ -44,6 +44,7 @@ class Recogniser:
         self._decoder: Any = pocketsphinx.Decoder(
             samprate=float(RECOGNISER_RATE),
             loglevel="FATAL",
+            cmn="batch",  # the running mean would carry over from clip to clip
             **({"lm": None} if single_digit else {}),
         )
         if single_digit:
@@ -52,6 +53,8 @@ class Recogniser:
 
     def transcribe(self, waveform: Tensor, sample_rate: int) -> str:
         """Words heard, lower case, separated by spaces; empty if none.
+
+        What was heard before has no influence.
 
         Args:
             waveform: `channels samples`; channels are averaged.

@@ -1,11 +1,8 @@
-"""A clip in the three forms that are compared, and the measures of the comparison."""
+"""One clip in the forms that are compared."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,67 +11,38 @@ from torch import Tensor
 from model.codec.protocol import AudioCodec
 from pipeline.audio_io import read_audio, resample, to_channels
 from pipeline.evaluation.held_out import HeldOutClip
-from pipeline.evaluation.intervals import Estimate
-
-FORMS = ("real", "reconstructed", "generated")
-"""The recording, its reconstruction by the codec, and the generation from its description."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listening:
     """One clip in the three forms, `channels samples` each.
 
     Attributes:
         clip: The clip.
+        sample_rate: Rate of all waveforms, Hz.
         real: The recording at the codec's rate.
         reconstructed: Audio decoded from the latents of the recording.
         generated: Audio generated from the description; None if that failed.
-        generate_s: Duration of the generation, seconds.
+        reference: Another recording of the speaker; None if there is none.
     """
 
     clip: HeldOutClip
+    sample_rate: int
     real: Tensor
     reconstructed: Tensor
     generated: Tensor | None
-    generate_s: float
+    reference: Tensor | None = None
 
     def form(self, name: str) -> Tensor:
-        """The waveform of one of `FORMS`.
+        """The waveform of one form.
 
-        A clip that could not be generated is silence here: it counts as wrong, instead of making
-        the denominator smaller.
+        A clip that could not be generated is returned as silence: it counts as wrong, instead of
+        making the denominator smaller.
         """
         waveform: Tensor | None = getattr(self, name)
         if waveform is None or waveform.numel() == 0:
             return torch.zeros_like(self.real)
         return torch.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-@dataclass
-class Findings:
-    """Measures as plain values, and the reasons of missing ones.
-
-    Attributes:
-        measures: One for each figure: `modality`, `name`, `better` (higher or lower), an estimate
-            for each of `FORMS`, and a `note`.
-        skipped: Reason for each measure that was left out.
-    """
-
-    measures: list[dict[str, Any]] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def add(
-        self, modality: str, name: str, better: str, forms: Mapping[str, Estimate], note: str = ""
-    ) -> None:
-        """Add a measure."""
-        self.measures.append(
-            {"modality": modality, "name": name, "better": better, **forms, "note": note}
-        )
-
-    def extend(self, other: Findings) -> None:
-        """Add all measures and reasons of another one."""
-        self.measures += other.measures
-        self.skipped |= other.skipped
 
 
 def load_clip(clip: HeldOutClip, codec: AudioCodec) -> Tensor:
@@ -90,11 +58,3 @@ def reconstruct(waveform: Tensor, codec: AudioCodec) -> Tensor:
     with torch.inference_mode():
         decoded = codec.decode(codec.encode(waveform[None]).mean)[0]
     return decoded[:, : waveform.shape[-1]].clone()
-
-
-def by_modality(listenings: Sequence[Listening]) -> dict[str, list[Listening]]:
-    """Listenings by the modality of their clip, in order."""
-    groups: dict[str, list[Listening]] = defaultdict(list)
-    for item in listenings:
-        groups[item.clip.modality].append(item)
-    return dict(groups)

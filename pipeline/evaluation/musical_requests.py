@@ -90,5 +90,8 @@ def is_tempo_right(measured_bpm: float | None, requested_bpm: float) -> bool:
 
 
 def is_tempo_right_or_octave(measured_bpm: float | None, requested_bpm: float) -> bool:
-    """The same, but half and double the tempo are right too, since listeners differ there."""
+    """Whether a measured tempo is within 5 % of the requested one, its half or its double.
+
+    Listeners differ in what they count as a beat.
+    """
     return any(is_tempo_right(measured_bpm, requested_bpm * by) for by in (0.5, 1.0, 2.0))

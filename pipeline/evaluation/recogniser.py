@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,16 @@ import numpy as np
 import soxr
 from torch import Tensor
 
+from pipeline.evaluation.whisper_text import spelling_file
+
 RECOGNISER_RATE = 16_000
 _FILES = ("config.json", "model.bin", "tokenizer.json")
 _BEAMS = 5
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class RecogniserError(ValueError):
@@ -39,10 +47,14 @@ class Recogniser(Protocol):
     Attributes:
         name: Name in the results.
         languages: BCP 47 language subtags that it understands.
+        version: Digest of its weights and settings.
+        spelling: File that maps British to American spelling; None if there is none.
     """
 
     name: str
     languages: Sequence[str]
+    version: str
+    spelling: Path | None
 
     def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:
         """Transcribe a waveform of `channels samples`."""
@@ -87,8 +99,15 @@ class WhisperRecogniser:
             )
         except (RuntimeError, ValueError) as error:
             raise RecogniserError(f"{folder} holds no Whisper model: {error}") from error
+        self._folder, self._num_threads = folder, num_threads
         self.name = f"Whisper {folder.name}"
+        self.version = _digest(folder / "model.bin")
+        self.spelling = spelling_file(folder)
         self.languages: Sequence[str] = self._model.supported_languages
+
+    def __reduce__(self) -> tuple[type[WhisperRecogniser], tuple[Path, int]]:
+        """Loaded again where it is unpickled."""
+        return WhisperRecogniser, (self._folder, self._num_threads)
 
     def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:
         """Beam search of 5 without sampling, each clip by itself."""

@@ -15,7 +15,7 @@ _LONG_ENOUGH_S = 2.0
 def choose_references(
     chosen: Sequence[HeldOutClip], pool: Sequence[HeldOutClip], seed: int
 ) -> dict[str, HeldOutClip]:
-    """For each speech clip with a known speaker, another clip of that speaker, if there is one.
+    """Another clip of the same speaker for each speech clip, if there is one.
 
     Clips of two seconds or more are preferred; the seed decides among them.
 
@@ -33,8 +33,8 @@ def choose_references(
             by_speaker[clip.speaker].append(clip)
 
     def order(clip: HeldOutClip) -> tuple[bool, str]:
-        lot = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
-        return clip.duration_s < _LONG_ENOUGH_S, lot
+        drawn = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
+        return clip.duration_s < _LONG_ENOUGH_S, drawn
 
     for clips in by_speaker.values():
         clips.sort(key=order)

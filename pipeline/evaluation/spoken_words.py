@@ -48,6 +48,8 @@ class Errors:
         characters: Number of characters of the transcript.
         missing_at_end: Number of words at the end of the transcript that were not recognised.
         extra_at_end: Number of words recognised beyond the end of the transcript.
+        skipped: Number of words of the transcript that were not recognised at all.
+        repeated: Number of inserted words that say once more what stands directly before or after.
     """
 
     word_edits: int
@@ -56,6 +58,8 @@ class Errors:
     characters: int
     missing_at_end: int
     extra_at_end: int
+    skipped: int = 0
+    repeated: int = 0
 
 
 def count_errors(
@@ -191,7 +195,7 @@ def _errors(said: tuple[str, ...], heard: tuple[str, ...]) -> Errors:
 
     if not heard:
         count = sum(map(len, said)) + len(said) - 1
-        return Errors(len(said), len(said), count, count, len(said), 0)
+        return Errors(len(said), len(said), count, count, len(said), 0, skipped=len(said))
     reference, hypothesis = " ".join(said), " ".join(heard)
     words = jiwer.process_words(reference, hypothesis)
     characters = jiwer.process_characters(reference, hypothesis)
@@ -205,4 +209,16 @@ def _errors(said: tuple[str, ...], heard: tuple[str, ...]) -> Errors:
         len(reference),
         missing,
         extra,
+        skipped=words.deletions,
+        repeated=sum(_repeated(heard, chunk) for chunk in words.alignments[0]),
     )
+
+
+def _repeated(heard: tuple[str, ...], chunk: Any) -> int:
+    """Words of an insertion that equal as many words directly before or after it."""
+    start, end = chunk.hyp_start_idx, chunk.hyp_end_idx
+    size = end - start
+    if chunk.type != "insert":
+        return 0
+    inserted = heard[start:end]
+    return size if inserted in (heard[max(0, start - size) : start], heard[end : end + size]) else 0

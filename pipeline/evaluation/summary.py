@@ -18,7 +18,8 @@ from model.config import MODALITIES
 from pipeline.evaluation.held_out import SPLITS
 from pipeline.evaluation.intelligibility import Recogniser, is_available
 from pipeline.evaluation.report import Figure, Report, Sample, Table, write_report
-from pipeline.evaluation.results import clip_origin, result_tables, sample_card
+from pipeline.evaluation.results import clip_origin, sample_card
+from pipeline.evaluation.tables import result_tables
 from pipeline.figures import save_curves
 from pipeline.storage import Folder
 

@@ -35,6 +35,14 @@ def test_held_out_clips_of_classes_that_differ_are_told_apart() -> None:
     assert Classifier(*train).classify(test[0]) == classifier.classify(test[0])
 
 
+def test_posteriors_are_of_the_classes_in_order() -> None:
+    classifier = Classifier(*features(["low", "high", "noise"], range(6)))
+    vectors, labels = features(["low", "high", "noise"], range(6, 9))
+    found = classifier.posteriors(vectors)
+    assert found.sum(-1) == pytest.approx(np.ones(9))
+    assert [classifier.classes[row.argmax()] for row in found] == labels
+
+
 def test_level_and_rate_are_not_heard() -> None:
     quiet, loud = clip("noise", 1), 10 * clip("noise", 1)
     np.testing.assert_allclose(clip_features(quiet, RATE), clip_features(loud, RATE), atol=1e-3)

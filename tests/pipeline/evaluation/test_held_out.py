@@ -1,4 +1,4 @@
-"""Held-out clips: no training clip unasked, the test split first, the same choice for a seed."""
+"""Held-out clips: training clips only on request, the test split first, one choice per seed."""
 
 import logging
 from pathlib import Path
@@ -31,6 +31,7 @@ def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
                 "corpus": "c",
                 "speaker": None,
                 "tags": ["one tag"],
+                "content_sha256": str(index),
                 "duration_s": {4: 20.0, 5: 20.0, 7: 0.099}.get(index, 1.0),
                 "transcript": ("seven" if index >= 24 else "two words")
                 if modality == "speech"
@@ -109,6 +110,17 @@ def test_a_modality_without_held_out_clips_is_named_with_the_remedy(
         "music: no clip of 10 (10 of the training split): raise validation_share of ingest and "
         "train again, or set fill_from_training"
     )
+
+
+def test_clips_may_be_chosen_by_corpus(tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    parts = root.child("clips").child("parts")
+    rows = parts.read_table("part-00000.parquet").to_pylist()
+    for row in rows:
+        row["corpus"] = "even" if int(row["clip_id"][2:]) % 2 else "odd"
+    parts.write_bytes("part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    chosen = [c for c in pick(root, per_corpus=1) if c.modality == "sound"]
+    assert sorted(clip.corpus for clip in chosen) == ["even", "odd"]
 
 
 def test_digits_are_counted_apart(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whisper is loaded from a folder or not at all, and every error says what to do."""
 
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -56,6 +57,18 @@ def test_words_and_their_ends_are_heard_without_sampling_or_download(
     assert asked[1]["dtype"] == np.float32
     assert (asked[1]["language"], asked[1]["temperature"]) == ("en", 0.0)
     assert ear.hear(torch.zeros(1, 8000), 8000, "en") == Heard("")  # silence is not guessed at
+
+
+def test_the_version_is_of_the_weights_and_a_pickle_loads_them_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = install(monkeypatch)
+    ear = WhisperRecogniser(folder, 2)
+    again = pickle.loads(pickle.dumps(ear))
+    assert (again.name, again.version) == (ear.name, ear.version)
+    assert [options["cpu_threads"] for options in asked] == [2, 2]
+    (folder / "model.bin").write_bytes(b"{ }")
+    assert WhisperRecogniser(folder).version != ear.version
 
 
 def test_what_the_folder_lacks_is_named(folder: Path) -> None:

@@ -79,6 +79,25 @@ def test_words_beyond_the_end_and_silence_are_counted() -> None:
     assert (silent.word_edits, silent.missing_at_end, silent.character_edits) == (2, 2, 9)
 
 
+@pytest.mark.parametrize(
+    ("heard", "skipped", "repeated"),
+    [
+        ("the rain has stopped", 0, 0),
+        ("the rain the rain has stopped", 0, 2),
+        ("the rain has has stopped", 0, 1),
+        ("the rain has stopped stopped", 0, 1),
+        ("the rain now has stopped", 0, 0),
+        ("the has stopped", 1, 0),
+        ("", 4, 0),
+    ],
+)
+def test_skipped_and_repeated_words_are_told_from_other_errors(
+    heard: str, skipped: int, repeated: int
+) -> None:
+    found = count_errors("the rain has stopped", heard)
+    assert (found.skipped, found.repeated) == (skipped, repeated)
+
+
 def test_very_long_numerals_are_read_digit_by_digit() -> None:
     assert count_errors("one " * 5000, "1" * 5000).word_edits == 0
 

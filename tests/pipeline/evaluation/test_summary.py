@@ -30,8 +30,6 @@ def run(tmp_path: Path) -> Path:
     results: dict[str, Any] = {
         "settings": {"max_duration_s": 8.0},
         "clips": {"music": counts},
-        "codec": {"music": {"clips": 2}},
-        "generation": {"music": {"clips": 2}},
         "measures": [],
         "not_measured": {"spoken digits": "not installed"},
     }

@@ -184,7 +184,7 @@ def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, cap
     recipe, results = tmp_path / "voices.yaml", tmp_path / "results.json"
     recipe.write_text("eve: {speakers: ['*/0'], description: A woman speaks.}\n")
     weights = exported_weights(Folder.at(place / "run"))
-    estimate = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 4}
+    estimate = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 40}
     forms = dict.fromkeys(("real", "reconstructed", "generated"), estimate)
     measure = {"modality": "speech", "name": "digits", "better": "higher", "note": "", **forms}
     counts = dict.fromkeys(COUNTS, 0) | {"test": 4}
@@ -192,8 +192,6 @@ def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, cap
         "weights": weights,
         "settings": {"max_duration_s": 8.0, "seed": 3},
         "clips": {"speech": counts},
-        "codec": {"speech": {"clips": 4, "log_mel_l1": estimate}},
-        "generation": {"speech": {"clips": 4}},
         "measures": [measure],
     }
     results.write_text(json.dumps(measured))
@@ -203,7 +201,7 @@ def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, cap
     assert set(load_bundle(tmp_path / "bundle").voices) == {"eve"}
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "### Measures of speech" in card
-    assert "| digits | 4 | 0.25 [0.125, 0.5] |" in card
+    assert "| digits | 40 | 0.25 [0.125, 0.5] |" in card
     assert "| eve | A woman speaks. |" in card
 
     results.write_text(json.dumps(measured | {"weights": weights | {"step": 1}}))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.acoustics.speaker import SpeakerEncoder, StatisticsEncoder
-from pipeline.data.speaker_models import (
+from pipeline.acoustics.speaker_models import (
     XVectorEncoder,
     load_speaker_encoder,
     speaker_encoder_digest,

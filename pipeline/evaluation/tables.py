@@ -1,0 +1,190 @@
+"""The tables of a report and their Markdown form, from the contents of `results.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.evaluation.findings import FORMS
+from pipeline.evaluation.held_out import COUNTS, TRAINING, describe_counts, num_chosen
+from pipeline.evaluation.intervals import LEVEL, MIN_CLIPS, is_supported
+from pipeline.evaluation.report import Table
+from pipeline.page import number
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluate import Evaluation
+
+NOT_RUN = "not run here"
+INTERVAL_NOTE = (
+    f"In brackets: bootstrap interval over clips at {LEVEL:.0%}. Figures of fewer than "
+    f"{MIN_CLIPS} clips are not shown."
+)
+COMPARISON_NOTE = (
+    "Differences between the generated audio of two bundles on the same clips: ours minus theirs, "
+    f"with a paired bootstrap interval at {LEVEL:.0%}. p is of a paired permutation test, adjusted "
+    "for the number of rows (Benjamini-Hochberg)."
+)
+_SIGNIFICANT = 0.05
+_WORST = 10
+_BEYOND_FORMS = {"classifier_on_held_out": "classifier on real held-out clips", "chance": "chance"}
+
+
+def measured_on(results: dict[str, Any]) -> str:
+    """Whether the clips of `results.json` are held out, or how many of them are not."""
+    counts = results["clips"].values()
+    in_training = sum(count[TRAINING] for count in counts)
+    total = sum(num_chosen(count) for count in counts)
+    if not in_training:
+        return f"{total} held-out clips"
+    return f"{total} clips, {in_training} of them from the training split and not held out,"
+
+
+def result_tables(results: dict[str, Any]) -> list[Table]:
+    """The tables of a report from `results.json`."""
+    counts, limit_s = results["clips"], results["settings"]["max_duration_s"]
+    tables = [
+        Table(
+            "Clips measured, and clips left out",
+            ("modality", *(name.replace("_", " ") for name in COUNTS)),
+            [(name, *(count[column] for column in COUNTS)) for name, count in counts.items()],
+            ". ".join(describe_counts(name, count, limit_s) for name, count in counts.items()),
+        )
+    ]
+    measures = results.get("measures", [])
+    if comparison := results.get("comparison"):
+        tables.append(_comparison(comparison))
+    tables += _measure_tables(measures)
+    if published := results["settings"].get("published"):
+        tables.append(_published(published, measures))
+    if timing := results.get("timing"):
+        tables.append(_speed(timing))
+    if failed := results.get("failed"):
+        tables.append(Table("Clips that were not generated", ("clip", "why"), list(failed.items())))
+    if reasons := results.get("not_measured"):
+        tables.append(Table("Not measured", ("measure", "why"), list(reasons.items())))
+    return tables
+
+
+def worst_clips(evaluation: Evaluation) -> list[Table]:
+    """The clips with the worst generated audio of each modality."""
+    return [
+        Table(
+            f"Worst clips of {modality}",
+            ("clip", "words", "description"),
+            [(clip.clip_id, clip.transcript, clip.description) for clip in clips[:_WORST]],
+            "Worst first, by the mean percentile rank of the generated audio in all figures.",
+        )
+        for modality, clips in evaluation.clips.items()
+    ]
+
+
+def markdown_tables(results: dict[str, Any]) -> str:
+    """The tables of `results.json` as Markdown, for a model card or a paper."""
+    lines = [f"{measured_on(results).rstrip(',')}, seed {results['settings'].get('seed', 0)}.", ""]
+    for table in result_tables(results):
+        lines += [f"### {table.title}", "", _markdown_row(table.columns)]
+        lines += ["|" + "---|" * len(table.columns)]
+        lines += [_markdown_row(row) for row in table.rows]
+        lines += ["", *([table.note, ""] if table.note else [])]
+    return "\n".join(lines).rstrip()
+
+
+def shown(estimate: dict[str, Any] | None) -> str | None:
+    """An estimate with its interval; None without a value, or with too few clips for one."""
+    if estimate is None or not is_supported(estimate):
+        return None
+    figure = number(estimate["value"])
+    if estimate["low"] is None:
+        return figure
+    return f"{figure} [{number(estimate['low'])}, {number(estimate['high'])}]"
+
+
+def _markdown_row(cells: Sequence[object]) -> str:
+    texts = (
+        "-" if cell is None else number(cell) if isinstance(cell, float) else str(cell)
+        for cell in cells
+    )
+    return f"| {' | '.join(' '.join(text.replace('|', '/').split()) for text in texts)} |"
+
+
+def _measure_tables(measures: list[dict[str, Any]]) -> list[Table]:
+    """One table for each modality: every measure on the three forms of the same clips."""
+    tables = []
+    for modality in dict.fromkeys(measure["modality"] for measure in measures):
+        group = [measure for measure in measures if measure["modality"] == modality]
+        extra = [name for name in _BEYOND_FORMS if any(name in measure for measure in group)]
+        columns = ("measure", "clips", *FORMS, *(_BEYOND_FORMS[name] for name in extra), "better")
+        rows = [
+            (
+                measure["name"],
+                max(measure[form]["n"] for form in FORMS if form in measure),
+                *(shown(measure.get(form)) for form in FORMS),
+                *(_beyond(measure.get(name)) for name in extra),
+                measure["better"] or None,
+            )
+            for measure in group
+        ]
+        notes = dict.fromkeys(m["note"] for m in group if m["note"])
+        named = [
+            f"{', '.join(m['name'] for m in group if m['note'] == note)}: {note}" for note in notes
+        ]
+        text = ". ".join([INTERVAL_NOTE.rstrip("."), *named])
+        tables.append(Table(f"Measures of {modality}", columns, rows, f"{text}."))
+    return tables
+
+
+def _beyond(estimate: dict[str, Any] | None) -> str | None:
+    """An estimate with the number of its own clips."""
+    figure = shown(estimate)
+    return None if figure is None or estimate is None else f"{figure} ({estimate['n']} clips)"
+
+
+def _comparison(comparison: dict[str, Any]) -> Table:
+    rows = []
+    for row in comparison["rows"]:
+        difference = row["difference"]
+        p = difference["p_adjusted"]
+        rows.append((
+            row["modality"], row["name"], difference["n"], row["ours"], row["theirs"],
+            shown(difference), f"{p:.3f}" if p >= 0.001 else "< 0.001", _verdict(row, p),
+        ))  # fmt: skip
+    title = f"Against bundle {comparison['bundle_digest'][:12]}"
+    columns = ("modality", "measure", "clips", "ours", "theirs", "difference", "p", "verdict")
+    return Table(title, columns, rows, COMPARISON_NOTE)
+
+
+def _verdict(row: dict[str, Any], p: float) -> str:
+    if p >= _SIGNIFICANT:
+        return "not significant"
+    if row["better"] not in ("higher", "lower"):
+        return "differs"
+    is_higher = row["difference"]["value"] > 0
+    return "better" if is_higher == (row["better"] == "higher") else "worse"
+
+
+def _published(published: list[dict[str, Any]], measures: list[dict[str, Any]]) -> Table:
+    def ours(name: str) -> dict[str, Any] | None:
+        found = (m.get("generated") for m in measures if m["name"].startswith(name))
+        return next(found, None)
+
+    rows = [
+        (figure["measure"], figure["value"], figure["source"],
+         shown(ours(figure["measure"])) or NOT_RUN)
+        for figure in published
+    ]  # fmt: skip
+    note = "Published figures are of other models, data and recognisers."
+    return Table("Published figures", ("measure", "published", "source", "here"), rows, note)
+
+
+def _speed(timing: dict[str, Any]) -> Table:
+    rows = [
+        (modality, figures["real_time_factor"]["n"], shown(figures["real_time_factor"]))
+        for modality, figures in timing.items()
+        if modality != "workers"
+    ]
+    workers = timing["workers"]
+    note = (
+        f"Seconds of generation for each second of audio, one clip at a time in each of "
+        f"{max(1, workers)} processes; it depends on what else the machine does."
+    )
+    return Table("Speed", ("modality", "clips", "real-time factor"), rows, note)
