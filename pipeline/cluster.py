@@ -151,6 +151,11 @@ def _may_grow() -> bool:
 
 def _connect(address: str) -> None:
     """Connect to a cluster; Ray's failure in one line."""
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"RAY_ADDRESS is {address}, which is a job server and no address of a cluster; run "
+            "`audiocalm submit COMMAND --address ...`, or unset RAY_ADDRESS to run here"
+        )
     try:
         ray.init(
             runtime_env={"env_vars": _without_the_jobs(_with_patience(WORKER_ENVIRONMENT))},

@@ -23,6 +23,7 @@ from model.objective import VECTOR_LENGTH, LossSums, loss_from, losses
 from model.optim import rate_share
 from model.text import Tokenizer
 from pipeline.errors import DamagedError, NonFiniteError
+from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
@@ -30,6 +31,7 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import (
+    TOTAL_LOSS,
     Costs,
     MetricsLog,
     StepCounts,
@@ -352,15 +354,12 @@ class Training:
             return
         self._log.add(step, metrics)
         self._tracker.log_metrics(metrics, step)
-        logger.info(
-            "step %d of %d: loss %.4f, gradient norm %.3f, %.2f s a step, rows %.0f%% full",
-            step,
-            settings.optim.num_steps,
-            metrics["loss/total"],
-            metrics["grad_norm"],
-            metrics["rate/seconds_per_step"],
-            100 * metrics["data/useful_share"],
+        more = (
+            f"gradient norm {metrics['grad_norm']:.3f}, "
+            f"{metrics['rate/seconds_per_step']:.2f} s a step, "
+            f"rows {100 * metrics['data/useful_share']:.0f}% full"
         )
+        logger.info("%s", step_line(step, settings.optim.num_steps, metrics[TOTAL_LOSS], more))
 
     def save(self, step: int) -> None:
         """Write and report the checkpoint of a step; every worker takes part."""
@@ -375,7 +374,7 @@ class Training:
             keep, scores = self._settings.checkpoint, self._log.validation_losses()
             lasting = lasting_steps(keep, self._store.steps(), scores)
             self._store.retain(keep.num_to_keep, lasting)
-            logger.info("saved the checkpoint of step %d", step)
+            logger.info("%s", checkpoint_line(step))
             if self._samples is not None and step % self._settings.sample.every == 0:
                 self._samples.make(self._store, step, self._run, self._tracker)
         self._place.report({"step": step}, self._store.at(step))
