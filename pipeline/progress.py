@@ -12,7 +12,8 @@ from dataclasses import dataclass
 _DAY_S = 86400
 _LINE = re.compile(
     r"(?:(?P<time>\d\d:\d\d:\d\d) \w+ [\w.]+: )"
-    r"(?:step (?P<step>\d+) of (?P<steps>\d+): (?P<step_note>loss \S+?)(?:,|$)"
+    r"(?:step (?P<step>\d+) of (?P<steps>\d+): (?P<step_note>loss [^,\s]+)"
+    r"(?:.*(?P<wait>, data wait \d+%))?"
     r"|(?P<stage>[\w-]+): (?P<unit>\d+)/(?P<units>\d+) units, (?P<unit_note>.*)"
     r"|saved the checkpoint of step (?P<saved>\d+))"
 )
@@ -97,7 +98,7 @@ class ProgressReader:
             return True
         if found["step"] is not None:
             done, total, unit = int(found["step"]), int(found["steps"]), "step"
-            note = found["step_note"]
+            note = found["step_note"] + (found["wait"] or "")
         else:
             done, total, unit = int(found["unit"]), int(found["units"]), f"{found['stage']}: unit"
             note = found["unit_note"]

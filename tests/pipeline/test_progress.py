@@ -23,7 +23,7 @@ def test_the_lines_of_a_training_give_step_rate_time_left_and_checkpoint() -> No
     reader = read(
         ("23:59:50", step_line(100, 1000, 0.5, "gradient norm 1.000")),
         ("23:59:55", checkpoint_line(100)),
-        ("00:00:10", step_line(200, 1000, 0.25)),
+        ("00:00:10", step_line(200, 1000, 0.25, "0.10 s a step, data wait 3%, rows 90% full")),
     )
     progress = reader.progress
     assert progress is not None
@@ -31,7 +31,8 @@ def test_the_lines_of_a_training_give_step_rate_time_left_and_checkpoint() -> No
     assert progress.rate == pytest.approx(5.0)
     assert progress.remaining_s == pytest.approx(160)
     assert str(progress) == (
-        "step 200 of 1000, loss 0.2500, 5/s, 2 min 40 s left, last checkpoint at step 100"
+        "step 200 of 1000, loss 0.2500, data wait 3%, 5/s, 2 min 40 s left, "
+        "last checkpoint at step 100"
     )
 
 
