@@ -27,7 +27,7 @@ _UNKNOWN = "does not exist"
 
 
 class JobServer(Protocol):
-    """What is used of Ray's `JobSubmissionClient`."""
+    """The part of Ray's `JobSubmissionClient` that is used here."""
 
     def submit_job(self, *, entrypoint: str, **options: Any) -> str:
         """Submit a job; returns its id."""
