@@ -31,6 +31,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "generate": "make an audio file from words or a description",
         "serve": "stream audio over HTTP, with Ray Serve",
     },
+    "cluster": {
+        "submit": "run a command on a Ray cluster and follow it",
+        "list": "list the jobs of a cluster",
+        "status": "show how far a job is; --follow attaches to it again",
+        "logs": "print the log of a job",
+        "stop": "end a job; a training saves a checkpoint first",
+    },
     "check": {
         "evaluate": "measure a bundle or a codec and write a report",
         "demo": "run the whole way, small, from corpus to report",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from jobs.options import configure_log, main_of, parser, run, settings_from
-from jobs.train import print_summary
+from jobs.options import main_of, parser, run, settings_from
+from jobs.train import add_run_options, run_training
 from pipeline.training.settings import DistillSettings, TrainSettings
 
 
@@ -22,13 +22,7 @@ def build_parser() -> ArgumentParser:
     built.add_argument(
         "--teacher", required=True, metavar="RUN[@STEP]|BUNDLE", help="weights to learn from"
     )
-    built.add_argument(
-        "--shards", required=True, metavar="DIR", help="train-shards that `prepare` wrote"
-    )
-    built.add_argument("--output", required=True, metavar="RUN", help="run directory to write")
-    built.add_argument(
-        "--codec", metavar="DIR", help="codec of the shards, to make samples during training"
-    )
+    add_run_options(built)
     built.add_argument(
         "--flow-steps",
         type=int,
@@ -53,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def distill(options: Namespace) -> None:
-    """Train until the last step or a signal, and print where the run stands."""
+    """Train the student."""
     settings = settings_from(
         TrainSettings,
         options,
@@ -64,10 +58,7 @@ def distill(options: Namespace) -> None:
         sample__guidance_scale=1.0,
         feed__condition_dropout=0.0,
     )
-    from pipeline.training.run import train_run
-
-    summary = train_run(settings, options.shards, options.output, options.codec, configure_log)
-    print_summary(summary, options.output)
+    run_training(settings, options)
 
 
 if __name__ == "__main__":

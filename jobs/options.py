@@ -94,15 +94,24 @@ def add_retry_rejects(built: argparse.ArgumentParser) -> None:
     )
 
 
-def run(body: Callable[[], None], options: argparse.Namespace) -> int:
-    """Run a job with logging configured, and return its exit code.
+def add_address(built: argparse.ArgumentParser) -> None:
+    """Add the option that names a cluster."""
+    built.add_argument(
+        "--address",
+        metavar="URL",
+        help="dashboard of the cluster, such as http://HEAD:8265; default: RAY_API_SERVER_ADDRESS",
+    )
+
+
+def run(body: Callable[[], int | None], options: argparse.Namespace) -> int:
+    """Run a job with logging configured, and return its exit code: what `body` returns, or 0.
 
     Known errors are printed in one line, or with a traceback under `--verbose`.
     """
     configure_log(verbose=options.verbose)
     use_one_thread()
     try:
-        body()
+        return body() or 0
     except PlannedOnlyError as planned:
         print(planned)
     except KeyboardInterrupt:

@@ -133,6 +133,7 @@ def bundle_voice(bundle: Bundle, voice: str | None, encoder: str | None = None) 
     from pipeline.serving.offline import voice_of
 
     def embed(path: str) -> list[float]:
+        """Embedding of a recording, if its encoder is that of the bundle."""
         wanted, found = speaker_encoder_of(bundle.card), load_speaker_encoder(encoder).name
         if wanted not in (None, found):
             raise VoiceError(

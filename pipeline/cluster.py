@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _STARTS = 6
 _NOT_IN_TIME = ("timed out during startup", "Failed to connect to GCS")
-"""What Ray says if one of its processes was too slow to start."""
+"""Parts of Ray's error message when one of its processes was too slow to start."""
 
 WORKER_ENVIRONMENT = {
     **ONE_THREAD,
@@ -46,7 +46,7 @@ _is_kept = ContextVar("is_kept", default=False)
 
 @contextlib.contextmanager
 def kept_ray() -> Iterator[None]:
-    """What `ray_cluster` starts inside this block stays for its next use, and ends with the block.
+    """Keep a Ray that `ray_cluster` starts inside this block for its next use in the block.
 
     Nothing is started where nothing asks for it.
     """
@@ -151,6 +151,11 @@ def _may_grow() -> bool:
 
 def _connect(address: str) -> None:
     """Connect to a cluster; Ray's failure in one line."""
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"RAY_ADDRESS is {address}, which is a job server and no address of a cluster; run "
+            "`audiocalm submit COMMAND --address ...`, or unset RAY_ADDRESS to run here"
+        )
     try:
         ray.init(
             runtime_env={"env_vars": _without_the_jobs(_with_patience(WORKER_ENVIRONMENT))},
@@ -207,7 +212,7 @@ def _with_patience(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without_the_jobs(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the runtime environment of the submitted job does not set: Ray refuses both."""
+    """Variables that the environment of the submitted job does not set: Ray refuses both."""
     job = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR) or "{}")
     taken = (job.get("runtime_env") or {}).get("env_vars") or {}
     return {name: value for name, value in environment.items() if name not in taken}

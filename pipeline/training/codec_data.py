@@ -225,7 +225,7 @@ def _cumulated(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _drawn(cumulated: NDArray[np.float64], random: np.random.Generator) -> int:
-    """What `random.choice(len(shares), p=shares)` draws, without its pass over all shares."""
+    """Draw as `random.choice(len(shares), p=shares)` does, without its pass over all shares."""
     return int(cumulated.searchsorted(random.random(), side="right"))
 
 

@@ -25,6 +25,7 @@ from model.codec.registry import codec_files
 from model.codec.vae.losses import CodecObjective
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
 from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
+from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
 from pipeline.training.checkpoint_store import disk_full_noted
@@ -132,8 +133,9 @@ def _train(
         if worker.rank == 0:
             rate = {"codec/steps_per_s": training.steps_per_s}
             named = {f"codec/{name}": value for name, value in point.items() if name != "step"}
-            tracker.log_metrics(named | rate, int(point["step"]))
-            logger.info("step %d: loss %.4f", point["step"], point["total"])
+            step = int(point["step"])
+            tracker.log_metrics(named | rate, step)
+            logger.info("%s", step_line(step, settings.optim.num_steps, point["total"]))
         if report is not None:
             report(point)
     worker.wait()
@@ -354,6 +356,8 @@ class CodecTraining:
                 prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
             if problems:
                 remove_checkpoint(self.checkpoints, self.step)
+            else:
+                logger.info("%s", checkpoint_line(self.step))
         if self._on_any_worker(bool(problems)):
             good = [step for step in checkpoint_steps(self.checkpoints) if step != self.step]
             newest = f"step {good[-1]} is the newest good one" if good else "there is none before"

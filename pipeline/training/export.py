@@ -165,7 +165,7 @@ def _with_fields(card: dict[str, Any], about: Mapping[str, Any]) -> dict[str, An
 
 
 def _logged(run: Folder, step: int) -> list[dict[str, Any]]:
-    """What was logged up to a step."""
+    """Metrics that were logged up to a step."""
     if not run.exists(METRICS):
         return []
     entries = [json.loads(line) for line in run.read_bytes(METRICS).decode().splitlines()]

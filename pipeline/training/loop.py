@@ -22,14 +22,16 @@ from model.distillation import student_times
 from model.objective import VECTOR_LENGTH, LossSums, loss_from, losses
 from model.optim import rate_share
 from model.text import Tokenizer
-from pipeline.errors import DamagedError, NonFiniteError
+from pipeline.errors import NonFiniteError
+from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
-from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import save_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import (
+    TOTAL_LOSS,
     Costs,
     MetricsLog,
     StepCounts,
@@ -37,8 +39,10 @@ from pipeline.training.metrics import (
     training_seconds,
 )
 from pipeline.training.parent import noted_parent
-from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST, SUMMARY
+from pipeline.training.resume import load_newest
+from pipeline.training.rundir import CHECKPOINTS, SUMMARY
 from pipeline.training.samples import Samples
+from pipeline.training.save_policy import SavePolicy
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import (
     Teacher,
@@ -53,7 +57,6 @@ from pipeline.training.validation import Validation, lasting_steps, validation_f
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 1.0
 _DATA_FACTS = ("hours", "speaker")
 """Entries that the card of a bundle takes from the card of the shards."""
 _NAMED_CLIPS = 12
@@ -88,7 +91,8 @@ class Place:
         world_size: Number of workers.
         device: Device of this worker.
         report: Called by every worker with the metrics and the directory of each checkpoint.
-        is_preempted: Called by all workers at each logged step; true requests a checkpoint now.
+        is_preempted: Whether this worker knows of an announced eviction; a new one requests a
+            checkpoint.
     """
 
     rank: int
@@ -167,9 +171,10 @@ class Training:
             held_out = validation_feed(settings, shards.folder, parent, self._config, tokenizer)
             self._validation = Validation(settings, held_out, place.device)
         self._window = Window()
-        self._polled = 0.0
-        self._updates = 0
-        self.start = self._resume()
+        self._policy = SavePolicy(
+            self._run, place.rank, settings.checkpoint.every_minutes, place.is_preempted
+        )
+        self.start, self._updates = load_newest(self._store, self.engine, place.rank)
         self._log = MetricsLog(self._run, self.start)
 
     def run(self) -> dict[str, Any]:
@@ -186,26 +191,28 @@ class Training:
 
     def _train(self) -> dict[str, Any]:
         settings, step = self._settings, self.start
-        is_stopping = False
+        is_stopping, ended = False, time.monotonic()
         with contextlib.closing(self.feed.batches(step, settings.optim.num_steps)) as batches:
             for batch in batches:
+                began = time.monotonic()
+                self._window.wait_s += began - ended
+                is_saving = False
                 if batch.is_skipped:
                     self._say("step %d is skipped, as feed.skip_steps says", batch.step)
                 else:
-                    began = time.monotonic()
                     sums, counts, norm = self.step(batch)
                     self._window.add(sums, counts, norm, time.monotonic() - began)
                     is_stopping = counts.stop_requests > 0
+                    is_saving = is_stopping or counts.save_requests > 0
                 step = batch.step + 1
                 is_last = step == settings.optim.num_steps
-                is_leaving = False
                 if step % settings.log_every == 0 or is_last:
                     self._log_step(step)
-                    is_leaving = self._place.is_preempted()
-                if step % settings.checkpoint.every == 0 or is_last or is_stopping or is_leaving:
-                    self.save(step)
+                if step % settings.checkpoint.every == 0 or is_last or is_saving:
+                    self._save_timed(step)
                 if is_stopping:
                     break
+                ended = time.monotonic()
         return self._finish(step, "stopped" if step < settings.optim.num_steps else "finished")
 
     def step(self, batch: StepBatch) -> tuple[Tensor, StepCounts, float]:
@@ -214,7 +221,9 @@ class Training:
         Raises:
             NonFiniteError: On every worker, before the weights changed.
         """
-        own = StepCounts.of(batch, self._config, wants_stop=self._wants_stop())
+        policy = self._policy
+        wishes = {"wants_stop": policy.wants_stop(), "wants_save": policy.wants_save()}
+        own = StepCounts.of(batch, self._config, **wishes)
         counts = StepCounts.from_vector(self._summed(own.to_vector()))
         parts = []
         for number, micro_batch in enumerate(batch.micro_batches):
@@ -270,52 +279,8 @@ class Training:
             f"skip this step with --set feed.skip_steps=[{step}]"
         )
 
-    def _resume(self) -> int:
-        """Load the newest good checkpoint; returns its step, 0 without one.
-
-        Raises:
-            DamagedError: On every worker, if none of the complete checkpoints is good any more.
-            IncompleteError: If the checkpoint is of another model.
-        """
-        store, is_first = self._store, self._place.rank == 0
-        for number in store.sweep() if is_first else ():
-            logger.warning("removed the incomplete checkpoint of step %d", number)
-        cut_short = [store.damaged() if is_first else []]
-        torch.distributed.broadcast_object_list(cut_short, src=0)
-        damage = dict.fromkeys(cut_short[0], "a file is missing or cut short")
-        while step := self._newest_but(damage):
-            try:
-                self._updates = load_checkpoint(store, self.engine, step)
-                break
-            except DamagedError as error:
-                damage[step] = str(error)
-        if damage and not step:
-            raise DamagedError(
-                f"no checkpoint in {store.folder.uri} is good any more ("
-                f"{'; '.join(f'step {n}: {said}' for n, said in sorted(damage.items()))}); restore "
-                "one, or remove that directory to train from the beginning"
-            )
-        for number, said in sorted(damage.items()) if is_first else ():
-            logger.warning(
-                "the checkpoint of step %d is damaged and removed (%s); step %d takes its place",
-                number,
-                said,
-                step,
-            )
-            store.remove(number)
-        if step:
-            self._say("continuing from step %d", step)
-        return step
-
-    def _newest_but(self, damage: dict[int, str]) -> int:
-        """The newest checkpoint without known damage, 0 if there is none; the same everywhere."""
-        steps = self._store.steps() if self._place.rank == 0 else []
-        found = [max((step for step in steps if step not in damage), default=0)]
-        torch.distributed.broadcast_object_list(found, src=0)
-        return found[0]
-
     def _say(self, text: str, *values: object) -> None:
-        """Log the metrics of a step; only rank 0 does."""
+        """Log a line; only rank 0 does."""
         if self._place.rank == 0:
             logger.info(text, *values)
 
@@ -330,15 +295,6 @@ class Training:
         torch.distributed.all_reduce(vector)
         return vector.cpu()
 
-    def _wants_stop(self) -> bool:
-        """Whether a stop was requested; rank 0 checks at intervals, and the sum informs all
-        workers."""
-        now = time.monotonic()
-        if self._place.rank != 0 or now - self._polled < _POLL_SECONDS:
-            return False
-        self._polled = now
-        return self._run.exists(STOP_REQUEST)
-
     def _log_step(self, step: int) -> None:
         if not self._window.grad_norms:  # every step since the last line was skipped
             return
@@ -352,15 +308,19 @@ class Training:
             return
         self._log.add(step, metrics)
         self._tracker.log_metrics(metrics, step)
-        logger.info(
-            "step %d of %d: loss %.4f, gradient norm %.3f, %.2f s a step, rows %.0f%% full",
-            step,
-            settings.optim.num_steps,
-            metrics["loss/total"],
-            metrics["grad_norm"],
-            metrics["rate/seconds_per_step"],
-            100 * metrics["data/useful_share"],
+        more = (
+            f"gradient norm {metrics['grad_norm']:.3f}, "
+            f"{metrics['rate/seconds_per_step']:.2f} s a step, "
+            f"data wait {100 * metrics['time/data_wait_share']:.0f}%, "
+            f"rows {100 * metrics['data/useful_share']:.0f}% full"
         )
+        logger.info("%s", step_line(step, settings.optim.num_steps, metrics[TOTAL_LOSS], more))
+
+    def _save_timed(self, step: int) -> None:
+        began = time.monotonic()
+        self.save(step)
+        self._window.save_s += time.monotonic() - began
+        self._policy.saved()
 
     def save(self, step: int) -> None:
         """Write and report the checkpoint of a step; every worker takes part."""
@@ -375,7 +335,7 @@ class Training:
             keep, scores = self._settings.checkpoint, self._log.validation_losses()
             lasting = lasting_steps(keep, self._store.steps(), scores)
             self._store.retain(keep.num_to_keep, lasting)
-            logger.info("saved the checkpoint of step %d", step)
+            logger.info("%s", checkpoint_line(step))
             if self._samples is not None and step % self._settings.sample.every == 0:
                 self._samples.make(self._store, step, self._run, self._tracker)
         self._place.report({"step": step}, self._store.at(step))

@@ -44,9 +44,12 @@ class StepCounts:
     noisy_blocks: float
     row_positions: float
     stop_requests: float
+    save_requests: float
 
     @classmethod
-    def of(cls, batch: StepBatch, config: ModelConfig, *, wants_stop: bool) -> StepCounts:
+    def of(
+        cls, batch: StepBatch, config: ModelConfig, *, wants_stop: bool, wants_save: bool = False
+    ) -> StepCounts:
         """Count one worker's part."""
         micro = batch.micro_batches
         held = sum((batch_counts(config, part) for part in micro), start=Counts())
@@ -63,6 +66,7 @@ class StepCounts:
             noisy_blocks=held.noisy_blocks,
             row_positions=sum(part.num_positions for part in micro),
             stop_requests=float(wants_stop),
+            save_requests=float(wants_save),
         )
 
     def to_vector(self) -> Tensor:
@@ -79,7 +83,16 @@ class StepCounts:
 
 @dataclass
 class Window:
-    """Sums since the last logged step."""
+    """Sums since the last logged step.
+
+    Attributes:
+        sums: Losses, as `LossSums.to_vector`.
+        counts: As `StepCounts.to_vector`.
+        grad_norms: Gradient norm of every step.
+        seconds: Time of the steps themselves.
+        wait_s: Time that the steps waited for their batches.
+        save_s: Time of checkpoints, with the validation and the samples that belong to them.
+    """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(VECTOR_LENGTH, dtype=torch.float64))
     counts: Tensor = field(
@@ -87,6 +100,8 @@ class Window:
     )
     grad_norms: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    wait_s: float = 0.0
+    save_s: float = 0.0
 
     def add(self, sums: Tensor, counts: StepCounts, grad_norm: float, seconds: float) -> None:
         """Add one step."""
@@ -104,6 +119,8 @@ class Window:
             "grad_norm": sum(self.grad_norms) / steps,
             _SECONDS: self.seconds,
             "rate/seconds_per_step": self.seconds / steps,
+            "time/data_wait_share": self.wait_s / max(self.seconds + self.wait_s, 1e-9),
+            "time/save_s": self.save_s,
             "rate/positions_per_s": counts.positions / max(self.seconds, 1e-9),
             "data/useful_share": counts.positions / max(1.0, counts.row_positions),
             "data/documents": counts.documents,

@@ -1,4 +1,4 @@
-"""What a training run will need and take: memory, steps, time, disk and money, before it starts.
+"""Estimate of the memory, steps, time, disk space and cost of a training run before it starts.
 
 Everything is arithmetic over the recipe and over what the caller states: documents of one typical
 length, the utilisation that the run will reach, and the hardware.

@@ -162,6 +162,9 @@ class CheckpointSettings(Settings):
 
     every: Positive = 1000
     """Steps between checkpoints; the last step always has one."""
+    every_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Minutes after which a checkpoint is written whatever the step, so that a lost node costs no
+    more than that; 0 writes them by steps alone."""
     num_to_keep: Positive = 3
     """Number of newest checkpoints that are kept."""
     keep_every: Annotated[int, Field(ge=0)] = 0

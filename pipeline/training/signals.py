@@ -42,6 +42,7 @@ def wait_for(work: Callable[[], object], request_stop: Callable[[str], None]) ->
     done: Future[None] = Future()
 
     def run() -> None:
+        """Do the work and keep its outcome for the thread that waits."""
         try:
             work()
         except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits
@@ -79,6 +80,7 @@ class _Inbox:
         self._last_s = -_SAME_PRESS_S
 
     def receive(self, number: int, frame: types.FrameType | None) -> None:
+        """Handle a signal: remember the first one, and whether Ctrl-C was pressed again."""
         now = time.monotonic()
         if number == signal.SIGINT and self.first and now - self._last_s >= _SAME_PRESS_S:
             self.is_impatient = True

@@ -24,7 +24,7 @@ class VoiceChoice(Settings):
     """Speakers of the training data who have this voice, as `corpus/speaker`; `*` stands for any
     characters. The voice is the mean of the embeddings of their clips."""
     description: str = ""
-    """What speech in this voice sounds like, in the form of a request's description."""
+    """Description of this voice, in the form of a request's description."""
 
 
 def most_heard_voices(shards: TrainShards, limit: int) -> dict[str, Voice]:

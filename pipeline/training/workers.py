@@ -17,6 +17,7 @@ from pipeline.storage import Folder
 from pipeline.training.signals import wait_for
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+_GROUP_START_S = 1800
 
 FINAL_ERRORS: dict[str, type[PipelineError]] = {
     kind.__name__: kind for kind in (NonFiniteError, DiskFullError, DamagedError)
@@ -80,7 +81,7 @@ def run_group(
         ),
     )
     try:
-        with _preemption_watched(not is_local):
+        with _ray_train_environment(is_local):
             wait_for(trainer.fit, request_stop)
     except ray.train.TrainingFailedError as error:
         raise PipelineError(f"training failed: {_cause(error)}") from error
@@ -121,15 +122,22 @@ class _LocalTrainer(TorchTrainer):
 
 
 @contextmanager
-def _preemption_watched(is_watched: bool) -> Iterator[None]:
-    """Whether Ray Train polls the cluster for announced evictions, of which a laptop has none."""
-    name = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-    before = os.environ.get(name)
-    os.environ[name] = before or str(int(is_watched))
+def _ray_train_environment(is_local: bool) -> Iterator[None]:
+    """Ray Train's own settings, which it reads from the environment; values there go first.
+
+    Ray gives a worker group 60 s to start, but nodes that an autoscaler adds take minutes. The
+    cluster is polled for announced evictions, of which a laptop has none.
+    """
+    defaults = {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(_GROUP_START_S),
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(not is_local)),
+    }
+    added = {name: value for name, value in defaults.items() if not os.environ.get(name)}
+    os.environ.update(added)
     try:
         yield
     finally:
-        if before is None:
+        for name in added:
             del os.environ[name]
 
 

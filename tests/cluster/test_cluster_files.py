@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
+import itertools
 import json
+import os
 import re
 import shlex
 import tomllib
@@ -16,6 +19,7 @@ import jsonschema
 import pytest
 import yaml
 
+from jobs import cli
 from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.serving.settings import ServeSettings
 from pipeline.settings import Settings, load_settings
@@ -33,7 +37,10 @@ JOBS = (
     "export",
     "evaluate",
 )
-"""In the order in which they are run."""
+"""In the order in which the README submits them."""
+README = (CLUSTER / "README.md").read_text(encoding="utf-8")
+CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "schemas" / "kuberay"))
+"""KubeRay's custom resource definitions, which are not part of this project."""
 OUTSIDE = {"/data/corpora", "/data/qwen3-1.7b"}
 """What no job writes: recordings, and published weights."""
 RAY = importlib.metadata.version("ray")
@@ -41,6 +48,21 @@ RAY = importlib.metadata.version("ray")
 
 def load(name: str) -> Any:
     return yaml.safe_load((CLUSTER / name).read_text(encoding="utf-8"))
+
+
+def submissions() -> dict[str, list[str]]:
+    """Words after `audiocalm submit COMMAND` of every command that the README has in a row."""
+    block = README[README.index("## Jobs in a row") :].split("```")[1].replace("\\\n", " ")
+    lines = [shlex.split(line) for line in block.strip().splitlines()]
+    assert all(line[:2] == ["audiocalm", "submit"] for line in lines)
+    return {line[2]: line[3:] for line in lines}
+
+
+def manifest(job: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    """The RayJob that `audiocalm submit --rayjob` prints of a command of the README."""
+    words = ["submit", job, *submissions()[job], "--rayjob", "audiocalm"]
+    assert cli.main(words) == 0
+    return yaml.safe_load(capsys.readouterr().out)
 
 
 def find(value: Any, key: str) -> list[Any]:
@@ -115,28 +137,97 @@ def test_kubernetes_clusters_are_whole(name: str) -> None:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
+def strict(schema: Any) -> Any:
+    """A definition's schema as JSON Schema that refuses unknown fields, as the API server does."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    made = {
+        key: {name: strict(item) for name, item in value.items()}
+        if key == "properties"
+        else strict(value)
+        for key, value in schema.items()
+    }
+    is_open = schema.get("x-kubernetes-preserve-unknown-fields")
+    if "properties" in schema and "additionalProperties" not in schema and not is_open:
+        made["additionalProperties"] = False
+    return made
+
+
+@functools.cache
+def definition(kind: str) -> jsonschema.Draft202012Validator:
+    """Validator of a kind of resource; skips the test where the definitions are not there."""
+    path = CRDS / f"ray.io_{kind.lower()}s.yaml"
+    if not path.exists():
+        pytest.skip("KubeRay's definitions are not here; KUBERAY_CRDS names their folder")
+    # The pure loader takes half a minute for such a file.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    versions = yaml.load(path.read_text(), loader)["spec"]["versions"]
+    (version,) = [item for item in versions if item["name"] == "v1"]
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def check_against_definition(resource: Any) -> None:
+    """Validate a KubeRay resource."""
+    definition(resource["kind"]).validate(resource)
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayservice.yaml"])
+def test_kubernetes_files_follow_kuberays_definitions(name: str) -> None:
+    check_against_definition(load(name))
+
+
+def test_a_misspelt_field_of_a_kubernetes_file_is_found() -> None:
+    cluster = load("raycluster.yaml")
+    cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"]["tolerationz"] = []
+    with pytest.raises(jsonschema.ValidationError, match="tolerationz"):
+        check_against_definition(cluster)
+
+
 @pytest.mark.parametrize("job", JOBS)
-def test_every_job_has_a_file_that_its_own_parser_takes(
+def test_every_job_is_a_rayjob_for_the_cluster(
     job: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = load(f"rayjob-{job}.yaml")
-    assert (file["apiVersion"], file["kind"]) == ("ray.io/v1", "RayJob")
-    spec = file["spec"]
-    assert spec["clusterSelector"] == {
-        "ray.io/cluster": load("raycluster.yaml")["metadata"]["name"]
-    }
+    made = manifest(job, capsys)
+    assert (made["apiVersion"], made["kind"]) == ("ray.io/v1", "RayJob")
+    spec = made["spec"]
+    name = load("raycluster.yaml")["metadata"]["name"]
+    assert spec["clusterSelector"] == {"ray.io/cluster": name}
     # KubeRay refuses these next to a selected cluster; a retry (backoffLimit) would delete it.
     refused = {"rayClusterSpec", "suspend", "ttlSecondsAfterFinished", "backoffLimit"}
     assert not spec.keys() & refused
-    assert spec["submissionMode"] in ("K8sJobMode", "HTTPMode")
     words = shlex.split(spec["entrypoint"])
-    assert words[:3] == ["python", "-m", f"jobs.{job.replace('-', '_')}"]
-    module = importlib.import_module(words[2])
-    with pytest.raises(SystemExit) as caught:
-        module.main(["--help"])
-    assert caught.value.code == 0
-    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-    assert {word for word in words if word.startswith("--")} <= known
+    assert words[:5] == ["exec", "python", "-m", "jobs.cli", job]
+    image = re.search(r"^WORKDIR (\S+)$", (CLUSTER / "Containerfile").read_text(), re.MULTILINE)
+    assert image
+    for word, value in itertools.pairwise(words):
+        if word == "--config":
+            # Ray starts an entrypoint in no promised folder, so a recipe is named in full.
+            assert (ROOT / Path(value).relative_to(image[1])).exists()
+    check_against_definition(made)
+
+
+def test_a_recipe_that_is_not_in_the_image_cannot_be_in_a_rayjob(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("unit_clips: 64")
+    words = [*submissions()["ingest"], "--config", str(tmp_path / "mine.yaml")]
+    assert cli.main(["submit", "ingest", *words, "--rayjob", "audiocalm"]) == 1
+    assert "whose code is in the image" in capsys.readouterr().err
+
+
+def own_words(job: str) -> list[str]:
+    """Options of a command of the README without those of `submit`."""
+    words = submissions()[job]
+    if "--driver-cpus" in words:
+        at = words.index("--driver-cpus")
+        words = words[:at] + words[at + 2 :]
+    return words
 
 
 class Resolved(BaseException):
@@ -149,22 +240,18 @@ class Resolved(BaseException):
 
 def resolve(job: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The settings that a job makes of its file's words, recipe included; None if it takes none."""
-    image = re.search(r"^WORKDIR (\S+)$", (CLUSTER / "Containerfile").read_text(), re.MULTILINE)
-    assert image
 
     def instead(schema: type[Settings], recipe: str | None, overrides: list[str]) -> None:
-        # Ray starts an entrypoint in no promised folder, so a recipe is named in full.
-        path = recipe and ROOT / Path(recipe).relative_to(image[1])
-        raise Resolved(load_settings(schema, path, overrides))
+        raise Resolved(load_settings(schema, recipe and ROOT / recipe, overrides))
 
     def export(*_: object) -> None:
         raise Resolved(None)
 
     monkeypatch.setattr("jobs.options.load_settings", instead)
     monkeypatch.setattr("pipeline.training.export.export_run", export)
-    _, _, module, *words = shlex.split(load(f"rayjob-{job}.yaml")["spec"]["entrypoint"])
+    words = own_words(job)
     with pytest.raises(Resolved) as caught:
-        importlib.import_module(module).main(words)
+        importlib.import_module(cli.module_of(job)).main(words)
     return caught.value.settings
 
 
@@ -173,28 +260,50 @@ def test_every_job_file_resolves_to_settings_that_the_cluster_can_hold(
     job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = resolve(job, monkeypatch)
-    cpu, gpu = load("raycluster.yaml")["spec"]["workerGroupSpecs"]
-    limits = gpu["template"]["spec"]["containers"][0]["resources"]["limits"]
+    groups = {
+        group["groupName"]: group for group in load("raycluster.yaml")["spec"]["workerGroupSpecs"]
+    }
+    assert set(groups) == {"cpu", "encode", "train"}
+    group = groups["train" if job in ("train", "train-codec") else "encode"]
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     (gpus_per_pod, cpus_per_pod) = int(limits["nvidia.com/gpu"]), float(limits["cpu"])
     if job in ("train", "train-codec"):
         used = settings.engine if job == "train" else settings.resources
         workers = used.num_workers if job == "train" else used.workers
         assert used.use_gpu
-        assert workers <= gpu["maxReplicas"] * gpus_per_pod
+        assert workers <= group["maxReplicas"] * gpus_per_pod
         assert used.cpus_per_worker * gpus_per_pod <= cpus_per_pod
     elif job == "encode":
         assert 0 < settings.resources.gpus <= gpus_per_pod
         assert settings.resources.cpus <= cpus_per_pod
-        assert settings.resources.workers <= gpu["maxReplicas"] * gpus_per_pod
+        assert settings.resources.workers <= group["maxReplicas"] * gpus_per_pod
     elif job in ("export", "evaluate"):  # these compute where they are started
-        offered = float(cpu["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
-        assert 0 < load(f"rayjob-{job}.yaml")["spec"]["entrypointNumCpus"] <= offered
+        container = groups["cpu"]["template"]["spec"]["containers"][0]
+        words = submissions()[job]
+        cpus = float(words[words.index("--driver-cpus") + 1])
+        assert 0 < cpus <= float(container["resources"]["limits"]["cpu"])
+
+
+def test_spot_nodes_are_for_data_stages_alone() -> None:
+    for group in load("raycluster.yaml")["spec"]["workerGroupSpecs"]:
+        keys = {item["key"] for item in group["template"]["spec"].get("tolerations", [])}
+        has_gpu = "nvidia.com/gpu" in str(group["template"]["spec"]["containers"])
+        assert ("nvidia.com/gpu" in keys) == has_gpu
+        assert ("karpenter.sh/capacity-type" in keys) == (group["groupName"] != "train")
+
+
+def test_every_pod_gets_the_secrets() -> None:
+    spec = load("raycluster.yaml")["spec"]
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        (container,) = group["template"]["spec"]["containers"]
+        (source,) = container["envFrom"]
+        assert source["secretRef"] == {"name": "audiocalm-secrets", "optional": True}
 
 
 def test_every_job_reads_what_an_earlier_one_wrote() -> None:
     written = set(OUTSIDE)
     for job in JOBS:
-        words = shlex.split(load(f"rayjob-{job}.yaml")["spec"]["entrypoint"])
+        words = own_words(job)
         named = {word: words[at + 1] for at, word in enumerate(words) if word.startswith("--")}
         output = named.pop("--output")
         read = {re.sub(r"^[\w.]+=", "", path) for path in words if "/data/" in path} - {output}
@@ -208,30 +317,26 @@ def test_every_job_reads_what_an_earlier_one_wrote() -> None:
     assert application["args"]["bundle"] in written
 
 
-def test_no_job_file_is_left_out() -> None:
-    assert {path.stem for path in CLUSTER.glob("rayjob-*.yaml")} == {f"rayjob-{j}" for j in JOBS}
+def test_the_jobs_in_a_row_are_whole() -> None:
+    assert tuple(submissions()) == JOBS
 
 
-def test_no_job_sets_what_it_gives_its_workers() -> None:
+def test_a_job_sets_only_the_time_for_its_checkpoint(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Ray refuses a job whose environment and whose `ray.init` set the same variable."""
-    environments = [load("runtime-env.yaml")]
-    for job in JOBS:
-        text = load(f"rayjob-{job}.yaml")["spec"].get("runtimeEnvYAML", "")
-        environments.append(yaml.safe_load(text) or {})
-    assert WORKER_ENVIRONMENT
-    for environment in environments:
-        assert not environment.get("env_vars", {}).keys() & WORKER_ENVIRONMENT.keys()
-
-
-def test_a_stopped_training_has_time_for_its_checkpoint() -> None:
     from ray.dashboard.modules.job import job_supervisor
 
     (name,) = load("runtime-env.yaml")["env_vars"]
+    assert name not in WORKER_ENVIRONMENT
     assert f'"{name}"' in inspect.getsource(job_supervisor), "Ray reads this variable"
     environments = [load("runtime-env.yaml")]
-    for job in ("train", "train-codec"):
-        environments.append(yaml.safe_load(load(f"rayjob-{job}.yaml")["spec"]["runtimeEnvYAML"]))
+    environments += [
+        yaml.safe_load(manifest(job, capsys)["spec"]["runtimeEnvYAML"])
+        for job in ("train", "train-codec")
+    ]
     for environment in environments:
+        assert set(environment["env_vars"]) == {name}
         assert int(environment["env_vars"][name]) >= 600
 
 

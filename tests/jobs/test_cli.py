@@ -39,7 +39,7 @@ def test_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     groups = [line.removesuffix(":") for line in lines if line.endswith(":")]
-    assert groups == ["data", "model", "use", "check"]
+    assert groups == ["data", "model", "use", "cluster", "check"]
     assert lines.index("use:") < lines.index(next(x for x in lines if x.startswith("  generate")))
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from jobs import doctor
+from tests.factories.job_server import FakeServer
 
 
 def test_every_requirement_is_reported_and_nothing_is_missing(
@@ -45,3 +46,15 @@ def test_one_sentence_says_what_the_machine_can_do(states: dict[str, str], words
     said = doctor.verdict(findings)
     assert words in said
     assert said.count(".") - said.count("_gpu.yaml") - said.count("*.") == 1
+
+
+def test_a_cluster_is_examined_by_a_job_and_its_findings_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "Running entrypoint\nok       node: versions same\nmissing  node: storage gone\n"
+    server = FakeServer(log=log, end=("FAILED", 1))
+    monkeypatch.setattr("pipeline.submission.client.connect", lambda address: server)
+    assert doctor.main(["--address", "http://head:8265", "--storage", "s3://bucket/x"]) == 1
+    assert capsys.readouterr().out == "".join(log.splitlines(keepends=True)[1:])
+    (sent,) = server.submitted
+    assert sent["entrypoint"].endswith("jobs.cli doctor --on-cluster --storage s3://bucket/x")

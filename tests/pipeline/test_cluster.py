@@ -234,3 +234,12 @@ def test_the_constants_of_serve_are_those_that_are_set() -> None:
 
     source = inspect.getsource(constants)
     assert all(f'"{name}"' in source for name in SERVE_ENVIRONMENT)
+
+
+def test_the_address_of_a_job_server_is_refused_with_the_command_that_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match="audiocalm submit"), ray_cluster():
+        raise AssertionError

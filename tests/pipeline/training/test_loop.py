@@ -135,7 +135,10 @@ def test_an_announced_eviction_saves_a_checkpoint_and_training_goes_on(
         is_preempted=lambda: True,
     )
     assert worker.run()["state"] == "finished"
-    assert reported == [3, 6]
+    assert reported == [1, 6], "one checkpoint for the notice, and the last"
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= line["time/data_wait_share"] <= 1 for line in logged)
+    assert logged[0]["time/save_s"] > 0
 
 
 def _claim(run: Path, shards: Path, **changes: object) -> dict[str, str]:

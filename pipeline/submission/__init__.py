@@ -1,0 +1,1 @@
+"""Jobs on a Ray cluster from outside: package the code, submit, follow, stop."""
