@@ -169,7 +169,6 @@ def load_worker(
     recorded = {name: Voice(torch.tensor(values)) for name, values in voices.items()}
     check_voices(bundle.model, recorded)
     synthesizer = Synthesizer(bundle, settings.limits.limits(), _cache_size(settings.batch))
-    synthesizer.warm_up()
     worker = BundleWorker(synthesizer, recorded, settings.voice_aliases)
     worker.warm_up()
     return worker
@@ -179,7 +178,7 @@ def _cache_size(batch: BatchSettings) -> CacheSize | None:
     """Memory of the replica's requests; None grows with demand."""
     if batch.row_tokens is None:
         return None
-    return CacheSize(2 * batch.max_batch, batch.row_tokens, has_few_shapes=batch.cuda_graphs)
+    return CacheSize(2 * batch.max_batch, batch.row_tokens)
 
 
 def local_copy(uri: str, scratch: Path) -> Path:

@@ -14,9 +14,9 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.batch import Document, pack
 from model.config import ModelConfig
-from model.fast.choice import fast_backbone
 from model.flow import guided_velocity, time_grid
 from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
+from model.inference.cpu_backbone import fast_backbone
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
 from model.sequence import NOISY, AudioPositions
