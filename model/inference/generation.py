@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.flow import TimeGrid, time_grid
+from model.flow import TIME_GRIDS, TimeGrid
 from model.inference.cache import CacheRows
 from model.sequence import AudioPositions
+
+MAX_GUIDANCE_SCALE = 100.0
+"""Largest guidance that the sampler takes; beyond it the flow overshoots any data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +36,19 @@ class SamplingOptions:
     temperature: float = 1.0
     """Variance of the initial noise, 0 to 4, as in pocket-tts; lower is less varied."""
     stop_threshold: float = 0.5
-    """Probability of `end_of_audio` above which a frame is the last, between 0 and 1; lower ends
-    earlier."""
+    """Probability of `end_of_audio` above which a frame is the last, 0 to 1; lower ends earlier."""
 
     def __post_init__(self) -> None:
-        time_grid(self.time_grid, self.num_flow_steps)
-        if not 0 <= self.guidance_scale <= 100:
-            raise ValueError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
-        if not 0 <= self.temperature <= 4:
-            raise ValueError(f"temperature {self.temperature} is outside [0, 4]")
-        if not 0 < self.stop_threshold < 1:
-            raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
+        if self.time_grid not in TIME_GRIDS:
+            raise ValueError(f"time_grid is {self.time_grid!r}; use {' or '.join(TIME_GRIDS)}")
+        steps = self.num_flow_steps
+        if type(steps) is not int or steps < 1:
+            raise ValueError(f"num_flow_steps is {steps!r}; it must be an integer of at least 1")
+        ranges = {"guidance_scale": MAX_GUIDANCE_SCALE, "temperature": 4, "stop_threshold": 1}
+        for name, high in ranges.items():
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value <= high:
+                raise ValueError(f"{name} is {value!r}; it must be a number in [0, {high:g}]")
 
     @property
     def is_guided(self) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import cast, get_args
+from typing import get_args
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
 
 from model.flow import (
     TimeGrid,
@@ -64,11 +63,6 @@ def test_grids_rise_from_noise_to_data(kind: TimeGrid, num_flow_steps: int) -> N
 def test_grids_follow_their_formulas() -> None:
     uniform = torch.linspace(0, 1, 9)
     torch.testing.assert_close(time_grid("sway", 8), 1 - torch.cos(torch.pi / 2 * uniform))
-    with pytest.raises(ValueError, match="num_flow_steps is 0"):
-        time_grid("uniform", 0)
-    # What the annotations already refuse in tests is refused at run time as well.
-    with pytest.raises((ValueError, TypeCheckError), match=r"time_grid is 'shift'|Type-check"):
-        time_grid(cast("TimeGrid", "shift"), 4)
 
 
 def test_guidance_of_one_is_the_conditional_velocity_and_of_zero_the_unconditional() -> None:
