@@ -269,10 +269,9 @@ class AudioCALM(nn.Module):
             batch.block[:, seen],
             batch.copy[:, seen],
         )
-        window = self.config.window_blocks
         if batch.document.is_cuda:
-            return PackedAttention(arflow_block_mask(*indices, window))
-        return DocumentAttention(*indices, self.config.frames_per_block, window)
+            return PackedAttention(arflow_block_mask(*indices))
+        return DocumentAttention(*indices, self.config.frames_per_block)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states of the positions that the backbone sees."""

@@ -79,9 +79,9 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
         self.mlp = FeedForward(config.hidden_dim, config.ffn_dim)
-        inner = max(1, round(expert.ffn_ratio * config.ffn_dim))
         has_expert = expert.placement != "none"
-        self.expert = FeedForwardExpert(config.hidden_dim, inner) if has_expert else None
+        width = expert.width(config.ffn_dim)
+        self.expert = FeedForwardExpert(config.hidden_dim, width) if has_expert else None
 
     def forward(
         self,

@@ -71,6 +71,10 @@ class ExpertConfig:
         if not 0 < self.ffn_ratio <= 4:
             raise ValueError(f"ffn_ratio {self.ffn_ratio} is outside (0, 4]")
 
+    def width(self, ffn_dim: int) -> int:
+        """Inner width of the expert beside a feed-forward of `ffn_dim`."""
+        return max(1, round(self.ffn_ratio * ffn_dim))
+
     def routes(self, modality: str, *, is_singing: bool = False) -> bool:
         """Whether a document of that modality passes through the expert; singing is a label of
         its own, whatever the modality."""
@@ -121,8 +125,6 @@ class ModelConfig:
     """Width of one latent frame."""
     frames_per_block: int = 8
     """Latent frames generated together."""
-    window_blocks: int | None = None
-    """Clean blocks that audio may look back on; None is all of them. The prefix stays visible."""
     paces_speech: bool = False
     """Whether audio with a transcript takes rotary positions along its words, at a pace that the
     prefix predicts or the request sets."""
@@ -140,8 +142,6 @@ class ModelConfig:
             )
         if min(self.latent_dim, self.frames_per_block, self.speaker_dim) <= 0:
             raise ValueError("latent_dim, frames_per_block and speaker_dim must be positive")
-        if self.window_blocks is not None and self.window_blocks <= 0:
-            raise ValueError(f"window_blocks {self.window_blocks} must be positive or None")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -158,8 +158,10 @@ def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
     nested = {"backbone": BackboneConfig, "expert": ExpertConfig, "head": HeadConfig}
     try:
         expert = dict(values.get("expert", {}))
-        # Configurations saved before the expert in the attention was removed hold its rank.
+        # Configurations of earlier versions hold options that are no more.
         expert.pop("attention_rank", None)
+        if values.get("window_blocks", 0) is None:
+            values = {name: value for name, value in values.items() if name != "window_blocks"}
         if "labels" in expert:
             expert["labels"] = tuple(expert["labels"])
         parts = {

@@ -78,8 +78,7 @@ class Sampler:
         rows = self.cache.take(
             read,
             left_padding=tuple(longest - len(ids) for ids in prefixes),
-            num_prompt_blocks=num_prompt_blocks,
-            num_blocks=num_prompt_blocks - (-request.frame_limit // frames),
+            num_blocks=-(-request.frame_limit // frames),
         )
         self._schedule(request.options)
         generator = torch.Generator().manual_seed(request.seed)

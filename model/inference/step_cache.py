@@ -63,10 +63,10 @@ class StepCache:
 
     def _visible(self, request: CacheRows, has_pending: bool) -> tuple[Tensor, Tensor]:
         """What the current and the pending block of a request see, `rows places` each."""
-        block = request.visible(self._end, hides_oldest=has_pending)
+        pending = request.visible(self._end)
+        block = pending.clone()
         block[:, self._start : self._block_start] = has_pending
         block[:, self._block_start :] = True
-        pending = request.visible(self._end, hides_oldest=False)
         # Without a pending block zeros are computed in its place; that output is unused.
         pending[:, self._start : self._block_start] = True
         return block, pending

@@ -137,8 +137,6 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     "null prefix longer than the prompt": ({}, request(null_ids=tuple(range(9)))),
     "one frame a block": ({"frames_per_block": 1}, request(exact_frames=5)),
     "eight frames a block": ({"frames_per_block": 8}, request(exact_frames=16)),
-    "window": ({"window_blocks": 1}, request(exact_frames=16)),
-    "window of two": ({"window_blocks": 2}, voiced(exact_frames=20)),
     "uniform grid and temperature": (
         {},
         voiced(options=SamplingOptions(num_flow_steps=4, time_grid="uniform", temperature=0.3)),
@@ -156,10 +154,6 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
             frames_per_word=5.0,
             prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6),
         ),
-    ),
-    "continuation in a window": (
-        {"window_blocks": 2},
-        request(prompt_latents=torch.linspace(-1, 1, 72).reshape(12, 6)),
     ),
 }
 
@@ -215,11 +209,8 @@ def stop_probabilities(model: AudioCALM, asked: GenerationRequest, raw: Tensor) 
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("window_blocks", [None, 2])
-def test_it_stops_at_the_first_frame_that_the_training_forward_calls_last(
-    window_blocks: int | None, head: str
-) -> None:
-    model = prepared_model(tiny_config(head=HEADS[head], window_blocks=window_blocks))
+def test_it_stops_at_the_first_frame_that_the_training_forward_calls_last(head: str) -> None:
+    model = prepared_model(tiny_config(head=HEADS[head]))
     sampler = Sampler(model)
     free = voiced(exact_frames=16)
     probability = stop_probabilities(model, free, latents_of(sampler, free))
@@ -272,10 +263,8 @@ MIXED = [
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("window_blocks", [None, 1])
-def test_latents_do_not_depend_on_batch_mates(window_blocks: int | None, head: str) -> None:
-    config = tiny_config(head=HEADS[head], window_blocks=window_blocks)
-    sampler = Sampler(prepared_model(config))
+def test_latents_do_not_depend_on_batch_mates(head: str) -> None:
+    sampler = Sampler(prepared_model(tiny_config(head=HEADS[head])))
     alone = [latents_of(sampler, asked) for asked in MIXED]
 
     parts: dict[int, list[Tensor]] = {index: [] for index in range(len(MIXED))}
@@ -320,16 +309,6 @@ def test_the_expert_is_not_read_for_a_request_that_does_not_use_it() -> None:
     assert torch.equal(plain, latents_of(Sampler(base), request()))
 
 
-def test_the_cache_of_a_window_does_not_grow() -> None:
-    sampler = Sampler(prepared_model(tiny_config(window_blocks=2)))
-    state = sampler.open(request(exact_frames=80))
-    sizes = []
-    while not state.is_done:
-        sampler.step([state])
-        sizes.append((state.cache.length, sampler.cache.size_bytes))
-    assert sizes[-1] == sizes[4]
-
-
 def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None:
     model = prepared_model(tiny_config()).to(torch.bfloat16)
     blocks = list(Sampler(model).generate(request(exact_frames=8)))
@@ -352,6 +331,10 @@ def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None
         ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model's 5"),
         ({"prompt_latents": torch.zeros(3, 6)}, "3 frames"),
         ({"prompt_latents": torch.zeros(8, 5)}, "5 wide and the model's 6"),
+        ({"num_words": 99}, "num_words is 99"),
+        ({"num_words": -1}, "num_words is -1"),
+        ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
+        ({"num_words": 1, "frames_per_word": math.nan}, "frames_per_word is nan"),
     ],
 )
 def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -450,17 +433,3 @@ def test_audio_without_words_or_of_a_model_without_pace_follows_the_prefix() -> 
     ):
         state = Sampler(prepared_model(tiny_config(**changes))).open(given)
         assert state.positions[0] == AudioPositions.after(len(asked.token_ids))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_words": 99}, "num_words is 99"),
-        ({"num_words": -1}, "num_words is -1"),
-        ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
-        ({"num_words": 1, "frames_per_word": math.nan}, "frames_per_word is nan"),
-    ],
-)
-def test_a_pace_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        voiced(**changes)

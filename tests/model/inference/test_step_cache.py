@@ -34,7 +34,7 @@ def prefilled(model: AudioCALM, cache: KVCache, document: Document) -> CacheRows
         speaker=document.speaker,
     )
     num_blocks = len(document.latents) // model.config.frames_per_block
-    return cache.take(prefix, (0,), num_prompt_blocks=0, num_blocks=num_blocks)
+    return cache.take(prefix, (0,), num_blocks=num_blocks)
 
 
 def cached_states(
@@ -104,21 +104,12 @@ def ragged_documents(config: ModelConfig) -> list[Document]:
 
 
 @pytest.mark.parametrize("is_fused", [False, True], ids=["unfused", "fused"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"frames_per_block": 1},
-        {"frames_per_block": 8},
-        {"window_blocks": 1},
-        {"window_blocks": 3},
-    ],
-)
+@pytest.mark.parametrize("frames_per_block", [1, 4, 8])
 @pytest.mark.parametrize("num_documents", [1, 3])
 def test_cache_states_equal_packed_states(
-    changes: dict[str, Any], is_fused: bool, num_documents: int
+    frames_per_block: int, is_fused: bool, num_documents: int
 ) -> None:
-    config = tiny_config(**changes)
+    config = tiny_config(frames_per_block=frames_per_block)
     model = random_model(config)
     documents = ragged_documents(config)[:num_documents]
     batch = pack([documents], config, sum(document.length() for document in documents) + 3)
@@ -141,12 +132,11 @@ def filled_rows(cache: KVCache, num_rows: int, num_tokens: int) -> CacheRows:
     """Rows with a random prefix of so many tokens, the second row padded by one."""
     shape = (cache.keys.shape[0], num_rows, cache.keys.shape[2], num_tokens, cache.keys.shape[4])
     prefix = (torch.randn(shape), torch.randn(shape))
-    return cache.take(prefix, (0, 1)[:num_rows], num_prompt_blocks=0, num_blocks=8)
+    return cache.take(prefix, (0, 1)[:num_rows], num_blocks=8)
 
 
-def new_cache(window_blocks: int | None = None) -> KVCache:
-    config = tiny_config(window_blocks=window_blocks)
-    return KVCache(config, torch.device("cpu"), torch.float32)
+def new_cache() -> KVCache:
+    return KVCache(tiny_config(), torch.device("cpu"), torch.float32)
 
 
 def heads(num_rows: int, num_tokens: int = 4) -> tuple[Tensor, Tensor, Tensor]:
