@@ -1,4 +1,4 @@
-"""What one request may ask for, and the checks that need no model.
+"""Limits of one request, and the checks that need no model.
 
 Every value is compared with its limit before anything is computed or allocated from it.
 """
@@ -27,7 +27,7 @@ MAX_EMBEDDING_VALUE = 1000.0
 
 
 class RequestError(ValueError):
-    """A request asks for something that cannot be made.
+    """A request is out of range or contradicts itself.
 
     Attributes:
         field: The part of the request at fault.
@@ -44,7 +44,7 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """Limits of one request.
 
     Attributes:
         max_description_chars: Characters of a description.
@@ -77,9 +77,9 @@ class Limits:
         return min(LONGEST_PART_S, self.max_duration_s / 2)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AudioRequest:
-    """One piece of audio, described: what a front end can check without a model."""
+    """Description of one piece of audio, in values that are checked without a model."""
 
     description: str
     """What it sounds like: the scene, the style, the voice."""
@@ -103,7 +103,7 @@ class AudioRequest:
 
 
 def check_request(request: AudioRequest, limits: Limits) -> None:
-    """Refuse what is empty, too long or out of range.
+    """Raise if a field is empty, too long or out of range.
 
     Raises:
         RequestError: With the field, the value and the limit.
@@ -126,7 +126,7 @@ def check_request(request: AudioRequest, limits: Limits) -> None:
 
 
 def modality_of(request: AudioRequest) -> str:
-    """The modality asked for, or the one that a transcript implies.
+    """The modality of a request, given or implied by its transcript.
 
     Raises:
         RequestError: If it is unknown, or the transcript contradicts it.
@@ -149,7 +149,7 @@ def is_split(request: AudioRequest) -> bool:
 
 
 def check_sampling(sampling: Mapping[str, Any], limits: Limits) -> None:
-    """Refuse more flow steps or guidance than the limits allow.
+    """Raise on more flow steps or guidance than the limits allow.
 
     `SamplingOptions` checks the range of every field; this needs no model.
 
@@ -163,7 +163,7 @@ def check_sampling(sampling: Mapping[str, Any], limits: Limits) -> None:
 
 
 def check_words(field: str, text: str, max_chars: int) -> None:
-    """Refuse a text that cannot be spoken.
+    """Raise if a text cannot be spoken.
 
     Raises:
         RequestError: If it is empty, too long, or holds no letter and no digit.
@@ -174,7 +174,7 @@ def check_words(field: str, text: str, max_chars: int) -> None:
 
 
 def check_integer(field: str, value: object, low: int, high: int) -> None:
-    """Refuse what is no integer in [low, high].
+    """Raise unless a value is an integer in [low, high].
 
     Raises:
         RequestError: With the field, the value and the limit.
@@ -186,7 +186,7 @@ def check_integer(field: str, value: object, low: int, high: int) -> None:
 
 
 def check_range(field: str, value: object, low: int | float, high: int | float) -> None:
-    """Refuse what is no finite number in [low, high].
+    """Raise unless a value is a finite number in [low, high].
 
     Raises:
         RequestError: With the field, the value and the limit.
@@ -208,7 +208,7 @@ def _check_text(field: str, text: str, max_chars: int) -> None:
 
 
 def _check_reading(request: AudioRequest, limits: Limits) -> None:
-    """Refuse words that take longer to read or sing than the audio may last."""
+    """Raise if the words take longer to read or sing than the audio may last."""
     if request.transcript is None or request.duration_s is not None:
         return
     longest_s = limits.longest_speech_s if is_split(request) else limits.max_duration_s

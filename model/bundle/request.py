@@ -1,4 +1,4 @@
-"""What a user asks for, before any model sees it, and how it is sampled."""
+"""The request of a user with its tensors, and its sampling options."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from model.bundle.limits import (
 from model.inference.generation import SamplingOptions
 
 SamplingDefaults = Mapping[str, SamplingOptions]
-"""Sampling of each modality where a request does not say."""
+"""Default sampling options of each modality."""
 
 DEFAULT_SAMPLING: SamplingDefaults = {
     "speech": SamplingOptions(guidance_scale=2.0),
     "sound": SamplingOptions(guidance_scale=3.0),
     "music": SamplingOptions(guidance_scale=4.0),
 }
-"""Where the bundle does not say either. Guidance w is of v_u + w (v_c - v_u)."""
+"""Defaults of a bundle without its own. Guidance is the w of v_u + w (v_c - v_u)."""
 
 DEFAULT_SPEECH_DESCRIPTION = "A person speaks clearly in a quiet room."
-"""Description of speech where a request gives none."""
+"""Description of speech for requests without one."""
 
 DEFAULT_DURATION_S = 5.0
-"""Duration of sound and music where a request does not say."""
+"""Duration of sound and music for requests without one, seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +69,15 @@ def request_of_clip(
     is_singing: bool,
     **others: Any,
 ) -> SynthesisRequest:
-    """What a real clip is asked for with, as training read it: its words, or else its duration.
+    """The request that describes a real clip in the form of training: by its words, or without
+    words by its duration.
 
     Args:
         description: One of its descriptions.
-        transcript: Its words, spoken or sung; where there are some, the stop head ends the audio.
+        transcript: Its words, spoken or sung.
         language: BCP 47 tag of the words.
         modality: Its modality.
-        duration_s: Its duration, seconds; asked for where it has no words.
+        duration_s: Its duration, seconds; ignored where there are words.
         is_singing: Whether the words are sung.
         others: Further fields of the request.
     """
@@ -92,10 +93,10 @@ def request_of_clip(
 
 
 def sampling_defaults(changes: Any) -> SamplingDefaults:
-    """The defaults with what a bundle changes of them.
+    """The defaults with the changes of a bundle.
 
     Args:
-        changes: By modality, fields of `SamplingOptions`; as a file says it, so of any type.
+        changes: Fields of `SamplingOptions` by modality; read from a file, so of any type.
 
     Raises:
         ValueError: If a modality or a field is unknown, or a value out of range.
@@ -115,7 +116,7 @@ def sampling_defaults(changes: Any) -> SamplingDefaults:
 def sampling_of(
     request: SynthesisRequest, limits: Limits, defaults: SamplingDefaults
 ) -> SamplingOptions:
-    """How a request is sampled: the defaults of its modality, and what it changes of them.
+    """Sampling options of a request: the defaults of its modality with its own changes.
 
     Raises:
         RequestError: If a value is out of range, with the field and the limit.

@@ -1,4 +1,4 @@
-"""Keys and values of clean tokens: preallocated rows that all requests of a sampler share.
+"""Key-value cache of clean tokens: preallocated rows that all requests of a sampler share.
 
 A request holds one row, or two under guidance: conditional, then unconditional. The places of a
 row are `[left padding | prefix | clean blocks | free]`.
@@ -35,7 +35,7 @@ class CacheSizeError(ValueError):
 
 @dataclass(frozen=True)
 class CacheSize:
-    """The bound of a cache: it never holds more than rows x tokens.
+    """Fixed size of a cache.
 
     Attributes:
         num_rows: Rows of all requests together; a guided request takes two.
@@ -52,7 +52,7 @@ class CacheSize:
 
 
 class KVCache:
-    """Memory of the rows, and which of them are free.
+    """Memory of the rows, with a record of the free ones.
 
     Args:
         config: Shapes of the model.
@@ -124,7 +124,7 @@ class KVCache:
     def bias(
         self, mask: Bool[Tensor, "rows #seq places"]
     ) -> Float[Tensor, "rows 1 queries places"]:
-        """What `attend_few` adds to the scores of queries that see the places of a mask."""
+        """Attention bias for `attend_few`, from the places that queries may see."""
         groups = self._backbone.num_heads // self._backbone.num_kv_heads
         return few_bias(mask.to(self.keys.device), groups, self.keys.dtype)
 
@@ -137,7 +137,7 @@ class KVCache:
         return None
 
     def _reserve(self, num_rows: int, num_tokens: int) -> int:
-        """The first of such rows that are free; grows the memory or raises where there are none."""
+        """Index of the first free rows; grows the memory, or raises if its size is fixed."""
         first, is_short = self._first_free(num_rows), num_tokens > self.num_tokens
         if self._is_fixed and is_short:
             raise CacheSizeError(

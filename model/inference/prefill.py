@@ -1,4 +1,4 @@
-"""Reading of a prefix and its prompt: one forward pass whose keys and values the cache keeps."""
+"""Prefill: one forward pass over prefix and prompt whose keys and values the cache keeps."""
 
 from __future__ import annotations
 
@@ -93,11 +93,14 @@ def read_prefix(
     return attention.recorded(), hidden[0, num_text - 1]
 
 
-def aligned(rows: Sequence[KeysValues]) -> KeysValues:
-    """Rows of different length that end together, zeros before the shorter ones."""
+def aligned(rows: Sequence[KeysValues]) -> tuple[KeysValues, tuple[int, ...]]:
+    """Rows of different length that end together, and the zeros put before each."""
     longest = max(keys.shape[3] for keys, _ in rows)
+    padding = tuple(longest - keys.shape[3] for keys, _ in rows)
     keys, values = (
-        torch.cat([F.pad(row[i], (0, 0, longest - row[i].shape[3], 0)) for row in rows], dim=1)
+        torch.cat(
+            [F.pad(row[i], (0, 0, pad, 0)) for row, pad in zip(rows, padding, strict=True)], 1
+        )
         for i in range(2)
     )
-    return keys, values
+    return (keys, values), padding

@@ -50,31 +50,47 @@ def test_an_error_says_field_value_and_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "name"),
+    ("changes", "field", "message"),
     [
-        ({"duration_s": HUGE}, "duration_s"),
-        ({"duration_s": -HUGE}, "duration_s"),
-        ({"duration_s": float("inf")}, "duration_s"),
-        ({"duration_s": float("nan")}, "duration_s"),
-        ({"duration_s": "3"}, "duration_s"),
-        ({"duration_s": True}, "duration_s"),
-        ({"seed": HUGE}, "seed"),
-        ({"seed": 2**63}, "seed"),
-        ({"seed": 1.5}, "seed"),
-        ({"speed": 0.2}, "speed"),
-        ({"speed": "fast"}, "speed"),
-        ({"language": "a" * 5000}, "language"),
-        ({"language": "a-" * 5000}, "language"),
-        ({"transcript": "\u200b"}, "transcript"),
-        ({"transcript": "\ud83d"}, "transcript"),
-        ({"description": "\u200b\u202e"}, "description"),
-        ({"modality": "v" * 10**6}, "modality"),
+        ({"description": "  "}, "description", "is empty"),
+        ({"description": "a" * 2001}, "description", "has 2001 characters; at most 2000"),
+        ({"description": "\ud800"}, "description", "surrogate"),
+        ({"transcript": ""}, "transcript", "is empty"),
+        ({"transcript": "..."}, "transcript", "holds nothing to say"),
+        ({"transcript": "a" * 4097}, "transcript", "at most 4096"),
+        ({"language": "!!"}, "language", "no BCP 47 tag"),
+        ({"duration_s": 0.0}, "duration_s", r"is 0.0; it must be in \[0.1, 120.0\]"),
+        ({"duration_s": float("nan")}, "duration_s", "is nan"),
+        ({"duration_s": 121.0}, "duration_s", "is 121.0"),
+        ({"seed": -1}, "seed", "is -1"),
+        ({"modality": "video"}, "modality", "'video' is not one of speech, sound, music"),
+        ({"modality": "speech"}, "transcript", "speech needs a transcript"),
+        ({"is_singing": True}, "transcript", "singing needs the words"),
+        ({"sampling": {"num_flow_steps": 10**400}}, "num_flow_steps", "integer of 1329 bits"),
+        ({"sampling": {"num_flow_steps": 3 * 10**8}}, "num_flow_steps", "is 300000000"),
+        ({"sampling": {"num_flow_steps": 300}}, "num_flow_steps", "is 300"),
+        ({"sampling": {"guidance_scale": 30.0}}, "guidance_scale", "is 30"),
+        ({"description": "\u200b\u202e"}, "description", "is empty"),
+        ({"transcript": "\u200b"}, "transcript", "is empty"),
+        ({"transcript": "\ud83d"}, "transcript", "surrogate"),
+        ({"duration_s": HUGE}, "duration_s", "an integer of 1329 bits"),
+        ({"duration_s": -HUGE}, "duration_s", "an integer of 1329 bits"),
+        ({"duration_s": float("inf")}, "duration_s", "is inf"),
+        ({"duration_s": "3"}, "duration_s", "is a str, not a number"),
+        ({"duration_s": True}, "duration_s", "is a bool, not a number"),
+        ({"seed": 2**63}, "seed", "is 9223372036854775808"),
+        ({"seed": 1.5}, "seed", "is a float, not a whole number"),
+        ({"speed": 0.2}, "speed", r"is 0.2; it must be in \[0.25, 4.0\]"),
+        ({"language": "a-" * 5000}, "language", "no BCP 47 tag"),
+        ({"modality": "v" * 10**6}, "modality", "is not one of"),
     ],
 )
-def test_a_field_out_of_range_is_named_in_few_words(changes: dict, name: str) -> None:
-    with pytest.raises(RequestError) as caught:
+def test_a_field_out_of_range_is_named_in_few_words(
+    changes: dict, field: str, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
         check_request(asked(**changes), Limits())
-    assert caught.value.field == name
+    assert caught.value.field == field
     assert len(str(caught.value)) < 250
 
 
@@ -104,3 +120,6 @@ def test_words_are_estimated_before_they_are_read() -> None:
         check_request(asked(transcript=words), Limits())
     check_request(asked(transcript=words), Limits(max_speech_s=200.0))
     check_request(asked(transcript=words, duration_s=3.0), Limits())
+    sung = asked(transcript=words, modality="music", is_singing=True)
+    with pytest.raises(RequestError, match=r"takes about 341 s; at most 120 s"):
+        check_request(sung, Limits(max_speech_s=400.0))

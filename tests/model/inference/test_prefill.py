@@ -59,7 +59,8 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
 def test_aligned_rows_end_together_behind_zeros() -> None:
     model = random_model()
     (short, _), (long, _) = read(model, (3, AUDIO_ID)), read(model, (1, 2, 3, 4, AUDIO_ID))
-    keys, values = aligned([long, short])
+    (keys, values), padding = aligned([long, short])
+    assert padding == (0, 3)
     assert torch.equal(keys[:, :1], long[0])
     assert torch.equal(values[:, 1:, :, 3:], short[1])
     assert not keys[:, 1:, :, :3].any()

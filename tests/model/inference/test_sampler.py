@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.batch import Document, pack
 from model.config import ModelConfig
-from model.flow import guided_velocity, time_grid
 from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
 from model.inference.cpu_backbone import fast_backbone
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
-from model.sequence import NOISY, AudioPositions
+from model.sequence import AudioPositions
 from tests.factories.model import (
     AUDIO_ID,
     LOCAL_HEAD,
@@ -28,6 +26,7 @@ from tests.factories.model import (
     random_model,
     tiny_config,
 )
+from tests.factories.rollout import packed_rollout, stop_probabilities
 
 TOLERANCE = 1e-4
 """float32: the sampler adds the same numbers in another order, through several blocks."""
@@ -61,73 +60,6 @@ def latents_of(sampler: Sampler, asked: GenerationRequest) -> Tensor:
     blocks = list(sampler.generate(asked))
     assert [block.is_last for block in blocks] == [False] * (len(blocks) - 1) + [True]
     return torch.cat([block.latents[: block.num_valid_frames] for block in blocks])
-
-
-def packed_velocity(
-    model: AudioCALM,
-    asked: GenerationRequest,
-    latents: Tensor,
-    noisy: Tensor,
-    flow_time: float,
-) -> Tensor:
-    """Guided velocity of the last block by the training forward, given the clean blocks."""
-    config = model.config
-    # A path that passes the given point at this time; at time 1 there is none, nor is it asked.
-    noise = (noisy - flow_time * latents) / (1 - flow_time)
-    blocks = len(latents) // config.frames_per_block
-    positions = None
-    if asked.num_words and asked.frames_per_word is not None:
-        positions = AudioPositions.along_words(
-            len(asked.token_ids), asked.num_words, asked.frames_per_word
-        )
-
-    def document(ids: tuple[int, ...]) -> Document:
-        return Document(
-            token_ids=torch.tensor(ids),
-            latents=latents,
-            history=latents,
-            noise=noise[None],
-            flow_time=torch.full((1, blocks), flow_time),
-            num_valid_frames=len(latents),
-            modality="speech" if asked.uses_expert else "music",
-            uses_expert=asked.uses_expert,
-            speaker=asked.speaker if SPEAKER_ID in ids else None,
-            positions=positions if ids == asked.token_ids else None,
-            num_words=asked.num_words if config.paces_speech and ids == asked.token_ids else 0,
-        )
-
-    batch = pack([[document(asked.token_ids), document(asked.null_ids)]], config, 128)
-    with torch.no_grad():
-        velocity = model(batch).velocity[0]
-    noisy_part = batch.segment[0] == NOISY
-    conditional, unconditional = (
-        velocity[noisy_part & (batch.document[0] == i)][-config.frames_per_block :] for i in (0, 1)
-    )
-    scale = torch.tensor([asked.options.guidance_scale])
-    return guided_velocity(conditional[None], unconditional[None], scale)[0]
-
-
-def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) -> Tensor:
-    """Generation by the training forward alone: no cache, one full pass an evaluation."""
-    config, options = model.config, asked.options
-    frames = config.frames_per_block
-    generator = torch.Generator().manual_seed(asked.seed)
-    latents = torch.zeros(0, config.latent_dim)
-    if asked.prompt_latents is not None:
-        latents = model.normalise(asked.prompt_latents)
-    skip = len(latents)
-    while len(latents) - skip < num_frames:
-        past = latents
-        block = torch.randn(frames, config.latent_dim, generator=generator)
-        block = block * options.temperature**0.5
-        # What stands in the clean copy of this block cannot matter.
-        clean = torch.cat([past, torch.full((frames, config.latent_dim), 7.0)])
-        for start, end in itertools.pairwise(time_grid(options.time_grid, options.num_flow_steps)):
-            noisy = torch.cat([past, block])
-            velocity = packed_velocity(model, asked, clean, noisy, float(start))
-            block = block + (end - start) * velocity
-        latents = torch.cat([latents, block])
-    return model.denormalise(latents[skip : skip + num_frames])
 
 
 CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
@@ -187,25 +119,6 @@ def test_sampling_equals_a_rollout_of_the_training_forward(
     torch.testing.assert_close(
         given, packed_rollout(model, asked, num_frames), atol=TOLERANCE, rtol=TOLERANCE
     )
-
-
-def stop_probabilities(model: AudioCALM, asked: GenerationRequest, raw: Tensor) -> Tensor:
-    """Of every frame, by the training forward."""
-    latents = model.normalise(raw)
-    document = Document(
-        token_ids=torch.tensor(asked.token_ids),
-        latents=latents,
-        history=latents,
-        noise=latents[None],
-        flow_time=torch.zeros(1, len(latents) // model.config.frames_per_block),
-        num_valid_frames=len(latents),
-        modality="music",
-        uses_expert=asked.uses_expert,
-        speaker=asked.speaker,
-    )
-    batch = pack([[document]], model.config, 64)
-    with torch.no_grad():
-        return model(batch).stop_logit[batch.stop_mask].sigmoid()
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -329,8 +242,6 @@ def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None
         ({"token_ids": (SPEAKER_ID, 1)}, "no voice embedding"),
         ({"speaker": torch.zeros(5)}, "needs the speaker token"),
         ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model's 5"),
-        ({"prompt_latents": torch.zeros(3, 6)}, "3 frames"),
-        ({"prompt_latents": torch.zeros(8, 5)}, "5 wide and the model's 6"),
         ({"num_words": 99}, "num_words is 99"),
         ({"num_words": -1}, "num_words is -1"),
         ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
