@@ -19,22 +19,22 @@ from model.config import ModelConfig
 from model.sequence import PADDING, document_length
 
 BACKWARD_FACTOR = 3
-"""Forward and backward of a training step relative to the forward; recomputation does not count."""
+"""Operations of forward and backward relative to the forward; recomputation does not count."""
 _LOCAL_LAYER = 12
 """Weights of a local head's layer in squares of its width: 4 of attention, 8 of feed-forward."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much of everything a forward pass holds.
+    """Sizes of a forward pass that its operations follow from.
 
     Attributes:
         documents: Documents.
         positions: Positions that the backbone sees.
-        expert_positions: Those that route to the expert.
+        expert_positions: Positions that route to the expert.
         pairs: Query and key pairs that the mask allows.
         noisy_frames: Frames that the flow head sees.
-        noisy_blocks: Blocks of them; each has one flow time.
+        noisy_blocks: Blocks of noisy frames; each has one flow time.
     """
 
     documents: int = 0

@@ -132,7 +132,7 @@ class _Order:
 
 
 class _Reorder(torch.autograd.Function):
-    """Rows in another order; every row is read at most once, so the gradient is a reading too.
+    """Rows in another order. Every row is read at most once, so the gradient is a gather too.
 
     The gradient of `index_select` adds row by row and takes several times as long.
     """
@@ -254,5 +254,5 @@ def _attend(group: _Group, query: _Pair, key: _Pair, value: _Pair) -> tuple[Tens
 
 
 def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Weights of allowed keys; those of a padding query, which sees none, are not used."""
+    """Weights of allowed keys; a padding query sees none, and its weights are unused."""
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
