@@ -49,11 +49,12 @@ def sample_flow_time(
     mean: float = 0.4,
     std: float = 1.0,
     uniform_share: float = 0.0,
-    is_stratified: bool = True,
 ) -> Float[Tensor, "copies blocks"]:
     """Logit-normal flow times of the blocks of one document, some of them uniform.
 
-    The tails are not cut off: a solver evaluates at flow time 0, so training has to come near it.
+    The times are stratified: one lies in each of copies x blocks equal shares of the distribution,
+    in random order. Every time keeps the same marginal, and their mean varies less. The tails are
+    not cut off: a solver evaluates at flow time 0, so training has to come near it.
 
     Args:
         num_copies: Noisy copies.
@@ -64,8 +65,6 @@ def sample_flow_time(
         std: Standard deviation of the logit.
         uniform_share: Probability of a uniform time in place of a logit-normal one; it covers the
             ends, which the solver visits far more often than the logit-normal does.
-        is_stratified: Draw one time from each of copies x blocks equal shares of the distribution,
-            in random order: every value keeps the same marginal, their mean varies less.
 
     Source:
         Logit-normal times: arXiv:2403.03206, section 3.1. Stratification over the blocks of a
@@ -73,8 +72,7 @@ def sample_flow_time(
     """
     count = num_copies * num_blocks
     quantile = torch.rand(count, generator=generator)
-    if is_stratified:
-        quantile = (torch.randperm(count, generator=generator) + quantile) / count
+    quantile = (torch.randperm(count, generator=generator) + quantile) / count
     flow_time = torch.sigmoid(mean + std * torch.special.ndtri(quantile))
     if uniform_share > 0:
         is_uniform = torch.rand(count, generator=generator) < uniform_share
