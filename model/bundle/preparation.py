@@ -79,7 +79,8 @@ def _part(
         max(1, timebase.frames_in(min(bound_s / request.speed, limits.max_duration_s)))
         for bound_s in bounds_s
     )
-    exact_frames = frames_per_word = None
+    exact_frames: int | None = None
+    frames_per_word: float | None = None
     if duration_s is not None:
         exact_frames = min_frames = max_frames = timebase.frames_in(duration_s)
     if num_words and request.continues is not None:
