@@ -1,9 +1,9 @@
 """The mathematics of AudioCALM in torch, on one device.
 
 Read the model bottom up: `config`, `sequence`, `attention`, `experts`, `backbone`, `flow`,
-`heads`, `audiocalm`; then `batch` and `objective` for training, `inference` for sampling. `bundle`
-is the product around the model, `codec` holds the autoencoders. The import contracts in
-pyproject.toml state this order.
+`heads`, `audiocalm`; then `batch` and `objective` for training, `inference` for sampling. `fast`
+holds quicker forms of the same functions, `bundle` the product around the model, `codec` the
+autoencoders. The import contracts in pyproject.toml state this order.
 
 Axes of tensors:
     batch: Documents packed in rows in training; requests in sampling.

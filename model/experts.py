@@ -27,10 +27,13 @@ class Route:
         tokens: Their indices in the flattened batch; None is all of them.
         scale: 1, or 0 for the dummy token of a training pass that routes none: the expert then
             gets zero gradients, and ranks without speech still join every collective.
+        rows: With `tokens` None, 1 for every row that is routed, else 0: the expert runs on all of
+            them, and shapes do not depend on who is routed.
     """
 
     tokens: Int[Tensor, " seq"] | None
     scale: float = 1.0
+    rows: Float[Tensor, "batch 1 1"] | None = None
 
 
 def route_tokens(tokens: Int[Tensor, " tokens"], *, is_training: bool) -> Route | None:
@@ -74,7 +77,8 @@ def add_routed(
     if expert is None or route is None:
         return base
     if route.tokens is None:
-        return base + expert(inputs)
+        residual = expert(inputs)
+        return base + (residual if route.rows is None else residual * route.rows)
     residual = expert(inputs.flatten(0, 1)[route.tokens]) * route.scale
     added = base.flatten(0, 1).index_add(0, route.tokens, residual.to(base.dtype))
     return added.view_as(base)

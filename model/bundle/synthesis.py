@@ -20,8 +20,9 @@ from model.bundle.bundle import Bundle
 from model.bundle.limits import Limits, RequestError
 from model.bundle.preparation import PreparedRequest, prepare
 from model.bundle.request import SynthesisRequest
+from model.fast.choice import fast_backbone
+from model.fast.cuda_graphs import GraphBackbone
 from model.inference.cache import CacheSize, CacheSizeError, KVCache
-from model.inference.cpu_backbone import fast_backbone
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
 from model.timebase import Timebase
@@ -90,7 +91,8 @@ class Synthesizer:
         self.limits = limits or Limits()
         model = bundle.model
         cache = KVCache(model.config, model.device, model.dtype, cache_size)
-        self._sampler = Sampler(model, fast_backbone(model.backbone), cache)
+        self._backbone = fast_backbone(model.backbone, cache)
+        self._sampler = Sampler(model, self._backbone, cache)
 
     @property
     def timebase(self) -> Timebase:
@@ -119,6 +121,11 @@ class Synthesizer:
                 raise RequestError(_longest_part(request, prepared), str(error)) from error
             codec = self.bundle.codec.initial_state()
             return Utterance(state, codec, prepared.num_samples, prepared.later)
+
+    def warm_up(self) -> None:
+        """Capture the passes of the sampler, where they are captured; minutes for a large model."""
+        if isinstance(self._backbone, GraphBackbone):
+            self._backbone.warm_up()
 
     def close(self, utterance: Utterance) -> None:
         """Free what a request holds, ended or not; it cannot step again."""

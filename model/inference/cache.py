@@ -9,6 +9,7 @@ step copies a cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,8 @@ from model.config import ModelConfig
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of some tokens, `layers rows kv_heads tokens head_dim` each."""
 
+_LEAST_START = 64
+"""First place of scratch where shapes are few."""
 _SCRATCH_BLOCKS = 2
 """Blocks of scratch that a row has room for behind its own: pending and current."""
 
@@ -41,10 +44,14 @@ class CacheSize:
         num_rows: Rows of all requests together; a guided request takes two.
         num_tokens: Tokens of a row: the longest prefix, prompt and audio, and two blocks of
             scratch.
+        has_few_shapes: Place scratch at powers of two, so that the passes of a block have few
+            shapes, each of which can be captured as a CUDA graph; rows are then rounded up to hold
+            it.
     """
 
     num_rows: int
     num_tokens: int
+    has_few_shapes: bool = False
 
     def __post_init__(self) -> None:
         if self.num_rows < 2 or self.num_tokens < 1:
@@ -79,8 +86,11 @@ class KVCache:
         self.frames_per_block = config.frames_per_block
         self._backbone = config.backbone
         self._is_fixed = size is not None
+        self.has_few_shapes = size is not None and size.has_few_shapes
         self._owners: list[CacheRows | None] = [None] * (size.num_rows if size else 0)
         num_tokens = size.num_tokens if size else 0
+        if self.has_few_shapes:
+            num_tokens = self._few(num_tokens) + _SCRATCH_BLOCKS * self.frames_per_block
         self.keys, self.values = (self._allocate(num_tokens, device, dtype) for _ in range(2))
 
     @property
@@ -113,6 +123,9 @@ class KVCache:
         rows = CacheRows(self, slice(first, first + num_rows), left_padding, length, length)
         self._owners[rows.rows] = [rows] * num_rows
         for memory, given in zip((self.keys, self.values), prefix, strict=True):
+            if self.has_few_shapes:
+                # Passes over all rows touch these too, whether or not their request takes part.
+                memory[:, rows.rows].zero_()
             memory[:, rows.rows, :, :length] = given
         return rows
 
@@ -121,12 +134,32 @@ class KVCache:
         assert all(owner is rows for owner in self._owners[rows.rows]), rows.rows
         self._owners[rows.rows] = [None] * rows.num_rows
 
+    def scratch_start(self, requests: Sequence[CacheRows]) -> int:
+        """The place behind the rows of a step where its blocks stand."""
+        if not self.has_few_shapes:
+            return max(request.length for request in requests)
+        # Behind all rows, since a pass writes scratch in those that take no part as well.
+        return self._few(max(owner.length for owner in self._owners if owner is not None))
+
     def bias(
         self, mask: Bool[Tensor, "rows #seq places"]
     ) -> Float[Tensor, "rows 1 queries places"]:
         """Attention bias for `attend_few`, from the places that queries may see."""
         groups = self._backbone.num_heads // self._backbone.num_kv_heads
         return few_bias(mask.to(self.keys.device), groups, self.keys.dtype)
+
+    def scratch_starts(self) -> list[int]:
+        """Every place at which scratch may stand, with few shapes."""
+        assert self.has_few_shapes
+        last = self.num_tokens - _SCRATCH_BLOCKS * self.frames_per_block
+        starts = [_LEAST_START]
+        while starts[-1] < last:
+            starts.append(2 * starts[-1])
+        return starts
+
+    @staticmethod
+    def _few(num_tokens: int) -> int:
+        return max(_LEAST_START, 1 << (num_tokens - 1).bit_length())
 
     def _first_free(self, num_rows: int) -> int | None:
         """The lowest free rows. Pairs stand at even places, so single rows never split them all:
@@ -172,8 +205,9 @@ class KVCache:
             num_tokens,
             backbone.head_dim,
         )
-        # Not zeros: a CPU then commits memory when it is first written.
-        return torch.empty(shape, device=device, dtype=dtype)
+        # Where zeros are not needed, a CPU commits memory when it is first written.
+        new = torch.zeros if self.has_few_shapes else torch.empty
+        return new(shape, device=device, dtype=dtype)
 
 
 @dataclass(eq=False)

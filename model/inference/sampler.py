@@ -35,7 +35,7 @@ class Sampler:
 
     Args:
         model: The model.
-        backbone: A faster form of its backbone (`cpu_backbone`); None runs the backbone itself.
+        backbone: A faster form of its backbone (`model.fast`); None runs the backbone itself.
         cache: Memory of all requests; None makes one that grows with demand.
     """
 

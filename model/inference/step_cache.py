@@ -32,8 +32,9 @@ class StepCache:
         self._memory = requests[0].memory
         self._requests, self._has_pending = requests, has_pending
         frames = self._memory.frames_per_block
-        self._start = max(request.length for request in requests)
-        self._block_start = self._start + (frames if any(has_pending) else 0)
+        self._start = self._memory.scratch_start(requests)
+        leaves_room = any(has_pending) or self._memory.has_few_shapes
+        self._block_start = self._start + (frames if leaves_room else 0)
         self._end = self._block_start + frames
         for request in requests:
             request.make_ready(self._start, self._end)

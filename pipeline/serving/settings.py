@@ -53,6 +53,9 @@ class BatchSettings(Settings):
     """Tokens of cache for the prefix and audio of one request. Memory for `max_batch` requests of
     that size, two rows each for guidance, is allocated at the start, and longer requests are
     refused. Null allocates as longer requests come; set it on a GPU to bound its memory."""
+    cuda_graphs: bool = False
+    """Capture the passes of the model as CUDA graphs before the replica reports ready; needs
+    `row_tokens`. Not yet run on a GPU. Ignored on a CPU."""
     max_waiting: int = Field(default=8, ge=0)
     """Requests that may wait in the replica for a slot; more wait in the router, where another
     replica can take them."""
@@ -62,6 +65,12 @@ class BatchSettings(Settings):
     """Prompts read before one step; bounds how long arrivals hold up running requests."""
     stall_timeout_s: float = Field(default=120.0, gt=0)
     """A step that takes longer makes the replica unhealthy, and Serve restarts it, seconds."""
+
+    @model_validator(mode="after")
+    def _can_capture(self) -> BatchSettings:
+        if self.cuda_graphs and self.row_tokens is None:
+            raise ValueError("cuda_graphs needs row_tokens: captured memory cannot grow")
+        return self
 
 
 class AutoscaleSettings(Settings):

@@ -169,6 +169,7 @@ def load_worker(
     recorded = {name: Voice(torch.tensor(values)) for name, values in voices.items()}
     check_voices(bundle.model, recorded)
     synthesizer = Synthesizer(bundle, settings.limits.limits(), _cache_size(settings.batch))
+    synthesizer.warm_up()
     worker = BundleWorker(synthesizer, recorded, settings.voice_aliases)
     worker.warm_up()
     return worker
@@ -178,7 +179,7 @@ def _cache_size(batch: BatchSettings) -> CacheSize | None:
     """Memory of the replica's requests; None grows with demand."""
     if batch.row_tokens is None:
         return None
-    return CacheSize(2 * batch.max_batch, batch.row_tokens)
+    return CacheSize(2 * batch.max_batch, batch.row_tokens, has_few_shapes=batch.cuda_graphs)
 
 
 def local_copy(uri: str, scratch: Path) -> Path:

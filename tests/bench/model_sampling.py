@@ -14,8 +14,8 @@ from torch import Tensor
 from model.attention import PackedAttention
 from model.audiocalm import AudioCALM
 from model.codec.protocol import AudioCodec
+from model.fast.choice import fast_backbone
 from model.flow import time_grid
-from model.inference.cpu_backbone import fast_backbone
 from model.inference.generation import GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
 from model.sequence import document_layout

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.config import ModelConfig
+from model.fast.choice import fast_backbone
 from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
-from model.inference.cpu_backbone import fast_backbone
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
 from model.sequence import AudioPositions

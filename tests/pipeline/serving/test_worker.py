@@ -55,10 +55,11 @@ def test_a_job_is_what_the_synthesizer_makes(worker: BundleWorker, bundle: Path)
     assert pcm(worker, job) == pcm_bytes(torch.cat(chunks, dim=-1).numpy())
 
 
+@pytest.mark.parametrize("has_few_shapes", [False, True])
 def test_a_bounded_cache_makes_the_same_audio_and_refuses_what_is_too_long(
-    worker: BundleWorker, bundle: Path
+    worker: BundleWorker, bundle: Path, has_few_shapes: bool
 ) -> None:
-    batch = BatchSettings(max_batch=2, row_tokens=200)
+    batch = BatchSettings(max_batch=2, row_tokens=200, cuda_graphs=has_few_shapes)
     autoscale = AutoscaleSettings(target_ongoing_requests=1.0)
     settings = ServeSettings(bundle=str(bundle), batch=batch, autoscale=autoscale)
     bounded = load_worker(settings, {}, has_gpu=False)
@@ -75,6 +76,11 @@ def test_a_bounded_cache_makes_the_same_audio_and_refuses_what_is_too_long(
         with pytest.raises(RefusedError, match="tokens of cache") as caught:
             bounded.open(dataclasses.replace(job, **changes))
         assert caught.value.param == field
+
+
+def test_captured_passes_need_a_bound() -> None:
+    with pytest.raises(ValueError, match="cuda_graphs needs row_tokens"):
+        BatchSettings(cuda_graphs=True)
 
 
 def test_voices_of_bundle_and_folder_and_body(worker: BundleWorker) -> None:

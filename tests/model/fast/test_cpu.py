@@ -12,8 +12,7 @@ from model.attention import PackedAttention
 from model.backbone import Backbone
 from model.config import ExpertConfig, ModelConfig
 from model.experts import Route, route_rows
-from model.inference import cpu_backbone
-from model.inference.cpu_backbone import CpuBackbone, fast_backbone
+from model.fast.cpu import CpuBackbone
 from tests.factories.model import random_model, tiny_config
 
 NO_EXPERT = ExpertConfig(placement="none")
@@ -21,6 +20,7 @@ ROUTES: dict[str, Route | None] = {
     "nobody": None,
     "everybody": route_rows([True, True], 9, torch.device("cpu")),
     "one": route_rows([True, False], 9, torch.device("cpu")),
+    "the other, by rows": Route(None, rows=torch.tensor([0.0, 1.0])[:, None, None]),
 }
 
 
@@ -55,14 +55,3 @@ def test_more_than_one_panel_and_no_expert() -> None:
     torch.testing.assert_close(
         states(CpuBackbone(plain), config, None), states(plain, config, None), atol=1e-5, rtol=1e-5
     )
-
-
-def test_small_float32_weights_on_a_cpu_are_copied_and_others_run_as_they_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    backbone = random_model().backbone
-    assert isinstance(fast_backbone(backbone), CpuBackbone)
-    half = random_model().backbone.bfloat16()
-    assert fast_backbone(half) is half
-    monkeypatch.setattr(cpu_backbone, "_MAX_COPY_BYTES", 1000)
-    assert fast_backbone(backbone) is backbone

@@ -26,20 +26,6 @@ from model.rotary import Rotary, folded, rotary_table, turn
 _PANEL = 64
 """Inner channels of one panel of the feed-forward. Gate and up of a panel are adjacent in memory
 and stay in the CPU cache during its product."""
-_MAX_COPY_BYTES = 2 << 30
-"""Weights up to this size are copied; beyond, the copy costs more memory than it is worth."""
-
-
-def fast_backbone(backbone: Backbone) -> BackboneLike:
-    """The CPU form of a backbone in float32 on a CPU, else the backbone itself.
-
-    Args:
-        backbone: Its weights must not change afterwards.
-    """
-    weights = list(backbone.parameters())
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
-    is_plain = all(weight.is_cpu and weight.dtype == torch.float32 for weight in weights)
-    return CpuBackbone(backbone) if is_plain and size <= _MAX_COPY_BYTES else backbone
 
 
 class CpuBackbone(nn.Module):
@@ -175,7 +161,9 @@ def _panels(
 def _expert_share(route: Route, batch: int, seq: int) -> Float[Tensor, "tokens 1"] | None:
     """Weight of the expert's output at every token, 1 or 0; None is 1 everywhere."""
     if route.tokens is None:
-        return None
+        if route.rows is None:
+            return None
+        return route.rows.expand(batch, seq, 1).flatten(0, 1)
     share = torch.zeros(batch * seq, 1)
     share[route.tokens] = route.scale
     return share
