@@ -6,7 +6,6 @@ Inside one document:
 3. a clean frame attends to clean blocks up to its own, in both directions inside a block;
 4. a noisy frame attends to strictly earlier clean blocks;
 5. a noisy frame attends to its own block of its own copy.
-With a window, rules 3 and 4 reach back that many blocks; the prefix always stays visible.
 
 So no clean state depends on a noisy one, and a noisy block attends to exactly what the cache holds
 when that block is generated (tests/model/inference/test_sampler.py).
@@ -54,7 +53,7 @@ class Attend(Protocol):
 
 # The functions that FlexAttention traces are not wrapped by the type checks of the tests.
 @no_type_check
-def is_allowed(query: _Indices, key: _Indices, window_blocks: int | None) -> Tensor:
+def is_allowed(query: _Indices, key: _Indices) -> Tensor:
     """Rules 1 to 5 for any pairs of positions, given as indices that broadcast to them."""
     document_q, segment_q, block_q, copy_q = query
     document_k, segment_k, block_k, copy_k = key
@@ -63,8 +62,6 @@ def is_allowed(query: _Indices, key: _Indices, window_blocks: int | None) -> Ten
     to_clean = (segment_k == CLEAN) & (
         ((segment_q == CLEAN) & (back >= 0)) | ((segment_q == NOISY) & (back > 0))
     )
-    if window_blocks is not None:
-        to_clean = to_clean & (back <= window_blocks)
     to_noisy = (segment_k == NOISY) & (segment_q == NOISY) & (back == 0) & (copy_q == copy_k)
     return (document_q == document_k) & (document_q >= 0) & (to_prefix | to_clean | to_noisy)
 
@@ -74,7 +71,6 @@ def arflow_mask(
     segment: Int[Tensor, "batch seq"],
     block: Int[Tensor, "batch seq"],
     copy: Int[Tensor, "batch seq"],
-    window_blocks: int | None = None,
 ) -> Bool[Tensor, "batch seq seq"]:
     """Rules 1 to 5 as a dense mask, query by key; a padding position attends only to itself.
 
@@ -83,21 +79,20 @@ def arflow_mask(
         segment: Prefix, clean or noisy.
         block: Block of audio, index of a prefix token.
         copy: Noisy copy.
-        window_blocks: Clean blocks that audio looks back on, its own not counted; None is all.
     """
     indices = (document, segment, block, copy)
     query = tuple(rearrange(index, "b s -> b s 1") for index in indices)
     key = tuple(rearrange(index, "b s -> b 1 s") for index in indices)
-    allowed = is_allowed(query, key, window_blocks)
+    allowed = is_allowed(query, key)
     return allowed | torch.eye(document.shape[1], dtype=torch.bool, device=document.device)
 
 
 @no_type_check
-def _mask_mod(indices: _Indices, window_blocks: int | None) -> Callable[..., Tensor]:
+def _mask_mod(indices: _Indices) -> Callable[..., Tensor]:
     def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         at_query = tuple(index[row, query] for index in indices)
         at_key = tuple(index[row, key] for index in indices)
-        return is_allowed(at_query, at_key, window_blocks) | (query == key)
+        return is_allowed(at_query, at_key) | (query == key)
 
     return mask_mod
 
@@ -107,7 +102,6 @@ def arflow_block_mask(
     segment: Int[Tensor, "batch seq"],
     block: Int[Tensor, "batch seq"],
     copy: Int[Tensor, "batch seq"],
-    window_blocks: int | None = None,
 ) -> BlockMask:
     """The same mask for FlexAttention: built once a forward pass and shared by all layers.
 
@@ -115,7 +109,7 @@ def arflow_block_mask(
     and a multiple of 128: another shape compiles again.
     """
 
-    mask_mod = _mask_mod((document, segment, block, copy), window_blocks)
+    mask_mod = _mask_mod((document, segment, block, copy))
     batch, seq = document.shape
     if document.is_cuda:
         build = _compiled_block_mask()

@@ -27,7 +27,7 @@ _MIN_STD = 1e-3
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the packed forward pass predicts at every position, float32.
+    """Predictions of the packed forward pass at every position, float32.
 
     Attributes:
         velocity: Velocity at noisy positions, 0 elsewhere.
@@ -55,7 +55,7 @@ class ScalarHead(nn.Module):
 
 
 class SpeakerProjection(nn.Module):
-    """Voice embedding as one prefix token."""
+    """Projection of a voice embedding to one prefix token."""
 
     def __init__(self, speaker_dim: int, hidden_dim: int, eps: float) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class AudioCALM(nn.Module):
     """The model. Buffers `latent_mean` and `latent_std` describe raw codec latents and stay
     float32 when the module is cast.
 
-    It can be built under `torch.device("meta")` and brought to life by `model.layers.materialise`
-    or by loading weights.
+    A model built under `torch.device("meta")` gets its values from `model.layers.materialise` or
+    from a checkpoint.
     """
 
     latent_mean: Tensor
@@ -110,7 +110,7 @@ class AudioCALM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """First values of what no submodule owns."""
+        """Initial values of the parameters that no submodule owns."""
         for parameter in (self.clean_type, self.noisy_type):
             nn.init.normal_(parameter, std=INIT_STD)
         nn.init.zeros_(self.latent_mean)
@@ -196,13 +196,13 @@ class AudioCALM(nn.Module):
         return self.latent_proj(latents.to(self.dtype)) + self.clean_type
 
     def embed_time(self, flow_time: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
-        """What marks a noisy frame and its flow time, added to its projected latents; only under
-        the thin head."""
+        """Embedding of noisy frames and their flow time, added to the projected latents; the local
+        head has none."""
         assert self.time_embedding is not None
         return self.time_embedding(flow_time) + self.noisy_type
 
     def embed_blank(self, num_rows: int) -> Float[Tensor, "rows block_frames hidden"]:
-        """Embedding of a block without latents; only under the local head."""
+        """Embedding of a block without latents, which the local head predicts from."""
         blank = self.latent_proj.bias + self.noisy_type
         return blank.repeat(num_rows, self.config.frames_per_block, 1)
 
@@ -228,7 +228,7 @@ class AudioCALM(nn.Module):
         )
 
     def _words(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
-        """What stands in the transcript around every audio frame, 0 elsewhere."""
+        """Word context of every audio frame, 0 elsewhere."""
         assert self.word_context is not None
         seen = slice(batch.backbone_length)
         tokens = self.backbone.embed_tokens(batch.token_ids[:, seen])
@@ -244,7 +244,7 @@ class AudioCALM(nn.Module):
         num_words: int,
         position: Float[Tensor, " frames"],
     ) -> Float[Tensor, "frames hidden"]:
-        """What stands in the transcript around frames at given positions.
+        """Word context of frames at given positions.
 
         Args:
             token_ids: The prefix.
@@ -269,10 +269,9 @@ class AudioCALM(nn.Module):
             batch.block[:, seen],
             batch.copy[:, seen],
         )
-        window = self.config.window_blocks
         if batch.document.is_cuda:
-            return PackedAttention(arflow_block_mask(*indices, window))
-        return DocumentAttention(*indices, self.config.frames_per_block, window)
+            return PackedAttention(arflow_block_mask(*indices))
+        return DocumentAttention(*indices, self.config.frames_per_block)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states of the positions that the backbone sees."""
@@ -297,17 +296,17 @@ class AudioCALM(nn.Module):
     def forward(self, batch: TrainingBatch) -> ModelOutput:
         """Velocity and stop logit at every position of a packed batch.
 
-        The stop head reads detached states: it never bends the backbone.
+        The stop head reads detached states: no gradient of the stop loss reaches the backbone.
         """
         hidden = self.hidden_states(batch)
         blocks = self._velocity(batch, hidden)
         velocity = blocks.new_zeros(batch.document.numel(), blocks.shape[-1]).index_copy(
             0, batch.noisy_frames.flatten(), blocks.flatten(0, 1)
         )
-        behind = (0, batch.document.shape[1] - batch.backbone_length)
-        log_pace = None if self.pace_head is None else F.pad(self.pace_head(hidden), behind)
+        padding = (0, batch.document.shape[1] - batch.backbone_length)
+        log_pace = None if self.pace_head is None else F.pad(self.pace_head(hidden), padding)
         return ModelOutput(
             velocity=velocity.view(*batch.document.shape, -1),
-            stop_logit=F.pad(self.stop_head(hidden.detach()), behind),
+            stop_logit=F.pad(self.stop_head(hidden.detach()), padding),
             log_pace=log_pace,
         )

@@ -12,13 +12,12 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Real
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from model.attention import Attend
 from model.config import BackboneConfig, ExpertConfig
-from model.experts import FeedForwardExpert, Route, add_routed
-from model.layers import Projection, RMSNorm, TokenEmbedding
+from model.experts import Route, add_routed
+from model.layers import Projection, RMSNorm, SwiGLU, TokenEmbedding
 from model.rotary import Rotary, rotary_table, rotate
 
 
@@ -55,20 +54,6 @@ class Attention(nn.Module):
         return self.o_proj(rearrange(heads, "b h s d -> b s (h d)"))
 
 
-class FeedForward(nn.Module):
-    """SwiGLU."""
-
-    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
-        super().__init__()
-        self.gate_proj = Projection(hidden_dim, inner_dim)
-        self.up_proj = Projection(hidden_dim, inner_dim)
-        self.down_proj = Projection(inner_dim, hidden_dim)
-
-    def forward(self, inputs: Float[Tensor, "batch seq hidden"]) -> Tensor:
-        """Feed-forward output, before the residual sum."""
-        return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
-
-
 class DecoderLayer(nn.Module):
     """Attention and feed-forward, each with its norm, residual sum and expert."""
 
@@ -78,10 +63,12 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_dim, config.norm_eps)
-        self.mlp = FeedForward(config.hidden_dim, config.ffn_dim)
-        inner = max(1, round(expert.ffn_ratio * config.ffn_dim))
-        has_expert = expert.placement != "none"
-        self.expert = FeedForwardExpert(config.hidden_dim, inner) if has_expert else None
+        self.mlp = SwiGLU(config.hidden_dim, config.ffn_dim)
+        self.expert = (
+            None
+            if expert.placement == "none"
+            else SwiGLU(config.hidden_dim, expert.width(config.ffn_dim), starts_at_zero=True)
+        )
 
     def forward(
         self,

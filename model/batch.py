@@ -23,11 +23,11 @@ __all__ = ["Document", "TrainingBatch", "document_length", "pack"]
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Packed rows. Fields are per position unless said otherwise.
+    """Packed rows. Fields have one value per position, or the axes in their annotation.
 
-    A row is what the backbone sees, `backbone_length` positions. Under the thin head that is all.
-    Under the local head it holds blank frames in place of the noisy copies; those follow behind it,
-    seen by the head alone.
+    The backbone sees the first `backbone_length` positions of a row. Under the thin head that is
+    the whole row. Under the local head these hold blank frames in place of the noisy copies, and
+    the noisy copies follow as a suffix that only the head sees.
 
     Attributes:
         document: Document inside its row, -1 on padding.
@@ -42,7 +42,7 @@ class TrainingBatch:
         flow_mask: Positions of the flow loss.
         stop_target: 1 from the last frame of the clip on.
         stop_mask: Positions of the stop loss: clean frames of documents that end.
-        is_word: Transcript tokens of documents whose audio runs along them.
+        is_word: Transcript tokens of documents whose audio is placed along them.
         word_centre: Position in the row of the transcript token under an audio frame, -1 where
             there is none.
         pace_target: Logarithm of the frames that one transcript token takes, at the end of a
@@ -50,10 +50,10 @@ class TrainingBatch:
         pace_mask: Positions of the pace loss.
         modality: Index into `MODALITIES`, -1 on padding.
         speaker: Voice of every document, 0 without one; `document` indexes it.
-        noisy_frames: Where the frames of every noisy block lie in the flattened batch.
-        expert_tokens: Where in the flattened rows of the backbone the tokens of the expert lie.
-        predictors: Where in the flattened rows of the backbone the states lie that predict them:
-            under the local head the blank frames in their place, else the noisy ones themselves.
+        noisy_frames: Indices into the flattened batch of the frames of every noisy block.
+        predictors: Indices into the flattened rows of the backbone of the states that predict
+            those frames: the frames themselves, or under the local head the blank frames.
+        expert_tokens: Indices into the flattened rows of the backbone of the expert's tokens.
         backbone_length: Positions of a row that the backbone sees.
     """
 
@@ -105,8 +105,8 @@ def pack(
 ) -> TrainingBatch:
     """Documents laid one after the other, each row padded to `pack_length`.
 
-    Under the local head noisy copies take none of it, only one copy of blank frames does; they
-    follow behind, padded to the longest row of the batch.
+    Under the local head `pack_length` covers one copy of blank frames in place of the noisy copies,
+    which follow as a suffix, padded to the longest one of the batch.
 
     Args:
         rows: Documents of every row. Those that use the expert are best kept adjacent.
@@ -123,10 +123,10 @@ def pack(
         for document in row:
             _check_suits(document, config)
     head = config.head.kind
-    behind = 0
+    suffix = 0
     if head == "local":
-        behind = max(sum(d.num_copies * len(d.latents) for d in row) for row in rows)
-    width = pack_length + behind
+        suffix = max(sum(d.num_copies * len(d.latents) for d in row) for row in rows)
+    width = pack_length + suffix
     fields = _padding(len(rows), width, config)
     speaker = torch.zeros(len(rows), max(len(row) for row in rows), config.speaker_dim)
     noisy_frames, predictors = [], []
@@ -139,10 +139,10 @@ def pack(
                 "move a document to another row, or crop it on a block edge"
             )
         row_fields = {name: value[index] for name, value in fields.items()}
-        start, behind_start = 0, pack_length
+        start, suffix_start = 0, pack_length
         for number, document in enumerate(row):
             clean_end = start + len(document.token_ids) + len(document.latents)
-            noisy_start = clean_end if head == "thin" else behind_start
+            noisy_start = clean_end if head == "thin" else suffix_start
             span = _Span(start, clean_end, noisy_start, number, config.frames_per_block)
             _write(row_fields, document, span)
             noisy_frames.append(index * width + span.noisy_frames(document))
@@ -151,7 +151,7 @@ def pack(
             if document.uses_expert:
                 expert_tokens.append(index * pack_length + torch.arange(start, end))
             start = end
-            behind_start += document.num_copies * len(document.latents)
+            suffix_start += document.num_copies * len(document.latents)
             if document.speaker is not None:
                 speaker[index, number] = document.speaker
     return TrainingBatch(
@@ -166,8 +166,8 @@ def pack(
 
 @dataclass(frozen=True)
 class _Span:
-    """Where a document lies in its row: prefix and clean frames from `start`, noisy copies behind
-    them or apart. Where they are apart, blank frames follow the clean ones."""
+    """Positions of a document in its row: prefix and clean frames from `start`, then the noisy
+    copies, or blank frames and the noisy copies in the suffix."""
 
     start: int
     clean_end: int

@@ -40,9 +40,9 @@ class BackboneConfig:
     vocab_size: int
     """Rows of the token embedding, special tokens included."""
     rope_theta: float = 1e6
-    """Base of the rotary position embedding."""
+    """Base of the rotary position embedding; 1e6 as in Qwen3."""
     norm_eps: float = 1e-6
-    """Epsilon of every RMSNorm."""
+    """Epsilon of every RMSNorm; 1e-6 as in Qwen3."""
 
     def __post_init__(self) -> None:
         require_positive(self)
@@ -61,7 +61,7 @@ class ExpertConfig:
     placement: Literal["ffn", "none"] = "ffn"
     """Where the residual sits in every layer; `none` builds a model without expert."""
     ffn_ratio: float = 0.25
-    """Inner width of the expert as a share of the backbone's ffn_dim."""
+    """Inner width of the expert as a share of the backbone's ffn_dim, in (0, 4]; a choice."""
     labels: tuple[str, ...] = ("speech", "singing")
     """Document labels that route to the expert."""
 
@@ -71,9 +71,13 @@ class ExpertConfig:
         if not 0 < self.ffn_ratio <= 4:
             raise ValueError(f"ffn_ratio {self.ffn_ratio} is outside (0, 4]")
 
+    def width(self, ffn_dim: int) -> int:
+        """Inner width of the expert beside a feed-forward of `ffn_dim`."""
+        return max(1, round(self.ffn_ratio * ffn_dim))
+
     def routes(self, modality: str, *, is_singing: bool = False) -> bool:
-        """Whether a document of that modality passes through the expert; singing is a label of
-        its own, whatever the modality."""
+        """Whether a document of that modality passes through the expert; singing has its own label
+        in any modality."""
         label = "singing" if is_singing else modality
         return self.placement != "none" and label in self.labels
 
@@ -86,9 +90,9 @@ class HeadConfig:
     """`thin`: the backbone sees the noisy block and the head only maps; `local`: the backbone runs
     once a block, over blank frames, and a small transformer denoises."""
     hidden_dim: int = 1024
-    """Width of the head."""
+    """Width of the head; 1024 is the default of MAR, arXiv:2406.11838."""
     num_layers: int = 3
-    """Residual layers of the thin head, transformer layers of the local one."""
+    """Residual layers of the thin head, transformer layers of the local one; 3 as in MAR."""
     head_dim: int = 64
     """Width of an attention head of the local head; divides `hidden_dim`."""
     time_embedding_dim: int = 256
@@ -118,16 +122,15 @@ class ModelConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     """The flow head."""
     latent_dim: int = 128
-    """Width of one latent frame."""
+    """Width of one latent frame; with 10.77 frames a second the rate of Stable Audio Open,
+    arXiv:2407.14358."""
     frames_per_block: int = 8
-    """Latent frames generated together."""
-    window_blocks: int | None = None
-    """Clean blocks that audio may look back on; None is all of them. The prefix stays visible."""
+    """Latent frames generated together; a choice, 0.74 s at 10.77 frames a second."""
     paces_speech: bool = False
     """Whether audio with a transcript takes rotary positions along its words, at a pace that the
     prefix predicts or the request sets."""
     speaker_dim: int = 192
-    """Width of a speaker embedding."""
+    """Width of a speaker embedding; 192 is that of ECAPA-TDNN, arXiv:2005.07143."""
     speaker_id: int | None = None
     """Token whose embedding the voice overwrites, the tokenizer's `speaker_id`; None builds a
     model without voices."""
@@ -140,8 +143,6 @@ class ModelConfig:
             )
         if min(self.latent_dim, self.frames_per_block, self.speaker_dim) <= 0:
             raise ValueError("latent_dim, frames_per_block and speaker_dim must be positive")
-        if self.window_blocks is not None and self.window_blocks <= 0:
-            raise ValueError(f"window_blocks {self.window_blocks} must be positive or None")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -158,8 +159,10 @@ def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
     nested = {"backbone": BackboneConfig, "expert": ExpertConfig, "head": HeadConfig}
     try:
         expert = dict(values.get("expert", {}))
-        # Configurations saved before the expert in the attention was removed hold its rank.
+        # Configurations of earlier versions hold options that are no more.
         expert.pop("attention_rank", None)
+        if values.get("window_blocks", 0) is None:
+            values = {name: value for name, value in values.items() if name != "window_blocks"}
         if "labels" in expert:
             expert["labels"] = tuple(expert["labels"])
         parts = {
@@ -172,11 +175,20 @@ def model_config_from_dict(values: dict[str, Any]) -> ModelConfig:
         raise ValueError(f"not a model configuration: {error}") from error
 
 
-_QWEN3 = {"num_kv_heads": 8, "head_dim": 128, "vocab_size": 151_936}
-_QWEN3_SPEAKER_ID = 151_670
-"""Second of the ids that the published Qwen3 tokenizer leaves free."""
-_BYTES_VOCABULARY = 512
-_BYTES_SPEAKER_ID = 257
+def _qwen3(hidden_dim: int, num_layers: int, num_heads: int, ffn_dim: int) -> ModelConfig:
+    """A model over a published Qwen3; it has 8 key heads of width 128 at every size."""
+    backbone = BackboneConfig(
+        hidden_dim=hidden_dim,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=8,
+        head_dim=128,
+        ffn_dim=ffn_dim,
+        vocab_size=151_936,
+    )
+    # Second of the ids that the published tokenizer leaves free (`model.text`).
+    return ModelConfig(backbone=backbone, speaker_id=151_670)
+
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
@@ -187,36 +199,16 @@ PRESETS: dict[str, ModelConfig] = {
             num_kv_heads=2,
             head_dim=64,
             ffn_dim=768,
-            vocab_size=_BYTES_VOCABULARY,
+            vocab_size=512,
         ),
         head=HeadConfig(hidden_dim=256, num_layers=2),
         latent_dim=64,
-        speaker_id=_BYTES_SPEAKER_ID,
+        speaker_id=257,
     ),
-    "0.6b": ModelConfig(
-        backbone=BackboneConfig(
-            hidden_dim=1024, num_layers=28, num_heads=16, ffn_dim=3072, **_QWEN3
-        ),
-        speaker_id=_QWEN3_SPEAKER_ID,
-    ),
-    "1.7b": ModelConfig(
-        backbone=BackboneConfig(
-            hidden_dim=2048, num_layers=28, num_heads=16, ffn_dim=6144, **_QWEN3
-        ),
-        speaker_id=_QWEN3_SPEAKER_ID,
-    ),
-    "4b": ModelConfig(
-        backbone=BackboneConfig(
-            hidden_dim=2560, num_layers=36, num_heads=32, ffn_dim=9728, **_QWEN3
-        ),
-        speaker_id=_QWEN3_SPEAKER_ID,
-    ),
-    "8b": ModelConfig(
-        backbone=BackboneConfig(
-            hidden_dim=4096, num_layers=36, num_heads=32, ffn_dim=12_288, **_QWEN3
-        ),
-        speaker_id=_QWEN3_SPEAKER_ID,
-    ),
+    "0.6b": _qwen3(1024, 28, 16, 3072),
+    "1.7b": _qwen3(2048, 28, 16, 6144),
+    "4b": _qwen3(2560, 36, 32, 9728),
+    "8b": _qwen3(4096, 36, 32, 12_288),
 }
 """Shapes of the published Qwen3 dense models (0.6B to 8B), and a laptop-sized one on bytes."""
 

@@ -73,7 +73,6 @@ class DocumentAttention:
         block: Block of audio, index of a prefix token.
         copy: Noisy copy.
         frames_per_block: Frames of a block; windows end on block edges.
-        window_blocks: Clean blocks that audio looks back on; None is all.
     """
 
     def __init__(
@@ -83,14 +82,11 @@ class DocumentAttention:
         block: Int[Tensor, "batch seq"],
         copy: Int[Tensor, "batch seq"],
         frames_per_block: int,
-        window_blocks: int | None = None,
     ) -> None:
         indices = tuple(index.flatten() for index in (document, segment, block, copy))
         spans = sorted(_spans(document, segment), key=lambda s: (len(s.noisy), len(s.context)))
         window = frames_per_block * max(1, _WINDOW_FRAMES // frames_per_block)
-        self._groups = [
-            _group(members, indices, window, window_blocks) for members in _alike(spans)
-        ]
+        self._groups = [_group(members, indices, window) for members in _alike(spans)]
         # Rows of all groups, one after the other, as positions; and where a position finds its row.
         rows = torch.cat([p.flatten() for g in self._groups for p in (g.context, g.noisy)])
         found = torch.full((document.numel(),), -1)
@@ -136,7 +132,7 @@ class _Order:
 
 
 class _Reorder(torch.autograd.Function):
-    """Rows in another order; every row is read at most once, so the gradient is a reading too.
+    """Rows in another order. Every row is read at most once, so the gradient is a gather too.
 
     The gradient of `index_select` adds row by row and takes several times as long.
     """
@@ -182,9 +178,7 @@ def _alike(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
     yield run
 
 
-def _group(
-    spans: Sequence[_Span], indices: Sequence[Tensor], window: int, window_blocks: int | None
-) -> _Group:
+def _group(spans: Sequence[_Span], indices: Sequence[Tensor], window: int) -> _Group:
     context = torch.nn.utils.rnn.pad_sequence(
         [span.context for span in spans], batch_first=True, padding_value=-1
     )
@@ -203,8 +197,10 @@ def _group(
         return found
 
     def seen(queries: list[Tensor], keys: list[Tensor]) -> Tensor:
-        pair = ([q[..., :, None] for q in queries], [k[..., None, :] for k in keys])
-        return is_allowed(tuple(pair[0]), tuple(pair[1]), window_blocks)
+        return is_allowed(
+            tuple(query[..., :, None] for query in queries),
+            tuple(key[..., None, :] for key in keys),
+        )
 
     in_context, in_copy = of(context), of(noisy[:, 0])
     return _Group(
@@ -258,5 +254,5 @@ def _attend(group: _Group, query: _Pair, key: _Pair, value: _Pair) -> tuple[Tens
 
 
 def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Weights of allowed keys; those of a padding query, which sees none, are not used."""
+    """Weights of allowed keys; a padding query sees none, and its weights are unused."""
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)

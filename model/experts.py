@@ -2,7 +2,11 @@
 
 The route is a label of the document, never learned. The expert adds to the shared backbone and
 its last projection starts at zero, so at the start it changes nothing; and where no token routes
-to it, it is not called at inference: sound and music cost what they cost without it.
+to it, it is not called at inference: sound and music cost what they cost without it. The expert is
+a narrow SwiGLU beside the shared feed-forward.
+
+Source:
+    AudioCALM, arXiv:2606.23080 (modality expert); its width and place are choices of ours.
 """
 
 from __future__ import annotations
@@ -13,19 +17,16 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-from model.layers import Projection, ZeroProjection
 
 
 @dataclass(frozen=True)
 class Route:
-    """Which tokens of one forward pass go through the expert.
+    """The tokens of one forward pass that go through the expert.
 
     Attributes:
         tokens: Their indices in the flattened batch; None is all of them.
-        scale: 1, or 0 for the dummy token of a training pass without any: the expert gets a
-            gradient of zeros, so ranks that saw no speech still join every collective.
+        scale: 1, or 0 for the dummy token of a training pass that routes none: the expert then
+            gets zero gradients, and ranks without speech still join every collective.
         rows: With `tokens` None, 1 for every row that is routed, else 0: the expert runs on all of
             them, and shapes do not depend on who is routed.
     """
@@ -81,21 +82,3 @@ def add_routed(
     residual = expert(inputs.flatten(0, 1)[route.tokens]) * route.scale
     added = base.flatten(0, 1).index_add(0, route.tokens, residual.to(base.dtype))
     return added.view_as(base)
-
-
-class FeedForwardExpert(nn.Module):
-    """A narrow SwiGLU beside the shared feed-forward: D (silu(G x) * U x), D zero at first.
-
-    Source:
-        AudioCALM, arXiv:2606.23080 (modality expert); width and place are choices of ours.
-    """
-
-    def __init__(self, hidden_dim: int, inner_dim: int) -> None:
-        super().__init__()
-        self.gate_proj = Projection(hidden_dim, inner_dim)
-        self.up_proj = Projection(hidden_dim, inner_dim)
-        self.down_proj = ZeroProjection(inner_dim, hidden_dim, bias=False)
-
-    def forward(self, inputs: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        """Residual of the feed-forward."""
-        return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))

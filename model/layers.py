@@ -1,8 +1,8 @@
-"""Layers shared by backbone and heads, and how a model on the meta device comes to life.
+"""Layers shared by backbone and heads, and the initialisation of a model on the meta device.
 
-Every class that owns parameters sets their first values in `reset_parameters`, and touches those of
-no other. So a model can be built without memory and come to life module by module, sharded as it
-goes.
+Every class that owns parameters sets their initial values in `reset_parameters`, and those of no
+other class. So a model can be built without memory and initialised module by module, and each
+module can be sharded before the next one takes memory.
 """
 
 from __future__ import annotations
@@ -48,6 +48,33 @@ class TokenEmbedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Normal of `INIT_STD`."""
         nn.init.normal_(self.weight, std=INIT_STD)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward D (silu(G x) * U x).
+
+    Args:
+        hidden_dim: Width of input and output.
+        inner_dim: Width between the projections.
+        starts_at_zero: Whether D is zero at first.
+
+    Source:
+        arXiv:2002.05202, section 2.
+    """
+
+    def __init__(self, hidden_dim: int, inner_dim: int, *, starts_at_zero: bool = False) -> None:
+        super().__init__()
+        self.gate_proj = Projection(hidden_dim, inner_dim)
+        self.up_proj = Projection(hidden_dim, inner_dim)
+        self.down_proj: nn.Linear = (
+            ZeroProjection(inner_dim, hidden_dim, bias=False)
+            if starts_at_zero
+            else Projection(inner_dim, hidden_dim)
+        )
+
+    def forward(self, inputs: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Output before the residual sum."""
+        return self.down_proj(F.silu(self.gate_proj(inputs)) * self.up_proj(inputs))
 
 
 class RMSNorm(nn.Module):
@@ -98,16 +125,16 @@ def materialise(
     device: torch.device | str = "cpu",
     finish: Callable[[nn.Module], None] | None = None,
 ) -> Model:
-    """Memory and first values for a model that was built under `torch.device("meta")`.
+    """Allocate and initialise a model that was built under `torch.device("meta")`.
 
     With the same state of the random generator the values are those of building it directly on
     that device.
 
     Args:
-        model: All of it is replaced, whatever it held.
-        device: Where it lives from now on.
-        finish: Called with every module, children first, once its own tensors have their first
-            values: to load weights into them, or to take them out of memory again by sharding.
+        model: All its tensors are replaced.
+        device: Device of the new tensors.
+        finish: Called with every module, children first, once its own tensors are initialised: to
+            load weights into them or to shard them.
     """
     with torch.no_grad():
         for module in _children_first(model):

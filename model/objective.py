@@ -14,7 +14,7 @@ from model.batch import TrainingBatch
 from model.config import MODALITIES
 
 PACE_WEIGHT = 0.1
-"""Weight of the pace loss next to the flow loss."""
+"""Weight of the pace loss next to the flow loss: a choice, that of the stop loss."""
 NUM_TIME_BINS = 10
 """Equal bins of flow time in which the flow loss is accounted."""
 
@@ -72,17 +72,23 @@ class LossSums:
         """Averages for the log: `flow`, `flow/<modality>`, `flow/time_<bin>`, `stop`, `pace`, and
         the share of noisy positions in each bin of flow time, `flow_time/share_<bin>`.
 
-        What had no position has no entry.
+        An average over no position has no entry.
         """
-        names = ["flow", *(f"flow/{name}" for name in MODALITIES)]
-        names += [f"flow/time_{index}" for index in range(NUM_TIME_BINS)] + ["stop", "pace"]
-        names += [f"flow_time/share_{index}" for index in range(NUM_TIME_BINS)]
-        sums = [self.flow_sum, *self.modality_sum, *self.bin_sum, self.stop_sum, self.pace_sum]
-        sums += [*self.bin_count]
-        counts = [self.flow_count, *self.modality_count, *self.bin_count, self.stop_count]
-        counts += [self.pace_count, *[self.flow_count] * NUM_TIME_BINS]
-        pairs = zip(names, sums, counts, strict=True)
-        return {name: float(total.detach() / count) for name, total, count in pairs if count > 0}
+        pairs = {
+            "flow": (self.flow_sum, self.flow_count),
+            "stop": (self.stop_sum, self.stop_count),
+            "pace": (self.pace_sum, self.pace_count),
+        }
+        for index, name in enumerate(MODALITIES):
+            pairs[f"flow/{name}"] = self.modality_sum[index], self.modality_count[index]
+        for index in range(NUM_TIME_BINS):
+            pairs[f"flow/time_{index}"] = self.bin_sum[index], self.bin_count[index]
+            pairs[f"flow_time/share_{index}"] = self.bin_count[index], self.flow_count
+        return {
+            name: float(total.detach() / count)
+            for name, (total, count) in pairs.items()
+            if count > 0
+        }
 
 
 VECTOR_LENGTH = sum(_SIZES)
@@ -137,7 +143,7 @@ def loss_from(
         sums: Sums of this micro-batch.
         global_flow_count: `flow_count` summed over all ranks and micro-batches of the step.
         global_stop_count: `stop_count`, likewise.
-        stop_weight: Weight of the stop loss.
+        stop_weight: Weight of the stop loss; 0.1 is that of pocket-tts.
         global_pace_count: `pace_count`, summed likewise.
     """
     flow = sums.flow_sum / torch.as_tensor(global_flow_count).clamp_min(1).to(sums.flow_sum)

@@ -49,13 +49,10 @@ class OptimConfig:
         for name in ("num_steps", "learning_rate", "epsilon"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("warmup_steps", "weight_decay", "clip_norm", "backbone_multiplier"):
+        multipliers = ("backbone_multiplier", "embedding_multiplier")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", *multipliers):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.embedding_multiplier < 0:
-            raise ValueError(
-                f"embedding_multiplier is {self.embedding_multiplier}; it must not be negative"
-            )
         for name in ("decay_share", "final_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, outside [0, 1]")

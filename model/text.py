@@ -22,7 +22,7 @@ _BYTE_FILE = "byte_tokenizer.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What to generate.
+    """Description of the audio to generate.
 
     Attributes:
         description: What is heard, in words; runs of white space count as one space.

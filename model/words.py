@@ -1,8 +1,8 @@
-"""What stands in the transcript around an audio frame, as part of the frame's embedding.
+"""Word context: the transcript tokens around an audio frame, added to the frame's embedding.
 
-A model that paces speech places every frame beside the words that it probably speaks. Reading
-those words directly, from a few tokens before to a few after, gives speech its text from the first
-step on; attention then learns where the words really are.
+A model that paces speech places every frame beside the words that it probably speaks. The context
+reads those words directly, from a few tokens before the frame to a few after, so that speech
+follows its text from the first training step on; attention then learns the exact alignment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WordContext(nn.Module):
         self.output_proj = ZeroProjection((2 * _REACH + 1) * _WIDTH, hidden_dim, bias=False)
 
     def features(self, embeddings: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch width"]:
-        """What a frame reads of each token."""
+        """Features of each token that frames read."""
         return self.input_proj(self.norm(embeddings))
 
     def forward(
@@ -42,7 +42,7 @@ class WordContext(nn.Module):
         """Embedding of the tokens around every frame.
 
         Args:
-            features: One row per consecutive token, zero for those that are no words.
+            features: One row per consecutive token, zero for tokens outside the transcript.
             centre: Token under each frame; tokens outside of `features` count as zero.
         """
         offsets = torch.arange(-_REACH, _REACH + 1, device=centre.device)

@@ -1,10 +1,9 @@
 """A trained model as one directory: weights, codec, tokenizer, voices, digests and card.
 
-`bundle.json` names every file that is loaded with its SHA-256; loading checks them all before it
-reads one, and never unpickles. It also says how the model is sampled where a request does not.
-A codec that comes with the package is named there, by name and digest, in place of a copy. The
-digest of a bundle is the digest of `bundle.json`, so it covers everything but the README, which is
-a rendering of the card for people, and figures beside it.
+`bundle.json` names every file with its SHA-256; loading checks them all before it reads one, and
+never unpickles. It also holds the default sampling options. A codec that comes with the package is
+stored by name and digest in place of a copy. The digest of a bundle is the digest of `bundle.json`,
+so it covers everything but the README, which renders the card for people, and its figures.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any, Literal, cast
 import torch
 
 from model.audiocalm import AudioCALM
-from model.bundle.card import render_card
+from model.bundle.card import SHIPPED_CODEC, render_card
 from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
 from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
 from model.bundle.voices import Voice, voices_from_bytes, voices_to_bytes
@@ -41,8 +40,6 @@ MODEL_WEIGHTS = "model.safetensors"
 CODEC_FOLDER = "codec"
 TOKENIZER_FOLDER = "tokenizer"
 VOICES = "voices.safetensors"
-SHIPPED_CODEC = "shipped_codec"
-"""Key in `bundle.json` of the name of a codec that comes with the package."""
 README = "README.md"
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -62,10 +59,10 @@ class Bundle:
         model: In eval mode, on the requested device.
         codec: In eval mode, on the requested device.
         tokenizer: The one the model was trained with.
-        card: What the exporter says of the model: data, licence, measures.
+        card: Facts about the model from its exporter: data, licence, measures.
         digest: SHA-256 over all parts.
         voices: Voices by name.
-        sampling: How each modality is sampled where a request does not say.
+        sampling: Default sampling options of each modality.
     """
 
     model: AudioCALM
@@ -78,7 +75,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
 
@@ -97,26 +94,25 @@ def save_bundle(
     Args:
         folder: Target. A bundle that is there already is replaced.
         model: Module with the weights to ship, usually the average (EMA).
-        codec: Folder that `save_codec` wrote, which is copied, or the name of a shipped one, which
-            the bundle then names: it is small, and needs a package with that codec.
+        codec: Folder that `save_codec` wrote, which is copied, or the name of a shipped codec. The
+            bundle then holds only the name, and needs a package with that codec.
         tokenizer: The model's own.
         card: JSON values for the reader of the bundle.
         voices: Voices by name, with embeddings of `speaker_dim` values.
-        sampling: Fields of `SamplingOptions` by modality, where this model is better off with
-            others than the defaults.
+        sampling: Fields of `SamplingOptions` by modality that replace the defaults.
         weights: Type that the weights are stored as; they are loaded as float32 on a CPU.
 
     Raises:
         BundleError: If the codec does not fit the model, a part could not be loaded again without
             unpickling, or the target holds something else than a bundle.
-        ValueError: If `sampling` names what there is not, a value is out of range, or a weight is
-            not finite as `weights`.
+        ValueError: If `sampling` names an unknown modality or field or holds a value out of range,
+            or a weight is not finite as `weights`.
     """
     folder, loaded = Path(folder), load_codec(codec)
     _check_codec(model, loaded, str(codec))
     _check_tokenizer(model, tokenizer, "the tokenizer")
     check_voices(model, voices or {})
-    defaults = sampling_defaults(sampling or {})
+    sampling_defaults(sampling or {})
     stored = stored_as(model, weights)
     codec_name = str(codec) if str(codec) in SHIPPED_CODECS else None
     with _written_aside(folder) as aside:
@@ -142,7 +138,11 @@ def save_bundle(
         )
         (aside / MANIFEST).write_text(payload + "\n", encoding="utf-8")
         readme = render_card(
-            card, model, loaded, tokenizer, defaults, voices or {}, files, codec_name, weights
+            manifest,
+            loaded,
+            voices or {},
+            num_parameters=sum(value.numel() for value in model.parameters()),
+            precision=weights,
         )
         (aside / README).write_text(readme, encoding="utf-8")
 
@@ -180,7 +180,8 @@ def load_bundle(
     except ValueError as error:
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
     place = torch.device(device)
-    model = _without_values(config, place, _dtype(precision, place))
+    is_half = precision == "bf16" or (precision == "auto" and place.type == "cuda")
+    model = _without_values(config, place, torch.bfloat16 if is_half else torch.float32)
     try:
         fill(model, [folder / MODEL_WEIGHTS])
     except ValueError as error:
@@ -194,7 +195,7 @@ def load_bundle(
     _check_tokenizer(model, tokenizer, str(folder / TOKENIZER_FOLDER))
     return Bundle(
         model=model.eval(),
-        codec=_placed(codec, place),
+        codec=cast(AudioCodec, cast(torch.nn.Module, codec).to(place).eval()),
         tokenizer=tokenizer,
         card=manifest["card"],
         digest=bundle_digest,
@@ -214,11 +215,6 @@ def _without_values(config: ModelConfig, device: torch.device, dtype: torch.dtyp
         model = AudioCALM(config).to(dtype)
         model.latent_mean, model.latent_std = model.latent_mean.float(), model.latent_std.float()
     return model.to_empty(device=device)
-
-
-def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    is_half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.bfloat16 if is_half else torch.float32
 
 
 def _codec_of(folder: Path, manifest: Mapping[str, Any]) -> AudioCodec:
@@ -244,7 +240,7 @@ def _codec_of(folder: Path, manifest: Mapping[str, Any]) -> AudioCodec:
 
 
 def read_manifest(name: str | Path) -> tuple[dict[str, Any], str]:
-    """What `bundle.json` says and the digest of the bundle, after a check of every part.
+    """Contents of `bundle.json` and the digest of the bundle, after a check of every part.
 
     Raises:
         BundleError: As `load_bundle`.
@@ -350,11 +346,6 @@ def check_voices(model: AudioCALM, voices: Mapping[str, Voice]) -> None:
                 f"voice {name!r} has shape {tuple(voice.embedding.shape)}; the model takes "
                 f"({model.config.speaker_dim},): compute it with the encoder of the training data"
             )
-
-
-def _placed(codec: AudioCodec, device: torch.device) -> AudioCodec:
-    module = cast(torch.nn.Module, codec)
-    return cast(AudioCodec, module.to(device).eval())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The card of a bundle as Markdown: what `README.md` in it says."""
+"""The card of a bundle as Markdown, the text of its `README.md`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from model.audiocalm import AudioCALM
-from model.bundle.request import SamplingDefaults
+from model.bundle.request import sampling_defaults
 from model.bundle.voices import Voice
 from model.codec.protocol import AudioCodec
-from model.text import Tokenizer
+from model.config import model_config_from_dict
+
+SHIPPED_CODEC = "shipped_codec"
+"""Key in `bundle.json` of the name of a codec that comes with the package."""
 
 
 def render_card(
-    card: dict[str, Any],
-    model: AudioCALM,
+    manifest: Mapping[str, Any],
     codec: AudioCodec,
-    tokenizer: Tokenizer,
-    sampling: SamplingDefaults,
     voices: Mapping[str, Voice],
-    files: dict[str, str],
-    codec_name: str | None,
+    *,
+    num_parameters: int,
     precision: str,
 ) -> str:
     """The card as Markdown.
 
     Args:
-        card: What the exporter says of the model; its fields become sections.
-        model: Its configuration and number of weights are shown.
-        codec: Decodes its latents.
-        tokenizer: Reads its prompts.
-        sampling: How each modality is sampled where a request does not say.
+        manifest: Contents of `bundle.json`; the fields of its card become sections.
+        codec: Decodes the latents of the model.
         voices: Voices by name.
-        files: Digests of the files that are loaded, by name.
-        codec_name: Name of the codec where it is a shipped one.
+        num_parameters: Parameters of the model.
         precision: Type of the stored weights.
     """
-    parameters = sum(value.numel() for value in model.parameters())
-    config, delay_s = model.config, codec.timebase.duration_s(codec.delay_samples)
+    card, config = manifest["card"], model_config_from_dict(manifest["model"])
+    delay_s = codec.timebase.duration_s(codec.delay_samples)
+    codec_name = manifest.get(SHIPPED_CODEC, codec.name)
     lines = [
         f"# {card.get('name', 'AudioCALM bundle')}",
         "",
@@ -48,20 +44,19 @@ def render_card(
         "",
         "| model | |",
         "|---|---|",
-        f"| parameters | {parameters / 1e6:.1f} M, stored as {precision} |",
+        f"| parameters | {num_parameters / 1e6:.1f} M, stored as {precision} |",
         f"| layers x width | {config.backbone.num_layers} x {config.backbone.hidden_dim} |",
         f"| frames per block | {config.frames_per_block} |",
         f"| latent width | {config.latent_dim} |",
-        f"| codec | {codec_name or codec.name}, {codec.timebase.sample_rate} Hz, "
-        f"{codec.num_channels} channels |",
+        f"| codec | {codec_name}, {codec.timebase.sample_rate} Hz, {codec.num_channels} channels |",
         f"| latent frames | {codec.timebase.frame_rate:.2f} Hz |",
         f"| the codec's stream is late by | {1e3 * delay_s:.1f} ms |",
         f"| speech expert | {config.expert.placement} |",
-        f"| tokenizer | {tokenizer.name} |",
+        f"| tokenizer | {manifest['tokenizer']} |",
         *(
             f"| {modality} | {options.num_flow_steps} flow steps, "
             f"guidance {options.guidance_scale:g} |"
-            for modality, options in sampling.items()
+            for modality, options in sampling_defaults(manifest["sampling"]).items()
         ),
         "",
     ]
@@ -74,7 +69,7 @@ def render_card(
         lines += [f"| {name} | {voice.description} |" for name, voice in sorted(voices.items())]
         lines += [""]
     lines += ["## Files", "", "| file | SHA-256 |", "|---|---|"]
-    lines += [f"| {name} | `{value}` |" for name, value in sorted(files.items())]
+    lines += [f"| {name} | `{value}` |" for name, value in sorted(manifest["files"].items())]
     return "\n".join(lines) + "\n"
 
 

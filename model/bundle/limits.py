@@ -1,4 +1,4 @@
-"""What one request may ask for, and the checks of it; without torch, so that a front end has them.
+"""Limits of one request, and the checks that need no model.
 
 Every value is compared with its limit before anything is computed or allocated from it.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 from model.bundle.reading import LONGEST_PART_S, expected_s, has_words
 from model.config import MODALITIES
@@ -22,22 +22,12 @@ _MAX_SHOWN = 80
 
 SPEED_RANGE = (0.25, 4.0)
 """Speaking rates beside the one that the model chooses, those of OpenAI's speech endpoint."""
-MAX_GUIDANCE_SCALE = 100.0
-"""Largest guidance that a limit may allow."""
 MAX_EMBEDDING_VALUE = 1000.0
 """Largest magnitude in a speaker embedding; those of speaker encoders stay far below it."""
 
-_UNIT_FIELDS = {
-    "guidance_rescale": (0, 1),
-    "sde_temperature": (0, 4),
-    "temperature": (0, 4),
-    "stop_threshold": (0, 1),
-    "grid_shift": (0, 1000),
-}
-
 
 class RequestError(ValueError):
-    """A request asks for something that cannot be made.
+    """A request is out of range or contradicts itself.
 
     Attributes:
         field: The part of the request at fault.
@@ -54,7 +44,7 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """Limits of one request.
 
     Attributes:
         max_description_chars: Characters of a description.
@@ -87,49 +77,33 @@ class Limits:
         return min(LONGEST_PART_S, self.max_duration_s / 2)
 
 
-@runtime_checkable
-class AnyRequest(Protocol):
-    """The fields of a request that are checked without a model."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AudioRequest:
+    """Description of one piece of audio, in values that are checked without a model."""
 
-    @property
-    def description(self) -> str:
-        """What it sounds like."""
-
-    @property
-    def transcript(self) -> str | None:
-        """Words to speak or sing."""
-
-    @property
-    def language(self) -> str | None:
-        """BCP 47 tag of the words."""
-
-    @property
-    def modality(self) -> str | None:
-        """speech, sound, music, or None."""
-
-    @property
-    def duration_s(self) -> float | None:
-        """Exact duration, seconds."""
-
-    @property
-    def is_singing(self) -> bool:
-        """Whether the words are sung."""
-
-    @property
-    def speed(self) -> float:
-        """Speaking rate beside the one that the model chooses."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the noise."""
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """Changes of the sampling defaults."""
+    description: str
+    """What it sounds like: the scene, the style, the voice."""
+    transcript: str | None = None
+    """Words to speak or sing, verbatim."""
+    language: str | None = None
+    """BCP 47 tag of the transcript."""
+    modality: str | None = None
+    """speech, sound or music; None is speech with a transcript and sound without."""
+    duration_s: float | None = None
+    """Exact duration, seconds; None leaves it to the stop head (speech) or to the default."""
+    is_singing: bool = False
+    """Whether the transcript is sung."""
+    speed: float = 1.0
+    """Speaking rate relative to the one that the model chooses, 0.25 to 4; needs a model that knows
+    the speaking rate (`paces_speech`), a transcript and no duration."""
+    seed: int = 0
+    """Same request, same seed, same audio."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `SamplingOptions` that differ from the bundle's; None is no difference."""
 
 
-def check_request(request: AnyRequest, limits: Limits) -> None:
-    """Refuse what is empty, too long or out of range.
+def check_request(request: AudioRequest, limits: Limits) -> None:
+    """Raise if a field is empty, too long or out of range.
 
     Raises:
         RequestError: With the field, the value and the limit.
@@ -151,8 +125,8 @@ def check_request(request: AnyRequest, limits: Limits) -> None:
     _check_reading(request, limits)
 
 
-def modality_of(request: AnyRequest) -> str:
-    """The modality asked for, or the one that a transcript implies.
+def modality_of(request: AudioRequest) -> str:
+    """The modality of a request, given or implied by its transcript.
 
     Raises:
         RequestError: If it is unknown, or the transcript contradicts it.
@@ -168,33 +142,28 @@ def modality_of(request: AnyRequest) -> str:
     return modality
 
 
-def is_split(request: AnyRequest) -> bool:
+def is_split(request: AudioRequest) -> bool:
     """Whether the transcript may be read in parts: speech whose duration the model decides."""
     words = request.transcript is not None and request.duration_s is None
     return words and not request.is_singing and modality_of(request) == "speech"
 
 
-def check_sampling(changes: Mapping[str, Any], limits: Limits) -> None:
-    """Refuse numbers out of range before a solver grid is built from them; None is no change.
+def check_sampling(sampling: Mapping[str, Any], limits: Limits) -> None:
+    """Raise on more flow steps or guidance than the limits allow.
+
+    `SamplingOptions` checks the range of every field; this needs no model.
 
     Raises:
         RequestError: With the field, the value and the limit.
     """
-    for name, value in changes.items():
-        if value is None:
-            continue
-        if name in ("num_flow_steps", "first_flow_steps"):
-            check_integer(name, value, 1, limits.max_flow_steps)
-        elif name == "guidance_scale":
-            check_range(name, value, 0, min(limits.max_guidance_scale, MAX_GUIDANCE_SCALE))
-        elif name == "guidance_interval":
-            _check_interval(name, value)
-        elif name in _UNIT_FIELDS:
-            check_range(name, value, *_UNIT_FIELDS[name])
+    if (steps := sampling.get("num_flow_steps")) is not None:
+        check_integer("num_flow_steps", steps, 1, limits.max_flow_steps)
+    if (scale := sampling.get("guidance_scale")) is not None:
+        check_range("guidance_scale", scale, 0, limits.max_guidance_scale)
 
 
 def check_words(field: str, text: str, max_chars: int) -> None:
-    """Refuse a text that cannot be spoken.
+    """Raise if a text cannot be spoken.
 
     Raises:
         RequestError: If it is empty, too long, or holds no letter and no digit.
@@ -205,7 +174,7 @@ def check_words(field: str, text: str, max_chars: int) -> None:
 
 
 def check_integer(field: str, value: object, low: int, high: int) -> None:
-    """Refuse what is no integer in [low, high].
+    """Raise unless a value is an integer in [low, high].
 
     Raises:
         RequestError: With the field, the value and the limit.
@@ -217,7 +186,7 @@ def check_integer(field: str, value: object, low: int, high: int) -> None:
 
 
 def check_range(field: str, value: object, low: int | float, high: int | float) -> None:
-    """Refuse what is no finite number in [low, high].
+    """Raise unless a value is a finite number in [low, high].
 
     Raises:
         RequestError: With the field, the value and the limit.
@@ -229,15 +198,6 @@ def check_range(field: str, value: object, low: int | float, high: int | float) 
         raise RequestError(field, f"is {_number(value)}; it must be in [{low}, {high}]")
 
 
-def _check_interval(field: str, value: object) -> None:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise RequestError(field, "must be two numbers, the start and the end")
-    for end in value:
-        check_range(field, end, 0, 1)
-    if value[0] > value[1]:
-        raise RequestError(field, f"starts at {value[0]} and ends at {value[1]}, before it starts")
-
-
 def _check_text(field: str, text: str, max_chars: int) -> None:
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise RequestError(field, "holds half of a surrogate pair, which is no character")
@@ -247,8 +207,8 @@ def _check_text(field: str, text: str, max_chars: int) -> None:
         raise RequestError(field, "is empty")
 
 
-def _check_reading(request: AnyRequest, limits: Limits) -> None:
-    """Refuse words that take longer to read or sing than the audio may last."""
+def _check_reading(request: AudioRequest, limits: Limits) -> None:
+    """Raise if the words take longer to read or sing than the audio may last."""
     if request.transcript is None or request.duration_s is not None:
         return
     longest_s = limits.longest_speech_s if is_split(request) else limits.max_duration_s

@@ -1,4 +1,4 @@
-"""How long words take to read, and the parts that a long text is read in; without torch."""
+"""Reading time of a text, and the parts in which a long text is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEFAULT_LANGUAGE = "en"
 
 
 def has_words(text: str) -> bool:
-    """Whether there is anything to say: a letter or a digit of any script."""
+    """Whether a text can be spoken: it holds a letter or a digit of any script."""
     return any(character.isalnum() and character not in _BLANK_LETTERS for character in text)
 
 
@@ -102,7 +102,7 @@ def _divided(sentence: str, longest_s: float) -> list[str]:
 
 
 def _cut(sentence: str, longest_s: float) -> int:
-    """Where to divide a sentence that is too long: the last good place that fits, at least 1."""
+    """Index at which to divide a sentence that is too long: the last good one that fits."""
     spent_s, clause, word, anywhere = 0.0, 0, 0, 0
     for index, character in enumerate(sentence):
         spent_s += expected_s(character)

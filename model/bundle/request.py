@@ -1,17 +1,17 @@
-"""What a user asks for, before any model sees it, and how it is sampled."""
+"""The request of a user with its tensors, and its sampling options."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle.limits import (
-    MAX_GUIDANCE_SCALE,
+    AudioRequest,
     Limits,
     RequestError,
     check_sampling,
@@ -20,20 +20,20 @@ from model.bundle.limits import (
 from model.inference.generation import SamplingOptions
 
 SamplingDefaults = Mapping[str, SamplingOptions]
-"""Sampling of each modality where a request does not say."""
+"""Default sampling options of each modality."""
 
 DEFAULT_SAMPLING: SamplingDefaults = {
     "speech": SamplingOptions(guidance_scale=2.0),
     "sound": SamplingOptions(guidance_scale=3.0),
     "music": SamplingOptions(guidance_scale=4.0),
 }
-"""Where the bundle does not say either. Guidance w is of v_u + w (v_c - v_u)."""
+"""Defaults of a bundle without its own. Guidance is the w of v_u + w (v_c - v_u)."""
 
 DEFAULT_SPEECH_DESCRIPTION = "A person speaks clearly in a quiet room."
-"""Description of speech where a request gives none."""
+"""Description of speech for requests without one."""
 
 DEFAULT_DURATION_S = 5.0
-"""Duration of sound and music where a request does not say."""
+"""Duration of sound and music for requests without one, seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,32 +50,13 @@ class SpeechPrompt:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SynthesisRequest:
-    """One piece of audio, described."""
+class SynthesisRequest(AudioRequest):
+    """A described piece of audio, with the tensors that the model needs."""
 
-    description: str
-    """What it sounds like: the scene, the style, the voice."""
-    transcript: str | None = None
-    """Words to speak or sing, verbatim."""
-    language: str | None = None
-    """BCP 47 tag of the transcript."""
-    modality: str | None = None
-    """speech, sound or music; None is speech with a transcript and sound without."""
-    duration_s: float | None = None
-    """Exact duration, seconds; None leaves it to the stop head (speech) or to the default."""
     voice: Float[Tensor, " speaker_dim"] | None = None
     """Speaker embedding of the voice to take on."""
     continues: SpeechPrompt | None = None
     """Recording that the speech continues; the audio holds the new words only."""
-    seed: int = 0
-    """Same request, same seed, same audio."""
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `SamplingOptions` that differ from the bundle's; None is no difference."""
-    is_singing: bool = False
-    """Whether the transcript is sung."""
-    speed: float = 1.0
-    """Speaking rate beside the one that the model chooses, 0.25 to 4; takes a model that knows the
-    speaking rate (`paces_speech`), a transcript and no duration."""
 
 
 def request_of_clip(
@@ -88,14 +69,15 @@ def request_of_clip(
     is_singing: bool,
     **others: Any,
 ) -> SynthesisRequest:
-    """What a real clip is asked for with, as training read it: its words, or else its duration.
+    """The request that describes a real clip in the form of training: by its words, or without
+    words by its duration.
 
     Args:
         description: One of its descriptions.
-        transcript: Its words, spoken or sung; where there are some, the stop head ends the audio.
+        transcript: Its words, spoken or sung.
         language: BCP 47 tag of the words.
         modality: Its modality.
-        duration_s: Its duration, seconds; asked for where it has no words.
+        duration_s: Its duration, seconds; ignored where there are words.
         is_singing: Whether the words are sung.
         others: Further fields of the request.
     """
@@ -111,10 +93,10 @@ def request_of_clip(
 
 
 def sampling_defaults(changes: Any) -> SamplingDefaults:
-    """The defaults with what a bundle changes of them.
+    """The defaults with the changes of a bundle.
 
     Args:
-        changes: By modality, fields of `SamplingOptions`; as a file says it, so of any type.
+        changes: Fields of `SamplingOptions` by modality; read from a file, so of any type.
 
     Raises:
         ValueError: If a modality or a field is unknown, or a value out of range.
@@ -125,8 +107,6 @@ def sampling_defaults(changes: Any) -> SamplingDefaults:
     unknown = sorted(set(changes) - set(DEFAULT_SAMPLING))
     if unknown:
         raise ValueError(f"modality {unknown[0]!r} is not one of {', '.join(DEFAULT_SAMPLING)}")
-    for of_one in changes.values():
-        check_sampling(of_one, Limits(max_guidance_scale=MAX_GUIDANCE_SCALE))
     return {
         modality: _changed(options, changes.get(modality, {}))
         for modality, options in DEFAULT_SAMPLING.items()
@@ -136,19 +116,17 @@ def sampling_defaults(changes: Any) -> SamplingDefaults:
 def sampling_of(
     request: SynthesisRequest, limits: Limits, defaults: SamplingDefaults
 ) -> SamplingOptions:
-    """How a request is sampled: the defaults of its modality, and what it changes of them.
+    """Sampling options of a request: the defaults of its modality with its own changes.
 
     Raises:
         RequestError: If a value is out of range, with the field and the limit.
     """
-    check_sampling(request.sampling, limits)
     try:
         options = _changed(defaults[modality_of(request)], request.sampling)
     except ValueError as error:
         named = [name for name in request.sampling if name in str(error)]
         raise RequestError(named[0] if named else "sampling", str(error)) from error
-    # The limits hold for what the bundle says as well.
-    check_sampling(dataclasses.asdict(options), limits)
+    check_sampling(vars(options), limits)
     return options
 
 
@@ -158,7 +136,4 @@ def _changed(options: SamplingOptions, changes: Mapping[str, Any]) -> SamplingOp
     if unknown:
         raise ValueError(f"sampling has no {unknown[0]!r}; there is {', '.join(sorted(known))}")
     given = {name: value for name, value in changes.items() if value is not None}
-    try:
-        return dataclasses.replace(options, **given)
-    except TypeError as error:
-        raise ValueError(f"sampling {given} is not of numbers: {error}") from error
+    return dataclasses.replace(options, **given)

@@ -1,4 +1,4 @@
-"""From a described request to waveform chunks: prompt, length, and streaming decode.
+"""From a described request to waveform chunks: sampling and streaming decode.
 
 `Synthesizer.step` advances any number of requests by one latent block each; the command line runs
 it with one request, the endpoint with as many as have a slot. What a request sounds like depends
@@ -17,17 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle.bundle import Bundle
-from model.bundle.card import language_of
-from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
-from model.bundle.reading import part_seed, parts_of, speech_bounds_s
-from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest, sampling_of
-from model.config import ModelConfig
+from model.bundle.limits import Limits, RequestError
+from model.bundle.preparation import PreparedRequest, prepare
+from model.bundle.request import SynthesisRequest
 from model.fast.choice import fast_backbone
 from model.fast.cuda_graphs import GraphBackbone
 from model.inference.cache import CacheSize, CacheSizeError, KVCache
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
-from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase
 
 _JOIN_S = 0.005
@@ -38,34 +35,19 @@ class SynthesisError(RuntimeError):
     """Generation of one request broke down; other requests of its batch are not affected."""
 
 
-@dataclass(frozen=True)
-class PreparedRequest:
-    """A checked request in the sampler's terms.
-
-    Attributes:
-        generation: What the sampler takes; of a long text, its first part.
-        num_samples: Exact length of the waveform; None follows the stop head.
-        later: The further parts of a long text, in order.
-    """
-
-    generation: GenerationRequest
-    num_samples: int | None
-    later: tuple[GenerationRequest, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Lengths:
-    """Exact samples and frames where the duration is given, else bounds for the stop head."""
-
-    num_samples: int | None
-    exact_frames: int | None
-    min_frames: int
-    max_frames: int
-
-
 @dataclass
 class Utterance:
-    """Progress of one request: a value, owned by whoever opened it."""
+    """Progress of one request: a value, owned by whoever opened it.
+
+    Attributes:
+        generation: The sampler's state of the present part of the text.
+        codec: The decoder's state of that part.
+        num_samples: Exact length of the waveform; None follows the stop head.
+        later: The parts that follow.
+        num_emitted: Samples given so far.
+        is_capped: Whether a part has reached its longest duration.
+        fades_in: Whether the next samples are the first of a later part.
+    """
 
     generation: GenerationState
     codec: Any
@@ -78,7 +60,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step gave for one request.
+    """Result of one step for one request.
 
     Attributes:
         waveform: New samples; empty while the codec looks ahead.
@@ -97,7 +79,7 @@ class Synthesizer:
 
     Args:
         bundle: Model, codec and tokenizer.
-        limits: What a request may ask for.
+        limits: Limits of a request.
         cache_size: Memory for the requests that run together, allocated now; longer requests are
             refused. None grows with demand.
     """
@@ -123,21 +105,7 @@ class Synthesizer:
         Raises:
             RequestError: If it cannot be made.
         """
-        check_request(request, self.limits)
-        _check_continued(request, self.bundle.model.config)
-        speaker = _speaker(request, self.bundle.model.config)
-        transcript = None if request.transcript is None else clean_text(request.transcript)[0]
-        if transcript is None or not is_split(request):
-            generation, num_samples = self._part(request, transcript, speaker, request.seed)
-            return PreparedRequest(generation, num_samples)
-        # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
-        longest_part_s = self.limits.longest_part_s * min(1.0, request.speed)
-        parts = parts_of(transcript, request.language, longest_part_s)
-        first, *later = (
-            self._part(request, part, speaker, part_seed(request.seed, index))[0]
-            for index, part in enumerate(parts)
-        )
-        return PreparedRequest(first, None, tuple(later))
+        return prepare(request, self.bundle, self.limits)
 
     def open(self, request: SynthesisRequest) -> Utterance:
         """Check a request and read its prompt; the first step gives audio.
@@ -167,20 +135,20 @@ class Synthesizer:
         """Advance each request by one block; the audio of one never depends on the others.
 
         Returns:
-            A piece for each request, or what broke that one down.
+            A piece for each request, or its error.
         """
         with torch.inference_mode():
             blocks = self._sampler.step([utterance.generation for utterance in utterances])
-            pieces: list[Piece | SynthesisError | None] = [None] * len(utterances)
+            pieces: dict[int, Piece | SynthesisError] = {}
             for rows in _equal_lengths(blocks):
                 group = [utterances[row] for row in rows]
                 decoded = self._decode(group, [blocks[row] for row in rows])
-                for row, piece in zip(rows, decoded, strict=True):
-                    pieces[row] = piece
+                pieces.update(zip(rows, decoded, strict=True))
             for row, utterance in enumerate(utterances):
-                if blocks[row].is_last and utterance.later:
-                    pieces[row] = self._go_on(utterance, pieces[row])
-        return [piece for piece in pieces if piece is not None]
+                piece = pieces[row]
+                if blocks[row].is_last and utterance.later and isinstance(piece, Piece):
+                    pieces[row] = self._go_on(utterance, piece)
+        return [pieces[row] for row in range(len(utterances))]
 
     def stream(self, request: SynthesisRequest) -> Iterator[Float[Tensor, "channels samples"]]:
         """Chunks of one request as they are made; concatenated they are the whole waveform.
@@ -194,7 +162,7 @@ class Synthesizer:
                 yield piece.waveform
 
     def pieces(self, request: SynthesisRequest) -> Iterator[Piece]:
-        """What each step gives for one request; raises as `stream` does."""
+        """The result of each step for one request; raises as `stream` does."""
         utterance = self.open(request)
         is_last = False
         try:
@@ -207,72 +175,8 @@ class Synthesizer:
         finally:
             self.close(utterance)
 
-    def _part(
-        self,
-        request: SynthesisRequest,
-        transcript: str | None,
-        speaker: Float[Tensor, " speaker_dim"] | None,
-        seed: int,
-    ) -> tuple[GenerationRequest, int | None]:
-        """A request, or a part of its transcript, in the sampler's terms, with its exact length."""
-        config, tokenizer = self.bundle.model.config, self.bundle.tokenizer
-        modality = modality_of(request)
-        duration_s = request.duration_s
-        if duration_s is None and modality != "speech" and transcript is None:
-            duration_s = min(DEFAULT_DURATION_S, self.limits.max_duration_s)
-        said, before = transcript, _whole_blocks(request.continues, config)
-        if request.continues is not None:
-            said = f"{request.continues.transcript} {transcript}"
-        prompt = Prompt(
-            description=clean_text(request.description)[0],
-            transcript=said,
-            language=request.language or (language_of(self.bundle.card) if transcript else None),
-            duration_s=self._whole_duration_s(duration_s, before),
-            is_singing=request.is_singing,
-        )
-        num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
-        if request.speed != 1.0 and (not num_words or duration_s is not None):
-            raise RequestError(
-                "speed",
-                f"is {request.speed:g}; it takes a model that knows the speaking rate, a "
-                "transcript and no duration: leave it out",
-            )
-        lengths = self._lengths(request, transcript or "", duration_s)
-        pace = None
-        if request.continues is not None and num_words:
-            # The new words start where the recording ends.
-            pace = len(before) / len(tokenizer.encode(request.continues.transcript))
-        elif lengths.exact_frames is not None and num_words:
-            pace = lengths.exact_frames / num_words
-        generation = GenerationRequest(
-            token_ids=tuple(prompt_ids(prompt, tokenizer, speaker is not None)),
-            null_ids=tuple(null_ids(tokenizer)),
-            uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
-            seed=seed,
-            max_frames=lengths.max_frames,
-            min_frames=lengths.min_frames,
-            exact_frames=lengths.exact_frames,
-            num_words=num_words,
-            frames_per_word=pace,
-            speed=request.speed,
-            speaker=speaker,
-            prompt_latents=before if len(before) else None,
-            options=sampling_of(request, self.limits, self.bundle.sampling),
-        )
-        return generation, lengths.num_samples
-
-    def _whole_duration_s(self, duration_s: float | None, before: Tensor) -> float | None:
-        """Duration of the recording and of what follows; training names that of a whole clip."""
-        if duration_s is None:
-            return None
-        return duration_s + len(before) / self.timebase.frame_rate
-
-    def _go_on(
-        self, utterance: Utterance, piece: Piece | SynthesisError | None
-    ) -> Piece | SynthesisError | None:
-        """Begin the next part of a text whose last part has ended with this piece."""
-        if not isinstance(piece, Piece):
-            return piece
+    def _go_on(self, utterance: Utterance, piece: Piece) -> Piece | SynthesisError:
+        """Open the next part of a text whose last part has ended with this piece."""
         self._sampler.close(utterance.generation)
         following, *rest = utterance.later
         try:
@@ -286,23 +190,6 @@ class Synthesizer:
         waveform = piece.waveform.clone()
         waveform[:, waveform.shape[1] - len(ramp) :] *= ramp.flip(0)
         return Piece(waveform, is_last=False, is_capped=piece.is_capped)
-
-    def _lengths(
-        self, request: SynthesisRequest, transcript: str, duration_s: float | None
-    ) -> _Lengths:
-        timebase = self.timebase
-        if duration_s is not None:
-            frames = timebase.frames_in(duration_s)
-            return _Lengths(timebase.samples_in(duration_s), frames, frames, frames)
-        shortest_s, longest_s = speech_bounds_s(transcript, is_singing=request.is_singing)
-        shortest_s, longest_s = shortest_s / request.speed, longest_s / request.speed
-        longest_s = min(longest_s, self.limits.max_duration_s)
-        return _Lengths(
-            num_samples=None,
-            exact_frames=None,
-            min_frames=max(1, timebase.frames_in(min(shortest_s, longest_s))),
-            max_frames=max(1, timebase.frames_in(longest_s)),
-        )
 
     def _decode(
         self, utterances: Sequence[Utterance], blocks: Sequence[BlockOutput]
@@ -366,53 +253,3 @@ def _equal_lengths(blocks: Sequence[BlockOutput]) -> list[list[int]]:
     for row, block in enumerate(blocks):
         groups.setdefault(block.num_valid_frames, []).append(row)
     return list(groups.values())
-
-
-def _check_continued(request: SynthesisRequest, config: ModelConfig) -> None:
-    if (prompt := request.continues) is None:
-        return
-    if request.transcript is None or request.is_singing or modality_of(request) != "speech":
-        raise RequestError("continue", "only speech continues a recording; give a transcript")
-    frames, latent_dim = prompt.latents.shape
-    if latent_dim != config.latent_dim:
-        raise RequestError(
-            "continue",
-            f"latents of width {latent_dim}; the model takes {config.latent_dim}: encode the "
-            "recording with the codec of the bundle",
-        )
-    if frames < config.frames_per_block:
-        raise RequestError(
-            "continue",
-            f"the recording has {frames} latent frames; at least {config.frames_per_block} are "
-            "needed: record a longer one",
-        )
-    if not bool(torch.isfinite(prompt.latents).all()):
-        raise RequestError("continue", "the latents hold values that are not finite")
-
-
-def _whole_blocks(
-    prompt: SpeechPrompt | None, config: ModelConfig
-) -> Float[Tensor, "frames latent_dim"]:
-    """The last whole blocks of a recording; none without one."""
-    if prompt is None:
-        return torch.zeros(0, config.latent_dim)
-    extra = len(prompt.latents) % config.frames_per_block
-    return prompt.latents[extra:]
-
-
-def _speaker(
-    request: SynthesisRequest, config: ModelConfig
-) -> Float[Tensor, " speaker_dim"] | None:
-    voice = request.voice
-    if voice is None:
-        return None
-    if config.speaker_id is None:
-        raise RequestError("voice", "the model was built without voices; leave it out")
-    if voice.shape != (config.speaker_dim,):
-        raise RequestError(
-            "voice",
-            f"an embedding of {voice.numel()} values; the model takes {config.speaker_dim}",
-        )
-    if not bool(torch.isfinite(voice).all()):
-        raise RequestError("voice", "the embedding holds values that are not finite")
-    return voice.float()

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.audiocalm import AudioCALM
@@ -57,7 +57,7 @@ def save_weights(
 
 
 def stored_as(module: nn.Module, precision: StoredPrecision) -> dict[str, Tensor]:
-    """Parameters and buffers of a module as they are stored.
+    """Parameters and buffers of a module in the precision of a bundle.
 
     Parameters are rounded; buffers, which are few, keep their type.
 
@@ -86,29 +86,13 @@ def load_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a whole safetensors file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    try:
-        return load_file(path, device=device)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
-
-
-def read_tensors(path: Path, device: str = "cpu") -> Iterator[tuple[str, Tensor]]:
-    """The named tensors of a safetensors file, one at a time.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a whole safetensors file.
-    """
     with opened_weights(path, device) as file:
-        for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-            yield name, file.get_tensor(name)
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 @contextlib.contextmanager
 def opened_weights(path: Path, device: str = "cpu") -> Iterator[Any]:
-    """A safetensors file, open; nothing is read until a tensor is asked for.
+    """Open a safetensors file; each tensor is read when it is fetched.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -124,7 +108,7 @@ def opened_weights(path: Path, device: str = "cpu") -> Iterator[Any]:
 
 
 def fill(model: nn.Module, paths: Iterable[Path], device: str = "cpu") -> None:
-    """Give a module the tensors of safetensors files, one tensor at a time.
+    """Load safetensors files into a module, one tensor at a time.
 
     A module on the meta device takes them as they are, so that it is never in memory twice. One
     that has memory keeps its own dtype and device.
@@ -141,28 +125,19 @@ def fill(model: nn.Module, paths: Iterable[Path], device: str = "cpu") -> None:
     wanted = model.state_dict()
     found: set[str] = set()
     for path in paths:
-        for name, tensor in read_tensors(path, device):
-            if name not in wanted or wanted[name].shape != tensor.shape:
-                theirs = tuple(wanted[name].shape) if name in wanted else "none"
-                raise ValueError(
-                    f"{path.name} holds {name} of {tuple(tensor.shape)} and the model {theirs}"
-                )
-            is_meta = wanted[name].is_meta
-            model.load_state_dict({name: tensor}, strict=False, assign=is_meta)
-            found.add(name)
+        with opened_weights(path, device) as file:
+            for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                tensor = file.get_tensor(name)
+                if name not in wanted or wanted[name].shape != tensor.shape:
+                    theirs = tuple(wanted[name].shape) if name in wanted else "none"
+                    raise ValueError(
+                        f"{path.name} holds {name} of {tuple(tensor.shape)} and the model {theirs}"
+                    )
+                is_meta = wanted[name].is_meta
+                model.load_state_dict({name: tensor}, strict=False, assign=is_meta)
+                found.add(name)
     if missing := sorted(wanted.keys() - found):
         raise ValueError(f"the files lack {len(missing)} tensors, first {missing[0]}")
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The strings in the header of a safetensors file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a whole safetensors file.
-    """
-    with opened_weights(path) as file:
-        return dict(file.metadata() or {})
 
 
 def digest(path: Path) -> str:
@@ -210,7 +185,7 @@ class Qwen3Checkpoint:
             raise ValueError(f"the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
 
     def fill(self, module: nn.Module) -> None:
-        """Give a module of the backbone its own tensors; one of elsewhere keeps its values."""
+        """Load the tensors of one module of the backbone; other modules keep their values."""
         if module not in self._prefixes:
             return
         prefix = self._prefixes[module]
@@ -240,16 +215,6 @@ class Qwen3Checkpoint:
                 self._places[name] = path, published
 
 
-def load_qwen3(model: AudioCALM, folder: Path, new_token_ids: Sequence[int] = ()) -> None:
-    """Fill the backbone with a `Qwen3Checkpoint`; everything else keeps its values.
-
-    Tensors are read one at a time, so the peak is the model and the largest of them.
-    """
-    checkpoint = Qwen3Checkpoint(model, folder, new_token_ids)
-    for module in model.backbone.modules():
-        checkpoint.fill(module)
-
-
 def _check_new_tokens(token_ids: Sequence[int], rows: int) -> None:
     if token_ids and (min(token_ids) < 0 or max(token_ids) >= rows):
         raise ValueError(
@@ -258,10 +223,9 @@ def _check_new_tokens(token_ids: Sequence[int], rows: int) -> None:
 
 
 def _start_tokens(embedding: Tensor, token_ids: Sequence[int]) -> None:
-    """Rows of tokens that no text has trained: the mean of the others, as long as they are.
+    """Initialise the rows of new tokens: the mean of the trained rows, scaled to their mean length.
 
-    A mean of many directions is short; a token far shorter or longer than those around it would
-    be heard too little or too much.
+    The mean of many directions is short, and attention would give a short token too little weight.
     """
     rows = torch.tensor(sorted(set(token_ids)))
     is_trained = torch.ones(len(embedding), dtype=torch.bool)

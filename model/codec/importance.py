@@ -1,4 +1,4 @@
-"""How much each latent channel matters to the ear: the geometry that a model trains in."""
+"""Perceptual importance of latent channels: the geometry that a model trains in."""
 
 from __future__ import annotations
 

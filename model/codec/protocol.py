@@ -1,4 +1,4 @@
-"""What every audio codec gives: a Gaussian posterior per frame, and PCM back."""
+"""Protocol of audio codecs: a Gaussian posterior per frame, and PCM back."""
 
 from __future__ import annotations
 

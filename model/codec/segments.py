@@ -87,7 +87,7 @@ def decode_in_pieces(
 
 @dataclass(frozen=True)
 class WindowState:
-    """What one request of a decoder that looks ahead carries from piece to piece.
+    """State that a decoder with look-ahead carries from piece to piece of one request.
 
     Attributes:
         latents: The frames still needed: context that was decoded, then what waits for its future.

@@ -1,4 +1,4 @@
-"""What a codec gives for fixed input: a stored answer that tells when code changes its meaning.
+"""Stored output of a codec for fixed input, which tells when a change of code changes its meaning.
 
 A digest of the weights cannot tell it, and a version number only if someone raises it.
 """

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import Attend
-from model.backbone import Attention, Backbone, DecoderLayer
-from model.experts import FeedForwardExpert, Route
-from model.layers import RMSNorm, over_length
+from model.backbone import Attention, Backbone, BackboneLike, DecoderLayer
+from model.experts import Route
+from model.layers import RMSNorm, SwiGLU, over_length
 from model.rotary import Rotary, folded, rotary_table, turn
 
 _PANEL = 64
@@ -87,7 +87,7 @@ class _Layer:
             ]
         )
         self.output = attention.o_proj.weight.detach().t().contiguous()
-        parts: list[nn.Module] = [layer.mlp] if layer.expert is None else [layer.mlp, layer.expert]
+        parts = [layer.mlp] if layer.expert is None else [layer.mlp, layer.expert]
         gain = _gain(layer.post_attention_layernorm)
         panels = [_panels(part, gain) for part in parts]
         self.num_shared = len(panels[0][0])
@@ -125,7 +125,7 @@ class _Layer:
         Args:
             hidden: States of all tokens.
             is_routed: Whether the expert runs.
-            share: How much of it every token takes, `tokens 1`; None is all of it.
+            share: Weight of its output at every token, `tokens 1`; None is 1 everywhere.
         """
         count = len(self.gate_up) if is_routed else self.num_shared
         inputs = over_length(hidden, self.eps).expand(count, -1, -1)
@@ -138,18 +138,17 @@ class _Layer:
 
 
 def _gain(norm: RMSNorm) -> Float[Tensor, " dim"]:
-    """What `over_length` lacks of a norm."""
+    """Gain of a norm, times the factor that `over_length` leaves out."""
     return norm.weight.detach() * len(norm.weight) ** 0.5
 
 
 def _panels(
-    part: nn.Module, gain: Float[Tensor, " hidden"]
+    swiglu: SwiGLU, gain: Float[Tensor, " hidden"]
 ) -> tuple[Float[Tensor, "panels hidden both"], Float[Tensor, "inner hidden"]]:
     """Gate and up of a SwiGLU concatenated panel by panel, and its output projection, transposed.
 
     The last panel is filled with zeros, which add nothing.
     """
-    swiglu = cast("FeedForwardExpert", part)
     missing = -swiglu.gate_proj.out_features % _PANEL
     gate, up = (
         F.pad(projection.weight.detach() * gain, (0, 0, 0, missing)).unflatten(0, (-1, _PANEL))
@@ -160,7 +159,7 @@ def _panels(
 
 
 def _expert_share(route: Route, batch: int, seq: int) -> Float[Tensor, "tokens 1"] | None:
-    """How much of the expert every token takes; None is all of it."""
+    """Weight of the expert's output at every token, 1 or 0; None is 1 everywhere."""
     if route.tokens is None:
         if route.rows is None:
             return None

@@ -29,25 +29,26 @@ from model.backbone import BackboneLike
 from model.experts import Route, route_rows
 from model.flow import guided_velocity
 from model.heads import ThinFlowHead
-from model.inference.generation import GenerationState, initial_noise, may_stop
+from model.inference.generation import GenerationState
 from model.inference.schedule import FlowPoint, FlowSchedule, stacked
 from model.inference.step_cache import StepCache
 from model.rotary import Rotary
 
 
 class _Rows:
-    """The rows of requests: conditional, then unconditional under guidance."""
+    """The rows of requests: the conditional one, then under guidance the unconditional one."""
 
     def __init__(self, states: Sequence[GenerationState], device: torch.device) -> None:
         counts = [state.cache.num_rows for state in states]
+        first = [0, *itertools.accumulate(counts)][:-1]
+        guided = [index for index, count in enumerate(counts) if count > 1]
+        scales = [states[index].request.options.guidance_scale for index in guided]
         self.request = [index for index, count in enumerate(counts) for _ in range(count)]
         self._index = torch.tensor(self.request, device=device)
-        self._conditional = torch.tensor([0, *itertools.accumulate(counts)][:-1], device=device)
-        self._guided = torch.tensor([i for i, n in enumerate(counts) if n > 1], device=device)
-        self._is_single = len(states) == len(self.request)
-        self._is_paired = all(count > 1 for count in counts)
-        options = [state.request.options for state, n in zip(states, counts, strict=True) if n > 1]
-        self._scale = torch.tensor([o.guidance_scale for o in options], device=device)
+        self._conditional = torch.tensor(first, device=device)
+        self._guided = torch.tensor(guided, dtype=torch.int64, device=device)
+        self._scale = torch.tensor(scales, device=device)
+        self._is_single = not guided
 
     def repeat(self, values: Float[Tensor, "batch *rest"]) -> Float[Tensor, "rows *rest"]:
         """The value of each request, for each of its rows."""
@@ -60,9 +61,7 @@ class _Rows:
 
     def conditional(self, values: Float[Tensor, "rows *rest"]) -> Float[Tensor, "batch *rest"]:
         """The value of the conditional row of each request."""
-        if self._is_single:
-            return values
-        return values[::2] if self._is_paired else values[self._conditional]
+        return values if self._is_single else values[self._conditional]
 
     def guide(
         self, velocity: Float[Tensor, "rows block_frames latent_dim"]
@@ -70,8 +69,6 @@ class _Rows:
         """The guided velocity of each request."""
         if self._is_single:
             return velocity
-        if self._is_paired:
-            return guided_velocity(velocity[::2], velocity[1::2], self._scale)
         conditional = velocity[self._conditional]
         unconditional = velocity[self._conditional[self._guided] + 1]
         guided = guided_velocity(conditional[self._guided], unconditional, self._scale)
@@ -80,7 +77,7 @@ class _Rows:
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """What a pass of the backbone needs besides embeddings."""
+    """Inputs of a backbone pass besides the embeddings."""
 
     rotary: list[Rotary]
     attention: Attend
@@ -128,7 +125,7 @@ class Block:
         """
         latents = self._integrate()
         stop: list[list[float]] | None = None
-        if any(may_stop(state) for state in self._states):
+        if any(state.may_stop for state in self._states):
             rows, by = self._rows_of(len(latents)), self._pass_of(len(latents))
             hidden = self._run(rows.repeat(self._model.embed_clean(latents)), by)
             stop = self._model.stop_head(rows.conditional(hidden)).sigmoid().tolist()
@@ -137,7 +134,7 @@ class Block:
 
     def _integrate(self) -> Float[Tensor, "batch block_frames latent_dim"]:
         """Flow from noise to a clean block, latents and times in float32."""
-        noise = [initial_noise(state, self._model.config.latent_dim) for state in self._states]
+        noise = [state.initial_noise(self._model.config.latent_dim) for state in self._states]
         latents = torch.stack(noise).to(self._model.device)
         velocity = self._velocities(len(latents))
         for index in range(len(self._schedules[0])):
@@ -160,6 +157,7 @@ class Block:
         angles = head.angles(self._frames)
 
         def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
+            """The head alone, over the states of the blank frames."""
             given = condition[: len(rows.request)]
             return head.velocity(rows.repeat(noisy), given, at.modulations, angles)
 
@@ -169,6 +167,7 @@ class Block:
         is_first = True
 
         def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
+            """A pass of the backbone over the noisy frames, then the head."""
             nonlocal is_first
             assert at.embedding is not None
             embeddings = self._model.latent_proj(noisy.to(self._model.dtype))
@@ -227,7 +226,7 @@ class Block:
     def _words(
         self, count: int, position: Float[Tensor, "rows seq"]
     ) -> Float[Tensor, "rows seq hidden"] | None:
-        """What stands in the transcript around the frames of every row; None without any."""
+        """Word context of the frames of every row; None without transcripts."""
         model, requests = self._model, [state.request for state in self._states[:count]]
         if model.word_context is None or not any(request.num_words for request in requests):
             return None

@@ -1,8 +1,7 @@
-"""Keys and values of clean tokens: preallocated rows that all requests of a sampler share.
+"""Key-value cache of clean tokens: preallocated rows that all requests of a sampler share.
 
 A request holds one row, or two under guidance: conditional, then unconditional. The places of a
-row are `[left padding | prefix | clean blocks | free]`. With a window the clean blocks form a ring
-of `window_blocks`.
+row are `[left padding | prefix | clean blocks | free]`.
 
 A step works on scratch places behind the longest of its rows (`model.inference.step_cache`); no
 step copies a cache.
@@ -39,7 +38,7 @@ class CacheSizeError(ValueError):
 
 @dataclass(frozen=True)
 class CacheSize:
-    """The bound of a cache: it never holds more than rows x tokens.
+    """Fixed size of a cache.
 
     Attributes:
         num_rows: Rows of all requests together; a guided request takes two.
@@ -60,7 +59,7 @@ class CacheSize:
 
 
 class KVCache:
-    """Memory of the rows, and which of them are free.
+    """Memory of the rows, with a record of the free ones.
 
     Args:
         config: Shapes of the model.
@@ -85,7 +84,6 @@ class KVCache:
         size: CacheSize | None = None,
     ) -> None:
         self.frames_per_block = config.frames_per_block
-        self.window_blocks = config.window_blocks
         self._backbone = config.backbone
         self._is_fixed = size is not None
         self.has_few_shapes = size is not None and size.has_few_shapes
@@ -105,44 +103,30 @@ class KVCache:
         """Memory of all rows, free ones included."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
-    def tokens_for(self, prefix_length: int, num_blocks: int) -> int:
-        """Places that a request needs in each of its rows, scratch included."""
-        kept = num_blocks if self.window_blocks is None else min(num_blocks, self.window_blocks)
-        return prefix_length + (kept + _SCRATCH_BLOCKS) * self.frames_per_block
-
     def take(
-        self,
-        prefix: KeysValues,
-        left_padding: tuple[int, ...],
-        *,
-        num_prompt_blocks: int,
-        num_blocks: int,
+        self, prefix: KeysValues, left_padding: tuple[int, ...], *, num_blocks: int
     ) -> CacheRows:
         """Rows for a request, filled with its prefix and prompt; `release` must follow.
 
         Args:
             prefix: Keys and values of prefix and prompt; the rows end together.
             left_padding: Places before the prefix of each row.
-            num_prompt_blocks: Blocks at the end of `prefix` that are prompt.
-            num_blocks: Blocks that the request may reach, prompt included.
+            num_blocks: Blocks that the request may add.
 
         Raises:
             CacheSizeError: If a row of a cache of fixed size is too short.
             CacheFullError: If a cache of fixed size has no free rows.
         """
-        frames, num_rows = self.frames_per_block, len(left_padding)
-        length = prefix[0].shape[3] - num_prompt_blocks * frames
-        first = self._reserve(num_rows, self.tokens_for(length, num_blocks))
-        rows = CacheRows(self, slice(first, first + num_rows), left_padding, length)
+        num_rows, length = len(left_padding), prefix[0].shape[3]
+        needed = length + (num_blocks + _SCRATCH_BLOCKS) * self.frames_per_block
+        first = self._reserve(num_rows, needed)
+        rows = CacheRows(self, slice(first, first + num_rows), left_padding, length, length)
         self._owners[rows.rows] = [rows] * num_rows
         for memory, given in zip((self.keys, self.values), prefix, strict=True):
             if self.has_few_shapes:
                 # Passes over all rows touch these too, whether or not their request takes part.
                 memory[:, rows.rows].zero_()
-            memory[:, rows.rows, :, :length] = given[:, :, :, :length]
-        for block in range(num_prompt_blocks):
-            rows.write(prefix, length + block * frames)
-        rows.num_ready = rows.length
+            memory[:, rows.rows, :, :length] = given
         return rows
 
     def release(self, rows: CacheRows) -> None:
@@ -160,7 +144,7 @@ class KVCache:
     def bias(
         self, mask: Bool[Tensor, "rows #seq places"]
     ) -> Float[Tensor, "rows 1 queries places"]:
-        """What `attend_few` adds to the scores of queries that see the places of a mask."""
+        """Attention bias for `attend_few`, from the places that queries may see."""
         groups = self._backbone.num_heads // self._backbone.num_kv_heads
         return few_bias(mask.to(self.keys.device), groups, self.keys.dtype)
 
@@ -186,7 +170,7 @@ class KVCache:
         return None
 
     def _reserve(self, num_rows: int, num_tokens: int) -> int:
-        """The first of such rows that are free; grows the memory or raises where there are none."""
+        """Index of the first free rows; grows the memory, or raises if its size is fixed."""
         first, is_short = self._first_free(num_rows), num_tokens > self.num_tokens
         if self._is_fixed and is_short:
             raise CacheSizeError(
@@ -234,30 +218,21 @@ class CacheRows:
         memory: The cache they belong to.
         rows: Which rows.
         left_padding: Places before the prefix of each row; they are hidden.
-        prefix_length: Places of the prefix, padding included.
+        length: Places in use, padding included.
         num_ready: Places that hold finite values, visible or not: a hidden place is multiplied
             by zero, and 0 x NaN is NaN.
-        num_blocks: Clean blocks written so far, those that left the window included.
     """
 
     memory: KVCache
     rows: slice
     left_padding: tuple[int, ...]
-    prefix_length: int
-    num_ready: int = 0
-    num_blocks: int = 0
+    length: int
+    num_ready: int
 
     @property
     def num_rows(self) -> int:
         """1, or 2 under guidance."""
         return len(self.left_padding)
-
-    @property
-    def length(self) -> int:
-        """Places in use."""
-        window, kept = self.memory.window_blocks, self.num_blocks
-        kept = kept if window is None else min(kept, window)
-        return self.prefix_length + kept * self.memory.frames_per_block
 
     def make_ready(self, start: int, end: int) -> None:
         """Give finite values to all places before `end`; those from `start` on are about to be
@@ -267,45 +242,17 @@ class CacheRows:
                 memory[:, self.rows, :, self.num_ready : start].zero_()
         self.num_ready = max(self.num_ready, end)
 
-    def write(self, source: KeysValues, start: int) -> None:
-        """Keep the block at place `start` of `source` as the next clean block; a full window
-        drops its oldest."""
-        frames = self.memory.frames_per_block
-        place = self._place(self.num_blocks)
-        for memory, given in zip((self.memory.keys, self.memory.values), source, strict=True):
-            memory[:, self.rows, :, place : place + frames] = given[:, :, :, start : start + frames]
-        self.num_blocks += 1
-
     def append(self, start: int) -> None:
         """Keep the scratch block at place `start` as the next clean block."""
-        if start == self._place(self.num_blocks):
-            self.num_blocks += 1
-            return
-        block = slice(start, start + self.memory.frames_per_block)
-        # Copies first: the places may overlap.
-        keys, values = (
-            memory[:, self.rows, :, block].clone()
-            for memory in (self.memory.keys, self.memory.values)
-        )
-        self.write((keys, values), 0)
+        frames, end = self.memory.frames_per_block, self.length
+        if start != end:
+            for memory in (self.memory.keys, self.memory.values):
+                # A copy first: the places may overlap.
+                block = memory[:, self.rows, :, start : start + frames].clone()
+                memory[:, self.rows, :, end : end + frames] = block
+        self.length += frames
 
-    def visible(self, num_places: int, *, hides_oldest: bool) -> Bool[Tensor, "rows places"]:
-        """Places that the next block may attend to.
-
-        Args:
-            num_places: Width of the result, at least `length`.
-            hides_oldest: Leave out the block that a full window drops when one more is written.
-        """
+    def visible(self, num_places: int) -> Bool[Tensor, "rows places"]:
+        """Which of the first places hold the prefix or a clean block."""
         place = torch.arange(num_places)
-        visible = (place < self.length).repeat(self.num_rows, 1)
-        visible &= place >= torch.tensor(self.left_padding)[:, None]
-        window = self.memory.window_blocks
-        if hides_oldest and window is not None and self.num_blocks >= window:
-            oldest = self._place(self.num_blocks)
-            visible[:, oldest : oldest + self.memory.frames_per_block] = False
-        return visible
-
-    def _place(self, block: int) -> int:
-        window = self.memory.window_blocks
-        index = block if window is None else block % window
-        return self.prefix_length + index * self.memory.frames_per_block
+        return (place < self.length) & (place >= torch.tensor(self.left_padding)[:, None])

@@ -1,4 +1,4 @@
-"""What a sampler is asked for, what it keeps of a request, and what it gives."""
+"""Values of the sampler: options, requests, the state of a request, and the blocks generated."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.flow import TimeGrid, time_grid
+from model.flow import TIME_GRIDS, TimeGrid
 from model.inference.cache import CacheRows
 from model.sequence import AudioPositions
+
+MAX_GUIDANCE_SCALE = 100.0
+"""Largest guidance that the sampler takes; beyond it the flow overshoots any data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How a request is sampled.
+    """Sampling options of a request.
 
     Raises:
         ValueError: If a value is out of range.
@@ -33,17 +36,20 @@ class SamplingOptions:
     temperature: float = 1.0
     """Variance of the initial noise, 0 to 4, as in pocket-tts; lower is less varied."""
     stop_threshold: float = 0.5
-    """Probability of `end_of_audio` above which a frame is the last, between 0 and 1; lower ends
-    earlier."""
+    """Probability of `end_of_audio` above which a frame is the last, 0 to 1; lower ends earlier."""
 
     def __post_init__(self) -> None:
-        time_grid(self.time_grid, self.num_flow_steps)
-        if not 0 <= self.guidance_scale <= 100:
-            raise ValueError(f"guidance_scale {self.guidance_scale} is outside [0, 100]")
-        if not 0 <= self.temperature <= 4:
-            raise ValueError(f"temperature {self.temperature} is outside [0, 4]")
-        if not 0 < self.stop_threshold < 1:
-            raise ValueError(f"stop_threshold {self.stop_threshold} is outside (0, 1)")
+        if self.time_grid not in TIME_GRIDS:
+            raise ValueError(f"time_grid is {self.time_grid!r}; use {' or '.join(TIME_GRIDS)}")
+        steps = self.num_flow_steps
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"num_flow_steps is {steps!r}; it must be an integer of at least 1")
+        ranges = {"guidance_scale": MAX_GUIDANCE_SCALE, "temperature": 4, "stop_threshold": 1}
+        for name, high in ranges.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value <= high:
+                raise ValueError(f"{name} is {value!r}; it must be a number in [0, {high:g}]")
 
     @property
     def is_guided(self) -> bool:
@@ -112,7 +118,7 @@ class GenerationRequest:
 
     @property
     def frame_limit(self) -> int:
-        """Frames that it never exceeds."""
+        """Largest number of frames generated."""
         return self.max_frames if self.exact_frames is None else self.exact_frames
 
 
@@ -145,6 +151,47 @@ class GenerationState:
         """Order inside a step: most flow steps first, then as the rows stand in the cache."""
         return -self.request.options.num_flow_steps, self.cache.rows.start
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether the stop decision of the next block counts."""
+        frames = self.num_frames + self.cache.memory.frames_per_block
+        return self.request.exact_frames is None and frames >= self.request.min_frames
+
+    def initial_noise(self, latent_dim: int) -> Float[Tensor, "block_frames latent_dim"]:
+        """Noise from which the next block starts, on the CPU; every request draws its own."""
+        shape = (self.cache.memory.frames_per_block, latent_dim)
+        noise = torch.randn(shape, generator=self.generator)
+        return noise * self.request.options.temperature**0.5
+
+    def advance(
+        self, latents: Float[Tensor, "block_frames latent_dim"], stop: list[float] | None
+    ) -> tuple[int, bool]:
+        """Move on by a finished block.
+
+        Args:
+            latents: The block, normalised.
+            stop: Probability of `end_of_audio` of each frame; None where the keys of the block are
+                not in the cache yet.
+
+        Returns:
+            Frames of the block that count, and whether the request ends with them.
+        """
+        valid, is_last = self._valid_frames(len(latents), stop if self.may_stop else None)
+        self.block_index += 1
+        self.num_frames += valid
+        self.pending = latents if stop is None and not is_last else None
+        self.is_done = is_last
+        return valid, is_last
+
+    def _valid_frames(self, block_frames: int, stop: list[float] | None) -> tuple[int, bool]:
+        request = self.request
+        for frame in range(block_frames):
+            total = self.num_frames + frame + 1
+            is_stop = stop is not None and stop[frame] > request.options.stop_threshold
+            if total >= request.frame_limit or (is_stop and total >= request.min_frames):
+                return frame + 1, True
+        return block_frames, False
+
 
 @dataclass(frozen=True, eq=False)
 class BlockOutput:
@@ -159,56 +206,3 @@ class BlockOutput:
     latents: Float[Tensor, "block_frames latent_dim"]
     num_valid_frames: int
     is_last: bool
-
-
-def initial_noise(
-    state: GenerationState, latent_dim: int
-) -> Float[Tensor, "block_frames latent_dim"]:
-    """Where the flow of the next block starts, on the CPU; every request draws its own."""
-    shape = (state.cache.memory.frames_per_block, latent_dim)
-    noise = torch.randn(shape, generator=state.generator)
-    return noise * state.request.options.temperature**0.5
-
-
-def may_stop(state: GenerationState) -> bool:
-    """Whether the stop decision of the next block counts."""
-    request = state.request
-    return request.exact_frames is None and (
-        state.num_frames + state.cache.memory.frames_per_block >= request.min_frames
-    )
-
-
-def advance(
-    state: GenerationState,
-    latents: Float[Tensor, "block_frames latent_dim"],
-    stop: list[float] | None,
-) -> tuple[int, bool]:
-    """Move a request on by a finished block.
-
-    Args:
-        state: The request.
-        latents: The block, normalised.
-        stop: Probability of `end_of_audio` of each frame; None where the keys of the block are
-            not in the cache yet.
-
-    Returns:
-        Frames of the block that count, and whether the request ends with them.
-    """
-    valid, is_last = _valid_frames(state, len(latents), stop if may_stop(state) else None)
-    state.block_index += 1
-    state.num_frames += valid
-    state.pending = latents if stop is None and not is_last else None
-    state.is_done = is_last
-    return valid, is_last
-
-
-def _valid_frames(
-    state: GenerationState, block_frames: int, stop: list[float] | None
-) -> tuple[int, bool]:
-    request = state.request
-    for frame in range(block_frames):
-        total = state.num_frames + frame + 1
-        is_stop = stop is not None and stop[frame] > request.options.stop_threshold
-        if total >= request.frame_limit or (is_stop and total >= request.min_frames):
-            return frame + 1, True
-    return block_frames, False

@@ -1,4 +1,4 @@
-"""Reading of a prefix and its prompt: one forward pass whose keys and values the cache keeps."""
+"""Prefill: one forward pass over prefix and prompt whose keys and values the cache keeps."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ class PrefillAttention:
     Args:
         num_text: Tokens of the prefix.
         frames_per_block: Frames of a block of the prompt.
-        window_blocks: Earlier blocks that a block attends to; None is all.
     """
 
-    def __init__(self, num_text: int, frames_per_block: int, window_blocks: int | None) -> None:
+    def __init__(self, num_text: int, frames_per_block: int) -> None:
         self._num_text, self._frames = num_text, frames_per_block
-        self._window = window_blocks
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -44,15 +42,8 @@ class PrefillAttention:
         parts = [_causal(*prefix)]
         for end in range(self._num_text + self._frames, key.shape[2] + 1, self._frames):
             block = query[:, :, end - self._frames : end]
-            parts.append(attend_few(block, self._seen(key, end), self._seen(value, end), None))
+            parts.append(attend_few(block, key[:, :, :end], value[:, :, :end], None))
         return torch.cat(parts, dim=2)
-
-    def _seen(self, heads: Tensor, end: int) -> Tensor:
-        """What the block that ends at a position attends to."""
-        if self._window is None or end <= self._num_text + (self._window + 1) * self._frames:
-            return heads[:, :, :end]
-        start = end - (self._window + 1) * self._frames
-        return torch.cat([heads[:, :, : self._num_text], heads[:, :, start:end]], dim=2)
 
     def recorded(self) -> KeysValues:
         """Keys and values of all layers."""
@@ -96,17 +87,20 @@ def read_prefix(
     if speaker is not None:
         speaker = speaker.to(model.device).expand(1, 1, -1)
     embeddings = torch.cat([model.embed_prefix(ids, speaker), clean[None]], dim=1)
-    attention = PrefillAttention(num_text, config.frames_per_block, config.window_blocks)
+    attention = PrefillAttention(num_text, config.frames_per_block)
     route = route_rows([uses_expert], embeddings.shape[1], model.device)
     hidden = backbone(embeddings, position, attention, route)
     return attention.recorded(), hidden[0, num_text - 1]
 
 
-def aligned(rows: Sequence[KeysValues]) -> KeysValues:
-    """Rows of different length that end together, zeros before the shorter ones."""
+def aligned(rows: Sequence[KeysValues]) -> tuple[KeysValues, tuple[int, ...]]:
+    """Rows of different length that end together, and the zeros put before each."""
     longest = max(keys.shape[3] for keys, _ in rows)
+    padding = tuple(longest - keys.shape[3] for keys, _ in rows)
     keys, values = (
-        torch.cat([F.pad(row[i], (0, 0, longest - row[i].shape[3], 0)) for row in rows], dim=1)
+        torch.cat(
+            [F.pad(row[i], (0, 0, pad, 0)) for row, pad in zip(rows, padding, strict=True)], 1
+        )
         for i in range(2)
     )
-    return keys, values
+    return (keys, values), padding

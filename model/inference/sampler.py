@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float
@@ -13,18 +13,15 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
 from model.batch import check_prefix
-from model.flow import TimeGrid
 from model.inference.block import Block
 from model.inference.cache import KeysValues, KVCache
 from model.inference.generation import (
     BlockOutput,
     GenerationRequest,
     GenerationState,
-    SamplingOptions,
-    advance,
 )
 from model.inference.prefill import aligned, read_prefix
-from model.inference.schedule import FlowSchedule, flow_schedule
+from model.inference.schedule import flow_schedule
 from model.sequence import AudioPositions
 
 _LOG_PACE_RANGE = (math.log(0.1), math.log(100.0))
@@ -51,8 +48,8 @@ class Sampler:
         self.model = model
         self.backbone: BackboneLike = model.backbone if backbone is None else backbone
         self.cache = cache or KVCache(model.config, model.device, model.dtype)
-        self._schedules: dict[tuple[TimeGrid, int], FlowSchedule] = {}
-        self._nulls: dict[tuple[tuple[int, ...], bool], KeysValues] = {}
+        self._schedule = lru_cache(_NUM_REMEMBERED)(partial(flow_schedule, model))
+        self._null_row = lru_cache(_NUM_REMEMBERED)(self._read_null)
 
     @torch.inference_mode()
     def open(self, request: GenerationRequest) -> GenerationState:
@@ -65,24 +62,19 @@ class Sampler:
             CacheSizeError: If its rows would be too short.
             CacheFullError: If every row is taken.
         """
-        frames = self.model.config.frames_per_block
-        prompt = self._prompt(request)
+        config = self.model.config
         prefixes = [request.token_ids, request.null_ids][: 1 + request.options.is_guided]
         for index, ids in enumerate(prefixes):
-            drops_voice = index > 0 and self.model.config.speaker_id not in ids
+            drops_voice = index > 0 and config.speaker_id not in ids
             speaker = None if drops_voice else request.speaker
-            check_prefix(torch.tensor(ids), speaker, self.model.config)
-        longest = max(len(ids) for ids in prefixes)
-        num_prompt_blocks = len(prompt) // frames
+            check_prefix(torch.tensor(ids), speaker, config)
+        prompt = self._prompt(request)
         read, positions = self._read(request, prompt)
-        rows = self.cache.take(
-            read,
-            left_padding=tuple(longest - len(ids) for ids in prefixes),
-            num_prompt_blocks=num_prompt_blocks,
-            num_blocks=num_prompt_blocks - (-request.frame_limit // frames),
-        )
-        self._schedule(request.options)
+        keys_values, left_padding = aligned(read)
+        num_blocks = -(-request.frame_limit // config.frames_per_block)
+        rows = self.cache.take(keys_values, left_padding, num_blocks=num_blocks)
         generator = torch.Generator().manual_seed(request.seed)
+        num_prompt_blocks = len(prompt) // config.frames_per_block
         return GenerationState(request, rows, generator, positions, num_prompt_blocks)
 
     @torch.no_grad()
@@ -103,13 +95,14 @@ class Sampler:
         order = sorted(range(len(states)), key=lambda i: states[i].rank)
         chosen = [states[index] for index in order]
         with torch.inference_mode():
-            schedules = [self._schedule(state.request.options) for state in chosen]
+            options = [state.request.options for state in chosen]
+            schedules = [self._schedule(o.time_grid, o.num_flow_steps) for o in options]
             block = Block(self.model, self.backbone, chosen, schedules)
             normalised, stop = block.run()
             raw = self.model.denormalise(normalised)
         outputs: dict[int, BlockOutput] = {}
         for row, index in enumerate(order):
-            valid, is_last = advance(states[index], normalised[row], stop[row] if stop else None)
+            valid, is_last = states[index].advance(normalised[row], stop[row] if stop else None)
             # Cloned outside of inference mode: callers get ordinary tensors.
             outputs[index] = BlockOutput(raw[row].clone(), valid, is_last)
             if is_last:
@@ -131,79 +124,48 @@ class Sampler:
         finally:
             self.close(state)
 
-    def _schedule(self, options: SamplingOptions) -> FlowSchedule:
-        key = (options.time_grid, options.num_flow_steps)
-        schedule = self._schedules.pop(key, None)
-        if schedule is None:
-            schedule = flow_schedule(self.model, options)
-        _remember(self._schedules, key, schedule)
-        return schedule
-
-    def _prompt(self, request: GenerationRequest) -> Float[Tensor, "frames latent_dim"]:
-        config = self.model.config
-        if request.prompt_latents is None:
-            return torch.zeros(0, config.latent_dim, device=self.model.device)
-        frames, latent_dim = request.prompt_latents.shape
-        if latent_dim != config.latent_dim:
-            raise ValueError(
-                f"prompt_latents are {latent_dim} wide and the model's {config.latent_dim}"
-            )
-        if frames < config.frames_per_block:
-            raise ValueError(
-                f"prompt_latents have {frames} frames; a prompt needs at least one block of "
-                f"{config.frames_per_block}"
-            )
-        whole = frames // config.frames_per_block * config.frames_per_block
-        return self.model.normalise(request.prompt_latents[-whole:].to(self.model.device))
-
     def _read(
-        self, request: GenerationRequest, prompt: Tensor
-    ) -> tuple[KeysValues, tuple[AudioPositions, ...]]:
-        """Keys and values of the request's rows, and where their audio stands."""
-        at = AudioPositions.after(len(request.token_ids))
-        row, end = self._read_row(request, request.token_ids, prompt[:0], at, request.num_words)
-        at = self._placed(request, end)
-        if len(prompt):
-            row, _ = self._read_row(request, request.token_ids, prompt, at, request.num_words)
-        if not request.options.is_guided:
-            return row, (at,)
-        null_at = AudioPositions.after(len(request.null_ids))
-        return aligned([row, self._read_null(request, prompt, null_at)]), (at, null_at)
-
-    def _read_row(
-        self,
-        request: GenerationRequest,
-        token_ids: tuple[int, ...],
-        prompt: Tensor,
-        at: AudioPositions,
-        num_words: int = 0,
-    ) -> tuple[KeysValues, Float[Tensor, " hidden"]]:
-        return read_prefix(
+        self, request: GenerationRequest, prompt: Float[Tensor, "frames latent_dim"]
+    ) -> tuple[list[KeysValues], tuple[AudioPositions, ...]]:
+        """Keys and values of each row of the request, and where their audio stands."""
+        read = partial(
+            read_prefix,
             self.model,
             self.backbone,
-            token_ids,
-            prompt,
-            at,
             uses_expert=request.uses_expert,
             speaker=request.speaker,
-            num_words=num_words,
         )
+        ids, null_ids, num_words = request.token_ids, request.null_ids, request.num_words
+        at = AudioPositions.after(len(ids))
+        row, end = read(ids, prompt[:0], at, num_words=num_words)
+        at = self._placed(request, end)
+        if len(prompt):
+            row, _ = read(ids, prompt, at, num_words=num_words)
+        if not request.options.is_guided:
+            return [row], (at,)
+        null_at = AudioPositions.after(len(null_ids))
+        if len(prompt) or self.model.config.speaker_id in null_ids:
+            null, _ = read(null_ids, prompt, null_at)
+        else:
+            null = self._null_row(null_ids, request.uses_expert)
+        return [row, null], (at, null_at)
 
-    def _read_null(
-        self, request: GenerationRequest, prompt: Tensor, at: AudioPositions
-    ) -> KeysValues:
-        """The unconditional row.
+    def _prompt(self, request: GenerationRequest) -> Float[Tensor, "frames latent_dim"]:
+        """Normalised whole blocks of the prompt; none without one."""
+        config = self.model.config
+        latents = request.prompt_latents
+        if latents is None:
+            latents = torch.zeros(0, config.latent_dim)
+        whole = latents[len(latents) % config.frames_per_block :]
+        return self.model.normalise(whole.to(self.model.device))
 
-        Without prompt and voice nothing in it depends on the request, so it is read once.
-        """
-        null = request.null_ids
-        if len(prompt) or self.model.config.speaker_id in null:
-            return self._read_row(request, null, prompt, at)[0]
-        known = self._nulls.pop((null, request.uses_expert), None)
-        if known is None:
-            known = self._read_row(request, null, prompt, at)[0]
-        _remember(self._nulls, (null, request.uses_expert), known)
-        return known
+    def _read_null(self, null_ids: tuple[int, ...], uses_expert: bool) -> KeysValues:
+        """The unconditional row without prompt and voice: nothing in it depends on the request."""
+        prompt = torch.zeros(0, self.model.config.latent_dim, device=self.model.device)
+        at = AudioPositions.after(len(null_ids))
+        return read_prefix(
+            self.model, self.backbone, null_ids, prompt, at, uses_expert=uses_expert, speaker=None
+        )[0]
 
     def _placed(self, request: GenerationRequest, end: Float[Tensor, " hidden"]) -> AudioPositions:
         """Positions of the audio under the prompt: along its words where the model paces speech."""
@@ -215,10 +177,3 @@ class Sampler:
             pace = math.exp(float(self.model.pace_head(end).clamp(*_LOG_PACE_RANGE)))
             pace /= request.speed
         return AudioPositions.along_words(num_text, request.num_words, pace)
-
-
-def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
-    """Keep the value as the last used; the one unused for longest is dropped."""
-    known[key] = value
-    while len(known) > _NUM_REMEMBERED:
-        del known[next(iter(known))]

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.flow import time_grid
+from model.flow import TimeGrid, time_grid
 from model.heads import Modulation
-from model.inference.generation import SamplingOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +37,9 @@ FlowSchedule = list[FlowPoint]
 
 
 @torch.no_grad()
-def flow_schedule(model: AudioCALM, options: SamplingOptions) -> FlowSchedule:
+def flow_schedule(model: AudioCALM, kind: TimeGrid, num_flow_steps: int) -> FlowSchedule:
     """The Euler steps of a block under the present weights."""
-    grid = time_grid(options.time_grid, options.num_flow_steps)
+    grid = time_grid(kind, num_flow_steps)
     moves = grid.diff().to(model.device)
     # Axes: evaluation, row, frame. Split now, so that no evaluation indexes anything.
     at = grid[:-1].to(model.device)[:, None, None]
@@ -52,7 +51,7 @@ def flow_schedule(model: AudioCALM, options: SamplingOptions) -> FlowSchedule:
             None if embedding is None else embedding[i].contiguous(),
             [[part[i].contiguous() for part in layer] for layer in modulations],
         )
-        for i in range(options.num_flow_steps)
+        for i in range(num_flow_steps)
     ]
 
 

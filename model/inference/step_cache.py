@@ -63,12 +63,12 @@ class StepCache:
                 request.append(self._block_start)
 
     def _visible(self, request: CacheRows, has_pending: bool) -> tuple[Tensor, Tensor]:
-        """What the current and the pending block of a request see, `rows places` each."""
-        block = request.visible(self._end, hides_oldest=has_pending)
+        """Places visible to the current and to the pending block of a request, `rows places`."""
+        pending = request.visible(self._end)
+        block = pending.clone()
         block[:, self._start : self._block_start] = has_pending
         block[:, self._block_start :] = True
-        pending = request.visible(self._end, hides_oldest=False)
-        # Without a pending block zeros are computed in its place; that output is unused.
+        # Without a pending block a block of zeros stands in its place; its output is unused.
         pending[:, self._start : self._block_start] = True
         return block, pending
 

@@ -6,8 +6,8 @@ The bounds here hold for every endpoint; `settings.limits` of one are checked af
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from model.bundle.limits import MAX_EMBEDDING_VALUE, MAX_GUIDANCE_SCALE, Limits
+from model.bundle.limits import MAX_EMBEDDING_VALUE, AudioRequest, Limits
+from model.inference.generation import MAX_GUIDANCE_SCALE
 from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
 from pipeline.serving.voice_store import VOICE_NAME
 
@@ -40,26 +41,16 @@ Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 Name = Annotated[str, Field(max_length=256)]
 Language = Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 FlowSteps = Annotated[int, Field(ge=1, le=Limits.max_flow_steps)]
-FlowTime = Annotated[float, Field(ge=0, le=1)]
 EmbeddingValue = Annotated[float, Field(ge=-MAX_EMBEDDING_VALUE, le=MAX_EMBEDDING_VALUE)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioJob:
+class AudioJob(AudioRequest):
     """One piece of audio to make, in plain values that travel between processes."""
 
-    description: str
-    transcript: str | None = None
-    language: str | None = None
-    modality: str | None = None
-    duration_s: float | None = None
-    is_singing: bool = False
     voice: str = DEFAULT_VOICE
     voice_embedding: tuple[float, ...] | None = None
-    seed: int = 0
-    speed: float = 1.0
-    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from model.bundle import DEFAULT_BUNDLE
-from model.bundle.limits import MAX_GUIDANCE_SCALE, Limits
+from model.bundle.limits import Limits
 from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION
+from model.inference.generation import MAX_GUIDANCE_SCALE
 from pipeline.serving.schemas import MAX_DURATION_S, MAX_TEXT_CHARS
 from pipeline.settings import Settings
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.cost import Counts, batch_counts, peak_flops, training_work
+from model.cost import Counts, batch_counts, training_flops
 from model.objective import PACE_WEIGHT, VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
+from pipeline.training.hardware import peak_flops
 
 METRICS = "metrics.jsonl"
 """File of the run directory with one JSON object for each logged step."""
@@ -185,7 +186,7 @@ class Costs:
             noisy_frames=int(counts.noisy_frames),
             noisy_blocks=int(counts.noisy_blocks),
         )
-        return training_work(self.config, held).total / (seconds * self.peak)
+        return training_flops(self.config, held) / (seconds * self.peak)
 
 
 class MetricsLog:

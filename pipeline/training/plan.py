@@ -12,22 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.config import ModelConfig
-from model.cost import (
-    Counts,
-    Sizes,
-    activation_bytes,
-    checkpoint_bytes,
-    document_counts,
-    gpu_names,
-    memory_bytes,
-    peak_flops,
-    sizes,
-    training_bytes,
-    training_work,
-)
+from model.cost import Counts, Sizes, document_counts, sizes, training_flops
 from model.sequence import document_length
 from model.timebase import num_blocks
 from pipeline.errors import SettingsError
+from pipeline.training.hardware import (
+    activation_bytes,
+    checkpoint_bytes,
+    gpu_names,
+    memory_bytes,
+    peak_flops,
+    training_bytes,
+)
 from pipeline.training.init_from import open_parent
 from pipeline.training.settings import ModelSettings, TrainSettings
 from pipeline.training.setup import preset_config
@@ -282,10 +278,9 @@ def plan_training(
     micro_batches = -(-rows // (feed.rows_per_micro_batch * hardware.num_gpus))
     computed_rows = micro_batches * feed.rows_per_micro_batch * hardware.num_gpus
     num_speech = round(feed.documents_per_step * clip.speech_share)
-    work = (
-        num_speech * training_work(config, documents[True]).total
-        + (feed.documents_per_step - num_speech) * training_work(config, documents[False]).total
-    )
+    work = num_speech * training_flops(config, documents[True]) + (
+        feed.documents_per_step - num_speech
+    ) * training_flops(config, documents[False])
     positions = feed.documents_per_step * length
     step_s = work / (utilisation * hardware.num_gpus * hardware.peak_flops)
     options = tuple(

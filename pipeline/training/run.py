@@ -9,7 +9,7 @@ from typing import Any
 
 import ray.train
 
-from model.cost import checkpoint_bytes, sizes
+from model.cost import sizes
 from pipeline.cluster import ray_cluster
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
@@ -18,6 +18,7 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import check_compiler
 from pipeline.training.export import check_codec
 from pipeline.training.feed import Feed
+from pipeline.training.hardware import checkpoint_bytes
 from pipeline.training.init_from import find_parent, with_architecture
 from pipeline.training.loop import Place, Training, WorkerPlan
 from pipeline.training.parent import Parent

@@ -152,7 +152,7 @@ class EngineSettings(Settings):
     recompute_layers: bool = False
     """Whether the backward pass computes every layer again from its input, so that only the inputs
     are kept: about a tenth of the activation memory for one more forward pass. Set it where a
-    micro-batch does not fit (`model.cost.activation_bytes`)."""
+    micro-batch does not fit (`pipeline.training.hardware.activation_bytes`)."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Restarts of the worker group after a lost worker; -1 has no limit."""
 

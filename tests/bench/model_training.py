@@ -12,7 +12,7 @@ from model.attention import PackedAttention, arflow_mask, attend
 from model.audiocalm import AudioCALM, ModelOutput
 from model.batch import Document, TrainingBatch, pack
 from model.config import ModelConfig
-from model.cost import batch_counts, training_work
+from model.cost import batch_counts, training_flops
 from model.objective import loss_from, losses
 from model.sequence import NOISY
 from tests.bench.measure import Row, compare, peak_flops
@@ -76,7 +76,7 @@ def rows(subject: Subject, repeats: int) -> Iterator[Row]:
 
 def _speed(config: ModelConfig, batch: TrainingBatch, peak: float) -> Callable[[float], str]:
     counts = batch_counts(config, batch)
-    work = training_work(config, counts).total
+    work = training_flops(config, counts)
 
     def value(seconds: float) -> str:
         share = 100 * work / seconds / peak
@@ -97,7 +97,7 @@ def _step(
         if has_dense_mask:
             indices = (batch.document, batch.segment, batch.block, batch.copy)
             dense = [index[:, : batch.backbone_length] for index in indices]
-            mask = arflow_mask(*dense, model.config.window_blocks)
+            mask = arflow_mask(*dense)
             model._attention = lambda _: PackedAttention(mask)  # type: ignore[method-assign]
         try:
             sums = losses(model(batch), batch)
@@ -142,7 +142,7 @@ def in_two_passes(model: AudioCALM, batch: TrainingBatch) -> None:
     # Filler rows and padding are not worth a special case: they are of the first pass.
     is_noisy = batch.segment[0] == NOISY
     indices = (batch.document, batch.segment, batch.block, batch.copy)
-    mask = arflow_mask(*indices, config.window_blocks)
+    mask = arflow_mask(*indices)
     embeddings = model._embed(batch)
     position = batch.position
     kept: list[tuple[Tensor, Tensor]] = []

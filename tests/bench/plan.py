@@ -6,19 +6,13 @@ import dataclasses
 
 from model.codec.registry import codec_shape
 from model.config import PRESETS, ModelConfig
-from model.cost import (
-    activation_bytes,
-    cache_bytes,
-    document_counts,
-    sampling_work,
-    sizes,
-    training_bytes,
-    training_work,
-)
+from model.cost import Counts, document_counts, forward_flops, sizes, training_flops
 from model.inference.generation import SamplingOptions
+from pipeline.training.hardware import activation_bytes, training_bytes
 
 WORKERS = 8
 TEXT = 80
+NULL_TEXT = 2
 SECONDS = 30
 STAGES = (0, 1, 2, 3)
 POSITIONS = 8192
@@ -62,8 +56,7 @@ def cells(name: str, config: ModelConfig) -> list[str]:
     ]
     local = dataclasses.replace(config, head=dataclasses.replace(config.head, kind="local"))
     sampling = [
-        sampling_work(kind, TEXT, frames, SamplingOptions(), uses_expert=False).total
-        for kind in (config, local)
+        forward_flops(kind, sampling_counts(kind, TEXT, frames)) for kind in (config, local)
     ]
     return [
         name,
@@ -71,10 +64,33 @@ def cells(name: str, config: ModelConfig) -> list[str]:
         f"{100 * count.expert / count.total:.0f} %",
         *(f"{size:.1f}" for size in memory),
         *(f"{size:.1f}" for size in activations),
-        f"{cache_bytes(config, rate) / 1e3:.0f}",
-        f"{training_work(config, document).total / duration_s / 1e12:.3f}",
-        *(f"{work / duration_s / 1e12:.4f}" for work in sampling),
+        f"{rate * cached_bytes(config) / 1e3:.0f}",
+        f"{training_flops(config, document) / duration_s / 1e12:.3f}",
+        *(f"{flops / duration_s / 1e12:.4f}" for flops in sampling),
     ]
+
+
+def sampling_counts(config: ModelConfig, num_text: int, num_frames: int) -> Counts:
+    """Counts of generating with guidance; the null prefix is read once for all requests."""
+    frames, steps = config.frames_per_block, SamplingOptions().num_flow_steps
+    blocks = num_frames // frames
+    # Passes of the backbone over each block, among them the one that writes it.
+    passes = 1 + (steps if config.head.kind == "thin" else 1)
+    total = Counts(positions=num_text, pairs=num_text * (num_text + 1) // 2)
+    for prefix in (num_text, NULL_TEXT):
+        keys = sum(prefix + frames * (block + 1) for block in range(blocks))
+        total += Counts(
+            positions=num_frames * passes,
+            pairs=frames * keys * passes,
+            noisy_frames=num_frames * steps,
+        )
+    return total
+
+
+def cached_bytes(config: ModelConfig) -> int:
+    """Keys and values of one frame in one row, bf16."""
+    backbone = config.backbone
+    return 2 * 2 * backbone.num_layers * backbone.num_kv_heads * backbone.head_dim
 
 
 if __name__ == "__main__":

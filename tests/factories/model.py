@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from model.audiocalm import AudioCALM
 from model.batch import Document
+from model.bundle.weights import Qwen3Checkpoint
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.flow import sample_flow_time
 
@@ -43,6 +46,13 @@ LOCAL_HEAD = HeadConfig(
     kind="local", hidden_dim=24, num_layers=2, head_dim=8, time_embedding_dim=16
 )
 """For `tiny_config(head=LOCAL_HEAD)`."""
+
+
+def load_qwen3(model: AudioCALM, folder: Path, new_token_ids: Sequence[int] = ()) -> None:
+    """Fill the backbone with a published checkpoint, as a run starts from one."""
+    checkpoint = Qwen3Checkpoint(model, folder, new_token_ids)
+    for module in model.backbone.modules():
+        checkpoint.fill(module)
 
 
 def random_model(config: ModelConfig | None = None, seed: int = 0) -> AudioCALM:

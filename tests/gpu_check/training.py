@@ -13,16 +13,11 @@ from torch import nn
 from model.audiocalm import AudioCALM
 from model.batch import Document, TrainingBatch, pack
 from model.config import ModelConfig
-from model.cost import (
-    activation_bytes,
-    batch_counts,
-    peak_flops,
-    training_bytes,
-    training_work,
-)
+from model.cost import batch_counts, training_flops
 from model.layers import ZeroProjection, materialise
 from model.objective import loss_from, losses
 from model.optim import OptimConfig, adamw, update_average
+from pipeline.training.hardware import activation_bytes, peak_flops, training_bytes
 from tests.bench.measure import seconds
 from tests.bench.model_training import document
 from tests.bench.subject import Subject
@@ -115,7 +110,7 @@ def _variant_rows(
         yield Row(part, "MFU", "", "", "not run: no peak is known for a CPU")
         yield Row(part, "peak memory", "", "", "not run: counted on CUDA only")
     else:
-        yield _mfu(part, sum(training_work(config, held).total for held in counts[1:]), sum(times))
+        yield _mfu(part, sum(training_flops(config, held) for held in counts[1:]), sum(times))
         peak = torch.cuda.max_memory_allocated()
         is_close = peak <= (1 + _MEMORY_TOLERANCE) * formula
         yield Row(

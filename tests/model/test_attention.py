@@ -26,11 +26,11 @@ def ragged_batch(frames_per_block: int = 4) -> TrainingBatch:
     return pack(rows, config, 256)
 
 
-def mask_of(batch: TrainingBatch, window_blocks: int | None = None) -> Tensor:
-    return arflow_mask(batch.document, batch.segment, batch.block, batch.copy, window_blocks)
+def mask_of(batch: TrainingBatch) -> Tensor:
+    return arflow_mask(batch.document, batch.segment, batch.block, batch.copy)
 
 
-def is_allowed(batch: TrainingBatch, row: int, q: int, k: int, window: int | None) -> bool:
+def is_allowed(batch: TrainingBatch, row: int, q: int, k: int) -> bool:
     """The five rules, read aloud."""
 
     def at(i: int) -> tuple[int, int, int, int]:
@@ -43,23 +43,21 @@ def is_allowed(batch: TrainingBatch, row: int, q: int, k: int, window: int | Non
         return True
     if doc_q != doc_k or doc_q == PADDING:
         return False
-    reach = 10**6 if window is None else window
     match (seg_q, seg_k):
         case (0, 0):
             return block_k <= block_q
         case (1 | 2, 0):
             return True
         case (1, 1):
-            return 0 <= block_q - block_k <= reach
+            return block_q - block_k >= 0
         case (2, 1):
-            return 0 < block_q - block_k <= reach
+            return block_q - block_k > 0
         case (2, 2):
             return block_q == block_k and copy_q == copy_k
     return False
 
 
-@pytest.mark.parametrize("window_blocks", [None, 1, 2])
-def test_mask_states_the_five_rules(window_blocks: int | None) -> None:
+def test_mask_states_the_five_rules() -> None:
     assert (PREFIX, CLEAN, NOISY) == (0, 1, 2)
     config = tiny_config(frames_per_block=2)
     documents = [
@@ -67,8 +65,8 @@ def test_mask_states_the_five_rules(window_blocks: int | None) -> None:
         random_document(config, 1, num_text=3, num_blocks=2),
     ]
     batch = pack([documents], config, 48)
-    expected = [[is_allowed(batch, 0, q, k, window_blocks) for k in range(48)] for q in range(48)]
-    assert torch.equal(mask_of(batch, window_blocks)[0], torch.tensor(expected))
+    expected = [[is_allowed(batch, 0, q, k) for k in range(48)] for q in range(48)]
+    assert torch.equal(mask_of(batch)[0], torch.tensor(expected))
 
 
 def test_one_frame_a_block_and_one_copy_is_a_causal_model() -> None:
@@ -82,37 +80,31 @@ def test_one_frame_a_block_and_one_copy_is_a_causal_model() -> None:
     assert torch.equal(mask[8:, 8:], torch.eye(5, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("window_blocks", [None, 1])
 @pytest.mark.parametrize("frames_per_block", [1, 4])
-def test_flex_attention_equals_the_dense_mask(
-    frames_per_block: int, window_blocks: int | None
-) -> None:
+def test_flex_attention_equals_the_dense_mask(frames_per_block: int) -> None:
     batch = ragged_batch(frames_per_block)
     query, key, value = (torch.randn(2, heads, 256, 16) for heads in (4, 2, 2))
     indices = (batch.document, batch.segment, batch.block, batch.copy)
-    block_mask = arflow_block_mask(*indices, window_blocks)
+    block_mask = arflow_block_mask(*indices)
     with warnings.catch_warnings():
         # Uncompiled FlexAttention is the reference here; it warns that it is slow.
         warnings.simplefilter("ignore")
         flex = attend(query, key, value, block_mask)
-    dense = attend(query, key, value, mask_of(batch, window_blocks))
+    dense = attend(query, key, value, mask_of(batch))
     torch.testing.assert_close(flex, dense, atol=1e-5, rtol=1e-5)
     assert block_mask.kv_num_blocks.sum() < 2 * 4
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("window_blocks", [None, 1])
-def test_compiled_flex_attention_gives_the_outputs_and_gradients_of_the_dense_mask(
-    window_blocks: int | None,
-) -> None:
+def test_compiled_flex_attention_gives_the_outputs_and_gradients_of_the_dense_mask() -> None:
     batch = ragged_batch().to("cuda")
     sizes = [(2, heads, 256, 64) for heads in (4, 2, 2)]
     heads = [torch.randn(size, device="cuda", requires_grad=True) for size in sizes]
     indices = (batch.document, batch.segment, batch.block, batch.copy)
     outputs = []
     is_used = (batch.document >= 0)[:, None, :, None]
-    for mask in (arflow_block_mask(*indices, window_blocks), mask_of(batch, window_blocks)):
+    for mask in (arflow_block_mask(*indices), mask_of(batch)):
         out = attend(heads[0], heads[1], heads[2], mask) * is_used
         outputs.append([out, *torch.autograd.grad(out.square().sum(), heads)])
     for given, expected in zip(*outputs, strict=True):

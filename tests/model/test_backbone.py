@@ -14,10 +14,9 @@ from torch import Tensor
 
 from model.attention import PackedAttention
 from model.audiocalm import AudioCALM
-from model.bundle.weights import load_qwen3
 from model.config import BackboneConfig, ModelConfig
 from model.layers import RMSNorm
-from tests.factories.model import random_model, tiny_config
+from tests.factories.model import load_qwen3, random_model, tiny_config
 
 IDS = torch.randint(0, 96, (2, 17), generator=torch.Generator().manual_seed(3))
 SHAPES = {

@@ -50,7 +50,6 @@ def test_the_tiny_preset_speaks_the_byte_tokenizer() -> None:
         (("expert", "ffn_ratio"), 5.0, "ffn_ratio 5.0"),
         (("head", "kind"), "wide", "head kind 'wide'"),
         (("head", "num_layers"), 0, "must be positive"),
-        (("window_blocks",), 0, "window_blocks 0"),
         (("frames_per_block",), 0, "must be positive"),
         (("speaker_id",), 512, "speaker_id 512 is outside the vocabulary of 512"),
         (("colour",), 1, "unexpected keyword argument 'colour'"),
@@ -68,10 +67,12 @@ def test_values_out_of_range_are_refused(path: tuple[str, ...], value: Any, mess
         model_config_from_dict(values)
 
 
-def test_a_configuration_saved_with_an_attention_expert_rank_still_loads() -> None:
-    values = to_dict(preset("tiny"))
+def test_a_configuration_saved_with_options_that_are_no_more_still_loads() -> None:
+    values = {**to_dict(preset("tiny")), "window_blocks": None}
     values["expert"] = {**values["expert"], "attention_rank": 64}
     assert model_config_from_dict(values) == preset("tiny")
+    with pytest.raises(ValueError, match="window_blocks"):
+        model_config_from_dict({**values, "window_blocks": 4})
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:

@@ -27,11 +27,10 @@ def ragged_batch(frames_per_block: int = 4, head: str = "thin") -> TrainingBatch
     return pack(rows, config, 256)
 
 
-@pytest.mark.parametrize("window_blocks", [None, 1])
 @pytest.mark.parametrize("head", ["thin", "local"])
 @pytest.mark.parametrize("frames_per_block", [1, 4])
 def test_outputs_and_gradients_equal_those_of_the_dense_mask(
-    frames_per_block: int, head: str, window_blocks: int | None
+    frames_per_block: int, head: str
 ) -> None:
     batch = ragged_batch(frames_per_block, head)
     seen = slice(batch.backbone_length)
@@ -39,8 +38,8 @@ def test_outputs_and_gradients_equal_those_of_the_dense_mask(
     torch.manual_seed(0)
     size = batch.backbone_length
     heads = [torch.randn(3, n, size, 16, requires_grad=True) for n in (4, 2, 2)]
-    by_document = DocumentAttention(*indices, frames_per_block, window_blocks)
-    mask = arflow_mask(*indices, window_blocks)
+    by_document = DocumentAttention(*indices, frames_per_block)
+    mask = arflow_mask(*indices)
     is_used = (indices[0] >= 0)[:, None, :, None]
     weight = torch.randn(3, 4, size, 16)
 

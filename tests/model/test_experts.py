@@ -9,7 +9,7 @@ from torch import Tensor
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch, pack
 from model.config import ExpertConfig, ModelConfig
-from model.experts import FeedForwardExpert, route_rows
+from model.experts import route_rows
 from model.layers import materialise
 from model.objective import loss_from, losses
 from tests.factories.model import random_document, random_model, tiny_config
@@ -35,9 +35,8 @@ def velocity(model: AudioCALM, batch: TrainingBatch) -> Tensor:
 @pytest.mark.parametrize("is_training", [False, True])
 def test_a_fresh_expert_changes_nothing(is_training: bool) -> None:
     model = random_model(tiny_config()).train(is_training)
-    for module in model.modules():
-        if isinstance(module, FeedForwardExpert):
-            materialise(module)
+    for layer in model.backbone.layers:
+        materialise(layer.expert)
     batch = batch_of(model.config, "speech", "music", "speech")
     assert torch.equal(velocity(model, batch), velocity(twin_without_expert(model), batch))
 
@@ -60,16 +59,15 @@ def test_training_without_speech_still_gives_every_parameter_a_gradient() -> Non
     model = random_model(tiny_config()).train()
     batch = batch_of(model.config, "music")
     rows: list[int] = []
-    experts = [m for m in model.modules() if isinstance(m, FeedForwardExpert)]
-    for module in experts:
-        module.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[0]))
+    experts = [layer.expert for layer in model.backbone.layers]
+    for expert in experts:
+        expert.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[0]))
     sums = losses(model(batch), batch)
     loss_from(sums, sums.flow_count, sums.stop_count).backward()
     # One row, not an empty tensor: some kernels refuse those, and compilers specialise on them.
     assert rows == [1] * len(experts)
-    expert = [(n, p) for n, p in model.named_parameters() if ".expert." in n]
-    assert expert
-    assert all(p.grad is not None and not p.grad.any() for _, p in expert)
+    weights = [weight for expert in experts for weight in expert.parameters()]
+    assert all(weight.grad is not None and not weight.grad.any() for weight in weights)
     assert all(p.grad is not None for p in model.parameters())
 
 
@@ -95,9 +93,8 @@ def test_the_expert_learns_from_speech_only() -> None:
 def test_inference_calls_the_expert_only_where_a_token_routes_to_it() -> None:
     model = random_model(tiny_config())
     calls = []
-    for module in model.modules():
-        if isinstance(module, FeedForwardExpert):
-            module.register_forward_hook(lambda *_: calls.append(1))
+    for layer in model.backbone.layers:
+        layer.expert.register_forward_hook(lambda *_: calls.append(1))
     velocity(model, batch_of(model.config, "sound", "music"))
     assert not calls
     velocity(model, batch_of(model.config, "sound", "speech"))

@@ -40,6 +40,7 @@ class OobleckCodec(WindowedCodec):
         self, network_config: dict[str, Any], frames_stacked: int = 2, seed: int = 0
     ) -> None:
         def build() -> nn.Module:
+            """The untrained network; imported here because `diffusers` is an extra."""
             from diffusers import AutoencoderOobleck
 
             built: nn.Module = AutoencoderOobleck(**network_config)

@@ -35,6 +35,7 @@ class SameCodec(WindowedCodec):
 
     def __init__(self, network_config: dict[str, Any], seed: int = 0) -> None:
         def build() -> nn.Module:
+            """The untrained network; imported here because `diffusers` is an extra."""
             from diffusers import AutoencoderSAME
 
             built: nn.Module = AutoencoderSAME(**network_config)

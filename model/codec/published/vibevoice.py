@@ -77,6 +77,7 @@ class VibeVoiceCodec(WindowedCodec):
         self, network_config: dict[str, Any], sample_rate: int = 24_000, seed: int = 0
     ) -> None:
         def build() -> nn.Module:
+            """The untrained network; imported here because `transformers` is an extra."""
             from transformers import (
                 VibeVoiceAcousticTokenizerConfig,
                 VibeVoiceAcousticTokenizerModel,
@@ -108,7 +109,7 @@ class VibeVoiceCodec(WindowedCodec):
 
     @staticmethod
     def network_config(published: dict[str, Any]) -> dict[str, Any]:
-        """What of a published configuration fixes the network."""
+        """The part of a published configuration that fixes the network."""
         return {name: published[name] for name in _NETWORK_KEYS if name in published}
 
     def config_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What adapters of published codecs share: exact segments and streams by their bounded reach."""
+"""Base of the adapters of published codecs: exact segments and streams by their bounded reach."""
 
 from __future__ import annotations
 

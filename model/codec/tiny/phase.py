@@ -80,7 +80,7 @@ def excitation(
     window_length: int,
     hop_length: int,
 ) -> tuple[Complex[Tensor, "batch channels seq bins"], Float[Tensor, "batch 3 channels bins"]]:
-    """What magnitudes are multiplied with: unit phasors of tones, noise elsewhere.
+    """Factors of the magnitudes: unit phasors of tones, noise elsewhere.
 
     Args:
         log_magnitude: Natural logarithms, of frames whose time is counted from their begin, under a
@@ -122,7 +122,7 @@ def excitation(
 def _votes(
     joined: Float[Tensor, "batch channels frames bins"], window_length: int, hop_length: int
 ) -> Complex[Tensor, "batch channels seq 3 bins"]:
-    """What turns the phasors of bins m - 1, m, m + 1 of a frame into votes for m of the next."""
+    """Rotations that turn phasors of bins m - 1, m, m + 1 of a frame into votes for the next m."""
     ratio = _HANN * window_length / hop_length
     slope = F.pad((joined[..., 2:] - joined[..., :-2]) / 2, (1, 1)) / ratio
     index = torch.arange(joined.shape[-1], device=joined.device)

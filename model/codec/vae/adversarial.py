@@ -88,7 +88,7 @@ def discriminator_hinge(real: Sequence[Judgement], fake: Sequence[Judgement]) ->
 
 
 def codec_hinge(fake: Sequence[Judgement]) -> Float[Tensor, ""]:
-    """What the codec lowers to pass for a recording, mean over the discriminators.
+    """Generator loss of the codec, mean over the discriminators.
 
     Source:
         Geometric GAN, arXiv:1705.02894, Eq. 19.

@@ -26,7 +26,7 @@ _KERNEL = 3
 
 @dataclass(frozen=True)
 class DecoderState:
-    """What one request carries from piece to piece.
+    """State of one request from piece to piece.
 
     Attributes:
         layers: Past of every causal layer, in their order, and of the head; no batch axis.

@@ -110,7 +110,7 @@ class Discriminators(nn.Module):
             )
 
     def forward(self, waveform: Float[Tensor, "batch channels samples"]) -> list[Judgement]:
-        """What each discriminator makes of the waveforms."""
+        """Outputs of each discriminator for the waveforms."""
         return [member(waveform) for member in self.members]
 
 

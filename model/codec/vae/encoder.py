@@ -74,7 +74,7 @@ class SpectralStem(nn.Module):
     def log_magnitudes(
         self, waveform: Float[Tensor, "batch channels samples"]
     ) -> Float[Tensor, "batch channels seq bins"]:
-        """What is seen of a waveform; float32 under autocast too."""
+        """Input features of a waveform; float32 under autocast too."""
         with torch.autocast(waveform.device.type, enabled=False):
             return log_magnitudes(waveform, self.window, self.hop_length)
 

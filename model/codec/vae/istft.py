@@ -22,7 +22,7 @@ _MARGIN = 0.5
 
 @dataclass(frozen=True)
 class HeadSpectrum:
-    """What the head predicts of every frame, float32.
+    """Predictions of the head for every frame, float32.
 
     Attributes:
         log_magnitude: Natural logarithm of the magnitude of each bin.
@@ -78,7 +78,7 @@ class SpectralHead(nn.Module):
         self._begin()
 
     def initial_state(self) -> Float[Tensor, "3 channels bins"]:
-        """What phases go on from, before the first frame."""
+        """State of the phases before the first frame."""
         return initial_phases(self.num_channels, self.num_bins).to(self.window.device)
 
     def predict(

@@ -1,4 +1,4 @@
-"""What the codec is trained for: spectra at several resolutions, mel bands, and easy latents.
+"""Losses of the codec: spectra at several resolutions, mel bands, and the KL of the latents.
 
 All spectra are float32. Stereo is compared as mid and side at full weight and as left and right at
 half: a codec that only pleases left and right may lose the width of the image unnoticed.
@@ -176,7 +176,7 @@ def codec_losses(
 def views(
     waveform: Float[Tensor, "batch channels samples"],
 ) -> list[Float[Tensor, "batch samples"]]:
-    """What is compared: the channel of mono; mid, side, left and right of stereo."""
+    """Signals that are compared: the channel of mono; mid, side, left and right of stereo."""
     if waveform.shape[1] == 1:
         return [waveform[:, 0]]
     left, right = waveform[:, 0], waveform[:, 1]

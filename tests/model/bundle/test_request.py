@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from model.bundle.limits import Limits, RequestError, check_request, modality_of
@@ -61,10 +63,9 @@ def test_a_bundle_changes_the_sampling_of_its_modalities() -> None:
     [
         ({"noise": {"num_flow_steps": 4}}, "'noise' is not one of speech, sound, music"),
         ({"sound": {"num_steps": 4}}, "no 'num_steps'; there is .*num_flow_steps"),
-        ({"sound": {"num_flow_steps": 0}}, "num_flow_steps: is 0"),
-        ({"sound": {"num_flow_steps": "4"}}, "is a str, not a whole number"),
-        ({"sound": {"num_flow_steps": 10**9}}, "must be in"),
-        ({"sound": {"cfg_zero_star": 1, "guidance_interval": 3}}, "two numbers"),
+        ({"sound": {"num_flow_steps": 0}}, "num_flow_steps is 0"),
+        ({"sound": {"num_flow_steps": True}}, "num_flow_steps is True; it must be an integer"),
+        ({"sound": {"guidance_scale": math.nan}}, "guidance_scale is nan"),
         ({"sound": 4}, "must map modalities"),
         (["sound"], "must map modalities"),
     ],
@@ -78,7 +79,7 @@ def test_sampling_that_a_bundle_cannot_have(changes: dict, message: str) -> None
     ("sampling", "field"),
     [
         ({"num_flow_steps": 4, "guidance_scale": -1.0}, "guidance_scale"),
-        ({"temperature": 5}, "temperature"),
+        ({"temperature": 5.0}, "temperature"),
         ({"num_steps": 4}, "num_steps"),
     ],
 )

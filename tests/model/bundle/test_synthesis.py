@@ -166,7 +166,6 @@ def test_a_slow_reading_is_cut_into_shorter_parts(paced: Synthesizer) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"speed": 0.2}, r"is 0.2; it must be in \[0.25, 4.0\]"),
         ({"speed": 2.0, "duration_s": 1.0}, "no duration"),
         ({"speed": 2.0, "transcript": None}, "a transcript"),
     ],
@@ -221,18 +220,6 @@ def test_speech_that_reaches_its_cap_says_so(
     assert [piece.is_capped for piece in synthesizer.pieces(request)][-1] == is_capped
     exact = dataclasses.replace(request, duration_s=0.5)
     assert not any(piece.is_capped for piece in synthesizer.pieces(exact))
-
-
-def test_words_that_take_longer_than_the_limit_are_refused(synthesizer: Synthesizer) -> None:
-    limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=2.0))
-    request = SynthesisRequest(description="x", transcript="every word of this counts " * 12)
-    with pytest.raises(RequestError, match=r"takes about 21 s; at most 2 s are made"):
-        limited.prepare(request)
-    sung = dataclasses.replace(request, modality="music", is_singing=True)
-    longer = Synthesizer(synthesizer.bundle, Limits(max_duration_s=30.0, max_speech_s=100.0))
-    longer.prepare(request)
-    with pytest.raises(RequestError, match=r"takes about 53 s; at most 30 s are made"):
-        longer.prepare(sung)
 
 
 def test_the_prompt_holds_text_in_the_form_of_training(synthesizer: Synthesizer) -> None:
@@ -358,25 +345,9 @@ def test_a_voice_changes_the_audio(synthesizer: Synthesizer) -> None:
     ("changes", "field", "message"),
     [
         ({"description": "  "}, "description", "is empty"),
-        ({"description": "a" * 2001}, "description", "has 2001 characters; at most 2000"),
-        ({"description": "\ud800"}, "description", "surrogate"),
-        ({"transcript": ""}, "transcript", "is empty"),
-        ({"transcript": "..."}, "transcript", "holds nothing to say"),
-        ({"transcript": "a" * 4097}, "transcript", "at most 4096"),
-        ({"language": "!!"}, "language", "no BCP 47 tag"),
-        ({"duration_s": 0.0}, "duration_s", r"is 0.0; it must be in \[0.1, 120.0\]"),
-        ({"duration_s": float("nan")}, "duration_s", "is nan"),
-        ({"duration_s": 121.0}, "duration_s", "is 121.0"),
-        ({"seed": -1}, "seed", "is -1"),
-        ({"modality": "video"}, "modality", "'video' is not one of speech, sound, music"),
-        ({"modality": "speech"}, "transcript", "speech needs a transcript"),
-        ({"is_singing": True}, "transcript", "singing needs the words"),
         ({"voice": torch.zeros(3)}, "voice", "3 values; the model takes 5"),
         ({"voice": torch.full((5,), float("nan"))}, "voice", "not finite"),
-        ({"sampling": {"num_flow_steps": 10**400}}, "num_flow_steps", "integer of 1329 bits"),
-        ({"sampling": {"num_flow_steps": 3 * 10**8}}, "num_flow_steps", "is 300000000"),
-        ({"sampling": {"num_flow_steps": 300}}, "num_flow_steps", "is 300"),
-        ({"sampling": {"guidance_scale": 30.0}}, "guidance_scale", "is 30"),
+        ({"sampling": {"temperature": 5.0}}, "temperature", "is 5.0"),
     ],
 )
 def test_what_cannot_be_made_is_refused_by_field(

@@ -1,4 +1,4 @@
-"""Rows of the cache: who gets which, growth, the window, and the bound."""
+"""Rows of the cache: who gets which, growth, and the bound."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from model.inference.cache import (
 from tests.factories.model import tiny_config
 
 
-def new_cache(size: CacheSize | None = None, window_blocks: int | None = None) -> KVCache:
-    config = tiny_config(window_blocks=window_blocks)
-    return KVCache(config, torch.device("cpu"), torch.float32, size)
+def new_cache(size: CacheSize | None = None) -> KVCache:
+    return KVCache(tiny_config(), torch.device("cpu"), torch.float32, size)
 
 
-def tokens(num_rows: int, num_tokens: int, value: float | None = None) -> KeysValues:
+def tokens(num_rows: int, num_tokens: int) -> KeysValues:
     shape = (3, num_rows, 2, num_tokens, 8)
-    if value is None:
-        return torch.randn(shape), torch.randn(shape)
-    return torch.full(shape, value), torch.full(shape, -value)
+    return torch.randn(shape), torch.randn(shape)
 
 
 def take(cache: KVCache, num_rows: int, num_tokens: int = 3, num_blocks: int = 2) -> CacheRows:
     prefix = tokens(num_rows, num_tokens)
-    return cache.take(prefix, (0, 1)[:num_rows], num_prompt_blocks=0, num_blocks=num_blocks)
+    return cache.take(prefix, (0, 1)[:num_rows], num_blocks=num_blocks)
 
 
 def test_blocks_follow_the_prefix() -> None:
     cache = new_cache()
     prefix = tokens(1, 3)
-    rows = cache.take(prefix, (1,), num_prompt_blocks=0, num_blocks=3)
+    rows = cache.take(prefix, (1,), num_blocks=3)
     blocks = [tokens(1, 4) for _ in range(3)]
-    for block in blocks:
-        rows.write(block, 0)
+    for keys, values in blocks:
+        # Scratch overlaps the place that the block goes to.
+        start = rows.length + 2
+        cache.keys[:, rows.rows, :, start : start + 4] = keys
+        cache.values[:, rows.rows, :, start : start + 4] = values
+        rows.append(start)
     assert rows.length == 3 + 12
     for memory, index in ((cache.keys, 0), (cache.values, 1)):
         expected = torch.cat([prefix[index], *(block[index] for block in blocks)], dim=3)
         assert torch.equal(memory[:, rows.rows, :, :15], expected)
-    assert rows.visible(17, hides_oldest=False).tolist() == [[False] + 14 * [True] + 2 * [False]]
+    assert rows.visible(17).tolist() == [[False] + 14 * [True] + 2 * [False]]
 
 
 def test_growing_keeps_what_is_there() -> None:
@@ -57,29 +58,6 @@ def test_growing_keeps_what_is_there() -> None:
     assert torch.equal(cache.keys[:, first.rows, :, :3], before)
     taken = [row for rows in (first, *others) for row in range(rows.rows.start, rows.rows.stop)]
     assert len(set(taken)) == len(taken) == 11
-
-
-def test_a_window_is_a_ring_of_the_last_blocks() -> None:
-    cache = new_cache(window_blocks=2)
-    rows = cache.take(tokens(1, 3), (1,), num_prompt_blocks=0, num_blocks=50)
-    assert cache.num_tokens == 3 + (2 + 2) * 4
-    for index in range(5):
-        rows.write(tokens(1, 4, float(index)), 0)
-    assert rows.length == 3 + 8
-    held = cache.keys[0, 0, 0, :11, 0]
-    assert sorted(held[3:].tolist()) == 4 * [3.0] + 4 * [4.0]
-    visible = rows.visible(13, hides_oldest=True)[0]
-    assert visible[:3].tolist() == [False, True, True]
-    assert set(held[visible[:11]][2:].tolist()) == {4.0}
-    assert not visible[11:].any()
-
-
-def test_a_prompt_longer_than_the_window_keeps_its_last_blocks() -> None:
-    cache = new_cache(window_blocks=1)
-    keys = torch.cat([tokens(1, 2, 9.0)[0], *(tokens(1, 4, float(i))[0] for i in range(3))], dim=3)
-    rows = cache.take((keys, keys), (0,), num_prompt_blocks=3, num_blocks=5)
-    assert (rows.length, rows.num_blocks) == (6, 3)
-    assert cache.keys[0, 0, 0, :6, 0].tolist() == [9.0, 9.0, 2.0, 2.0, 2.0, 2.0]
 
 
 def test_a_cache_of_fixed_size_never_grows() -> None:

@@ -11,7 +11,7 @@ from model.experts import Route
 from model.inference.cache import KeysValues
 from model.inference.prefill import aligned, read_prefix
 from model.sequence import AudioPositions, document_layout
-from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model, tiny_config
+from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model
 
 TOLERANCE = 1e-5
 """float32: the same sums, over keys in another order."""
@@ -30,19 +30,16 @@ def read(
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("window_blocks", [None, 1])
 @pytest.mark.parametrize("num_frames", [0, 16])
-def test_keys_are_those_under_the_training_mask(
-    num_frames: int, window_blocks: int | None, device: str
-) -> None:
+def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    model = random_model(tiny_config(window_blocks=window_blocks)).to(device)
+    model = random_model().to(device)
     prompt = torch.linspace(-1, 1, 6 * num_frames).reshape(num_frames, 6).to(device)
     layout = document_layout(len(IDS), num_frames, 0, model.config.frames_per_block)
     document = torch.zeros(1, len(layout.segment), dtype=torch.int32)
     indices = (document, layout.segment[None], layout.block[None], layout.copy[None])
-    mask = arflow_mask(*indices, window_blocks).to(device)
+    mask = arflow_mask(*indices).to(device)
     expected: list[torch.Tensor] = []
 
     def record(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor):
@@ -62,7 +59,8 @@ def test_keys_are_those_under_the_training_mask(
 def test_aligned_rows_end_together_behind_zeros() -> None:
     model = random_model()
     (short, _), (long, _) = read(model, (3, AUDIO_ID)), read(model, (1, 2, 3, 4, AUDIO_ID))
-    keys, values = aligned([long, short])
+    (keys, values), padding = aligned([long, short])
+    assert padding == (0, 3)
     assert torch.equal(keys[:, :1], long[0])
     assert torch.equal(values[:, 1:, :, 3:], short[1])
     assert not keys[:, 1:, :, :3].any()

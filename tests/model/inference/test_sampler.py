@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.batch import Document, pack
 from model.config import ModelConfig
 from model.fast.choice import fast_backbone
-from model.flow import guided_velocity, time_grid
 from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
-from model.sequence import NOISY, AudioPositions
+from model.sequence import AudioPositions
 from tests.factories.model import (
     AUDIO_ID,
     LOCAL_HEAD,
@@ -28,6 +26,7 @@ from tests.factories.model import (
     random_model,
     tiny_config,
 )
+from tests.factories.rollout import packed_rollout, stop_probabilities
 
 TOLERANCE = 1e-4
 """float32: the sampler adds the same numbers in another order, through several blocks."""
@@ -63,73 +62,6 @@ def latents_of(sampler: Sampler, asked: GenerationRequest) -> Tensor:
     return torch.cat([block.latents[: block.num_valid_frames] for block in blocks])
 
 
-def packed_velocity(
-    model: AudioCALM,
-    asked: GenerationRequest,
-    latents: Tensor,
-    noisy: Tensor,
-    flow_time: float,
-) -> Tensor:
-    """Guided velocity of the last block by the training forward, given the clean blocks."""
-    config = model.config
-    # A path that passes the given point at this time; at time 1 there is none, nor is it asked.
-    noise = (noisy - flow_time * latents) / (1 - flow_time)
-    blocks = len(latents) // config.frames_per_block
-    positions = None
-    if asked.num_words and asked.frames_per_word is not None:
-        positions = AudioPositions.along_words(
-            len(asked.token_ids), asked.num_words, asked.frames_per_word
-        )
-
-    def document(ids: tuple[int, ...]) -> Document:
-        return Document(
-            token_ids=torch.tensor(ids),
-            latents=latents,
-            history=latents,
-            noise=noise[None],
-            flow_time=torch.full((1, blocks), flow_time),
-            num_valid_frames=len(latents),
-            modality="speech" if asked.uses_expert else "music",
-            uses_expert=asked.uses_expert,
-            speaker=asked.speaker if SPEAKER_ID in ids else None,
-            positions=positions if ids == asked.token_ids else None,
-            num_words=asked.num_words if config.paces_speech and ids == asked.token_ids else 0,
-        )
-
-    batch = pack([[document(asked.token_ids), document(asked.null_ids)]], config, 128)
-    with torch.no_grad():
-        velocity = model(batch).velocity[0]
-    noisy_part = batch.segment[0] == NOISY
-    conditional, unconditional = (
-        velocity[noisy_part & (batch.document[0] == i)][-config.frames_per_block :] for i in (0, 1)
-    )
-    scale = torch.tensor([asked.options.guidance_scale])
-    return guided_velocity(conditional[None], unconditional[None], scale)[0]
-
-
-def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) -> Tensor:
-    """Generation by the training forward alone: no cache, one full pass an evaluation."""
-    config, options = model.config, asked.options
-    frames = config.frames_per_block
-    generator = torch.Generator().manual_seed(asked.seed)
-    latents = torch.zeros(0, config.latent_dim)
-    if asked.prompt_latents is not None:
-        latents = model.normalise(asked.prompt_latents)
-    skip = len(latents)
-    while len(latents) - skip < num_frames:
-        past = latents
-        block = torch.randn(frames, config.latent_dim, generator=generator)
-        block = block * options.temperature**0.5
-        # What stands in the clean copy of this block cannot matter.
-        clean = torch.cat([past, torch.full((frames, config.latent_dim), 7.0)])
-        for start, end in itertools.pairwise(time_grid(options.time_grid, options.num_flow_steps)):
-            noisy = torch.cat([past, block])
-            velocity = packed_velocity(model, asked, clean, noisy, float(start))
-            block = block + (end - start) * velocity
-        latents = torch.cat([latents, block])
-    return model.denormalise(latents[skip : skip + num_frames])
-
-
 CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     "sound": ({}, request()),
     "speech with a voice": ({}, voiced()),
@@ -137,8 +69,6 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     "null prefix longer than the prompt": ({}, request(null_ids=tuple(range(9)))),
     "one frame a block": ({"frames_per_block": 1}, request(exact_frames=5)),
     "eight frames a block": ({"frames_per_block": 8}, request(exact_frames=16)),
-    "window": ({"window_blocks": 1}, request(exact_frames=16)),
-    "window of two": ({"window_blocks": 2}, voiced(exact_frames=20)),
     "uniform grid and temperature": (
         {},
         voiced(options=SamplingOptions(num_flow_steps=4, time_grid="uniform", temperature=0.3)),
@@ -156,10 +86,6 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
             frames_per_word=5.0,
             prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6),
         ),
-    ),
-    "continuation in a window": (
-        {"window_blocks": 2},
-        request(prompt_latents=torch.linspace(-1, 1, 72).reshape(12, 6)),
     ),
 }
 
@@ -195,31 +121,9 @@ def test_sampling_equals_a_rollout_of_the_training_forward(
     )
 
 
-def stop_probabilities(model: AudioCALM, asked: GenerationRequest, raw: Tensor) -> Tensor:
-    """Of every frame, by the training forward."""
-    latents = model.normalise(raw)
-    document = Document(
-        token_ids=torch.tensor(asked.token_ids),
-        latents=latents,
-        history=latents,
-        noise=latents[None],
-        flow_time=torch.zeros(1, len(latents) // model.config.frames_per_block),
-        num_valid_frames=len(latents),
-        modality="music",
-        uses_expert=asked.uses_expert,
-        speaker=asked.speaker,
-    )
-    batch = pack([[document]], model.config, 64)
-    with torch.no_grad():
-        return model(batch).stop_logit[batch.stop_mask].sigmoid()
-
-
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("window_blocks", [None, 2])
-def test_it_stops_at_the_first_frame_that_the_training_forward_calls_last(
-    window_blocks: int | None, head: str
-) -> None:
-    model = prepared_model(tiny_config(head=HEADS[head], window_blocks=window_blocks))
+def test_it_stops_at_the_first_frame_that_the_training_forward_calls_last(head: str) -> None:
+    model = prepared_model(tiny_config(head=HEADS[head]))
     sampler = Sampler(model)
     free = voiced(exact_frames=16)
     probability = stop_probabilities(model, free, latents_of(sampler, free))
@@ -272,10 +176,8 @@ MIXED = [
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("window_blocks", [None, 1])
-def test_latents_do_not_depend_on_batch_mates(window_blocks: int | None, head: str) -> None:
-    config = tiny_config(head=HEADS[head], window_blocks=window_blocks)
-    sampler = Sampler(prepared_model(config))
+def test_latents_do_not_depend_on_batch_mates(head: str) -> None:
+    sampler = Sampler(prepared_model(tiny_config(head=HEADS[head])))
     alone = [latents_of(sampler, asked) for asked in MIXED]
 
     parts: dict[int, list[Tensor]] = {index: [] for index in range(len(MIXED))}
@@ -320,16 +222,6 @@ def test_the_expert_is_not_read_for_a_request_that_does_not_use_it() -> None:
     assert torch.equal(plain, latents_of(Sampler(base), request()))
 
 
-def test_the_cache_of_a_window_does_not_grow() -> None:
-    sampler = Sampler(prepared_model(tiny_config(window_blocks=2)))
-    state = sampler.open(request(exact_frames=80))
-    sizes = []
-    while not state.is_done:
-        sampler.step([state])
-        sizes.append((state.cache.length, sampler.cache.size_bytes))
-    assert sizes[-1] == sizes[4]
-
-
 def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None:
     model = prepared_model(tiny_config()).to(torch.bfloat16)
     blocks = list(Sampler(model).generate(request(exact_frames=8)))
@@ -350,8 +242,10 @@ def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None
         ({"token_ids": (SPEAKER_ID, 1)}, "no voice embedding"),
         ({"speaker": torch.zeros(5)}, "needs the speaker token"),
         ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model's 5"),
-        ({"prompt_latents": torch.zeros(3, 6)}, "3 frames"),
-        ({"prompt_latents": torch.zeros(8, 5)}, "5 wide and the model's 6"),
+        ({"num_words": 99}, "num_words is 99"),
+        ({"num_words": -1}, "num_words is -1"),
+        ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
+        ({"num_words": 1, "frames_per_word": math.nan}, "frames_per_word is nan"),
     ],
 )
 def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -450,17 +344,3 @@ def test_audio_without_words_or_of_a_model_without_pace_follows_the_prefix() -> 
     ):
         state = Sampler(prepared_model(tiny_config(**changes))).open(given)
         assert state.positions[0] == AudioPositions.after(len(asked.token_ids))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_words": 99}, "num_words is 99"),
-        ({"num_words": -1}, "num_words is -1"),
-        ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
-        ({"num_words": 1, "frames_per_word": math.nan}, "frames_per_word is nan"),
-    ],
-)
-def test_a_pace_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        voiced(**changes)

@@ -8,7 +8,7 @@ import torch
 
 from model.batch import pack
 from model.config import MODALITIES
-from model.cost import document_counts, training_work
+from model.cost import document_counts, training_flops
 from model.objective import VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
@@ -83,7 +83,7 @@ def test_utilisation_is_the_work_of_the_documents_over_the_peak():
         document_counts(config, 5, 12, 2, uses_expert=True),
         document_counts(config, 3, 12, 1, uses_expert=False),
     ]
-    expected = sum(training_work(config, one).total for one in held)
+    expected = sum(training_flops(config, one) for one in held)
     known = Costs(config, peak=1e9)
     assert known.utilisation(counts, 2.0) == pytest.approx(expected / 2e9)
     assert known.utilisation(counts, 0.0) is None

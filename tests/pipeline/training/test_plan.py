@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model.config import ModelConfig
-from model.cost import document_counts, sizes, training_work
+from model.cost import document_counts, sizes, training_flops
 from model.text import ByteTokenizer
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
@@ -54,7 +54,7 @@ def test_rows_and_positions_of_a_step() -> None:
 def test_time_and_price_follow_from_work_peak_and_utilisation() -> None:
     plan, config = _plan(), _config()
     work = [
-        training_work(config, document_counts(config, 4, 8, 1, uses_expert=is_speech)).total
+        training_flops(config, document_counts(config, 4, 8, 1, uses_expert=is_speech))
         for is_speech in (False, True)
     ]
     assert plan.work_per_step == 6 * work[0] + 2 * work[1], "a quarter of 8 documents is speech"
@@ -64,7 +64,7 @@ def test_time_and_price_follow_from_work_peak_and_utilisation() -> None:
 
 
 def test_memory_of_states_and_activations() -> None:
-    count = sizes(_config()).total
+    count = sizes(_config())
     plan = _plan()
     found = {(o.zero_stage, o.recomputes_layers): o for o in plan.options}
     # 2 bytes of weights, 2 of gradients and 16 of states per parameter, halved as the stage says.
@@ -80,7 +80,7 @@ def test_memory_of_states_and_activations() -> None:
 
 
 def test_what_fits_and_what_is_suggested() -> None:
-    count = sizes(_config()).total
+    count = sizes(_config())
     # 10 % are reserved: two rows fit beside the states of stage 2, but not three.
     plan = _plan(memory_bytes=(11 * count + 2.5 * 103_936) / 0.9)
     assert (plan.chosen.zero_stage, plan.chosen.largest_micro_batch) == (2, 2)

@@ -1,0 +1,168 @@
+"""From a request to the sampler's terms: prompt, voice, length, speaking rate, parts of a text."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.bundle.bundle import Bundle
+from model.bundle.card import language_of
+from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
+from model.bundle.reading import part_seed, parts_of, speech_bounds_s
+from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest, sampling_of
+from model.config import ModelConfig
+from model.inference.generation import GenerationRequest
+from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A checked request in the sampler's terms.
+
+    Attributes:
+        generation: What the sampler takes; of a long text, its first part.
+        num_samples: Exact length of the waveform; None follows the stop head.
+        later: The further parts of a long text, in order.
+    """
+
+    generation: GenerationRequest
+    num_samples: int | None
+    later: tuple[GenerationRequest, ...] = ()
+
+
+def prepare(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> PreparedRequest:
+    """Check a request and put it in the sampler's terms.
+
+    Raises:
+        RequestError: If it cannot be made.
+    """
+    check_request(request, limits)
+    _check_voice(request.voice, bundle.model.config)
+    _check_continued(request, bundle.model.config)
+    transcript = None if request.transcript is None else clean_text(request.transcript)[0]
+    if transcript is None or not is_split(request):
+        return _part(request, transcript, request.seed, bundle, limits)
+    # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
+    longest_part_s = limits.longest_part_s * min(1.0, request.speed)
+    first, *later = (
+        _part(request, part, part_seed(request.seed, index), bundle, limits)
+        for index, part in enumerate(parts_of(transcript, request.language, longest_part_s))
+    )
+    return dataclasses.replace(first, later=tuple(part.generation for part in later))
+
+
+def _part(
+    request: SynthesisRequest, transcript: str | None, seed: int, bundle: Bundle, limits: Limits
+) -> PreparedRequest:
+    """A request, or one part of its transcript."""
+    config, tokenizer, timebase = bundle.model.config, bundle.tokenizer, bundle.codec.timebase
+    modality, duration_s = modality_of(request), request.duration_s
+    if duration_s is None and modality != "speech" and transcript is None:
+        duration_s = min(DEFAULT_DURATION_S, limits.max_duration_s)
+    before = _whole_blocks(request.continues, config)
+    prompt = _prompt(request, transcript, duration_s, len(before) / timebase.frame_rate)
+    if transcript and not prompt.language:
+        prompt = dataclasses.replace(prompt, language=language_of(bundle.card))
+    num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
+    if request.speed != 1.0 and (not num_words or duration_s is not None):
+        raise RequestError(
+            "speed",
+            f"is {request.speed:g}; it takes a model that knows the speaking rate, a "
+            "transcript and no duration: leave it out",
+        )
+    bounds_s = speech_bounds_s(transcript or "", is_singing=request.is_singing)
+    min_frames, max_frames = (
+        max(1, timebase.frames_in(min(bound_s / request.speed, limits.max_duration_s)))
+        for bound_s in bounds_s
+    )
+    exact_frames: int | None = None
+    frames_per_word: float | None = None
+    if duration_s is not None:
+        exact_frames = min_frames = max_frames = timebase.frames_in(duration_s)
+    if num_words and request.continues is not None:
+        # The new words start where the recording ends.
+        frames_per_word = len(before) / len(tokenizer.encode(request.continues.transcript))
+    elif num_words and exact_frames is not None:
+        frames_per_word = exact_frames / num_words
+    generation = GenerationRequest(
+        token_ids=tuple(prompt_ids(prompt, tokenizer, request.voice is not None)),
+        null_ids=tuple(null_ids(tokenizer)),
+        uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
+        seed=seed,
+        max_frames=max_frames,
+        min_frames=min_frames,
+        exact_frames=exact_frames,
+        num_words=num_words,
+        frames_per_word=frames_per_word,
+        speed=request.speed,
+        speaker=None if request.voice is None else request.voice.float(),
+        prompt_latents=before if len(before) else None,
+        options=sampling_of(request, limits, bundle.sampling),
+    )
+    num_samples = None if duration_s is None else timebase.samples_in(duration_s)
+    return PreparedRequest(generation, num_samples)
+
+
+def _prompt(
+    request: SynthesisRequest, transcript: str | None, duration_s: float | None, before_s: float
+) -> Prompt:
+    """The text that the model reads; training names words and duration of a whole clip, here of
+    the recording and of what follows."""
+    if request.continues is not None:
+        transcript = f"{request.continues.transcript} {transcript}"
+    return Prompt(
+        description=clean_text(request.description)[0],
+        transcript=transcript,
+        language=request.language,
+        duration_s=None if duration_s is None else duration_s + before_s,
+        is_singing=request.is_singing,
+    )
+
+
+def _whole_blocks(
+    prompt: SpeechPrompt | None, config: ModelConfig
+) -> Float[Tensor, "frames latent_dim"]:
+    """The last whole blocks of a recording; none without one."""
+    if prompt is None:
+        return torch.zeros(0, config.latent_dim)
+    return prompt.latents[len(prompt.latents) % config.frames_per_block :]
+
+
+def _check_voice(voice: Tensor | None, config: ModelConfig) -> None:
+    if voice is None:
+        return
+    if config.speaker_id is None:
+        raise RequestError("voice", "the model was built without voices; leave it out")
+    if voice.shape != (config.speaker_dim,):
+        raise RequestError(
+            "voice",
+            f"an embedding of {voice.numel()} values; the model takes {config.speaker_dim}",
+        )
+    if not bool(torch.isfinite(voice).all()):
+        raise RequestError("voice", "the embedding holds values that are not finite")
+
+
+def _check_continued(request: SynthesisRequest, config: ModelConfig) -> None:
+    if (prompt := request.continues) is None:
+        return
+    if request.transcript is None or request.is_singing or modality_of(request) != "speech":
+        raise RequestError("continue", "only speech continues a recording; give a transcript")
+    frames, latent_dim = prompt.latents.shape
+    if latent_dim != config.latent_dim:
+        raise RequestError(
+            "continue",
+            f"latents of width {latent_dim}; the model takes {config.latent_dim}: encode the "
+            "recording with the codec of the bundle",
+        )
+    if frames < config.frames_per_block:
+        raise RequestError(
+            "continue",
+            f"the recording has {frames} latent frames; at least {config.frames_per_block} are "
+            "needed: record a longer one",
+        )
+    if not bool(torch.isfinite(prompt.latents).all()):
+        raise RequestError("continue", "the latents hold values that are not finite")
