@@ -12,7 +12,7 @@ from pipeline.acoustics.pitch import pitch_track
 from pipeline.acoustics.speaker import VOICE_PITCH
 from pipeline.acoustics.speaker_models import load_speaker_encoder
 from pipeline.audio_io import Audio, AudioError, read_audio, resample
-from pipeline.data.corpora.listing import is_audio_name
+from pipeline.data.corpora.file_names import is_audio_name
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:

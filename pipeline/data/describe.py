@@ -64,7 +64,7 @@ class DescribeSettings(Settings):
     max_words: int = Field(default=80, ge=1)
     """Longest description; captions of the corpus beyond it are cut at a sentence."""
     grammar_version: int = GRAMMAR_VERSION
-    """Of the built-in wording; recorded, so that new wording redoes the texts."""
+    """Version of the grammar, part of the settings digest: a new one writes the texts again."""
     rewrite: RewriteSettings = RewriteSettings()
     """Rewording by a language model."""
     caption: CaptionSettings = CaptionSettings()
@@ -169,6 +169,7 @@ def _card_extra(
     output: Folder, max_share: float
 ) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
     def extra(records: list[dict[str, Any]]) -> dict[str, Any]:
+        """Use of the models and variety of the texts, for the card."""
         outcomes = _outcomes(records)
         _check_fallbacks(outcomes, max_share)
         num_clips = sum(record["written"] for record in records)
@@ -223,9 +224,9 @@ class DescribeWorker:
     Args:
         clips: What ingest wrote.
         latents: What encode wrote.
-        settings: Of the stage.
+        settings: Settings of the stage.
         model_name: Names the rewriting model in the cache.
-        cache: Of the models' answers.
+        cache: Folder of the models' completions.
         usage: Where each unit notes how many questions it asked.
     """
 

@@ -75,7 +75,7 @@ class EncodeSettings(Settings):
     measures_attributes: bool = True
     """Whether level, pitch, tempo and the like are measured."""
     attributes_version: int = ATTRIBUTES_VERSION
-    """Of what is measured; recorded, so that another one measures anew."""
+    """Version of the measurements, part of the settings digest: a new one measures again."""
     embeds_speakers: bool = True
     """Whether speech gets a speaker embedding."""
     speaker_encoder: str | None = None

@@ -38,9 +38,14 @@ class Fingerprinter:
 
     Args:
         sample_rate: Hz.
+        phases: Words within the 64 ms between two words of an ordinary fingerprint, a power of two.
+            More than one make a dense fingerprint, of which no word is left out: a recording is
+            found in it that starts at any time.
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, phases: int = 1) -> None:
+        self._phases = phases
+        self._hop = _HOP // phases
         self._resampler = (
             None
             if sample_rate == _RATE
@@ -56,36 +61,48 @@ class Fingerprinter:
     def result(self) -> Words:
         """Words of the clip, 0 where it is quiet; none of one that has no fingerprint."""
         self._take(np.zeros(0, np.float32), is_last=True)
-        if not self._energies:
+        if sum(map(len, self._energies)) <= self._phases:
             return np.zeros(0, np.uint32)
         energies = np.concatenate(self._energies)
         level = energies.sum(axis=1)
         is_loud = level > level.max() * 10 ** (-_QUIET_DB / 10)
-        change = np.diff(energies[:, :-1] - energies[:, 1:], axis=0) > 0
+        slopes = energies[:, :-1] - energies[:, 1:]
+        change = slopes[self._phases :] > slopes[: -self._phases]
         words = np.packbits(change, axis=1, bitorder="little").view("<u4")[:, 0].astype(np.uint32)
-        words[~(is_loud[1:] & is_loud[:-1])] = 0
+        words[~(is_loud[self._phases :] & is_loud[: -self._phases])] = 0
         ones = np.bitwise_count(words[words != 0]).mean() / 32 if words.any() else 0.0
         if not _BALANCE[0] < ones < _BALANCE[1]:
             return np.zeros(0, np.uint32)
-        return words[:: stride_of(len(words))]
+        return words if self._phases > 1 else words[:: stride_of(len(words))]
 
     def _take(self, mono: NDArray[np.float32], *, is_last: bool) -> None:
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(mono, last=is_last)
         self._held = np.concatenate([self._held, mono])
-        count = (len(self._held) - _WINDOW) // _HOP + 1
+        count = (len(self._held) - _WINDOW) // self._hop + 1
         if count > 0:
-            frames = np.lib.stride_tricks.sliding_window_view(self._held, _WINDOW)[::_HOP]
+            frames = np.lib.stride_tricks.sliding_window_view(self._held, _WINDOW)[:: self._hop]
             spectrum = scipy.fft.rfft(frames * _window(), axis=1)
             power = spectrum.real**2 + spectrum.imag**2
             bands = np.add.reduceat(power, _edges(), axis=1)[:, :_NUM_BANDS]
             self._energies.append(bands)
-            self._held = self._held[count * _HOP :]
+            self._held = self._held[count * self._hop :]
 
 
 def stride_of(num_words: int) -> int:
-    """Which words of so many are kept: every first, second, fourth, ..."""
+    """Step between the words that are kept of so many: 1, 2, 4, ..."""
     return int(2 ** max(0, np.ceil(np.log2(max(1, num_words) / MAX_WORDS))))
+
+
+def stride_for(duration_s: float, num_kept: int) -> int:
+    """Step between the words of an ordinary fingerprint of a clip.
+
+    Args:
+        duration_s: Duration of the clip, seconds.
+        num_kept: Number of its words.
+    """
+    num_words = (duration_s * _RATE - _WINDOW) / _HOP
+    return int(2 ** max(0, round(float(np.log2(max(num_words, 1) / max(num_kept, 1))))))
 
 
 @cache

@@ -8,7 +8,6 @@ that repeat another one or are in an evaluation set, and writes `clips/`.
 from __future__ import annotations
 
 import logging
-import posixpath
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,14 +19,16 @@ from pydantic import AfterValidator, Field
 from pipeline.data.checks import CheckSettings
 from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
-from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
+from pipeline.data.corpora.catalogue import SplitRule
+from pipeline.data.corpora.discover import Discovery, Source, discover
 from pipeline.data.corpora.fields import language_tag
+from pipeline.data.evaluation_sets import EvaluationScans, EvaluationSettings
 from pipeline.data.lease import check_free
-from pipeline.data.plan import input_digests, plan_units, rows_of
+from pipeline.data.plan import input_digests, plan_units, rows_of, scratch_folder
 from pipeline.data.preview import Preview
-from pipeline.data.refusals import EvaluationSet, Refusals, RefusalSettings, find_refusals
+from pipeline.data.refusals import Refusals, RefusalSettings, find_refusals
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.scan import SEGMENTED, ScanWorker, part_name, unit_of
+from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, part_name, scan_units
 from pipeline.data.schema import CLIPS, Reject
 from pipeline.data.segments import SegmentSettings
 from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, run_stage
@@ -38,10 +39,9 @@ from pipeline.storage import Folder, iter_rows, table_bytes
 logger = logging.getLogger(__name__)
 
 STAGE = "ingest"
-SCAN = "scan"
 WORK_SUFFIX = ".work"
 """The plan and the scan lie in a folder called like the output, with this added."""
-_SAMPLE_CLIPS = 8
+_SAMPLE_CLIPS = _SAMPLE_UNITS = 8
 
 Modality = Literal["speech", "sound", "music"]
 
@@ -65,7 +65,7 @@ class CorpusSettings(Settings):
     layout: str | None = None
     """Name of its layout; None recognises corpora in it and below."""
     name: str | None = None
-    """Name of the corpus, the begin of its clip ids; None takes the path below the input."""
+    """Name of the corpus, the prefix of its clip ids; None takes the path below the input."""
     modality: Modality | None = None
     """Modality of every clip, whatever the corpus says."""
     language: Language | None = None
@@ -74,17 +74,6 @@ class CorpusSettings(Settings):
     """SPDX id of every clip, whatever the corpus says."""
     attribution: str | None = None
     """Attribution of every clip, whatever the corpus says."""
-
-
-class EvaluationSettings(Settings):
-    """A set that models are judged by, so that none may be trained on it."""
-
-    path: str
-    """What `ingest` wrote of it, or a directory of corpora, path or URI."""
-    layout: str | None = None
-    """Name of the layout of a corpus; None recognises corpora in it and below."""
-    name: str | None = None
-    """Stands in reject rows, once among the sets; None takes the last part of the path."""
 
 
 class IngestSettings(Settings):
@@ -100,8 +89,9 @@ class IngestSettings(Settings):
     """BCP 47 tag of speech, where the corpus does not tell."""
     licence: str | None = None
     """Where the corpus does not tell."""
-    unit_clips: int = Field(default=64, ge=1)
-    """Clips of one unit of work."""
+    unit_clips: int | None = Field(default=None, ge=1)
+    """Clips of one unit of work; None takes 64, and more, up to 2,048, for more than 65,536 clips:
+    what the driver holds depends on the number of units."""
     unit_bytes: int = Field(default=2**30, ge=1)
     """Files of one unit of work, bytes: long recordings make units of fewer clips."""
     checks: CheckSettings = CheckSettings()
@@ -126,16 +116,11 @@ class IngestSettings(Settings):
     """Worker processes; 0 works inside the calling one."""
 
 
-class _ScanSettings(Settings):
-    """What the scan depends on."""
+class _FinalSettings(Settings):
+    """What `clips/` depends on, besides the rows themselves."""
 
     checks: CheckSettings
     segments: SegmentSettings
-
-
-class _FinalSettings(_ScanSettings):
-    """What `clips/` depends on, besides the rows themselves."""
-
     refusals: RefusalSettings
 
 
@@ -155,23 +140,28 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         PlannedOnlyError: In a dry run, if there is something to do.
     """
     work = Folder(output.filesystem, output.path + WORK_SUFFIX, output.uri + WORK_SUFFIX)
-    judged_by = _by_name(settings.evaluation_sets)
+    evaluation = EvaluationScans(
+        settings.evaluation_sets, work, settings.checks, settings.refusals, settings.resources
+    )
     is_dry = settings.resources.dry_run
     if not is_dry:
         check_free(work.child(SCAN))  # before the plan of a run that is under way is replaced
-    discovery = discover(_sources(settings), _split_rule(settings))
-    units = plan_units(
-        discovery, work, settings.unit_clips, settings.unit_bytes, is_kept=not is_dry
-    )
-    if not units:
-        raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
-    inputs = input_digests(discovery)
-    scan = work.child(SCAN)
-    try:
-        scanned = _scan(settings, scan, inputs, units, settings.segments)
-    except PlannedOnlyError as planned:
-        raise PlannedOnlyError(_timed(planned.preview, settings)) from None
-    evaluation_sets = [_evaluation_set(settings, *named, work) for named in judged_by.items()]
+    with scratch_folder(is_dry) as scratch:
+        discovery = discover(_sources(settings), _split_rule(settings))
+        units = plan_units(
+            discovery, work, settings.unit_clips, settings.unit_bytes, scratch=scratch
+        )
+        if not units:
+            raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
+        inputs = input_digests(discovery)
+        scan = work.child(SCAN)
+        try:
+            scanned = scan_units(
+                scan, inputs, units, settings.checks, settings.segments, settings.resources
+            )
+        except PlannedOnlyError as planned:
+            raise PlannedOnlyError(_timed(planned.preview, settings)) from None
+        evaluation_sets = evaluation.run(settings.unit_clips)
     refusals = find_refusals(scan, [u.name for u in units], evaluation_sets, settings.refusals)
     return run_stage(
         output,
@@ -191,82 +181,23 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     )
 
 
-def _scan(
-    settings: IngestSettings,
-    folder: Folder,
-    inputs: dict[str, str],
-    units: Sequence[Unit],
-    segments: SegmentSettings,
-) -> dict[str, Any]:
-    return run_stage(
-        folder,
-        stage=SCAN,
-        settings=_ScanSettings(checks=settings.checks, segments=segments),
-        inputs=inputs,
-        units=units,
-        worker=ScanWorker,
-        worker_kwargs={"checks": settings.checks, "segments": segments},
-        resources=settings.resources,
-        max_reject_share=1.0,
-    )
-
-
 def _timed(preview: Preview, settings: IngestSettings) -> Preview:
     """A preview of the scan with a time; where no unit is done yet, of a few clips tried here."""
-    clips = [clip for unit in preview.pending for clip in rows_of(unit)["clips"]]
-    if preview.left_s is not None or not clips:
+    if preview.left_s is not None or not preview.pending:
         return preview
+    tried = preview.pending[:: -(-len(preview.pending) // _SAMPLE_UNITS)]
+    clips = [clip for unit in tried for clip in rows_of(unit)["clips"]]
+    if not clips:
+        return preview
+    num_clips = round(len(clips) / len(tried) * len(preview.pending))
     sample = clips[:: -(-len(clips) // _SAMPLE_CLIPS)]
     began = time.perf_counter()
     worker = ScanWorker(settings.checks, settings.segments)
     worker.process(Unit("sample", "", {"clips": sample, "rejects": []}))
     took_s = (time.perf_counter() - began) / len(sample)
     workers = max(1, settings.resources.workers)
-    basis = f"{len(sample)} of {len(clips)} clips tried, {took_s:.2g} s each, {workers} at a time"
-    return preview.timed(took_s * len(clips) / workers, basis)
-
-
-def _by_name(entries: Sequence[EvaluationSettings]) -> dict[str, EvaluationSettings]:
-    """Evaluation sets by name, in which reject rows, scans and the card tell them apart."""
-    found: dict[str, EvaluationSettings] = {}
-    for entry in entries:
-        name = entry.name or posixpath.basename(Folder.at(entry.path).path)
-        first = found.setdefault(name, entry)
-        if first is not entry:
-            raise SettingsError(
-                f"two evaluation sets are called {name!r}: {first.path} and {entry.path}; give "
-                "each a `name` of its own"
-            )
-    return found
-
-
-def _evaluation_set(
-    settings: IngestSettings, name: str, entry: EvaluationSettings, work: Folder
-) -> EvaluationSet:
-    """Clips of an evaluation set: as an earlier ingest left them, or scanned here."""
-    folder = Folder.at(entry.path)
-    if folder.is_complete:
-        files = folder.card(STAGE)["files"]
-        names = [unit_of(file) for file in files if file.startswith("parts/")]
-        return EvaluationSet(name, folder, names, folder.digest)
-    facts = CorpusFacts(default_modality="sound")
-    source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
-    discovery = discover([source], _split_rule(settings))
-    scan = work.child("evaluation", name)
-    plan = work.child("evaluation", f"{name}.plan")
-    units = plan_units(discovery, plan, settings.unit_clips, is_kept=not settings.resources.dry_run)
-    if not units:
-        raise SettingsError(f"the evaluation set {name!r} holds no audio: {entry.path}")
-    card = _scan(settings, scan, input_digests(discovery), units, SegmentSettings())
-    if card["rejected"]:
-        logger.warning(
-            "evaluation set %s: %d of %d items cannot be compared, see %s/rejects",
-            name,
-            card["rejected"],
-            card["read"],
-            scan.uri,
-        )
-    return EvaluationSet(name, scan, [unit.name for unit in units], scan.digest)
+    basis = f"{len(sample)} of {num_clips} clips tried, {took_s:.2g} s each, {workers} at a time"
+    return preview.timed(took_s * num_clips / workers, basis)
 
 
 class FinalWorker:

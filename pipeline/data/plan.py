@@ -2,72 +2,83 @@
 
 The plan is written down before work starts. A clip stays in the unit that it was first put into, so
 that new clips make new units and leave the others alone. The rows of a unit go to a file, one line
-per unit: a unit names its line, so that neither the driver nor the scheduler holds rows twice.
+per unit: a unit names its line, so that neither the driver nor the scheduler holds rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.audio_containers import split_member
+from pipeline.data.corpora.catalogue import Catalogue, Item
 from pipeline.data.corpora.discover import Discovery
-from pipeline.data.corpora.listing import FileFact
-from pipeline.data.schema import ClipRow, Reject, clip_columns
+from pipeline.data.schema import Reject, clip_columns
 from pipeline.data.stage import Unit
 from pipeline.settings import digest_of
 from pipeline.storage import Folder, sha256, table_bytes
 
-PLAN = "plan.parquet"
-"""Unit of every item, by the item's key."""
+PLAN = "plan"
+"""Folder of the tables with the unit of every item, by the item's key."""
+WHOLE_PLAN = "plan.parquet"
+"""The same in one table, as earlier versions wrote it; read, and replaced."""
 UNITS = "units"
 """Folder of the files with the rows of units; each is named by its digest."""
-_UNITS_PER_FILE = 256
+MIN_UNIT_CLIPS, MAX_UNIT_CLIPS = 64, 2048
+"""Items of a unit where no number is given."""
+TARGET_UNITS = 1024
+"""Units into which a plan is divided as long as they have between the least and the most items."""
+_UNITS_PER_TABLE = 128
+_BYTES_PER_FILE = 8 * 2**20
 _SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
-_Item = tuple[ClipRow, FileFact] | Reject
-_Items = Mapping[str, _Item]
 
 
 def plan_units(
     discovery: Discovery,
     folder: Folder,
-    unit_clips: int,
+    unit_clips: int | None = None,
     unit_bytes: int = 2**30,
     *,
-    is_kept: bool = True,
+    scratch: Folder | None = None,
 ) -> list[Unit]:
     """Units of a discovery, stable against what is already planned in the folder.
 
     Args:
         discovery: What was found.
         folder: Where the plan is kept; written only if it changes.
-        unit_clips: Items of a new unit.
+        unit_clips: Items of a new unit; None chooses 64, and more, up to 2,048, where that would
+            be more than 1,024 units.
         unit_bytes: Bytes of the files of a new unit, as far as its items are files of their own.
-        is_kept: Whether the plan is written down.
+        scratch: Where the rows of the units go instead, and nothing is written into the folder.
     """
-    items = _items(discovery)
-    units: dict[int, list[str]] = {}
-    planned = _read(folder)
-    for key in items:
-        if key in planned:
-            units.setdefault(planned[key], []).append(key)
-    fresh = _by_file([key for key in items if key not in planned], items)
-    first = max(planned.values(), default=-1) + 1
-    for number, run in enumerate(_runs(fresh, items, unit_clips, unit_bytes), first):
-        units[number] = run
-    if is_kept:
-        _write(folder, units)
-    order = {key: index for index, key in enumerate(items)}
-    runs = (
-        (number, [items[key] for key in _by_file(sorted(keys, key=order.__getitem__), items)])
-        for number, keys in sorted(units.items())
-    )
-    return list(_stored(runs, folder) if is_kept else (_unit(*run) for run in runs))
+    catalogue = discovery.catalogue
+    first = catalogue.place_in_units(_planned(folder))
+    if unit_clips is None:
+        share = -(-catalogue.count_items() // TARGET_UNITS)
+        unit_clips = min(max(share, MIN_UNIT_CLIPS), MAX_UNIT_CLIPS)
+    catalogue.assign(_runs(catalogue, first, unit_clips, unit_bytes))
+    if scratch is None:
+        _write(folder, catalogue)
+    return list(_stored(catalogue.units(), scratch or folder))
+
+
+@contextlib.contextmanager
+def scratch_folder(is_needed: bool) -> Iterator[Folder | None]:
+    """Where a dry run keeps the rows of units while it looks at them; None for other runs."""
+    if not is_needed:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as path:
+        yield Folder.at(path)
 
 
 def rows_of(unit: Unit) -> dict[str, list[dict[str, Any]]]:
@@ -82,30 +93,35 @@ def rows_of(unit: Unit) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def _stored(runs: Iterator[tuple[int, list[_Item]]], folder: Folder) -> Iterator[Unit]:
+def _stored(items: Iterator[tuple[int, Item]], folder: Folder) -> Iterator[Unit]:
     """Units whose rows were written to files; files of earlier plans are removed."""
     kept = set()
-    lines: list[tuple[Unit, bytes]] = []
+    units: list[Unit] = []
+    lines: list[bytes] = []
 
     def flush() -> Iterator[Unit]:
-        payload = b"".join(line for _, line in lines)
+        payload = b"".join(lines)
         name = f"{UNITS}/{sha256(payload)[:32]}.jsonl"
         kept.add(name)
         if not folder.exists(name):
             folder.write_bytes(name, payload)
         offset = 0
-        for unit, line in lines:
+        for unit, line in zip(units, lines, strict=True):
             place = {"folder": folder.uri, "file": name, "offset": offset, "size": len(line)}
             yield Unit(unit.name, unit.digest, place)
             offset += len(line)
+        units.clear()
         lines.clear()
 
-    for number, items in runs:
-        unit = _unit(number, items)
-        line = json.dumps(unit.payload, ensure_ascii=False).encode() + b"\n"
-        lines.append((Unit(unit.name, unit.digest, {}), line))
-        if len(lines) == _UNITS_PER_FILE:
+    size_bytes = 0
+    for number, group in groupby(items, itemgetter(0)):
+        unit, rows = _unit(number, [item for _, item in group])
+        units.append(unit)
+        lines.append(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
+        size_bytes += len(lines[-1])
+        if size_bytes >= _BYTES_PER_FILE:
             yield from flush()
+            size_bytes = 0
     if lines:
         yield from flush()
     for name in folder.child(UNITS).files():
@@ -126,87 +142,57 @@ def input_digests(discovery: Discovery) -> dict[str, str]:
     return digests
 
 
-def _items(discovery: Discovery) -> dict[str, _Item]:
-    """Every clip and reject by a key that stays the same from run to run, in a fixed order."""
-    items: dict[str, _Item] = {}
-    for corpus in discovery.corpora:
-        for row, fact in corpus.clips:
-            items[f"clip {row.clip_id}"] = (row, fact)
-        for reject in corpus.rejects:
-            columns = asdict(reject)
-            key = f"reject {digest_of(columns)}"
-            repeats = 0
-            while key in items:
-                repeats += 1
-                key = f"reject {digest_of([columns, repeats])}"
-            items[key] = reject
-    return items
-
-
-def _by_file(keys: Sequence[str], items: _Items) -> list[str]:
-    """The keys with the spans of a file together, in the order of time: one pass decodes them.
-
-    Files stay in the order of their first span.
-    """
-    first: dict[str, int] = {}
-
-    def place(key: str) -> tuple[int, float]:
-        item = items[key]
-        if isinstance(item, Reject):
-            return first[key], 0.0
-        return first[item[0].uri], item[0].start_s or 0.0
-
-    for index, key in enumerate(keys):
-        item = items[key]
-        first.setdefault(key if isinstance(item, Reject) else item[0].uri, index)
-    return sorted(keys, key=place)
-
-
 def _runs(
-    keys: Sequence[str], items: _Items, unit_clips: int, unit_bytes: int
-) -> Iterator[list[str]]:
-    run: list[str] = []
-    size_bytes, last = 0, ""
-    for key in keys:
-        item = items[key]
-        uri, file_bytes = ("", 0) if isinstance(item, Reject) else (item[0].uri, item[1].size_bytes)
+    catalogue: Catalogue, first: int, unit_clips: int, unit_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """Unit and number of every item that has no unit yet."""
+    unit, num_items, size_bytes, last = first, 0, 0, ""
+    for number, uri, file_bytes in catalogue.fresh():
         # Spans share their file, and members of a tar say nothing of their own size.
-        is_own = uri not in ("", last) and split_member(uri) is None
+        is_own = uri not in (None, last) and split_member(uri) is None
         added = file_bytes if is_own else 0
-        if run and (len(run) >= unit_clips or size_bytes + added > unit_bytes):
-            yield run
-            run, size_bytes = [], 0
-        run.append(key)
-        size_bytes, last = size_bytes + added, uri
-    if run:
-        yield run
+        if num_items and (num_items >= unit_clips or size_bytes + added > unit_bytes):
+            unit, num_items, size_bytes = unit + 1, 0, 0
+        yield unit, number
+        num_items, size_bytes, last = num_items + 1, size_bytes + added, uri or ""
 
 
-def _unit(number: int, items: Sequence[_Item]) -> Unit:
-    """A unit that holds its rows; its digest sees the facts of the files too."""
+def _unit(number: int, items: Sequence[Item]) -> tuple[Unit, dict[str, list[dict[str, Any]]]]:
+    """A unit without its rows, and the rows; its digest sees the facts of the files too."""
     whole = [
         {"reject": asdict(item)}
         if isinstance(item, Reject)
         else {"clip": clip_columns(item[0]), "file": asdict(item[1])}
         for item in items
     ]
-    payload = {
+    rows = {
         "clips": [item["clip"] for item in whole if "clip" in item],
         "rejects": [item["reject"] for item in whole if "reject" in item],
     }
-    return Unit(f"{number:05d}", digest_of(whole), payload)
+    return Unit(f"{number:05d}", digest_of(whole), {}), rows
 
 
-def _read(folder: Folder) -> dict[str, int]:
-    if not folder.exists(PLAN):
-        return {}
-    table = folder.read_table(PLAN)
-    return dict(zip(table["key"].to_pylist(), table["unit"].to_pylist(), strict=True))
+def _planned(folder: Folder) -> Iterator[tuple[str, int]]:
+    """Key and unit of all items that were planned before."""
+    tables = [f"{PLAN}/{name}" for name in folder.child(PLAN).files(".parquet")]
+    if not tables and folder.exists(WHOLE_PLAN):
+        tables = [WHOLE_PLAN]
+    for name in tables:
+        table = folder.read_table(name)
+        yield from zip(table["key"].to_pylist(), table["unit"].to_pylist(), strict=True)
 
 
-def _write(folder: Folder, units: dict[int, list[str]]) -> None:
-    names = [number for number in sorted(units) for _ in units[number]]
-    keys = [key for number in sorted(units) for key in units[number]]
-    payload = table_bytes(pa.table({"unit": names, "key": keys}, schema=_SCHEMA))
-    if not folder.exists(PLAN) or folder.read_bytes(PLAN) != payload:
-        folder.write_bytes(PLAN, payload)
+def _write(folder: Folder, catalogue: Catalogue) -> None:
+    kept = set()
+    for number, group in groupby(catalogue.keys(), lambda row: row[0] // _UNITS_PER_TABLE):
+        rows = list(group)
+        columns = {"unit": [unit for unit, _ in rows], "key": [key for _, key in rows]}
+        payload = table_bytes(pa.table(columns, schema=_SCHEMA))
+        name = f"part-{number:08d}.parquet"
+        kept.add(name)
+        path = f"{PLAN}/{name}"
+        if not folder.exists(path) or folder.read_bytes(path) != payload:
+            folder.write_bytes(path, payload)
+    for name in set(folder.child(PLAN).files()) - kept:
+        folder.delete(f"{PLAN}/{name}")
+    folder.delete(WHOLE_PLAN)

@@ -43,7 +43,7 @@ def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, 
     """Bring all four directories below `output` up to date.
 
     Args:
-        settings: Of the stages.
+        settings: Settings of the stages.
         output: Their parent.
         codec: Folder of the codec.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,11 +25,13 @@ from pipeline.data.plan import rows_of
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
 from pipeline.data.segments import Segment, SegmentSettings, cut, segment_row
-from pipeline.data.stage import Unit, UnitOutput
-from pipeline.storage import table_bytes
+from pipeline.data.stage import Resources, Unit, UnitOutput, run_stage
+from pipeline.settings import Settings
+from pipeline.storage import Folder, table_bytes
 
+SCAN = "scan"
 SEGMENTED = "segmented/"
-"""Begin of the totals that count recordings that were cut and their segments."""
+"""Prefix of the totals that count recordings that were cut and their segments."""
 
 _CUT_SHORT = ("truncated", "damaged")  # warnings of files of which not everything was decoded
 
@@ -42,6 +44,35 @@ def part_name(unit: str) -> str:
 def unit_of(name: str) -> str:
     """The unit whose clips a file holds: the inverse of `part_name`."""
     return name.removeprefix("parts/part-").removesuffix(".parquet")
+
+
+class _ScanSettings(Settings):
+    """What a scan depends on, besides the rows of the plan."""
+
+    checks: CheckSettings
+    segments: SegmentSettings
+
+
+def scan_units(
+    folder: Folder,
+    inputs: dict[str, str],
+    units: Sequence[Unit],
+    checks: CheckSettings,
+    segments: SegmentSettings,
+    resources: Resources,
+) -> dict[str, Any]:
+    """Bring a scan up to date with a plan; returns its card."""
+    return run_stage(
+        folder,
+        stage=SCAN,
+        settings=_ScanSettings(checks=checks, segments=segments),
+        inputs=inputs,
+        units=units,
+        worker=ScanWorker,
+        worker_kwargs={"checks": checks, "segments": segments},
+        resources=resources,
+        max_reject_share=1.0,
+    )
 
 
 class ScanWorker:

@@ -31,7 +31,7 @@ class ClipRow:
     modality: str
     """speech, sound or music."""
     start_s: float | None = None
-    """Begin of the span, seconds; None is the whole file."""
+    """Start of the span, seconds; None is the whole file."""
     end_s: float | None = None
     """End of the span, seconds."""
     declared_duration_s: float | None = None
@@ -55,7 +55,7 @@ class ClipRow:
     licence: str | None = None
     """SPDX id where there is one."""
     attribution: str | None = None
-    """Whom to name."""
+    """Author that the licence asks to name."""
     split: str | None = None
     """Split the corpus itself declares; None leaves it to the hash."""
     notes: tuple[str, ...] = ()

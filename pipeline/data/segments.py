@@ -54,7 +54,7 @@ class Segment:
     """One piece of a recording.
 
     Attributes:
-        start: First sample, counted from the begin of the recording or of its span.
+        start: First sample, counted from the start of the recording or of its span.
         waveform: Its samples.
         is_at_pause: Whether it ends in a pause, or where the recording does.
     """

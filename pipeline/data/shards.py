@@ -51,7 +51,7 @@ def read_npy(payload: bytes, name: str) -> NDArray[np.generic]:
 
     Args:
         payload: The file.
-        name: Of the member, for the error.
+        name: Name of the member, for the error.
 
     Raises:
         IncompleteError: If the bytes are no array.

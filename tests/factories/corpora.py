@@ -13,7 +13,8 @@ import numpy as np
 import soundfile
 
 from pipeline.data.corpora.base import CorpusFacts
-from pipeline.data.corpora.discover import Discovery, Source, SplitRule, discover
+from pipeline.data.corpora.catalogue import SplitRule
+from pipeline.data.corpora.discover import Discovery, Source, discover
 from pipeline.data.schema import ClipRow, Reject
 
 RATE = 8_000

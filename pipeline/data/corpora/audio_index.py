@@ -8,8 +8,9 @@ from typing import Any
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.licences import licences_in
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +14,15 @@ from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
 from pipeline.audio_containers import split_member
+from pipeline.data.corpora.file_names import stem_of, suffix_of
+from pipeline.data.corpora.file_table import Names
 from pipeline.data.corpora.licences import licences_in
-from pipeline.data.corpora.listing import Listing, is_audio_name, suffix_of
-from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import BadLine, ManifestError
+from pipeline.data.corpora.listing import Listing
+from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import ClipRow, Reject
+from pipeline.data.scratch import ScratchMap
 from pipeline.settings import digest_of
 
 HEAD_BYTES = 4_096
@@ -89,50 +93,43 @@ class CorpusFolder:
     """A corpus directory: its files, the way to a row's audio, and the making of rows.
 
     Args:
-        listing: Listing of the input directory.
+        listing: Listing of the input directory; files that the layout uses are claimed in it.
         root: The corpus directory, relative to it; empty is the input itself.
-        names: Files that the layout may use, relative to the corpus directory, sorted.
         name: Name of the corpus.
         facts: What settings say of it.
-        claimed: Names, relative to the input, that layouts have used; added to.
+
+    Attributes:
+        names: Files that the layout may use, relative to the corpus directory, sorted: those that
+            no layout claimed before.
     """
 
     def __init__(
         self,
         listing: Listing,
         root: str,
-        names: list[str],
         name: str,
         facts: CorpusFacts,
-        claimed: set[str],
     ) -> None:
         self.listing = listing
         self.root = root
-        self.names = names
+        self.names = listing.files.names(root)
         self.name = name
         self.facts = facts
-        self._claimed = claimed
         self._heads: dict[str, bytes] = {}
-        self._seen: dict[str, tuple[str, Place]] = {}
 
     @cached_property
     def files(self) -> list[str]:
         """Names of files directly in the directory."""
-        return self._by_folder.get("", [])
+        return self.names.directly_in()
 
-    @cached_property
-    def name_set(self) -> frozenset[str]:
-        """Names of all files, for asking whether one is there."""
-        return frozenset(self.names)
-
-    @cached_property
-    def audio(self) -> list[str]:
+    @property
+    def audio(self) -> Names:
         """Names that end like audio, at any depth."""
-        return [name for name in self.names if is_audio_name(name)]
+        return self.names.audio
 
     def having(self, *suffixes: str, within: str = "") -> list[str]:
         """Names directly in the directory, or in one below it, with one of the endings."""
-        return [name for name in self._by_folder.get(within, ()) if suffix_of(name) in suffixes]
+        return self.names.directly_in(within, suffixes)
 
     def uri(self, name: str = "") -> str:
         """Path, or percent-encoded URI, of a file, of `archive.tar#member`, or of the corpus."""
@@ -150,6 +147,18 @@ class CorpusFolder:
         """
         try:
             return self.listing.folder.read_bytes(posixpath.join(self.root, name))
+        except OSError as error:
+            raise ManifestError(Reason.NOT_A_FILE, f"cannot be read: {error}") from error
+
+    def lines(self, name: str) -> Iterator[Line | BadLine]:
+        """Lines of a manifest, read as they are taken; see `read_lines`.
+
+        Raises:
+            ManifestError: If it cannot be read.
+        """
+        try:
+            with self.listing.folder.open(posixpath.join(self.root, name)) as stream:
+                yield from read_lines(stream)
         except OSError as error:
             raise ManifestError(Reason.NOT_A_FILE, f"cannot be read: {error}") from error
 
@@ -183,7 +192,7 @@ class CorpusFolder:
 
     def claim(self, name: str) -> None:
         """Note that the corpus accounts for a file."""
-        self._claimed.add(posixpath.join(self.root, name))
+        self.listing.files.claim(posixpath.join(self.root, name), self.names.view)
 
     def find_audio(self, reference: str, near: str = "") -> tuple[str, str | None]:
         """The file that a manifest means, claimed, and a note if it is called differently.
@@ -206,7 +215,8 @@ class CorpusFolder:
             AudioLookupError: If there is none, or more than one.
         """
         for stem in stems:
-            found = self._by_stem.get(stem, [])
+            alike = self.audio.like_last(stem)
+            found = [name for name in alike if stem_of(posixpath.basename(name)) == stem]
             if within:
                 found = [name for name in found if within in name.split("/")[:-1]]
             if len(found) > 1:
@@ -255,9 +265,10 @@ class CorpusFolder:
                 field="modality",
             )
         digest = digest_of([audio, chosen, {k: v for k, v in fields.items() if k != "notes"}])
-        if key in self._seen:
-            return self._reject_repeat(key, digest, place)
-        self._seen[key] = digest, place
+        described = json.dumps([digest, str(place)])
+        first = self._seen.setdefault(key, described)
+        if first is not described:
+            return self._reject_repeat(key, digest, first, place)
         row = ClipRow(
             clip_id=f"{self.name}/{key}",
             corpus=self.name,
@@ -276,11 +287,12 @@ class CorpusFolder:
             speaker=f"{self.name}/{row.speaker}" if row.speaker else None,
         )
 
-    def _reject_repeat(self, key: str, digest: str, place: Place) -> Reject:
-        first, first_place = self._seen[key]
-        how = "alike" if first == digest else "differently"
+    def _reject_repeat(self, key: str, digest: str, first: str, place: Place) -> Reject:
+        first_digest, first_place = json.loads(first)
+        is_alike = first_digest == digest
+        how = "alike" if is_alike else "differently"
         return self.reject(
-            Reason.DUPLICATE_ID if first == digest else Reason.CONFLICT,
+            Reason.DUPLICATE_ID if is_alike else Reason.CONFLICT,
             f"{key!r} is already described, {how}, at {first_place}, which is kept",
             place.manifest,
             key=key,
@@ -341,18 +353,9 @@ class CorpusFolder:
         return found.pop() if len(found) == 1 else None
 
     @cached_property
-    def _by_folder(self) -> dict[str, list[str]]:
-        folders: dict[str, list[str]] = {}
-        for name in self.names:
-            folders.setdefault(name.rpartition("/")[0], []).append(name)
-        return folders
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        for name in self.audio:
-            names.setdefault(stem_of(posixpath.basename(name)), []).append(name)
-        return names
+    def _seen(self) -> ScratchMap:
+        """Digest and place of the first description of every key."""
+        return self.listing.files.map()
 
     @cached_property
     def _index(self) -> AudioIndex:

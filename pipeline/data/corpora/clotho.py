@@ -10,8 +10,9 @@ from typing import Any
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder
 from pipeline.data.corpora.entries import Entry, absent_part, table_entries
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.licences import licence_of
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -56,7 +57,7 @@ class Clotho:
 def _read_metadata(
     folder: CorpusFolder, name: str, known: dict[str, dict[str, Any]]
 ) -> Iterator[Reject]:
-    if name not in folder.name_set:
+    if name not in folder.names:
         return
     for entry in table_entries(folder, name, ("file_name",), encoding=_ENCODING):
         if isinstance(entry, Reject):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import posixpath
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from urllib.parse import unquote
 
 from pipeline.audio_containers import split_member
@@ -18,19 +18,15 @@ from pipeline.data.corpora.base import (
     CorpusFolder,
     uri_of,
 )
-from pipeline.data.corpora.listing import (
-    MANIFEST_SUFFIXES,
-    FileFact,
-    Listing,
-    is_audio_name,
-    suffix_of,
-    walk,
-)
+from pipeline.data.corpora.catalogue import Catalogue, Rows, SplitRule
+from pipeline.data.corpora.file_names import MANIFEST_SUFFIXES, is_audio_name, suffix_of
+from pipeline.data.corpora.file_table import FileFact
+from pipeline.data.corpora.listing import Listing, walk
 from pipeline.data.corpora.manifests import ManifestError, read_json, read_lines
 from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.schema import SPLITS, ClipRow, Reject, split_of
+from pipeline.data.schema import ClipRow, Reject
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 
@@ -44,7 +40,7 @@ class Source:
     Attributes:
         uri: The directory.
         layout: Its layout, if it is one corpus; None looks below it.
-        name: Name of the corpus, or begin of the names of those below; None takes the path.
+        name: Name of the corpus, or prefix of the names of those below; None takes the path.
         facts: What settings say of all corpora below it.
     """
 
@@ -52,25 +48,6 @@ class Source:
     layout: str | None = None
     name: str | None = None
     facts: CorpusFacts = field(default_factory=CorpusFacts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitRule:
-    """How clips without a declared split get one; see `schema.split_of`.
-
-    Attributes:
-        validation_share: Share for validation.
-        test_share: Share for test.
-        min_speakers: A corpus with fewer speakers is split by clip or file, or whole corpora would
-            land in one split.
-        is_declared_kept: Whether a corpus's own split wins. A clip without one then follows its
-            speaker or file, and where these are in several, test before validation before train.
-    """
-
-    validation_share: float
-    test_share: float
-    min_speakers: int
-    is_declared_kept: bool
 
 
 @dataclass
@@ -81,8 +58,7 @@ class FoundCorpus:
         name: Its name.
         layout: Name of its layout.
         uri: Its directory.
-        clips: Rows with the facts of their files.
-        rejects: Rows and files that are no clips.
+        catalogue: Where its items are.
         moved: Folders of absolute paths that are not here, with the number of paths that were
             matched by what follows.
     """
@@ -90,9 +66,18 @@ class FoundCorpus:
     name: str
     layout: str
     uri: str
-    clips: list[tuple[ClipRow, FileFact]] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    catalogue: Catalogue = field(repr=False)
     moved: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def clips(self) -> Rows[tuple[ClipRow, FileFact]]:
+        """Rows with the facts of their files."""
+        return self.catalogue.clips(self.name)
+
+    @property
+    def rejects(self) -> Rows[Reject]:
+        """Rows and files that are no clips."""
+        return self.catalogue.rejects(self.name)
 
 
 @dataclass
@@ -103,10 +88,12 @@ class Discovery:
         corpora: In order of their names.
         ignored: Files that are neither audio nor manifest, counted by ending; folders and files
             that systems leave, such as `__MACOSX/` and `._*`, by name.
+        catalogue: Their clips and rejects.
     """
 
     corpora: list[FoundCorpus]
     ignored: dict[str, int]
+    catalogue: Catalogue = field(repr=False)
 
 
 def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
@@ -120,19 +107,14 @@ def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
         SettingsError: If a source is missing, or two corpora have one name.
     """
     folders = [Folder.at(source.uri) for source in sources]
+    catalogue = Catalogue()
     corpora: dict[str, FoundCorpus] = {}
     ignored: Counter[str] = Counter()
     for source, folder in zip(sources, folders, strict=True):
         others = frozenset(other.path for other in folders if other.path != folder.path)
-        search = _Search(source, walk(folder, others))
+        search = _Search(source, walk(folder, others), catalogue, corpora)
         for found in search.run():
-            if found.name in corpora:
-                raise SettingsError(
-                    f"two corpora are called {found.name!r}: {corpora[found.name].uri} and "
-                    f"{found.uri}; list them in the setting `corpora` with a name each"
-                )
-            found.clips = _with_splits(found, rule)
-            corpora[found.name] = found
+            catalogue.assign_splits(found.name, rule)
             logger.info(
                 "%s: layout %s, %d clips, %d rejects",
                 found.name,
@@ -144,17 +126,31 @@ def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
         logger.info("ignored, neither audio nor manifest: %s", counts)
-    return Discovery([corpora[name] for name in sorted(corpora)], dict(sorted(ignored.items())))
+    named = [corpora[name] for name in sorted(corpora)]
+    return Discovery(named, dict(sorted(ignored.items())), catalogue)
 
 
 class _Search:
-    """One source."""
+    """One source.
 
-    def __init__(self, source: Source, listing: Listing) -> None:
+    Args:
+        source: The source.
+        listing: Its files.
+        catalogue: Takes the items.
+        corpora: Corpora of all sources by name; added to.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        listing: Listing,
+        catalogue: Catalogue,
+        corpora: dict[str, FoundCorpus],
+    ) -> None:
         self._source = source
         self._listing = listing
-        self._names = list(listing.files)
-        self._claimed: set[str] = set()
+        self._catalogue = catalogue
+        self._corpora = corpora
         self._found: dict[str, FoundCorpus] = {}
         self.ignored: Counter[str] = Counter()
 
@@ -174,7 +170,7 @@ class _Search:
     def _folders(self) -> list[str]:
         """All directories, the deepest first; the input itself is the empty name."""
         folders = {""}
-        for name in self._names:
+        for name in self._listing.files.names():
             parent = posixpath.dirname(name)
             while parent not in folders:
                 folders.add(parent)
@@ -190,15 +186,7 @@ class _Search:
             self._read(root, layout)
 
     def _view(self, root: str) -> CorpusFolder:
-        prefix = f"{root}/" if root else ""
-        first = bisect_left(self._names, prefix)
-        last = bisect_left(self._names, prefix[:-1] + "0") if root else len(self._names)
-        names = [
-            name[len(prefix) :] for name in self._names[first:last] if name not in self._claimed
-        ]
-        return CorpusFolder(
-            self._listing, root, names, self._name(root), self._source.facts, self._claimed
-        )
+        return CorpusFolder(self._listing, root, self._name(root), self._source.facts)
 
     def _name(self, root: str) -> str:
         path = root.replace("/", "-")
@@ -208,13 +196,12 @@ class _Search:
 
     def _read(self, root: str, layout: Corpus) -> None:
         view = self._view(root)
-        found = FoundCorpus(view.name, layout.layout, view.uri())
-        self._found[root] = found
+        found = self._new(root, layout.layout, view.uri())
         for item in layout.read(view):
             if isinstance(item, Reject):
-                found.rejects.append(item)
+                self._catalogue.add_reject(item)
             else:
-                found.clips.append((item, self._fact(item.uri)))
+                self._catalogue.add_clip(found.name, found.uri, item, self._fact(item.uri))
         found.moved = view.moved
         for folder, count in found.moved.items():
             logger.warning(
@@ -224,8 +211,19 @@ class _Search:
                 folder,
             )
 
+    def _new(self, root: str, layout: str, uri: str) -> FoundCorpus:
+        name = self._name(root)
+        if name in self._corpora:
+            raise SettingsError(
+                f"two corpora are called {name!r}: {self._corpora[name].uri} and {uri}; list them "
+                "in the setting `corpora` with a name each"
+            )
+        found = FoundCorpus(name, layout, uri, self._catalogue)
+        self._found[root] = self._corpora[name] = found
+        return found
+
     def _fact(self, uri: str) -> FileFact:
-        """Of the audio file, or of the file that the audio lies in."""
+        """Size and time of the audio file, or of the file that the audio lies in."""
         top = self._listing.folder.uri.rstrip("/") + "/"
         name = uri.removeprefix(top)
         if "://" not in top:
@@ -239,13 +237,13 @@ class _Search:
         for root in sorted(folders, key=_depth):
             if self._enclosing(root) is None:
                 view = self._view(root)
-                view.names = [
-                    name
-                    for name in view.names
-                    if self._enclosing(posixpath.join(root, posixpath.dirname(name))) is None
-                ]
+                view.names = replace(view.names, keep=partial(self._is_outside, root))
                 if LAST_RESORT.matches(view):
                     self._read(root, LAST_RESORT)
+
+    def _is_outside(self, root: str, name: str) -> bool:
+        """Whether a file below a directory lies in no corpus."""
+        return self._enclosing(posixpath.join(root, posixpath.dirname(name))) is None
 
     def _enclosing(self, folder: str) -> FoundCorpus | None:
         """The corpus that a directory lies in."""
@@ -257,9 +255,7 @@ class _Search:
         return self._found[folder]
 
     def _account_for_rest(self) -> None:
-        for name in self._names:
-            if name in self._claimed:
-                continue
+        for name in self._listing.files.names():
             home = self._enclosing(posixpath.dirname(name))
             if is_audio_name(name):
                 self._leave(
@@ -275,10 +271,9 @@ class _Search:
 
     def _leave(self, home: FoundCorpus | None, name: str, reason: Reason, detail: str) -> None:
         if home is None:
-            home = FoundCorpus(self._name(""), "none", self._listing.folder.uri)
-            self._found[""] = home
+            home = self._new("", "none", self._listing.folder.uri)
         uri = uri_of(self._listing, name)
-        home.rejects.append(reject(reason, detail, corpus=home.name, uri=uri))
+        self._catalogue.add_reject(reject(reason, detail, corpus=home.name, uri=uri))
 
     def _why_unclaimed(self, name: str) -> tuple[Reason, str]:
         view = self._view(posixpath.dirname(name))
@@ -302,52 +297,6 @@ class _Search:
             columns = header_of(view, last)[0][:8]
             detail = f"no layout reads it: the first row {columns} names no audio column and label"
         return Reason.UNCLAIMED, detail
-
-
-def _with_splits(corpus: FoundCorpus, rule: SplitRule) -> list[tuple[ClipRow, FileFact]]:
-    """Every clip with its split: its own, else that of what it belongs to, else the hash's."""
-    keys = _split_keys(corpus, rule)
-    own = [row.split if rule.is_declared_kept else None for row, _ in corpus.clips]
-    declared: dict[str, str] = {}
-    for key, split in zip(keys, own, strict=True):
-        if split is not None:
-            declared[key] = max(split, declared.get(key, split), key=SPLITS.index)
-    splits = [
-        split or declared.get(key) or split_of(key, rule.validation_share, rule.test_share)
-        for key, split in zip(keys, own, strict=True)
-    ]
-    if splits and "train" not in splits and None in own:
-        logger.warning(
-            "%s: no clip is left for training; %d of %d declare no split and are held out with "
-            "their speaker or file, or by the hash; declare which are for training",
-            corpus.name,
-            own.count(None),
-            len(own),
-        )
-    return [
-        (replace(row, split=split), fact)
-        for (row, fact), split in zip(corpus.clips, splits, strict=True)
-    ]
-
-
-def _split_keys(corpus: FoundCorpus, rule: SplitRule) -> list[str]:
-    """What each clip must stay together with: its speaker, the file it is a span of, or itself."""
-    rows = [row for row, _ in corpus.clips]
-    num_speakers = len({row.speaker for row in rows if row.speaker})
-    cut = {row.uri for row in rows if row.start_s is not None or row.end_s is not None}
-    keys = []
-    for row in rows:
-        if row.speaker and row.modality == "speech" and num_speakers >= rule.min_speakers:
-            keys.append(row.speaker)
-        else:
-            keys.append(_recording(row, corpus) if row.uri in cut else row.clip_id)
-    return keys
-
-
-def _recording(row: ClipRow, corpus: FoundCorpus) -> str:
-    """A file by its name in the corpus: the same wherever the corpus lies."""
-    name = row.uri.removeprefix(f"{corpus.uri}/")
-    return f"{corpus.name}/{unquote(name) if '://' in corpus.uri else name}"
 
 
 def _depth(name: str) -> int:

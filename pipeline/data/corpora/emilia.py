@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import json_line_entries
 from pipeline.data.corpora.fields import as_number
-from pipeline.data.corpora.lookup import stem_of
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.corpora.records import RecordReader
 from pipeline.data.corpora.webdataset import WebDataset, peek, tars_of
@@ -18,7 +18,7 @@ from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 LICENCES = {"Emilia": "CC-BY-NC-4.0", "Emilia-YODAS": "CC-BY-4.0"}
-"""Of the two parts of the corpus, by the name of their folders."""
+"""Licences of the two parts of the corpus, by the name of their folders."""
 _KEYS = ("id", "text", "speaker", "language", "dnsmos")
 _ID = re.compile(r"[A-Z]{2}_B\d+_S\d+_W\d+")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,8 +53,8 @@ def table_entries(
         required: Columns that the header must have.
         delimiter: Between cells.
         is_quoted: Whether double quotes enclose cells.
-        encoding: Of the file where it is not UTF-8, as its publisher says; bytes that are UTF-8
-            are read as that.
+        encoding: Encoding of the file where it is not UTF-8, as its publisher says; bytes that are
+            UTF-8 are read as that.
         check: Further check of the header, raising `ManifestError`.
     """
     folder.claim(name)
@@ -86,7 +86,7 @@ def cell_lines(folder: CorpusFolder, name: str, delimiter: str) -> Iterator[Line
     """Lines of a table without quotes, divided into cells; the file is claimed."""
     folder.claim(name)
     try:
-        for line in _unquoted(folder.read_bytes(name), delimiter):
+        for line in _unquoted(folder.lines(name), delimiter):
             yield folder.reject_line(line, name) if isinstance(line, BadLine) else line
     except ManifestError as error:
         yield folder.reject_manifest(error, name)
@@ -103,7 +103,7 @@ def parsed_lines(
     """What `parse` makes of every line that is not blank; the file is claimed."""
     folder.claim(name)
     try:
-        for line in read_lines(folder.read_bytes(name)):
+        for line in folder.lines(name):
             if isinstance(line, BadLine):
                 yield folder.reject_line(line, name)
             elif line.text.strip():
@@ -199,17 +199,19 @@ class CaptionGroups:
 def _table_lines(
     folder: CorpusFolder, name: str, delimiter: str, is_quoted: bool, encoding: str | None
 ) -> Iterator[Line | BadLine]:
-    payload = folder.read_bytes(name)
+    lines = folder.lines(name)
     if encoding is not None:
+        payload = folder.read_bytes(name)
         try:
             payload.decode()
         except UnicodeDecodeError:
             payload = payload.decode(encoding, errors="replace").encode()
-    return read_table(payload, delimiter) if is_quoted else _unquoted(payload, delimiter)
+        lines = read_lines(payload)
+    return read_table(lines, delimiter) if is_quoted else _unquoted(lines, delimiter)
 
 
-def _unquoted(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
-    for line in read_lines(payload):
+def _unquoted(lines: Iterable[Line | BadLine], delimiter: str) -> Iterator[Line | BadLine]:
+    for line in lines:
         if isinstance(line, BadLine):
             yield line
         elif line.text.strip():

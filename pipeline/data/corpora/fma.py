@@ -36,7 +36,7 @@ class Fma:
 
     def matches(self, folder: CorpusFolder) -> bool:
         """Whether the table and audio of some size lie in the folder."""
-        return f"{METADATA}/tracks.csv" in folder.name_set and bool(_sizes(folder))
+        return f"{METADATA}/tracks.csv" in folder.names and bool(_sizes(folder))
 
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every row of the subsets that are there."""
@@ -63,7 +63,7 @@ def _sizes(folder: CorpusFolder) -> list[str]:
 
 def _read_genres(folder: CorpusFolder, genres: dict[str, str]) -> Iterator[Reject]:
     name = f"{METADATA}/genres.csv"
-    if name not in folder.name_set:
+    if name not in folder.names:
         return
     for entry in table_entries(folder, name, ("genre_id", "title")):
         if isinstance(entry, Reject):
@@ -79,7 +79,7 @@ def _read_tracks(
     present = set(SIZES) if "full" in sizes else set(SIZES[: SIZES.index(sizes[0]) + 1])
     header: list[Line] = []
     columns: dict[Column, int] = {}
-    for line in read_table(folder.read_bytes(name), ","):
+    for line in read_table(folder.lines(name), ","):
         if isinstance(line, BadLine):
             yield folder.reject_line(line, name)
         elif len(header) < _NUM_HEADER_ROWS:
@@ -122,7 +122,7 @@ def _clip(
 ) -> ClipRow | Reject:
     number = row["", ""].zfill(6)
     paths = [posixpath.join(f"fma_{size}", number[:3], f"{number}.mp3") for size in sizes]
-    found = [path for path in paths if path in folder.name_set]
+    found = [path for path in paths if path in folder.names]
     for path in found:
         folder.claim(path)
     if not number.isdecimal() or not found:

@@ -30,7 +30,7 @@ class Fsd50k:
     def matches(self, folder: CorpusFolder) -> bool:
         """Whether the ground truth of a part lies where it should, with some of its audio."""
         return any(
-            _truth(part) in folder.name_set
+            _truth(part) in folder.names
             and any(name.startswith(_audio(part)) for name in folder.audio)
             for part in PARTS
         )
@@ -41,7 +41,7 @@ class Fsd50k:
             if name.startswith(("FSD50K.ground_truth/", "FSD50K.metadata/", "FSD50K.doc/")):
                 folder.claim(name)
         for part in PARTS:
-            if _truth(part) in folder.name_set:
+            if _truth(part) in folder.names:
                 yield from _read_part(folder, part)
 
 
@@ -68,7 +68,7 @@ def _read_part(folder: CorpusFolder, part: str) -> Iterator[ClipRow | Reject]:
     has_audio = any(name.startswith(_audio(part)) for name in folder.audio)
     facts: dict[str, JsonObject] = {}
     info = f"FSD50K.metadata/{part}_clips_info_FSD50K.json"
-    if has_audio and info in folder.name_set:
+    if has_audio and info in folder.names:
         for item in json_objects(folder, info):
             if isinstance(item, Reject):
                 yield item

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.lookup import stem_of
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 

@@ -16,7 +16,7 @@ from pipeline.data.schema import ClipRow, Reject
 SEX = dict.fromkeys(("92", "8051", "9136", "11614", "11697", "12787"), "female") | dict.fromkeys(
     ("6097", "6670", "6671", "9017"), "male"
 )
-"""Of the ten readers of the published set, by LibriVox id. Source: arXiv:2104.01497, Table 1."""
+"""Sex of the ten published readers, by LibriVox id. Source: arXiv:2104.01497, Table 1."""
 _MANIFEST = re.compile(r"(?P<reader>\d+)_manifest_(?P<quality>clean|other)_(?P<set>\w+)\.json")
 
 

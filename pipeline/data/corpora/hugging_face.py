@@ -15,7 +15,7 @@ from model.text import clean_text
 from pipeline.audio_containers import table_batches, table_schema
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.fields import ROLES
-from pipeline.data.corpora.listing import suffix_of
+from pipeline.data.corpora.file_names import suffix_of
 from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.corpora.records import RecordReader, split_named
 from pipeline.data.rejects import Reason
@@ -49,7 +49,7 @@ class HuggingFace:
     """A folder of `save_to_disk`, or Parquet files as the hub holds them, directly or in `data`.
 
     Audio inside the tables stays there; a row that only has a path names a file of the folder. The
-    split is the folder of the table, or the begin of its name.
+    split is the folder of the table, or the start of its name.
     """
 
     layout = "hugging_face"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
+from pipeline.data.corpora.file_names import stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -73,7 +74,7 @@ def read_readers(folder: CorpusFolder, name: str, readers: Readers) -> Iterator[
     """Fill in the readers of a table `id | F or M | subset | minutes | name`; claims it."""
     folder.claim(name)
     try:
-        lines = list(read_lines(folder.read_bytes(name)))
+        lines = list(folder.lines(name))
     except ManifestError as error:
         yield folder.reject_manifest(error, name)
         return
@@ -98,7 +99,7 @@ def _transcripts(
     folder: CorpusFolder, readers: Readers, name: str, used: set[str]
 ) -> Iterator[ClipRow | Reject]:
     prefix = posixpath.basename(name).removesuffix(_TRANSCRIPTS) + "-"
-    for line in read_lines(folder.read_bytes(name)):
+    for line in folder.lines(name):
         if isinstance(line, BadLine):
             yield folder.reject_line(line, name)
         elif line.text.strip():

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import cell_lines, read_text
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.librispeech import SUBSET_SPLITS, Readers, read_readers
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import Line
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -105,7 +106,7 @@ def _beside(folder: CorpusFolder, readers: Readers, audio: str) -> ClipRow | Rej
         )
     for suffix in _TEXTS:
         name = stem_of(audio) + suffix
-        if name in folder.name_set:
+        if name in folder.names:
             text = read_text(folder, name)
             if isinstance(text, Reject):
                 return text

@@ -11,17 +11,12 @@ from dataclasses import dataclass, field
 
 from pyarrow import fs
 
+from pipeline.data.corpora.file_table import FileFact, FileTable
 from pipeline.data.rejects import Reason
 from pipeline.errors import SettingsError
 from pipeline.faults import retried, retries
 from pipeline.storage import Folder
 
-_COMMON = "wav flac ogg oga opus mp3 m4a m4b mp4 aac webm mka mkv aiff aif aifc"
-_RARE = "au snd caf w64 rf64 wma amr sph mp2 mpga mov 3gp wv ape tta"
-AUDIO_SUFFIXES = frozenset(f".{name}" for name in f"{_COMMON} {_RARE}".split())
-"""Endings of names taken for audio; what a file is, its contents decide later."""
-MANIFEST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".srt"])
-"""Endings of names taken for manifests: one that no layout reads is reported."""
 _LITTER_FOLDERS = frozenset(
     (
         *(".git", ".svn", ".hg", "__pycache__", ".ipynb_checkpoints"),
@@ -38,28 +33,20 @@ _LITTER_FILES = frozenset(
 _APPLE_DOUBLE = "._"  # what a Mac writes beside each file on a foreign disk or in an archive
 
 
-@dataclass(frozen=True, slots=True)
-class FileFact:
-    """Size and modification time of a file."""
-
-    size_bytes: int
-    mtime_ns: int
-
-
 @dataclass
 class Listing:
     """The files below a directory.
 
     Attributes:
         folder: The directory.
-        files: Facts by name relative to it, in sorted order.
+        files: Facts by name relative to it.
         faults: What could not be listed: printable name, reason, detail.
         litter: What systems and tools left, counted by kind: folders, which end in a slash and
             are not looked into, and files.
     """
 
     folder: Folder
-    files: dict[str, FileFact]
+    files: FileTable = field(default_factory=FileTable)
     faults: list[tuple[str, Reason, str]] = field(default_factory=list)
     litter: Counter[str] = field(default_factory=Counter)
 
@@ -73,16 +60,6 @@ def litter_of(path: str) -> str | None:
     if name.startswith(_APPLE_DOUBLE):
         return f"{_APPLE_DOUBLE}*"
     return name if name in _LITTER_FILES else None
-
-
-def suffix_of(name: str) -> str:
-    """Lower-case ending of a name, with the dot; empty if it has none."""
-    return posixpath.splitext(name)[1].lower()
-
-
-def is_audio_name(name: str) -> bool:
-    """Whether the ending says audio."""
-    return suffix_of(name) in AUDIO_SUFFIXES
 
 
 def walk(folder: Folder, skip: frozenset[str] = frozenset()) -> Listing:
@@ -101,10 +78,9 @@ def walk(folder: Folder, skip: frozenset[str] = frozenset()) -> Listing:
     if info.type != fs.FileType.Directory:
         state = "is not a directory" if info.type == fs.FileType.File else "does not exist"
         raise SettingsError(f"input {folder.uri} {state}; give the directory of a corpus")
-    listing = Listing(folder, {})
+    listing = Listing(folder)
     found = _walk_local if folder.is_local else _walk_remote
-    files = dict(found(listing, skip))
-    listing.files = {name: files[name] for name in sorted(files)}
+    listing.files = FileTable(found(listing, skip))
     return listing
 
 

@@ -7,12 +7,13 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import takewhile
 from urllib.parse import unquote
 
-from pipeline.data.corpora.listing import is_audio_name
+from pipeline.data.corpora.file_names import stem_of
+from pipeline.data.corpora.file_table import Names
 from pipeline.data.rejects import Reason
 
 _ELSEWHERE = re.compile(r"[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
@@ -27,28 +28,6 @@ class AudioLookupError(Exception):
         self.detail = detail
 
 
-@dataclass
-class _Index:
-    """Names by one form of their whole path, and by that of their last part."""
-
-    form: Callable[[str], str]
-    by_path: dict[str, list[str]] = field(default_factory=dict)
-    by_last: dict[str, list[str]] = field(default_factory=dict)
-
-    def find(self, paths: Sequence[str], *, is_whole: bool = False) -> list[str]:
-        """Names at one of the paths, else, if it need not be whole, names that end in one."""
-        for path in paths:
-            if path in self.by_path:
-                return self.by_path[path]
-        for path in () if is_whole else paths:
-            last = posixpath.basename(path)
-            tail = "/" + path
-            found = [n for n in self.by_last.get(last, ()) if self.form(n).endswith(tail)]
-            if found:
-                return found
-        return []
-
-
 class AudioIndex:
     """The files of a corpus, by every form in which a manifest may name them.
 
@@ -61,12 +40,11 @@ class AudioIndex:
             paths that were found by the rest: the corpus was moved.
     """
 
-    def __init__(self, names: Sequence[str], uri: str) -> None:
+    def __init__(self, names: Names, uri: str) -> None:
         self._names = names
-        self._audio = [name for name in names if is_audio_name(name)]
         self._uri = uri
         self.moved: Counter[str] = Counter()
-        self._moved_to: dict[str, str] = {}
+        self._moved_to = names.table.map()
 
     def find(self, reference: str, near: str = "") -> tuple[str, str | None]:
         """The file that a manifest means.
@@ -89,13 +67,16 @@ class AudioIndex:
         local = self._local(reference)
         is_elsewhere = _is_absolute(local)
         paths = self._ends(local, near) if is_elsewhere else self._paths_inside(local, near)
-        for index, form, is_as_written in (
-            (self._by_name, str, True),
-            (self._by_stem, str, True),
-            (self._by_stem, stem_of, False),
-            (self._by_unicode, _unicode_form, False),
+        for form, of_name, is_as_written in (
+            (str, str, True),
+            (str, stem_of, True),
+            (stem_of, stem_of, False),
+            (_unicode_form, _unicode_form, False),
         ):
-            matches = index.find([form(path) for path in paths], is_whole=is_elsewhere)
+            wanted = [form(path) for path in paths]
+            matches = self._at(wanted, of_name)
+            if not matches and not is_elsewhere:
+                matches = self._ending_in(wanted, of_name)
             if len(matches) > 1:
                 listed = ", ".join(map(repr, sorted(matches)[:4]))
                 raise AudioLookupError(
@@ -138,8 +119,7 @@ class AudioIndex:
     @cached_property
     def _bases(self) -> list[str]:
         """The folder that holds all audio, and those that it lies in."""
-        common = posixpath.commonpath([posixpath.dirname(name) for name in self._audio] or [""])
-        parts = common.split("/") if common else []
+        parts = _common_parts(self._names.audio)
         return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
     def _note_move(self, path: str, name: str) -> None:
@@ -165,36 +145,47 @@ class AudioIndex:
         return list(dict.fromkeys([*variants, *(p.replace("\\", "/") for p in variants)]))
 
     def _missing(self, reference: str) -> str:
-        near = self._by_fold.get(_folded(reference), [])
+        near = [
+            name for name in self._names.audio.like_last(reference) if _is_folded(name, reference)
+        ]
         hint = f"; {near[0]!r} differs in upper and lower case" if near else ""
         return f"no audio file {reference!r} in the corpus folder{hint}"
 
-    @cached_property
-    def _by_fold(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        for name in self._audio:
-            names.setdefault(_folded(name), []).append(name)
-        return names
+    def _at(self, paths: Sequence[str], of_name: Callable[[str], str]) -> list[str]:
+        """Files of which a form of the name is the first path that any is at."""
+        if of_name is str:
+            return next(([path] for path in paths if path in self._names), [])
+        found = ((path, self._names.audio.like_path(path)) for path in paths)
+        return _first([name for name in names if of_name(name) == path] for path, names in found)
 
-    def _index(self, names: Sequence[str], form: Callable[[str], str]) -> _Index:
-        index = _Index(form)
-        for name in names:
-            key = form(name)
-            index.by_path.setdefault(key, []).append(name)
-            index.by_last.setdefault(posixpath.basename(key), []).append(name)
-        return index
+    def _ending_in(self, paths: Sequence[str], of_name: Callable[[str], str]) -> list[str]:
+        """Files of which a form of the name ends in the first path that any ends in."""
+        names = self._names if of_name is str else self._names.audio
+        return _first(
+            [name for name in names.like_last(path) if f"/{of_name(name)}".endswith(f"/{path}")]
+            for path in paths
+        )
 
-    @cached_property
-    def _by_name(self) -> _Index:
-        return self._index(self._names, str)
 
-    @cached_property
-    def _by_stem(self) -> _Index:
-        return self._index(self._audio, stem_of)
+def _first(lists: Iterable[list[str]]) -> list[str]:
+    return next(filter(None, lists), [])
 
-    @cached_property
-    def _by_unicode(self) -> _Index:
-        return self._index(self._audio, _unicode_form)
+
+def _common_parts(names: Iterable[str]) -> list[str]:
+    """Directories that all names lie in, the outermost first."""
+    common: list[str] | None = None
+    for name in names:
+        parts = name.split("/")[:-1]
+        if common is None:
+            common = parts
+        common = [one for one, other in takewhile(_are_equal, zip(common, parts, strict=False))]
+        if not common:
+            break
+    return common or []
+
+
+def _are_equal(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
 
 
 def _is_absolute(path: str) -> bool:
@@ -210,14 +201,11 @@ def _outside(reference: str) -> AudioLookupError:
     )
 
 
-def stem_of(name: str) -> str:
-    """A name without an ending that says audio."""
-    return posixpath.splitext(name)[0] if is_audio_name(name) else name
-
-
 def _unicode_form(name: str) -> str:
     return unicodedata.normalize("NFC", stem_of(name))
 
 
-def _folded(name: str) -> str:
-    return _unicode_form(posixpath.basename(name)).casefold()
+def _is_folded(name: str, reference: str) -> bool:
+    """Whether the last parts are alike but for case, Unicode form and ending."""
+    one, other = (_unicode_form(posixpath.basename(text)).casefold() for text in (name, reference))
+    return one == other

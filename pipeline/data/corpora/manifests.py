@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, BinaryIO
 
 from pipeline.data.rejects import Reason
 
 MAX_CELL_CHARACTERS = 64 * 2**20
 """Length of a cell of a table that is read."""
 _PLAIN_CELL_CHARACTERS = 128 * 2**10  # longer ones are rare, and mostly a quote left open
+_CHUNK_BYTES = 2**20
 _MAX_OPEN_QUOTES = 8  # long cells that did not end, after which none is looked for any more
 MAX_JSON_DEPTH = 64
 """Nesting of brackets that a manifest may have."""
@@ -73,59 +77,123 @@ class BadLine:
     detail: str
 
 
-def read_lines(payload: bytes) -> Iterator[Line | BadLine]:
-    """Lines of a UTF-8 file, with or without BOM, LF or CRLF.
+def read_lines(source: bytes | BinaryIO) -> Iterator[Line | BadLine]:
+    """Lines of a UTF-8 file, with or without BOM, LF or CRLF; a stream is read as they are taken.
 
     Raises:
         ManifestError: If the file is empty or in another Unicode form.
     """
-    if not payload.strip():
-        raise ManifestError(
-            Reason.EMPTY_MANIFEST, f"the manifest holds no row ({len(payload)} bytes)"
-        )
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    held, is_more = _head(stream)
+    if not held.strip():
+        raise ManifestError(Reason.EMPTY_MANIFEST, f"the manifest holds no row ({len(held)} bytes)")
     for mark, encoding in _BOMS:
-        if payload.startswith(mark):
+        if held.startswith(mark):
             raise ManifestError(Reason.ENCODING, f"the file is {encoding}; convert it to UTF-8")
-    ending = b"\n" if b"\n" in payload else b"\r"
-    for number, raw in enumerate(payload.removeprefix(codecs.BOM_UTF8).split(ending), start=1):
-        raw = raw.removesuffix(b"\r")
-        if b"\0" in raw:
-            yield BadLine(number, Reason.ENCODING, f"NUL byte at offset {raw.index(0)} of the line")
-            continue
-        try:
-            yield Line(number, raw.decode())
-        except UnicodeDecodeError as error:
-            yield BadLine(
-                number,
-                Reason.ENCODING,
-                f"not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start} of the line; "
-                "convert the file to UTF-8",
-            )
+    ending = b"\n" if b"\n" in held else b"\r"
+    held = held.removeprefix(codecs.BOM_UTF8)
+    number = 0
+    while True:
+        *whole, rest = held.split(ending)
+        for raw in whole if is_more else [*whole, rest]:
+            number += 1
+            yield _line(number, raw.removesuffix(b"\r"))
+        if not is_more:
+            return
+        more = _until(stream, ending)
+        held, is_more = rest + more, bool(more)
 
 
-def read_table(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
+def _head(stream: BinaryIO) -> tuple[bytes, bool]:
+    """The first bytes, with some text and a line feed if there are any; whether more may come."""
+    held = b""
+    while not (b"\n" in held and held.strip()):
+        more = stream.read(_CHUNK_BYTES)
+        if not more:
+            return held, False
+        held += more
+    return held, True
+
+
+def _until(stream: BinaryIO, ending: bytes) -> bytes:
+    """The next bytes with at least one ending in them, or all that are left."""
+    chunks = []
+    while chunk := stream.read(_CHUNK_BYTES):
+        chunks.append(chunk)
+        if ending in chunk:
+            break
+    return b"".join(chunks)
+
+
+def _line(number: int, raw: bytes) -> Line | BadLine:
+    if b"\0" in raw:
+        detail = f"NUL byte at offset {raw.index(0)} of the line"
+        return BadLine(number, Reason.ENCODING, detail)
+    try:
+        return Line(number, raw.decode())
+    except UnicodeDecodeError as error:
+        return BadLine(
+            number,
+            Reason.ENCODING,
+            f"not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start} of the line; "
+            "convert the file to UTF-8",
+        )
+
+
+class _Window:
+    """Good lines by index, taken from an iterator when they are asked for."""
+
+    def __init__(self, lines: Iterator[Line | BadLine]) -> None:
+        self._lines = lines
+        self._held: deque[Line] = deque()
+        self._first = 0
+        self.bad: list[BadLine] = []
+        """Bad lines that were met on the way, to be taken out by the reader."""
+
+    def get(self, index: int) -> Line | None:
+        """A line that was not dropped; None behind the last."""
+        while index - self._first >= len(self._held):
+            line = next(self._lines, None)
+            if line is None:
+                return None
+            if isinstance(line, BadLine):
+                self.bad.append(line)
+            else:
+                self._held.append(line)
+        return self._held[index - self._first]
+
+    def drop(self, until: int) -> None:
+        """Forget the lines before an index."""
+        while self._first < until and self._held:
+            self._held.popleft()
+            self._first += 1
+
+
+def read_table(source: Iterable[Line | BadLine], delimiter: str) -> Iterator[Line | BadLine]:
     """Rows of a delimited table with double quotes; blank lines are left out.
 
     A quote that never closes costs its own line, not the lines that it swallows.
 
+    Args:
+        source: What `read_lines` gives.
+        delimiter: Between cells.
+
     Raises:
         ManifestError: As `read_lines`.
     """
-    lines: list[Line] = []
-    for line in read_lines(payload):
-        if isinstance(line, BadLine):
-            yield line
-        else:
-            lines.append(line)
+    lines = _Window(iter(source))
     index = open_quotes = 0
     limit = _PLAIN_CELL_CHARACTERS
-    while index < len(lines):
-        start = index
+    while (line := lines.get(index)) is not None:
+        start, first = index, line
         try:
             for cells, stop in _rows(lines, index, delimiter, limit):
                 if any(cell.strip() for cell in cells):
-                    yield Line(lines[start].number, cells=tuple(cells))
+                    yield Line(first.number, cells=tuple(cells))
                 start = index = stop
+                lines.drop(index)
+                first = lines.get(index) or first
+                yield from _taken(lines.bad)
                 if limit != _PLAIN_CELL_CHARACTERS:
                     break  # the long row is read
             limit = _PLAIN_CELL_CHARACTERS
@@ -137,17 +205,26 @@ def read_table(payload: bytes, delimiter: str) -> Iterator[Line | BadLine]:
             open_quotes += limit != _PLAIN_CELL_CHARACTERS
             limit = _PLAIN_CELL_CHARACTERS
             yield BadLine(
-                lines[start].number,
+                first.number,
                 Reason.MALFORMED,
                 f"not a row of a table: {error} (a quote that does not close?)",
             )
             index = start + 1
+            lines.drop(index)
+    yield from _taken(lines.bad)
+
+
+def _taken(lines: list[BadLine]) -> Iterator[BadLine]:
+    taken = lines[:]
+    lines.clear()
+    yield from taken
 
 
 def _rows(
-    lines: list[Line], index: int, delimiter: str, limit: int
+    lines: _Window, index: int, delimiter: str, limit: int
 ) -> Iterator[tuple[list[str], int]]:
-    texts = (lines[at].text + "\n" for at in range(index, len(lines)))
+    good = iter(map(lines.get, count(index)).__next__, None)
+    texts = (line.text + "\n" for line in good)
     reader = csv.reader(texts, delimiter=delimiter, strict=True)
     while True:
         before = csv.field_size_limit(limit)  # of the process: set for one row at a time

@@ -102,7 +102,7 @@ class MtgJamendo:
 
 def read_works(folder: CorpusFolder, works: dict[str, Work]) -> Iterator[Reject]:
     """Fill in works by path from the list of licences; yields what is wrong with it."""
-    name = next((n for n in (LICENCES, f"data/{LICENCES}") if n in folder.name_set), None)
+    name = next((n for n in (LICENCES, f"data/{LICENCES}") if n in folder.names), None)
     if name is None:
         return
     text = read_text(folder, name)
@@ -134,9 +134,7 @@ def _is_table(name: str) -> bool:
 def _table(folder: CorpusFolder) -> str | None:
     names = (posixpath.join(place, name) for name in TABLES for place in ("data", ""))
     header = "\t".join(_COLUMNS).encode()
-    return next(
-        (n for n in names if n in folder.name_set and folder.head(n).startswith(header)), None
-    )
+    return next((n for n in names if n in folder.names and folder.head(n).startswith(header)), None)
 
 
 def _read_splits(folder: CorpusFolder, table: str) -> dict[str, str]:
@@ -146,7 +144,7 @@ def _read_splits(folder: CorpusFolder, table: str) -> dict[str, str]:
     for split in ("train", "validation", "test"):
         for prefix in (stem, "autotagging"):
             name = f"data/splits/split-0/{prefix}-{split}.tsv"
-            if name in folder.name_set:
+            if name in folder.names:
                 lines = cell_lines(folder, name, "\t")
                 splits.update({line.cells[0]: split for line in lines if isinstance(line, Line)})
                 break

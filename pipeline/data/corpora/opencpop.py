@@ -51,7 +51,7 @@ class Opencpop:
 
 def _tables(folder: CorpusFolder) -> list[str]:
     paths = [posixpath.join(FOLDER, name) for name in TABLES]
-    return [path for path in paths if path in folder.name_set]
+    return [path for path in paths if path in folder.names]
 
 
 def _is_table(folder: CorpusFolder, name: str) -> bool:

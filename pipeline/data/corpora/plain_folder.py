@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pipeline.audio_io import is_audio
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.listing import is_audio_name, suffix_of
+from pipeline.data.corpora.file_names import is_audio_name, suffix_of
 from pipeline.data.schema import ClipRow, Reject
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from pipeline.data.corpora.base import MODALITIES, CorpusFolder, Place
 from pipeline.data.corpora.fields import FieldError, Fields, as_number, is_missing, roles_of
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.file_names import stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import SPLITS, ClipRow, Reject
+from pipeline.data.scratch import ScratchMap
 
 LABELS = ("transcript", "caption", "tags", "title", "speaker", "language", "modality", "duration")
 """Roles of which a table needs one, besides the audio, to be a manifest."""
@@ -51,7 +53,10 @@ class RecordReader:
     folder: CorpusFolder
     modality: str | None = None
     has_spans: bool = True
-    _ends: dict[str, float | None] = field(default_factory=dict, init=False, repr=False)
+    _ends: ScratchMap = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._ends = self.folder.listing.files.map()
 
     def read(
         self,
@@ -108,9 +113,8 @@ class RecordReader:
     def _span_key(self, key: str, start: float, end: float | None) -> str:
         """The key with the start, and the end too where another span came first from there."""
         key += f"@{_exact(start)}"
-        if self._ends.setdefault(key, end) == end:
-            return key
-        return f"{key}-{'end' if end is None else _exact(end)}"
+        until = "end" if end is None else _exact(end)
+        return key if self._ends.setdefault(key, until) == until else f"{key}-{until}"
 
     def _values(self, fields: Fields) -> dict[str, Any]:
         start, end = _span(fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import json_line_entries
-from pipeline.data.corpora.listing import suffix_of
+from pipeline.data.corpora.file_names import suffix_of
 from pipeline.data.corpora.manifests import (
     JsonObject,
     Line,
@@ -80,7 +81,7 @@ def _read_json_lines(
 
 def _open_parquet(folder: CorpusFolder, name: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(pa.BufferReader(folder.read_bytes(name)))
+        return pq.ParquetFile(folder.listing.folder.open(posixpath.join(folder.root, name)))
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(Reason.MALFORMED, f"not Parquet: {error}") from error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.lookup import stem_of
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.corpora.records import RecordReader
 from pipeline.data.rejects import Reason

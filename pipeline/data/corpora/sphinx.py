@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
+from pipeline.data.corpora.manifests import BadLine, Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -33,7 +33,7 @@ class Sphinx:
         for name in sorted(lists, key=lambda name: name.endswith("fileids")):
             folder.claim(name)
             try:
-                for line in read_lines(folder.read_bytes(name)):
+                for line in folder.lines(name):
                     if isinstance(line, BadLine):
                         yield folder.reject_line(line, name)
                     elif not line.text.strip():

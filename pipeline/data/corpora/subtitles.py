@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.listing import is_audio_name
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.file_names import is_audio_name, stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

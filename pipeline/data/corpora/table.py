@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import table_entries
 from pipeline.data.corpora.fields import FieldError, roles_of
-from pipeline.data.corpora.listing import suffix_of
+from pipeline.data.corpora.file_names import suffix_of
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.corpora.records import RecordReader, is_manifest_header
 from pipeline.data.rejects import Reason

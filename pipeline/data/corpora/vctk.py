@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import read_text
-from pipeline.data.corpora.lookup import stem_of
+from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.manifests import BadLine, ManifestError, read_lines
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

@@ -9,7 +9,8 @@ from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.entries import absent_part, json_objects
 from pipeline.data.corpora.fields import as_number
-from pipeline.data.corpora.lookup import AudioLookupError, stem_of
+from pipeline.data.corpora.file_names import stem_of
+from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import JsonObject
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject

@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.fields import ROLES
-from pipeline.data.corpora.listing import is_audio_name, litter_of, suffix_of
+from pipeline.data.corpora.file_names import is_audio_name, suffix_of
+from pipeline.data.corpora.listing import litter_of
 from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
 from pipeline.data.corpora.records import RecordReader, split_named
 from pipeline.data.rejects import Reason

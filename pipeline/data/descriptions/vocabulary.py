@@ -51,7 +51,7 @@ PITCH_WORDS = {
     "medium": ("medium-pitched",),
     "high": ("high", "high-pitched"),
 }
-"""Of a voice; said of a person they would mean something else."""
+"""Adjectives of a voice; said of a person they would mean something else."""
 PITCH_OF_PERSON = {"deep": ("deep-voiced",)}
 
 SCALES = (

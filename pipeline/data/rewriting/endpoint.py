@@ -52,7 +52,7 @@ class ChatEndpoint:
     Args:
         settings: How it is reached.
         model: Name of the model there.
-        share: Of the allowed rate, that this process may use.
+        share: Share of the allowed rate that this process may use.
         clock: Seconds that only rise.
         sleep: Waits so many seconds.
 

@@ -179,12 +179,13 @@ def caption(
 
 
 def sent_audio(clip: Mapping[str, Any], settings: CaptionSettings) -> SentAudio:
-    """The begin of a clip as 16-bit mono WAV, named by the file's content and the span."""
+    """The start of a clip as 16-bit mono WAV, named by the file's content and the span."""
     start_s = clip["start_s"]
     is_long = clip["duration_s"] > settings.max_s
     end_s = (start_s or 0.0) + settings.max_s if is_long else clip["end_s"]
 
     def read() -> bytes:
+        """Decode, mix to mono and resample; called only if the audio is sent."""
         audio = read_audio(clip["uri"], start_s, end_s)
         mono = audio.waveform.mean(axis=0, keepdims=True)
         waveform = resample(mono, audio.sample_rate, settings.sample_rate)

@@ -14,8 +14,8 @@ def words(seed: int, errors: float = 0.0, count: int = 100):
     return np.maximum(fixed ^ flips, 1).astype(np.uint32)
 
 
-def group(*clips, max_error_rate=0.2):
-    recordings = Recordings(max_error_rate)
+def group(*clips, max_error_rate=0.2, **how):
+    recordings = Recordings(max_error_rate, **how)
     for fingerprint, duration_s, found in clips:
         recordings.add(fingerprint, duration_s, found)
     return sorted(recordings.groups())
@@ -52,6 +52,13 @@ def test_copies_with_a_tenth_of_the_bits_wrong_are_nearly_always_found():
     for seed in range(100):
         clips += [(f"{seed}a", 5.0, words(seed)), (f"{seed}b", 5.0, words(seed, 0.1))]
     assert len(group(*clips)) >= 98
+
+
+def test_partitions_find_the_same():
+    clips = [(f"{n}", 5.0, words(n % 40, 0.08 * (n >= 40))) for n in range(60)]
+    found = group(*clips)
+    assert len(found) >= 15
+    assert group(*clips, partition_clips=7) == found
 
 
 def test_the_better_clip_ranks_first():

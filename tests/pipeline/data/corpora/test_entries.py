@@ -23,7 +23,7 @@ from tests.factories.corpora import write_corpus
 def corpus(tmp_path):
     def make(files):
         listing = walk(Folder.at(write_corpus(tmp_path, files)))
-        return CorpusFolder(listing, "", list(listing.files), "c", CorpusFacts(), set())
+        return CorpusFolder(listing, "", "c", CorpusFacts())
 
     return make
 
@@ -39,9 +39,9 @@ def seen(items):
 def test_rows_of_a_table_and_what_is_wrong_with_the_others(corpus):
     folder = corpus({"t.csv": b'a,b\n1,"x, y"\n2\n\xff,3\n'})
     assert seen(table_entries(folder, "t.csv", ("a",))) == [
-        ("encoding", 4, None),
         {"a": "1", "b": "x, y"},
         ("malformed", 3, None),
+        ("encoding", 4, None),
     ]
 
 

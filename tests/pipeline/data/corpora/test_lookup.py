@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.data.corpora.file_table import FileFact, FileTable
 from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
 
 NAMES = [
@@ -15,9 +16,14 @@ NAMES = [
 ]
 
 
+def index_of(names, uri):
+    files = FileTable((name, FileFact(0, 0)) for name in names)
+    return AudioIndex(files.names(), uri)
+
+
 @pytest.fixture
 def index():
-    return AudioIndex(NAMES, "/corpus")
+    return index_of(NAMES, "/corpus")
 
 
 @pytest.mark.parametrize(
@@ -89,14 +95,14 @@ def test_an_absolute_path_of_a_moved_corpus_is_found_by_its_end(index, reference
 
 
 def test_where_all_audio_lies_in_one_folder_its_name_may_have_changed():
-    index = AudioIndex(["data/wavs/x/1.wav", "data/wavs/y/2.wav", "m.csv"], "/corpus")
+    index = index_of(["data/wavs/x/1.wav", "data/wavs/y/2.wav", "m.csv"], "/corpus")
     assert index.find("/old/clips/x/1.wav")[0] == "data/wavs/x/1.wav"
     with pytest.raises(AudioLookupError):
         index.find("/old/clips/z/2.wav")
 
 
 def test_what_is_missing_of_a_moved_corpus_is_missing_and_not_another_file():
-    index = AudioIndex(["ann/1.wav", "bob/1.wav", "bob/2.wav"], "/corpus")
+    index = index_of(["ann/1.wav", "bob/1.wav", "bob/2.wav"], "/corpus")
     assert index.find("/old/ann/1.wav")[0] == "ann/1.wav"
     with pytest.raises(AudioLookupError) as caught:
         index.find("/old/ann/2.wav")
@@ -104,7 +110,7 @@ def test_what_is_missing_of_a_moved_corpus_is_missing_and_not_another_file():
 
 
 def test_two_paths_with_one_last_part_are_not_taken_for_one_file():
-    index = AudioIndex(["1.wav", "2.wav"], "/corpus")
+    index = index_of(["1.wav", "2.wav"], "/corpus")
     assert index.find("/old/ann/1.wav")[0] == "1.wav"
     assert index.find("/old/ann/1.wav")[0] == "1.wav"
     with pytest.raises(AudioLookupError, match="share nothing but their last part") as caught:
@@ -113,13 +119,13 @@ def test_two_paths_with_one_last_part_are_not_taken_for_one_file():
 
 
 def test_two_manifests_of_one_moved_folder_may_name_it_differently():
-    index = AudioIndex(["wavs/1.wav"], "/corpus")
+    index = index_of(["wavs/1.wav"], "/corpus")
     assert index.find("/home/a/wavs/1.wav")[0] == index.find("/home/b/wavs/1.wav")[0]
 
 
 def test_the_real_path_of_a_linked_corpus_is_inside_it(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    index = AudioIndex(["a.wav"], str(tmp_path / "link"))
+    index = index_of(["a.wav"], str(tmp_path / "link"))
     assert index.find(f"{tmp_path}/real/a.wav") == ("a.wav", None)
     assert not index.moved

@@ -30,7 +30,7 @@ def test_line_numbers_survive_bad_lines_and_any_line_ending():
 
 
 def test_a_quoted_cell_may_hold_lines_and_rows_keep_their_first_line():
-    rows = list(read_table(b'a,b\n"x\ny",1\n\nz,2\n', ","))
+    rows = list(read_table(read_lines(b'a,b\n"x\ny",1\n\nz,2\n'), ","))
     assert [(row.number, row.cells) for row in rows] == [
         (1, ("a", "b")),
         (2, ("x\ny", "1")),
@@ -40,7 +40,7 @@ def test_a_quoted_cell_may_hold_lines_and_rows_keep_their_first_line():
 
 def test_many_open_quotes_lose_no_other_row():
     body = b"".join(b'%d,"open\n' % n if n % 2 else b"%d,fine\n" % n for n in range(1, 400))
-    rows = list(read_table(b"a,b\n" + body.replace(b'"open\n', b'"o"pen\n'), ","))
+    rows = list(read_table(read_lines(b"a,b\n" + body.replace(b'"open\n', b'"o"pen\n')), ","))
     assert sum(isinstance(row, Line) for row in rows) == 200
     assert sum(isinstance(row, BadLine) for row in rows) == 200
 
@@ -48,12 +48,12 @@ def test_many_open_quotes_lose_no_other_row():
 def test_long_cells_are_read_and_cells_beyond_the_limit_are_bad_rows(monkeypatch):
     long = b"x" * 200_000
     payload = b"a,b\n1," + long + b'\n2,"' + long + b'\nz"\n3,y\n'
-    rows = list(read_table(payload, ","))
+    rows = list(read_table(read_lines(payload), ","))
     assert [type(row) for row in rows] == [Line] * 4
     assert [row.number for row in rows] == [1, 2, 3, 5]
     assert rows[1].cells == ("1", long.decode())
     monkeypatch.setattr("pipeline.data.corpora.manifests.MAX_CELL_CHARACTERS", 150_000)
-    rows = list(read_table(payload, ","))
+    rows = list(read_table(read_lines(payload), ","))
     assert [type(row) for row in rows] == [Line, BadLine, BadLine, Line, Line]
     assert rows[4].cells == ("3", "y")
 
@@ -62,7 +62,7 @@ def test_quotes_left_open_do_not_cost_the_square_of_the_file():
     lines = [b'%d,"open' % number for number in range(3_000)]
     payload = b"a,b\n" + b"\n".join(line + b" " * 1_000 for line in lines) + b"\nlast,row\n"
     limit = csv.field_size_limit()
-    rows = list(read_table(payload, ","))
+    rows = list(read_table(read_lines(payload), ","))
     assert rows[-1].cells == ("last", "row")
     assert csv.field_size_limit() == limit
 

@@ -94,7 +94,7 @@ def test_every_published_layout_is_recognised_beside_all_others(tmp_path):
         corpus.name: corpus.name for corpus in found
     }
     assert {corpus.name for corpus in found} >= {*PUBLISHED, "emilia", "webdataset"}
-    assert {corpus.name: (len(corpus.clips), corpus.rejects) for corpus in found} == {
+    assert {corpus.name: (len(corpus.clips), list(corpus.rejects)) for corpus in found} == {
         corpus.name: (1, []) for corpus in found
     }
 

@@ -98,7 +98,7 @@ def test_a_table_about_files_without_labels_is_no_manifest(tmp_path):
     (corpus,) = discovery.corpora
     assert corpus.layout == "folder"
     assert [row.reason for row in corpus.rejects] == ["unclaimed"]
-    assert "['path', 'group', 'defect']" in corpus.rejects[0].detail
+    assert "['path', 'group', 'defect']" in next(iter(corpus.rejects)).detail
 
 
 def spans_of(folder, lines):

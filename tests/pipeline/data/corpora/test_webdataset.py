@@ -163,5 +163,5 @@ def test_companions_of_a_mac_in_a_tar_are_ignored_and_counted(tmp_path):
     write_tar(tmp_path / "sound" / "d.tar", members)
     discovery = search(tmp_path)
     (corpus,) = discovery.corpora
-    assert (len(corpus.clips), corpus.rejects) == (1, [])
+    assert (len(corpus.clips), list(corpus.rejects)) == (1, [])
     assert discovery.ignored == {"._*": 2, "__MACOSX/": 1}

@@ -13,7 +13,8 @@ import pytest
 import soundfile as sf
 import yaml
 
-from pipeline.data.corpora.discover import Source, SplitRule, discover
+from pipeline.data.corpora.catalogue import SplitRule
+from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.starter import write
 from pipeline.data.starter.music.styles import STYLES
 from pipeline.data.starter.open_sentences import read_sentences
@@ -55,7 +56,7 @@ def test_ingest_reads_each_kind_as_a_corpus_with_all_its_labels(minute_corpus: C
     rule = SplitRule(validation_share=0, test_share=0, min_speakers=1, is_declared_kept=True)
     found = discover([Source(uri=str(minute_corpus.folder))], rule)
     corpora = {corpus.name: corpus for corpus in found.corpora}
-    assert not any(corpus.rejects for corpus in found.corpora)
+    assert not any(len(corpus.rejects) for corpus in found.corpora)
     assert {"sound", "music", "speech-digit", "speech-sentence"} <= set(corpora)
     for name, corpus in corpora.items():
         assert all(len(row.captions) == 2 for row, _ in corpus.clips)
