@@ -225,12 +225,12 @@ class Answer:
         Raises:
             ApiError: If the request is refused, or nothing comes in time.
         """
-        opening = await self._in_time()
+        opening = await self._next()
         if isinstance(opening, Refusal):
             raise ApiError(opening.status, opening.message, opening.param, opening.code)
         if not isinstance(opening, Opening):
             raise TypeError(f"an answer began with {type(opening).__name__}")
-        first = await self._in_time()
+        first = await self._next()
         form = self._form
         self._encoder = await asyncio.to_thread(
             AudioEncoder,
@@ -257,10 +257,7 @@ class Answer:
         Raises:
             ApiError: If they do not come in time.
         """
-        try:
-            return b"".join([data async for data in self.rest()])
-        except TimeoutError as error:
-            raise self._too_late() from error
+        return b"".join([data async for data in self.rest()])
 
     async def close(self) -> None:
         """End the request, complete or not."""
@@ -271,18 +268,12 @@ class Answer:
             raise TypeError(f"{type(item).__name__} inside an answer")
         return await asyncio.to_thread(self._encoder.encode, item)
 
-    async def _in_time(self) -> Item:
-        try:
-            return await self._next()
-        except TimeoutError as error:
-            raise self._too_late() from error
-
-    def _too_late(self) -> ApiError:
-        return ApiError(504, f"no audio within {self._request_s:g} s; try again")
-
     async def _next(self) -> Item:
-        async with asyncio.timeout_at(self._deadline):
-            item = await anext(self._items, None)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                item = await anext(self._items, None)
+        except TimeoutError as error:
+            raise ApiError(504, f"no audio within {self._request_s:g} s; try again") from error
         if item is None:
             raise TypeError("an answer has no ending")
         if isinstance(item, Ending):

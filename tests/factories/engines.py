@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pipeline.serving.answer import Ending, Item, Opening
@@ -24,14 +23,12 @@ async def read(items: AsyncIterator[Item]) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
+    while not condition():  # the limit of `run` ends it
         await asyncio.sleep(0.002)
 
 
 def run(body: Awaitable[None]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(body, 120)
+        await asyncio.wait_for(body, 300)
 
     asyncio.run(limited())

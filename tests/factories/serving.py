@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +43,21 @@ class FakeWorker:
 
     layout: AudioLayout = LAYOUT
     is_manual: bool = False
+    """Whether every step waits for a permit; `release` gives some, `free` ends the waiting."""
     batches: list[list[int]] = field(default_factory=list)
     permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     closed: list[int] = field(default_factory=list)
     is_broken: bool = False
     usage: Usage | None = None
+
+    def release(self, num_steps: int = 1) -> None:
+        """Permit so many further steps."""
+        self.permits.release(num_steps)
+
+    def free(self) -> None:
+        """Let all further steps run without a permit."""
+        self.is_manual = False
+        self.permits.release()  # for the step that waits
 
     def tempo(self, job: AudioJob) -> float:
         return job.speed
@@ -63,7 +75,7 @@ class FakeWorker:
 
     def step(self, handles: Sequence[Handle]) -> list[Step]:
         if self.is_manual:
-            assert self.permits.acquire(timeout=20)
+            self.permits.acquire()
         self.batches.append([handle.job.seed for handle in handles])
         if any("sink the batch" in handle.job.description for handle in handles):
             raise RuntimeError("device lost")
@@ -108,6 +120,14 @@ def audio(seed: int, num_steps: int) -> bytes:
     return b"".join(chunk(seed, step) for step in range(1, num_steps + 1))
 
 
+def end(engine: BatchEngine[Any], worker: FakeWorker | None = None) -> None:
+    """Close an engine and wait for its thread, whose worker no longer waits for permits."""
+    if worker is not None:
+        worker.free()
+    engine.close()
+    engine._thread.join()
+
+
 class LocalEngine:
     """A batch engine in this process, behind the interface of the endpoint."""
 
@@ -117,10 +137,18 @@ class LocalEngine:
         self.jobs: list[AudioJob] = []
         self.is_ready = True
 
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.batch, self.worker)
+
     async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         self.jobs.append(job)
-        async for item in self.batch.generate(job):
-            yield item
+        # Closed here and now; a loop alone would leave that to the garbage collector.
+        async with aclosing(self.batch.generate(job)) as items:  # type: ignore[type-var]
+            async for item in items:
+                yield item
 
     async def service(self) -> Service:
         if not self.is_ready:

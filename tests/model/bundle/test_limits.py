@@ -127,4 +127,4 @@ def test_words_are_estimated_before_they_are_read() -> None:
 
 def test_the_checks_need_no_torch() -> None:
     code = "import sys, model.bundle.limits; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -18,7 +18,7 @@ from pipeline.serving.engine import BatchEngine, GenerationFailedError
 from pipeline.serving.metrics import SamplerMetrics
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import BatchSettings
-from tests.factories.serving import CHUNK_SAMPLES, LAYOUT, FakeWorker, Handle
+from tests.factories.serving import CHUNK_SAMPLES, LAYOUT, FakeWorker, Handle, end
 
 
 class Remembered:
@@ -53,7 +53,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 def engine() -> Iterator[BatchEngine[Handle]]:
     built: BatchEngine[Handle] = BatchEngine(FakeWorker(), BatchSettings())
     yield built
-    built.close()
+    end(built)
 
 
 async def listen(items: AsyncIterator[Item], at_most: int | None = None) -> list[Item]:
