@@ -29,12 +29,6 @@ DEFAULT_SAMPLING: SamplingDefaults = {
 }
 """Where the bundle does not say either. Guidance w is of v_u + w (v_c - v_u)."""
 
-DEFAULT_SPEECH_DESCRIPTION = "A person speaks clearly in a quiet room."
-"""Description of speech where a request gives none."""
-
-DEFAULT_DURATION_S = 5.0
-"""Duration of sound and music where a request does not say."""
-
 
 @dataclass(frozen=True, eq=False)
 class SpeechPrompt:

@@ -18,9 +18,16 @@ from torch import Tensor
 
 from model.bundle.bundle import Bundle
 from model.bundle.card import language_of
-from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
+from model.bundle.limits import (
+    DEFAULT_DURATION_S,
+    Limits,
+    RequestError,
+    check_request,
+    is_split,
+    modality_of,
+)
 from model.bundle.reading import part_seed, parts_of, speech_bounds_s
-from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest, sampling_of
+from model.bundle.request import SpeechPrompt, SynthesisRequest, sampling_of
 from model.config import ModelConfig
 from model.fast.choice import fast_backbone
 from model.fast.cuda_graphs import GraphBackbone

@@ -80,7 +80,8 @@ class GenerationRequest:
     """Latent frames that one transcript token takes: the speaking rate. None predicts it from the
     prefix."""
     speed: float = 1.0
-    """Divides the predicted `frames_per_word`; 2 speaks twice as fast."""
+    """Divides `frames_per_word`, predicted or given, of what follows the prompt; 2 speaks twice as
+    fast."""
     speaker: Float[Tensor, " speaker_dim"] | None = None
     """Voice, with the speaker token in `token_ids`."""
     prompt_latents: Float[Tensor, "frames latent_dim"] | None = None

@@ -19,7 +19,7 @@ from model.bundle.limits import RequestError
 from model.bundle.request import SpeechPrompt, request_of_clip
 from model.bundle.synthesis import SynthesisError, Synthesizer
 from model.codec.protocol import AudioCodec
-from pipeline.continuation import speech_prompt
+from pipeline.continuation import speech_prompt, spoken_recording
 from pipeline.evaluation import distance, frechet, intervals, signal
 from pipeline.evaluation.class_measures import (
     FAMILIES,
@@ -202,9 +202,11 @@ def _continued(bundle: Bundle, references: Mapping[str, HeldOutClip]) -> dict[st
             continue
         waveform = load_clip(clip, bundle.codec).numpy()
         try:
-            found[clip_id] = speech_prompt(waveform, rate, clip.transcript, bundle)
+            recording = spoken_recording(waveform, rate, clip.transcript)
         except RequestError as error:
             logger.warning("clip %s is not continued: %s", clip.clip_id, error)
+        else:
+            found[clip_id] = speech_prompt(recording, bundle)
     return found
 
 

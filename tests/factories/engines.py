@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pipeline.serving.answer import Ending, Item, Opening
 from pipeline.serving.schemas import AudioJob
-from tests.factories.serving import LAYOUT
+from tests.factories.serving import DIGEST, LAYOUT
 
 
 def job(seed: int = 1, steps: int = 3, description: str = "x") -> AudioJob:
@@ -16,7 +16,7 @@ def job(seed: int = 1, steps: int = 3, description: str = "x") -> AudioJob:
 
 async def read(items: AsyncIterator[Item]) -> bytes:
     opening = await anext(items)
-    assert opening == Opening(LAYOUT)
+    assert opening == Opening(LAYOUT, DIGEST)
     *chunks, ending = [item async for item in items]
     assert ending == Ending()
     return b"".join(chunks)  # type: ignore[arg-type]

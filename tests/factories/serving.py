@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.serving.answer import Item, RefusedError, Step, Usage
+from pipeline.serving.answer import Item, Opening, RefusedError, Step, Usage
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.errors import NotReadyError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -20,6 +20,7 @@ from pipeline.serving.stream import Service
 
 LAYOUT = AudioLayout(sample_rate=8000, num_channels=2)
 CHUNK_SAMPLES = 10
+DIGEST = "d1"
 
 
 class PanicError(BaseException):
@@ -59,8 +60,8 @@ class FakeWorker:
         self.is_manual = False
         self.permits.release()  # for the step that waits
 
-    def tempo(self, job: AudioJob) -> float:
-        return job.speed
+    def opening(self, job: AudioJob) -> Opening:
+        return Opening(self.layout, DIGEST, job.speed)
 
     def open(self, job: AudioJob) -> Handle:
         if "refuse" in job.description:
@@ -115,6 +116,11 @@ def chunk(seed: int, step: int) -> bytes:
     return pcm_bytes(np.full((LAYOUT.num_channels, CHUNK_SAMPLES), level))
 
 
+def pcm_in(wav: bytes) -> bytes:
+    """What follows the header of a WAV file or of its beginning."""
+    return wav[wav.index(b"data") + 8 :]
+
+
 def audio(seed: int, num_steps: int) -> bytes:
     """PCM of a whole request."""
     return b"".join(chunk(seed, step) for step in range(1, num_steps + 1))
@@ -131,8 +137,14 @@ def end(engine: BatchEngine[Any], worker: FakeWorker | None = None) -> None:
 class LocalEngine:
     """A batch engine in this process, behind the interface of the endpoint."""
 
-    def __init__(self, settings: BatchSettings | None = None, *, is_manual: bool = False) -> None:
-        self.worker = FakeWorker(is_manual=is_manual)
+    def __init__(
+        self,
+        settings: BatchSettings | None = None,
+        *,
+        is_manual: bool = False,
+        worker: FakeWorker | None = None,
+    ) -> None:
+        self.worker = worker or FakeWorker(is_manual=is_manual)
         self.batch: BatchEngine[Handle] = BatchEngine(self.worker, settings or BatchSettings())
         self.jobs: list[AudioJob] = []
         self.is_ready = True
@@ -154,4 +166,4 @@ class LocalEngine:
         if not self.is_ready:
             raise NotReadyError("no replica answered in 5 s")
         voices = {"ada": "A woman speaks.", "bob": ""}
-        return Service(LAYOUT, voices, 192, "d1", {"alloy": "ada"})
+        return Service(LAYOUT, voices, 192, DIGEST, {"alloy": "ada"})
