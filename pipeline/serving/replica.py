@@ -245,6 +245,7 @@ def build(
             policy=_policy(scale.target_audio_s),
         ),
         graceful_shutdown_timeout_s=settings.timeout_s,
+        max_surge_percent=settings.upgrade_surge_percent,
         max_constructor_retry_count=3,
     )
     capacity = slots * scale.max_replicas + settings.max_queued_requests
@@ -259,6 +260,7 @@ def build(
             status_code=429, retry_after_s=settings.retry_after_s
         ),
         graceful_shutdown_timeout_s=settings.timeout_s,
+        max_surge_percent=100,
     )
     return ingress.bind(sampler.bind(values, voices), values, digests, embed)
 

@@ -133,6 +133,10 @@ class ServeSettings(Settings):
     """GPUs of one replica; a fraction shares one. Null is one where the cluster has any now."""
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs of one replica, and torch threads on a CPU."""
+    upgrade_surge_percent: int = Field(default=100, ge=0, le=100)
+    """Replicas started before old ones stop when the application is deployed anew, percent of
+    those that run. 100 upgrades without a gap and needs resources for twice the replicas, until
+    which the old ones serve; 0 stops old replicas first."""
     num_ingress: int = Field(default=1, ge=1)
     """Ingress replicas, which parse requests and frame audio; they need no GPU."""
     max_queued_requests: int = Field(default=64, ge=1)
