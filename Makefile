@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-data gpu-check chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-serving bench-data gpu-check chaos fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -87,6 +87,9 @@ bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real
 BUNDLE ?= audiocalm-tiny
 bench-sampling: setup  ## flow steps, guidance, temperature of a bundle; BUNDLE=DIR DATA=DIR ASR=DIR
 	$(BIN)/python -m tests.bench.sampling --bundle $(BUNDLE) --data $(DATA) $(if $(ASR),--asr $(ASR))
+
+bench-serving: setup  ## the endpoint under load: 1, 8, 32 clients, some leaving or slow, then ten times its capacity
+	$(BIN)/python -m tests.bench.serving --bundle $(BUNDLE)
 
 gpu-check: setup  ## what only a GPU tells, in ten minutes on one: gpu tests, bf16 steps, sampler; a table
 	$(BIN)/python -m tests.gpu_check

@@ -83,7 +83,7 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
 
 def _texts(given: Namespace, bundle: Bundle) -> tuple[str, str | None]:
     """Description and words; a named voice brings its description."""
-    from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION
+    from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
 
     description, transcript = given.description, given.transcript
     if given.text is not None:

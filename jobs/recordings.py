@@ -77,12 +77,13 @@ def recorded_prompt(path: str | Path, transcript: str, bundle: Bundle) -> Speech
 
     Raises:
         VoiceError: If the file is not audio.
-        RequestError: As `speech_prompt`.
+        RequestError: As `spoken_recording`.
     """
-    from pipeline.continuation import speech_prompt
+    from pipeline.continuation import speech_prompt, spoken_recording
 
     audio = _audio(path)
-    return speech_prompt(audio.waveform, audio.sample_rate, transcript, bundle)
+    recording = spoken_recording(audio.waveform, audio.sample_rate, transcript)
+    return speech_prompt(recording, bundle)
 
 
 def recorded_voices(folder: str | None, encoder: str | None = None) -> dict[str, list[float]]:

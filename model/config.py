@@ -12,6 +12,9 @@ from typing import Any, Literal
 MODALITIES = ("speech", "sound", "music")
 """The modality labels, in the order of their integer ids."""
 
+MAX_GUIDANCE_SCALE = 100.0
+"""Largest guidance that the sampler takes; beyond it the flow overshoots any data."""
+
 
 def require_positive(config: Any) -> None:
     """Raise `ValueError` if a number of a dataclass is not positive."""

@@ -55,6 +55,16 @@ class AudioPositions:
         """
         return AudioPositions(float(num_text - 1 - num_words), 1.0 / frames_per_word)
 
+    def faster(self, num_frames: int, factor: float) -> AudioPositions:
+        """The same up to a frame, and steps of another length after it.
+
+        Args:
+            num_frames: Frames that stay where they are.
+            factor: Steps after them are longer by this factor: speech is faster by it.
+        """
+        step = self.step * factor
+        return AudioPositions(self.start + num_frames * (self.step - step), step)
+
 
 @dataclass(frozen=True)
 class Document:

@@ -20,6 +20,10 @@ _MAX_LANGUAGE_CHARS = 35
 _MAX_SHOWN = 80
 """Characters of a value, or bits of an integer, that an error repeats."""
 
+DEFAULT_SPEECH_DESCRIPTION = "A person speaks clearly in a quiet room."
+"""Description of speech where a request gives none."""
+DEFAULT_DURATION_S = 5.0
+"""Duration of sound and music where a request gives none, seconds."""
 SPEED_RANGE = (0.25, 4.0)
 """Speaking rates beside the one that the model chooses, those of OpenAI's speech endpoint."""
 MAX_EMBEDDING_VALUE = 1000.0

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from model.bundle.bundle import Bundle
 from model.bundle.card import language_of
-from model.bundle.limits import Limits, RequestError, check_request, is_split, modality_of
+from model.bundle.limits import (
+    DEFAULT_DURATION_S,
+    Limits,
+    RequestError,
+    check_request,
+    is_split,
+    modality_of,
+)
 from model.bundle.reading import part_seed, parts_of, speech_bounds_s
-from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest, sampling_of
+from model.bundle.request import SpeechPrompt, SynthesisRequest, sampling_of
 from model.config import ModelConfig
 from model.inference.generation import GenerationRequest
 from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids

@@ -29,12 +29,6 @@ DEFAULT_SAMPLING: SamplingDefaults = {
 }
 """Defaults of a bundle without its own. Guidance is the w of v_u + w (v_c - v_u)."""
 
-DEFAULT_SPEECH_DESCRIPTION = "A person speaks clearly in a quiet room."
-"""Description of speech for requests without one."""
-
-DEFAULT_DURATION_S = 5.0
-"""Duration of sound and music for requests without one, seconds."""
-
 
 @dataclass(frozen=True, eq=False)
 class SpeechPrompt:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.attention import Attend
-from model.backbone import Attention, Backbone, BackboneLike, DecoderLayer
+from model.backbone import Attention, Backbone, DecoderLayer
 from model.experts import Route
 from model.layers import RMSNorm, SwiGLU, over_length
 from model.rotary import Rotary, folded, rotary_table, turn

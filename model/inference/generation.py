@@ -8,12 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from model.config import MAX_GUIDANCE_SCALE
 from model.flow import TIME_GRIDS, TimeGrid
 from model.inference.cache import CacheRows
 from model.sequence import AudioPositions
-
-MAX_GUIDANCE_SCALE = 100.0
-"""Largest guidance that the sampler takes; beyond it the flow overshoots any data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,8 @@ class GenerationRequest:
     """Latent frames that one transcript token takes: the speaking rate. None predicts it from the
     prefix."""
     speed: float = 1.0
-    """Divides the predicted `frames_per_word`; 2 speaks twice as fast."""
+    """Divides `frames_per_word`, predicted or given, of what follows the prompt; 2 speaks twice as
+    fast."""
     speaker: Float[Tensor, " speaker_dim"] | None = None
     """Voice, with the speaker token in `token_ids`."""
     prompt_latents: Float[Tensor, "frames latent_dim"] | None = None

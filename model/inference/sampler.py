@@ -141,6 +141,8 @@ class Sampler:
         at = self._placed(request, end)
         if len(prompt):
             row, _ = read(ids, prompt, at, num_words=num_words)
+        if request.frames_per_word is not None:
+            at = at.faster(len(prompt), request.speed)  # the prompt keeps its own pace
         if not request.options.is_guided:
             return [row], (at,)
         null_at = AudioPositions.after(len(null_ids))

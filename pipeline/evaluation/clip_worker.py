@@ -24,7 +24,7 @@ from model.bundle.bundle import Bundle, load_bundle
 from model.bundle.limits import RequestError
 from model.bundle.request import SynthesisRequest, request_of_clip
 from model.bundle.synthesis import SynthesisError, Synthesizer
-from pipeline.continuation import speech_prompt
+from pipeline.continuation import speech_prompt, spoken_recording
 from pipeline.evaluation.findings import FORMS, Observed
 from pipeline.evaluation.held_out import HeldOutClip
 from pipeline.evaluation.listening import Listening, load_clip, reconstruct
@@ -238,7 +238,7 @@ class ClipWorker:
             waveform = load_clip(task.reference, self._bundle.codec).numpy()
             rate, words = self._bundle.codec.timebase.sample_rate, task.reference.transcript or ""
             try:
-                continues = speech_prompt(waveform, rate, words, self._bundle)
+                continues = speech_prompt(spoken_recording(waveform, rate, words), self._bundle)
             except RequestError as error:
                 logger.warning("clip %s is not continued: %s", task.reference.clip_id, error)
         return request_of_clip(

@@ -1,4 +1,4 @@
-"""What passes between a worker that makes audio, the engine around it, and the HTTP interface."""
+"""Messages between the worker that generates audio, the engine that batches it, and HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HandleT = TypeVar("HandleT")
 
 
 class RefusedError(ValueError):
-    """A worker cannot make what a request asks for."""
+    """A worker refuses a request."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(param, message)
@@ -23,11 +23,11 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a request cost, as OpenAI's clients read it.
+    """Token usage of a request, in OpenAI's terms.
 
     Attributes:
-        input_tokens: Tokens of the prompts that the model read.
-        output_tokens: Latent frames that it made.
+        input_tokens: Prompt tokens.
+        output_tokens: Generated latent frames.
     """
 
     input_tokens: int
@@ -36,27 +36,29 @@ class Usage:
 
 @dataclass(frozen=True)
 class Opening:
-    """First item of an answer, sent together with its first chunk.
+    """First item of an answer, sent with the first chunk.
 
     Attributes:
         layout: Rate and channels of the chunks.
-        tempo: Factor of speed that the chunks still lack; the model does not know the speaking
-            rate where it is not 1.
+        model: SHA-256 of the bundle.
+        tempo: Factor by which the audio must still be sped up; 1 if the model has applied the
+            requested speed itself.
     """
 
     layout: AudioLayout
+    model: str
     tempo: float = 1.0
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Only item of an answer that is none.
+    """Only item of the answer to a refused request.
 
     Attributes:
         status: HTTP status.
         message: The value received, the limit and the remedy.
         param: Field of the request at fault.
-        code: Word for programs; None is the usual one of the status.
+        code: Machine-readable error code; None takes the default of the status.
     """
 
     status: int
@@ -70,8 +72,8 @@ class Ending:
     """Last item of a complete answer.
 
     Attributes:
-        is_capped: Whether speech reached its longest duration before the model ended it.
-        usage: What it cost, where the worker counts.
+        is_capped: Whether speech was cut off at its maximum duration.
+        usage: Token usage; None if the worker does not report it.
     """
 
     is_capped: bool = False
@@ -79,19 +81,19 @@ class Ending:
 
 
 Item = Opening | Refusal | bytes | Ending
-"""What an answer consists of: an opening, PCM chunks and an ending, or one refusal."""
+"""Items of an answer: an opening, PCM chunks and an ending, or one refusal."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step gave for one request.
+    """Result of one step for one request.
 
     Attributes:
-        samples: PCM bytes; empty while the codec looks ahead.
+        samples: PCM bytes; empty while the codec waits for lookahead.
         is_last: Whether the audio is complete.
-        failure: Why the request cannot go on, in words for the client; None while all is well.
-        is_capped: Whether speech has reached its longest duration without ending by itself.
-        usage: What the request cost, in its last step.
+        failure: Error message for the client; None on success.
+        is_capped: Whether speech was cut off at its maximum duration.
+        usage: Token usage, set in the last step.
     """
 
     samples: bytes
@@ -102,12 +104,12 @@ class Step:
 
 
 class Worker(Protocol[HandleT]):
-    """What makes audio; called from one thread."""
+    """Generates audio; all methods are called from one thread."""
 
     layout: AudioLayout
 
-    def tempo(self, job: AudioJob) -> float:
-        """Factor of speed that the audio of a job will still lack."""
+    def opening(self, job: AudioJob) -> Opening:
+        """Layout, bundle and remaining tempo change of the audio of a job."""
 
     def open(self, job: AudioJob) -> HandleT:
         """Begin a request; raises `RefusedError` if it cannot be made."""
@@ -119,4 +121,4 @@ class Worker(Protocol[HandleT]):
         """Free what a request holds, ended or not; it is not stepped again."""
 
     def warm_up(self) -> None:
-        """Generate a little for nobody; raises if that is not possible."""
+        """Generate a short dummy request; raises if generation does not work."""

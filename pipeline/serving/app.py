@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI
+from fastapi import Body, FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from model.bundle.limits import RequestError, check_request
+from pipeline.serving.admission import Admission
 from pipeline.serving.errors import ERRORS, ApiError, add_errors
 from pipeline.serving.examples import GENERATION_EXAMPLES, SPEECH_EXAMPLES
 from pipeline.serving.formats import MEDIA_TYPES
 from pipeline.serving.guards import BodyGuard, HeadGuard
 from pipeline.serving.information import add_information, require_model
 from pipeline.serving.keys import KeyGuard, RateLimiter
-from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob, GenerationBody, SpeechBody
+from pipeline.serving.schemas import GenerationBody, SpeechBody
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import AudioEngine, Patience, respond, respond_with_several
+from pipeline.serving.uploads import Embed
 from pipeline.serving.voice_routes import add_voices
-from pipeline.serving.voice_store import Embed, VoiceStore
+from pipeline.serving.voice_store import VoiceStore
 from pipeline.storage import Folder
 
 _SEED_BITS = 53
-"""Drawn seeds fit a double, so that a browser repeats them exactly."""
+"""Random seeds fit a double, so that JavaScript can represent them exactly."""
 IGNORED_HEADER = "X-Ignored-Fields"
-_EXPOSED = ["X-Seed", "X-Sample-Rate", "X-Channels", "X-Capped", IGNORED_HEADER, "Retry-After"]
-"""Headers that pages of other origins may read."""
+_EXPOSED = [
+    "X-Seed",
+    "X-Model-Digest",
+    "X-Sample-Rate",
+    "X-Channels",
+    "X-Capped",
+    IGNORED_HEADER,
+    "Retry-After",
+]
+"""Response headers exposed to cross-origin pages."""
 _MAX_NAMES = 16
 _MAX_NAME_CHARS = 64
 _AUDIO: dict[int | str, dict[str, Any]] = {
@@ -70,9 +78,9 @@ def create_app(
 
     Args:
         engine: Makes the audio.
-        settings: Names, defaults, limits and what refused clients are told to wait.
-        key_digests: SHA-256 of each API key by its label; none lets everyone in.
-        embed: Makes voices of recordings; None takes no recordings.
+        settings: Names, defaults and limits.
+        key_digests: SHA-256 of each API key by its label; empty disables authentication.
+        embed: Computes the speaker embedding of a recording; None accepts no uploads.
     """
     app = FastAPI(title="AudioCALM", docs_url="/docs", redoc_url=None)
     add_errors(app, settings.retry_after_s)
@@ -80,7 +88,7 @@ def create_app(
         BodyGuard,
         max_bytes=settings.max_body_bytes,
         timeout_s=settings.client_timeout_s,
-        max_bytes_at={"/v1/audio/voices": settings.max_upload_bytes},
+        max_bytes_at=dict.fromkeys(_paths_of_recordings(settings), settings.max_upload_bytes),
     )
     app.add_middleware(HeadGuard)
     if key_digests:
@@ -100,64 +108,68 @@ def create_app(
         store = VoiceStore(Folder.at(settings.voice_store), embed, settings.max_voices)
     add_information(app, engine, settings)
     add_voices(app, engine, store)
-    _add_audio(app, engine, settings, store)
+    _add_audio(app, engine, settings, Admission(settings, store, embed))
     return app
 
 
-def _add_audio(
-    app: FastAPI, engine: AudioEngine, settings: ServeSettings, store: VoiceStore | None
-) -> None:
-    limits = settings.limits.limits()
-    patience = Patience(settings.timeout_s, settings.client_timeout_s)
+def _paths_of_recordings(settings: ServeSettings) -> list[str]:
+    """Routes whose bodies may hold a recording."""
+    more = ["/v1/audio/generations"] if settings.continues_recordings else []
+    return ["/v1/audio/voices", *more]
 
-    async def prepared(job: AudioJob) -> AudioJob:
-        """The job checked, with the voice that a client brought in it."""
-        try:
-            check_request(job, limits)
-        except RequestError as error:
-            raise ApiError(400, error.message, error.field) from error
-        if store is None or job.voice == DEFAULT_VOICE:
-            return job
-        voice = await asyncio.to_thread(store.get, job.voice)
-        if voice is None:
-            return job
-        return replace(job, voice=DEFAULT_VOICE, voice_embedding=voice.embedding)
+
+def _add_audio(
+    app: FastAPI, engine: AudioEngine, settings: ServeSettings, admission: Admission
+) -> None:
+    patience = Patience(settings.timeout_s, settings.client_timeout_s)
 
     @app.post("/v1/audio/generations", response_class=Response, responses=_GENERATIONS)
     async def generations(
         body: Annotated[GenerationBody, Body(openapi_examples=GENERATION_EXAMPLES)],
+        request: Request,
     ) -> Response:
         """Speech, sound or music from a description."""
         try:
-            job = await prepared(body.job(_seed(body.seed, body.n)))
+            job = body.job(_seed(body.seed, body.n))
+            job = await admission.admit(job, _label(request), body.continuation)
             headers = {"X-Seed": str(job.seed)}
+            form = replace(body.form, names_origin=settings.names_origin)
             if body.n == 1:
-                return await respond(engine, job, body.form, headers=headers, patience=patience)
+                return await respond(engine, job, form, headers=headers, patience=patience)
             jobs = [replace(job, seed=job.seed + index) for index in range(body.n)]
             return await respond_with_several(
-                engine, jobs, body.form, headers=headers, patience=patience
+                engine, jobs, form, headers=headers, patience=patience
             )
         except ApiError as error:
-            raise _renamed(error, {"duration_s": "seconds"}) from error
+            raise _renamed(error, {"duration_s": "seconds", "continue": "continuation"}) from error
 
     @app.post("/v1/audio/speech", response_class=Response, responses=_AUDIO)
     async def speech(
         body: Annotated[SpeechBody, Body(openapi_examples=SPEECH_EXAMPLES)],
+        request: Request,
     ) -> Response:
         """Speech, as OpenAI's clients ask for it."""
         require_model(settings, body.model)
         headers = {IGNORED_HEADER: header_list(body.ignored)} if body.ignored else {}
         try:
-            job = await prepared(body.job(_seed(body.seed), settings.speech_description))
+            job = body.job(_seed(body.seed), settings.speech_description)
+            job = await admission.admit(job, _label(request))
             headers["X-Seed"] = str(job.seed)
-            return await respond(engine, job, body.form, headers=headers, patience=patience)
+            form = replace(body.form, names_origin=settings.names_origin)
+            return await respond(engine, job, form, headers=headers, patience=patience)
         except ApiError as error:
             names = {"transcript": "input", "description": "instructions"}
             raise _renamed(error, names) from error
 
 
+def _label(request: Request) -> str | None:
+    """Label of the API key that a request came with."""
+    label: str | None = request.scope.get("api_key")
+    return label
+
+
 def _seed(given: int | None, num_seeds: int = 1) -> int:
-    """The first of so many seeds, drawn where none is given."""
+    """The given seed or a random one; `num_seeds` consecutive seeds must be valid."""
     if given is None:
         return secrets.randbits(_SEED_BITS)
     if given > 2**63 - num_seeds:
@@ -166,7 +178,7 @@ def _seed(given: int | None, num_seeds: int = 1) -> int:
 
 
 def header_list(names: Sequence[str]) -> str:
-    """Names out of a body as the value of a header: printable ASCII, of bounded length."""
+    """Field names as a header value: printable ASCII of bounded length."""
     shown = [
         "".join(c if " " < c < "\x7f" and c != "," else "?" for c in name[:_MAX_NAME_CHARS])
         for name in names[:_MAX_NAMES]
@@ -176,6 +188,6 @@ def header_list(names: Sequence[str]) -> str:
 
 
 def _renamed(error: ApiError, names: Mapping[str, str]) -> ApiError:
-    """An error of the job under the field names of the body."""
+    """The error with the field name that the request body uses."""
     param = names.get(error.param or "", error.param)
     return ApiError(error.status, error.message, param, error.code)

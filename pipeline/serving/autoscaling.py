@@ -11,9 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from model.bundle.limits import Limits, modality_of
+from model.bundle.limits import DEFAULT_DURATION_S, Limits, modality_of
 from model.bundle.reading import expected_s
-from model.bundle.request import DEFAULT_DURATION_S
 from pipeline.serving.schemas import AudioJob
 
 QUEUED_AUDIO = "queued_audio_s"

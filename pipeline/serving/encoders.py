@@ -1,22 +1,25 @@
-"""Incremental encoders: PCM in, bytes of one file out, as it is made or whole.
+"""Incremental audio encoders: PCM in, the bytes of one file out, streamed or whole.
 
-WAV and PCM are written here, the other formats by FFmpeg through PyAV. A streamed file cannot go
-back to its beginning, so its header knows no length: WAV says 0xFFFFFFFF, FLAC zero samples, MP3
+WAV and PCM are written here, the other formats by FFmpeg through PyAV. The header of a streamed
+file is sent before its length is known: WAV says 0xFFFFFFFF, FLAC zero samples, MP3
 has no Xing header and keeps the encoder's delay and padding (up to 0.1 s at 16 kHz). A whole file
-has true sizes. AAC as ADTS cannot say its padding in either form.
+has true sizes. AAC in ADTS has no field for padding in either form.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
 import numpy as np
 
 from pipeline.serving.formats import AudioLayout, Format, wav_header
+from pipeline.serving.provenance import Provenance
 
 _CHANNELS = {1: "mono", 2: "stereo"}
 _BITS_PER_CHANNEL = 64_000
@@ -50,11 +53,12 @@ class AudioEncoder:
         source: Rate and channels of the PCM that comes in.
         target: Rate and channels to make; None keeps those of the source, or takes the next rate
             that the format knows.
-        is_whole: Whether nothing is given out before the end, so that sizes are true.
+        is_whole: Whether all output comes at the end, with true sizes in the header.
         tempo: Factor of speed at the same pitch; 2 halves the duration.
+        provenance: Tags of the file, where its format has tags.
 
     Attributes:
-        layout: Rate and channels of what comes out.
+        layout: Rate and channels of the output.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class AudioEncoder:
         *,
         is_whole: bool = False,
         tempo: float = 1.0,
+        provenance: Provenance | None = None,
     ) -> None:
         wanted = target or source
         rate = _rate_of(audio_format, wanted.sample_rate)
@@ -72,25 +77,27 @@ class AudioEncoder:
         self._filter = _Filter(source, self.layout, tempo)
         self._sink: _RawSink | _FileSink
         if audio_format in ("wav", "pcm"):
-            self._sink = _RawSink(self.layout, has_header=audio_format == "wav", is_whole=is_whole)
+            header = partial(wav_header, self.layout, provenance=provenance)
+            self._sink = _RawSink(header if audio_format == "wav" else None, is_whole=is_whole)
         else:
-            self._sink = _FileSink(audio_format, self.layout, is_whole=is_whole)
+            tags = {} if provenance is None else asdict(provenance)
+            self._sink = _FileSink(audio_format, self.layout, tags, is_whole=is_whole)
 
     def encode(self, samples: bytes) -> bytes:
-        """Take PCM as `pcm_bytes` gives it; gives what is ready, which may be nothing."""
+        """Encode PCM in the layout of `pcm_bytes`; returns the bytes that are ready, maybe none."""
         for chunk in self._filter.push(samples):
             self._sink.write(chunk)
         return self._sink.read()
 
     def finish(self) -> bytes:
-        """The rest of a stream, or the whole file."""
+        """Finish the file; returns the remaining bytes, or all of a whole file."""
         for chunk in self._filter.finish():
             self._sink.write(chunk)
         return self._sink.finish()
 
 
 def _rate_of(audio_format: Format, rate: int) -> int:
-    """The rate itself, or the next higher one that the codec knows."""
+    """The rate itself, or the next higher one that the codec supports."""
     if audio_format not in _CODECS:
         return rate
     known = av.Codec(_CODECS[audio_format][1], "w").audio_rates or [rate]
@@ -131,11 +138,12 @@ class _Filter:
 
 
 class _RawSink:
-    """PCM behind a WAV header or none."""
+    """PCM after an optional header, a function of the number of bytes of PCM."""
 
-    def __init__(self, layout: AudioLayout, *, has_header: bool, is_whole: bool) -> None:
-        self._layout, self._has_header, self._is_whole = layout, has_header, is_whole
-        self._ready = bytearray(wav_header(layout) if has_header else b"")
+    def __init__(self, header: Callable[[int | None], bytes] | None, *, is_whole: bool) -> None:
+        self._header = header or (lambda _: b"")
+        self._is_whole = is_whole
+        self._ready = bytearray(self._header(None))
 
     def write(self, samples: bytes) -> None:
         self._ready += samples
@@ -144,9 +152,9 @@ class _RawSink:
         return b"" if self._is_whole else self._taken()
 
     def finish(self) -> bytes:
-        if self._is_whole and self._has_header:
-            size = len(wav_header(self._layout))
-            self._ready[:size] = wav_header(self._layout, len(self._ready) - size)
+        if self._is_whole:
+            size = len(self._header(None))
+            self._ready[:size] = self._header(len(self._ready) - size)
         return self._taken()
 
     def _taken(self) -> bytes:
@@ -157,12 +165,15 @@ class _RawSink:
 class _FileSink:
     """A container of FFmpeg."""
 
-    def __init__(self, audio_format: Format, layout: AudioLayout, *, is_whole: bool) -> None:
+    def __init__(
+        self, audio_format: Format, layout: AudioLayout, tags: dict[str, str], *, is_whole: bool
+    ) -> None:
         container, codec = _CODECS[audio_format]
         self._layout = layout
         self._file: io.BytesIO | _Pipe = io.BytesIO() if is_whole else _Pipe()
         options = _OPTIONS if is_whole else _OPTIONS | _STREAM_OPTIONS.get(audio_format, {})
         self._container = av.open(self._file, "w", format=container, container_options=options)
+        self._container.metadata.update(tags)
         channels = _CHANNELS[layout.num_channels]
         self._stream = self._container.add_stream(codec, rate=layout.sample_rate, layout=channels)
         if audio_format != "flac":
@@ -185,7 +196,7 @@ class _FileSink:
 
 
 class _Pipe:
-    """What FFmpeg writes to a stream: no way back."""
+    """Output that FFmpeg writes to and cannot seek in."""
 
     def __init__(self) -> None:
         self._ready = bytearray()

@@ -1,4 +1,4 @@
-"""Many requests through one device: a worker thread that steps, and async readers.
+"""Continuous batching: one worker thread steps many requests, async readers take their audio.
 
 The thread alone touches the model. It never blocks on a reader: chunks go to a queue for each
 request, and a request whose reader lags is paused by the scheduler while the others go on. Between
@@ -9,9 +9,9 @@ Over Ray Serve the reader is the router, which takes chunks as fast as they come
 a slow client; what one client can leave buffered there is bounded by `limits.max_duration_s`, for
 speech by about twice `limits.max_speech_s`.
 
-Whatever a worker raises costs the request that caused it, and no other. Where requests stepped
-together, each is generated once more by itself, and its reader goes on where it was: the audio of a
-request depends on the request alone. The one that fails again ends.
+An exception in a worker fails only the request that caused it. If several requests were stepped
+together, each is retried by itself, and its reader continues where it was, since the audio of a
+request depends on the request alone. A request that fails again ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from pipeline.serving.answer import (
     Ending,
     HandleT,
     Item,
-    Opening,
     Refusal,
     RefusedError,
     Step,
@@ -47,11 +46,11 @@ ResultT = TypeVar("ResultT")
 
 _FAILURES_TO_PROBE = 3
 _MAX_REPEATS = 2
-"""How often a request is generated anew after a step with others failed."""
+"""Retries of a request after a step that it shared with others failed."""
 
 
 class GenerationFailedError(PipelineError):
-    """Generation of a request broke down; its stream must be aborted."""
+    """Generation of a request failed; its stream must be aborted."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,10 @@ class _Running(Generic[HandleT]):
 
     Attributes:
         handle: The worker's.
-        num_sent: Bytes that its reader was given.
-        num_repeated: Bytes to leave out, since the reader has them from before a failure.
-        num_repeats: How often it was generated anew.
-        is_alone: Whether it steps by itself until it has passed the place of a failure.
+        num_sent: Bytes sent to its reader.
+        num_repeated: Bytes to skip after a retry, since the reader has them already.
+        num_repeats: Retries so far.
+        is_alone: Whether it is stepped by itself until it is past the failed step.
     """
 
     handle: HandleT
@@ -82,7 +81,7 @@ class _Running(Generic[HandleT]):
 
 
 class _Reader:
-    """Where the chunks of one request go, from the thread to its event loop."""
+    """Queue of the chunks of one request, from the worker thread to its event loop."""
 
     def __init__(self, job: AudioJob) -> None:
         self.job = job
@@ -149,7 +148,7 @@ class BatchEngine(Generic[HandleT]):
                     item = Refusal(500, item.message, code="generation_failed")
                 elif not isinstance(item, Refusal) and not is_open:
                     is_open = True
-                    yield Opening(self._worker.layout, self._worker.tempo(job))
+                    yield self._worker.opening(job)
                 yield item
                 if not isinstance(item, bytes):
                     return
@@ -160,7 +159,7 @@ class BatchEngine(Generic[HandleT]):
             self._drop(ticket)
 
     def stats(self) -> dict[str, int]:
-        """Counts since the start, and how many requests run and wait now."""
+        """Counters since the start, and the numbers of running and waiting requests."""
         with self._changed:
             return self._counts | {
                 "running": self._scheduler.num_running,
@@ -168,7 +167,7 @@ class BatchEngine(Generic[HandleT]):
             }
 
     def check_health(self) -> None:
-        """Whether generation goes on.
+        """Check that generation makes progress.
 
         Raises:
             GenerationFailedError: If the thread ended, a step is stuck or steps keep failing.
@@ -182,7 +181,7 @@ class BatchEngine(Generic[HandleT]):
             raise GenerationFailedError(f"{self._consecutive_failures} steps in a row failed")
 
     def close(self) -> None:
-        """End the thread; running requests fail."""
+        """Stop the worker thread; running requests fail."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -219,7 +218,7 @@ class BatchEngine(Generic[HandleT]):
         self._fail_all(_Failed("the replica ended"))
 
     def _advance(self) -> bool:
-        """One turn of the thread; False when it should end."""
+        """One iteration of the worker thread; False if it should end."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closing or self._scheduler.has_step())
             if self._is_closing:
@@ -281,7 +280,7 @@ class BatchEngine(Generic[HandleT]):
                 self._deliver(ticket, step)
 
     def _repeat(self, ticket: int) -> None:
-        """Begin a request anew, by itself; its reader goes on after what it has."""
+        """Retry a request by itself; its reader continues after the bytes that it has."""
         before = self._running[ticket]
         self._forget(ticket)
         with self._changed:
@@ -315,14 +314,14 @@ class BatchEngine(Generic[HandleT]):
             self._forget(ticket)
 
     def _probe(self) -> None:
-        """After failures in a row: whether it is the requests or the device."""
+        """After consecutive failures, test whether the device still works."""
         failed = self._attempt("the replica cannot generate any more", self._worker.warm_up)
         self._is_broken = failed is not None
         if not self._is_broken:
             self._consecutive_failures = 0
 
     def _attempt(self, what: str, action: Callable[[], ResultT]) -> ResultT | _Failed:
-        """What an action gives, or, where it raises anything, what clients may know of that."""
+        """Result of an action; on any exception, an error message for clients."""
         try:
             return action()
         # A panic of an extension module is no Exception, and must not end the thread either.

@@ -42,7 +42,7 @@ _VALIDATION_CODES = {
 }
 _MAX_PROBLEMS = 5
 _MAX_CHARS = 300
-"""Characters of a message or a name that are sent back; a client may have sent any number."""
+"""Longest message part or field name that is echoed to a client, characters."""
 
 
 class ErrorBody(BaseModel):
@@ -55,11 +55,11 @@ class ErrorBody(BaseModel):
     param: str | None
     """Field of the request at fault."""
     code: str | None
-    """Word for programs."""
+    """Machine-readable error code."""
 
 
 class ErrorEnvelope(BaseModel):
-    """Body of every answer that is an error."""
+    """Body of every error response."""
 
     error: ErrorBody
     """What went wrong."""
@@ -69,17 +69,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorEnvelope, "description": "The request is refused; `error` says why."},
     "5XX": {"model": ErrorEnvelope, "description": "No audio can be made now."},
 }
-"""How every route may fail, for the OpenAPI document."""
+"""Error responses of every route, for the OpenAPI document."""
 
 
 class ApiError(Exception):
-    """An answer that is an error.
+    """An error response.
 
     Attributes:
         status: HTTP status.
         message: The value received, the limit and the remedy; the field is put before it.
         param: Field of the request at fault.
-        code: Word for programs; None is the usual one of the status.
+        code: Machine-readable error code; None takes the default of the status.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ def error_response(
     code: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """An error in the envelope.
+    """Build an error response.
 
     Args:
-        status: HTTP status; it decides the type and the usual code.
+        status: HTTP status; it decides the type and the default code.
         message: The value received, the limit and the remedy.
         param: Field of the request at fault.
-        code: Word for programs; None is the usual one of the status.
+        code: Machine-readable error code; None takes the default of the status.
         headers: Further headers.
     """
     error = error_body(status, message, param=param, code=code)
@@ -120,7 +120,7 @@ def error_response(
 def error_body(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> dict[str, str | None]:
-    """What stands under `error`; arguments as for `error_response`."""
+    """The `error` object; arguments as for `error_response`."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     return {
         "message": _printable(message, _MAX_PROBLEMS * _MAX_CHARS),
@@ -131,7 +131,7 @@ def error_body(
 
 
 def add_errors(app: FastAPI, retry_after_s: int) -> None:
-    """Answer everything that goes wrong in the envelope; causes inside the server go to its log.
+    """Install handlers that answer every error in OpenAI's envelope; internal causes are logged.
 
     Args:
         app: The application.
@@ -183,7 +183,7 @@ def add_errors(app: FastAPI, retry_after_s: int) -> None:
 
 
 def _logged(request: Request, error: Exception) -> str:
-    """Log an error of the server; gives what its client may know of it."""
+    """Log an internal error; returns the message for the client, which names the log entry."""
     error_id = uuid.uuid4().hex[:12]
     path = _printable(request.url.path, _MAX_CHARS)
     logger.error("error %s: %s %s failed", error_id, request.method, path, exc_info=error)
@@ -191,7 +191,7 @@ def _logged(request: Request, error: Exception) -> str:
 
 
 def _problem(item: Mapping[str, Any]) -> tuple[str, str]:
-    """Field and message of one error of a body; a body that is no JSON has no field."""
+    """Field and message of one validation error; invalid JSON has no field."""
     if item["type"] == "json_invalid":
         return "", f"{item['msg']} at character {item['loc'][-1]}"
     name = ".".join(str(part) for part in item["loc"] if part != "body")
@@ -199,6 +199,6 @@ def _problem(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _printable(text: str, max_chars: int) -> str:
-    """Text that UTF-8 can express, cut to a length."""
+    """The text without lone surrogates, truncated."""
     shown = text if len(text) <= max_chars else text[: max_chars - 4] + " ..."
     return shown.encode("utf-8", "backslashreplace").decode()

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from pipeline.serving.provenance import Provenance
+
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 """Formats an answer may have; every one of them can be streamed."""
 
@@ -16,8 +18,7 @@ OPENAI_PCM_RATE = 24_000
 """Hz of raw PCM from the speech endpoint of OpenAI, which clients assume; one channel."""
 
 UNKNOWN_SIZE = 0xFFFFFFFF
-"""Size fields of a WAV header whose audio has no known end yet; players then read to the end."""
-_MAX_DATA_BYTES = UNKNOWN_SIZE - 36
+"""Size fields of a WAV header for a stream of unknown length; players then read to the end."""
 _BYTES_PER_SAMPLE = 2
 _FULL_SCALE = 32767.0
 _MEDIA_TYPES: dict[str, str] = {
@@ -35,7 +36,7 @@ MEDIA_TYPES: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True)
 class AudioLayout:
-    """What a listener must know to play raw samples.
+    """Layout of raw samples.
 
     Attributes:
         sample_rate: Hz.
@@ -46,11 +47,11 @@ class AudioLayout:
     num_channels: int
 
     def headers(self) -> dict[str, str]:
-        """HTTP headers that describe raw PCM, which does not describe itself."""
+        """HTTP headers that describe raw PCM."""
         return {"X-Sample-Rate": str(self.sample_rate), "X-Channels": str(self.num_channels)}
 
     def duration_s(self, num_bytes: int) -> float:
-        """Seconds that so many bytes of 16-bit PCM last."""
+        """Duration of a number of bytes of 16-bit PCM, seconds."""
         return num_bytes / (_BYTES_PER_SAMPLE * self.num_channels * self.sample_rate)
 
 
@@ -67,28 +68,33 @@ def pcm_bytes(waveform: Float[np.ndarray, "channels samples"]) -> bytes:
     return np.ascontiguousarray(scaled.T).astype("<i2").tobytes()
 
 
-def wav_header(layout: AudioLayout, num_data_bytes: int | None = None) -> bytes:
-    """The 44 bytes before 16-bit PCM.
+def wav_header(
+    layout: AudioLayout,
+    num_data_bytes: int | None = None,
+    provenance: Provenance | None = None,
+) -> bytes:
+    """Header of a WAV file with 16-bit PCM; its length does not depend on `num_data_bytes`.
 
     Args:
         layout: Rate and channels.
-        num_data_bytes: Bytes of PCM that follow; None for a stream without known end.
+        num_data_bytes: Bytes of PCM that follow; None for a stream of unknown length.
+        provenance: Generator and comment, as an INFO list before the audio; None writes the plain
+            header of 44 bytes.
 
     Raises:
-        ValueError: If the audio is longer than the format can say.
+        ValueError: If the audio is larger than a WAV file can be.
     """
+    info = b"" if provenance is None else _info_list(provenance)
+    max_bytes = UNKNOWN_SIZE - 36 - len(info)
     if num_data_bytes is None:
         riff_size = data_size = UNKNOWN_SIZE
-    elif 0 <= num_data_bytes <= _MAX_DATA_BYTES:
-        riff_size, data_size = num_data_bytes + 36, num_data_bytes
+    elif 0 <= num_data_bytes <= max_bytes:
+        riff_size, data_size = num_data_bytes + 36 + len(info), num_data_bytes
     else:
-        raise ValueError(f"{num_data_bytes} bytes of PCM; a WAV file holds {_MAX_DATA_BYTES}")
+        raise ValueError(f"{num_data_bytes} bytes of PCM; a WAV file holds {max_bytes}")
     frame_bytes = layout.num_channels * _BYTES_PER_SAMPLE
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        b"RIFF",
-        riff_size,
-        b"WAVE",
+    audio_format = struct.pack(
+        "<4sIHHIIHH",
         b"fmt ",
         16,
         1,
@@ -97,6 +103,15 @@ def wav_header(layout: AudioLayout, num_data_bytes: int | None = None) -> bytes:
         layout.sample_rate * frame_bytes,
         frame_bytes,
         8 * _BYTES_PER_SAMPLE,
-        b"data",
-        data_size,
     )
+    riff = struct.pack("<4sI4s", b"RIFF", riff_size, b"WAVE")
+    return riff + audio_format + info + struct.pack("<4sI", b"data", data_size)
+
+
+def _info_list(provenance: Provenance) -> bytes:
+    """A LIST chunk with the software and a comment, each of even length."""
+    chunks = b"INFO"
+    for name, text in ((b"ISFT", provenance.generator), (b"ICMT", provenance.comment)):
+        value = text.encode() + b"\0"
+        chunks += struct.pack("<4sI", name, len(value)) + value + b"\0" * (len(value) % 2)
+    return struct.pack("<4sI", b"LIST", len(chunks)) + chunks

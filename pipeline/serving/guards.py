@@ -1,4 +1,4 @@
-"""Before the routes: bodies of bounded size that arrive in time, and HEAD wherever GET is."""
+"""ASGI middleware: limits of size and time for request bodies, and HEAD for every GET route."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
 
 class BodyGuard:
-    """Reads the body before the application sees the request, and refuses one that is too large.
+    """Reads the whole body before the application is called, and refuses one that is too large.
 
-    What a client declares is refused unread; what comes in chunks without a length is counted.
+    A declared length is checked before reading; a chunked body is counted as it arrives.
 
     Args:
-        app: What gets the request with its whole body.
-        max_bytes: Size of a body at most.
-        max_bytes_at: The same for paths with another limit.
+        app: Application to wrap.
+        max_bytes: Maximum size of a body.
+        max_bytes_at: Maximum size by path, where it differs.
         timeout_s: Time in which a body must arrive, seconds.
     """
 
@@ -77,10 +77,10 @@ class BodyGuard:
 
 
 class HeadGuard:
-    """Answers HEAD like GET, without the body; FastAPI's routes know GET alone.
+    """Answers HEAD like GET without the body, which FastAPI does not do by itself.
 
     Args:
-        app: What answers GET.
+        app: Application to wrap.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -107,7 +107,7 @@ def _too_large(max_bytes: int) -> Response:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body as one message, then whatever the server still says."""
+    """Receive function that replays the body as one message, then passes on the server's."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

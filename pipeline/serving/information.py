@@ -1,4 +1,4 @@
-"""What clients ask before they ask for audio: page, health and models."""
+"""Routes without audio: playground, health, readiness and models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
 
     Args:
         app: The application.
-        engine: Knows whether audio can be made.
+        engine: Reports whether the model is ready.
         settings: Names of the model.
     """
 
@@ -68,7 +68,7 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
 
     @app.get("/v1/audio/models", responses=ERRORS)
     async def audio_models() -> dict[str, Any]:
-        """The same names as chat front ends look for them."""
+        """The same names in the format that chat front ends expect."""
         return {"models": [{"id": name, "name": name} for name in _model_names(settings)]}
 
 

@@ -1,4 +1,4 @@
-"""API keys: who may call, and how often."""
+"""API keys and rate limits."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def key_digests(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 class RateLimiter:
-    """A token bucket for each label: so many requests a minute, as many at once.
+    """Rate limiter: a token bucket of one minute's requests for each label.
 
     Args:
         per_minute: Requests a minute of one label.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +69,7 @@ class RateLimiter:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def wait_s(self, label: str) -> float:
-        """Take a request: 0, or the seconds until the next one where there is none left."""
+        """Consume a token; returns 0, or the seconds until the next token if none is left."""
         now = self._clock()
         tokens, noted_at = self._buckets.get(label, (float(self._per_minute), now))
         rate = self._per_minute / 60
@@ -84,7 +84,7 @@ class KeyGuard:
     label.
 
     Args:
-        app: What answers those let through.
+        app: Application to wrap.
         digests: SHA-256 of each key by its label.
         limiter: Counts the POST requests of each label; None counts none.
     """
@@ -122,7 +122,7 @@ class KeyGuard:
         await self._app({**scope, "api_key": label}, receive, send)
 
     def _label(self, authorization: str) -> str | None:
-        """The label of a key, found in the same time wherever it stands."""
+        """Label of a key, in constant time."""
         scheme, _, key = authorization.partition(" ")
         digest = _digest(key.strip())
         found = None

@@ -18,20 +18,20 @@ from pipeline.cluster import require_resources
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.serving.replica import build
 from pipeline.serving.settings import ServeSettings
-from pipeline.serving.voice_store import Embed
+from pipeline.serving.uploads import Embed
 from pipeline.storage import Folder
 
 logger = logging.getLogger(__name__)
 
 _PROXY_S = 600.0
-"""How long Serve's proxies may take to start on a busy machine; Serve itself waits 60 s."""
+"""Timeout for the start of Serve's proxies on a busy machine, seconds; Serve's own is 60 s."""
 _POLL_S = 1.0
 _SLACK_S = 10.0
-"""What the proxy allows beyond a request's own time, so that the answer to a late one arrives."""
+"""Added to the request timeout for the proxy, so that the 504 of the ingress arrives."""
 
 
 class NotDeployedError(PipelineError):
-    """Ray Serve could not bring the application up."""
+    """Ray Serve could not start the application."""
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def deployed(
         settings: The endpoint; a relative bundle path is made absolute for the replicas.
         name: Name of the Serve application.
         voices: Speaker embeddings by voice name, beyond those of the bundle.
-        embed: Makes voices of recordings, for `settings.voice_store`.
+        embed: Computes the speaker embedding of an uploaded recording.
 
     Yields:
         Its URL.
@@ -84,7 +84,7 @@ def deployed(
 
 
 def _check_resources(settings: ServeSettings) -> None:
-    """Refuse replicas that would be waited for without end."""
+    """Refuse replicas for which the cluster has no resources."""
     gpus = settings.gpus_per_replica
     if gpus is None:  # it takes a GPU where there is one
         gpus = 1.0 if settings.device == "cuda" else 0.0
@@ -153,7 +153,7 @@ def _check_shared(address: tuple[str | None, int], settings: ServeSettings, name
 
 @contextlib.contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """What Ray says of a failed start, without the traceback of the replica."""
+    """Turn a failed start into an error of one line, without the traceback of the replica."""
     try:
         yield
     # Serve raises RuntimeError where replicas fail, and the others where it fails itself.
@@ -177,7 +177,7 @@ def _failed_replicas(name: str) -> Iterator[str]:
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback, the error itself."""
+    """Last line of a traceback: the error itself."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 

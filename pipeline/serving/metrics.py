@@ -1,4 +1,4 @@
-"""Figures of a replica for Ray's metrics, which a Prometheus scrapes from every node."""
+"""Prometheus metrics of a replica, exported by Ray on every node."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SamplerMetrics:
         items: AsyncIterator[Item],
         stats: Callable[[], dict[str, int]],
     ) -> AsyncIterator[Item]:
-        """The same items, counted on their way; leaving early closes their source.
+        """Pass the items on and record metrics; leaving early closes the source.
 
         Args:
             items: Answer of the engine to one request.

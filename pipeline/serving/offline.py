@@ -25,14 +25,14 @@ _LONGEST_SPEECH_S = 600.0
 
 @dataclass(frozen=True)
 class MadeFile:
-    """A finished file and what it took.
+    """A finished file and its timing.
 
     Attributes:
         path: The WAV file.
         duration_s: Audio in it, seconds.
         elapsed_s: From the request to the last chunk, without loading, seconds.
         first_s: From the request to the first chunk, seconds.
-        is_capped: Whether speech reached its longest duration before the model ended it.
+        is_capped: Whether speech was cut off at its maximum duration.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class MadeFile:
 
     @property
     def real_time_factor(self) -> float:
-        """Time taken per time of audio; below 1 is faster than real time."""
+        """Generation time divided by duration; below 1 is faster than real time."""
         return self.elapsed_s / self.duration_s if self.duration_s else float("inf")
 
 
@@ -96,7 +96,7 @@ def voice_of(
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that promises another format.
+    """Check that a file name ends in .wav.
 
     Raises:
         ValueError: If it does not end in .wav.

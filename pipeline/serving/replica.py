@@ -26,6 +26,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureC
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from pipeline.serving.admission import load_policy
 from pipeline.serving.answer import Item, Refusal
 from pipeline.serving.app import create_app
 from pipeline.serving.autoscaling import QUEUED_AUDIO, QueuedAudioPolicy, expected_audio_s
@@ -35,7 +36,7 @@ from pipeline.serving.keys import key_digests
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import Service
-from pipeline.serving.voice_store import Embed
+from pipeline.serving.uploads import Embed
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ SAMPLER = "Sampler"
 INGRESS = "Ingress"
 _READY_TIMEOUT_S = 5.0
 _INGRESS_SLACK = 16
-"""Requests of an ingress beyond the audio ones: pages, lists, probes."""
+"""Concurrent requests of an ingress that are not audio: pages, lists, probes."""
 
 
 class Sampler:
@@ -84,31 +85,31 @@ class Sampler:
             del self._queued_audio_s[call]
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Asked by Serve where `autoscale.target_audio_s` is set."""
+        """Metric of the autoscaling policy; Serve calls it if `autoscale.target_audio_s` is set."""
         return {QUEUED_AUDIO: sum(self._queued_audio_s.values())}
 
     async def service(self) -> Service:
-        """What clients may know."""
+        """Public facts about the model."""
         return self._worker.service()
 
     async def stats(self) -> dict[str, int]:
-        """Counts of this replica."""
+        """Counters of this replica."""
         return self._engine.stats()
 
     def check_health(self) -> None:
-        """Asked by Serve; an error restarts the replica."""
+        """Called by Serve; an exception restarts the replica."""
         self._engine.check_health()
 
 
 class HandleEngine:
     """The replicas of the sampler, as the ingress sees them.
 
-    A call for facts takes the same way as a request, so full replicas do not answer it. They are
-    ready all the same: while audio keeps coming, the last known facts stand.
+    `service` is queued like a request, so full replicas do not answer it. They count as ready while
+    they send audio, and the last known facts are returned.
 
     Args:
         sampler: Handle of the deployment.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class HandleEngine:
                 response.cancel()
 
     async def service(self) -> Service:
-        """What the replicas make.
+        """Public facts about the model, from any replica.
 
         Raises:
             NotReadyError: If none answers in time and none sends audio, or the one asked died.
@@ -185,7 +186,7 @@ class Ingress:
         sampler: Handle of the replicas.
         settings: `ServeSettings` as plain values.
         key_digests: SHA-256 of each API key by its label.
-        embed: Makes voices of recordings; None takes no recordings.
+        embed: Computes the speaker embedding of a recording; None accepts no uploads.
     """
 
     def __init__(
@@ -216,11 +217,12 @@ def build(
     Args:
         settings: The endpoint.
         voices: Speaker embeddings by voice name, beyond those of the bundle.
-        embed: Makes voices of recordings, for `settings.voice_store`; None takes no recordings.
+        embed: Computes the speaker embedding of a recording; None accepts no uploads.
 
     Raises:
-        SettingsError: If the API keys cannot be read.
+        SettingsError: If the API keys cannot be read, or there is no such policy.
     """
+    load_policy(settings.policy)  # before an ingress starts and fails
     digests = key_digests(os.environ)
     values = settings.model_dump(mode="json")
     batch, scale = settings.batch, settings.autoscale
@@ -243,6 +245,7 @@ def build(
             policy=_policy(scale.target_audio_s),
         ),
         graceful_shutdown_timeout_s=settings.timeout_s,
+        max_surge_percent=settings.upgrade_surge_percent,
         max_constructor_retry_count=3,
     )
     capacity = slots * scale.max_replicas + settings.max_queued_requests
@@ -257,6 +260,7 @@ def build(
             status_code=429, retry_after_s=settings.retry_after_s
         ),
         graceful_shutdown_timeout_s=settings.timeout_s,
+        max_surge_percent=100,
     )
     return ingress.bind(sampler.bind(values, voices), values, digests, embed)
 

@@ -22,7 +22,7 @@ class FullError(RuntimeError):
 
 @dataclass(frozen=True)
 class StepPlan(Generic[TicketT]):
-    """What the worker does before and in its next step.
+    """Actions of the worker before and in its next step.
 
     Attributes:
         closed: Requests to free, cancelled since the last plan.
@@ -122,7 +122,7 @@ class Scheduler(Generic[TicketT]):
         return StepPlan(closed, tuple(opened), stepped)
 
     def produced(self, ticket: TicketT, *, is_last: bool, has_chunk: bool = True) -> bool:
-        """Note what a step gave for a request; the last one frees its slot.
+        """Record the result of a step for a request; the last step frees its slot.
 
         Args:
             ticket: The request.
@@ -145,7 +145,7 @@ class Scheduler(Generic[TicketT]):
         return self._running.pop(ticket, None) is not None
 
     def taken(self, ticket: TicketT) -> None:
-        """Note that a reader took a chunk; unknown tickets have ended."""
+        """Record that a reader took a chunk; unknown tickets are ignored."""
         if self._running.get(ticket, 0) > 0:
             self._running[ticket] -= 1
 

@@ -19,22 +19,24 @@ from pydantic import (
 )
 
 from model.bundle.limits import MAX_EMBEDDING_VALUE, AudioRequest, Limits
-from model.inference.generation import MAX_GUIDANCE_SCALE
+from model.config import MAX_GUIDANCE_SCALE
+from pipeline.continuation import SpokenRecording
 from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
-from pipeline.serving.voice_store import VOICE_NAME
 
 MAX_TEXT_CHARS = 100_000
-"""Characters of a text that any endpoint may take."""
+"""Upper bound of any text limit, characters."""
 MAX_DURATION_S = 3600.0
-"""Longest audio that any endpoint may make, seconds."""
+"""Upper bound of any duration limit, seconds."""
 
 MAX_VARIANTS = 8
-"""Pieces of audio that one request may ask for."""
+"""Maximum of `n`."""
 
+VOICE_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""Names of voices that clients bring."""
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
 _SAMPLING = ("num_flow_steps", "guidance_scale", "temperature")
-"""Sampling that a request may change."""
+"""Sampling options that a request may set."""
 
 
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
@@ -43,37 +45,74 @@ Language = Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z
 FlowSteps = Annotated[int, Field(ge=1, le=Limits.max_flow_steps)]
 EmbeddingValue = Annotated[float, Field(ge=-MAX_EMBEDDING_VALUE, le=MAX_EMBEDDING_VALUE)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Consent = Annotated[str, Field(min_length=8, max_length=1000, pattern=r"\w")]
+
+
+def _decoded(value: object) -> bytes:
+    """Bytes as they are, or out of base64."""
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"is a {type(value).__name__}, not base64")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ValueError(f"is not base64: {error}") from error
+
+
+Recording = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""An audio file in any common format, in base64 where the body is JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioJob(AudioRequest):
     """One piece of audio to make, in plain values that travel between processes."""
 
+    is_described: bool = True
+    """False if `description` is a default, which the description of a named voice replaces."""
     voice: str = DEFAULT_VOICE
     voice_embedding: tuple[float, ...] | None = None
+    continues: SpokenRecording | None = None
 
 
 @dataclass(frozen=True)
 class Form:
-    """The shape of an answer.
+    """Format of an answer.
 
     Attributes:
         audio_format: Format of the audio.
         is_streamed: Whether to send audio while it is made.
         has_events: Whether the stream is one of server-sent events with the audio in base64.
         layout: Rate and channels to convert to; None keeps the model's as far as the format can.
+        names_origin: Whether the file names generator, model and seed, where its format can.
     """
 
     audio_format: Format
     is_streamed: bool = True
     has_events: bool = False
     layout: AudioLayout | None = None
+    names_origin: bool = True
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+class ContinuationBody(_Body):
+    """A recording that speech continues."""
+
+    audio: Recording
+    """Recording of the speaker, 1 to 30 s between its silences."""
+    transcript: str = Field(max_length=1000)
+    """What is said in it, verbatim."""
+    consent: Consent
+    """Statement that the speaker agrees to this use of the voice."""
 
 
 class GenerationBody(_Body):
@@ -86,31 +125,35 @@ class GenerationBody(_Body):
     language: Language | None = None
     """BCP 47 tag of the transcript."""
     modality: Literal["speech", "sound", "music"] | None = None
-    """Null is speech with a transcript and sound without."""
+    """Null defaults to speech with a transcript and to sound without one."""
     seconds: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
-    """Exact duration; null follows the model (speech) or takes 5 s."""
+    """Exact duration; null lets the model decide (speech) or defaults to 5 s."""
     is_singing: bool = False
     """Whether the transcript is sung."""
     voice: Name = DEFAULT_VOICE
     """A name of /v1/audio/voices."""
     voice_embedding: list[EmbeddingValue] | None = Field(default=None, max_length=4096)
     """Speaker embedding to take on, instead of a named voice."""
+    continuation: ContinuationBody | None = None
+    """Recording to continue in its voice and pace; the audio holds the new words of `transcript`
+    only. The endpoint must allow it (`continues_recordings`)."""
     seed: Seed | None = None
-    """Same request, same seed, same audio; null draws one and says it in X-Seed."""
+    """The same request with the same seed gives the same audio; null draws a random seed, which the
+    header X-Seed reports."""
     n: int = Field(default=1, ge=1, le=MAX_VARIANTS)
     """Pieces of audio, with the seeds `seed`, `seed + 1`, ...; more than one are answered in JSON,
     each whole and in base64."""
     num_flow_steps: FlowSteps | None = None
-    """Solver steps for each block; null takes the default of bundle and modality."""
+    """Solver steps for each block; null is the default of bundle and modality."""
     guidance_scale: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE_SCALE)
-    """How closely to follow the description; null takes the default of bundle and modality."""
+    """How closely to follow the description; null is the default of bundle and modality."""
     temperature: float | None = Field(default=None, ge=0, le=4)
-    """Variance of the initial noise, 0 to 4; lower is less varied. Null takes the default."""
+    """Variance of the initial noise, 0 to 4; lower is less varied. Null is the default."""
     response_format: Format = "wav"
     """mp3, opus (in Ogg), aac (ADTS), flac, wav, or pcm (16-bit little-endian, interleaved)."""
     stream: bool | None = None
-    """Send audio while it is made, which null does for one piece; false sends a file whose header
-    knows its length."""
+    """Whether to stream the audio while it is generated; null streams if `n` is 1. False sends a
+    file whose header states its length."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerationBody:
@@ -122,12 +165,12 @@ class GenerationBody(_Body):
 
     @property
     def form(self) -> Form:
-        """The shape of the answer."""
+        """Format of the answer."""
         is_streamed = self.n == 1 if self.stream is None else self.stream
         return Form(self.response_format, is_streamed)
 
     def job(self, seed: int) -> AudioJob:
-        """What to make, with the seed drawn for it."""
+        """The job, with its seed."""
         embedding = self.voice_embedding
         sampling = {name: getattr(self, name) for name in _SAMPLING}
         return AudioJob(
@@ -171,9 +214,9 @@ class SpeechBody(_Body):
     stream_format: Literal["audio", "sse"] = "audio"
     """audio sends bytes of the file; sse sends them in base64 as server-sent events."""
     stream: bool = True
-    """Extension: false sends a file whose header knows its length."""
+    """Extension: false sends a file whose header states its length."""
     seed: Seed | None = None
-    """Extension: same request, same seed, same audio."""
+    """Extension: the same request with the same seed gives the same audio."""
     language: Language | None = None
     """Extension: BCP 47 tag of the input."""
 
@@ -185,19 +228,25 @@ class SpeechBody(_Body):
 
     @property
     def ignored(self) -> list[str]:
-        """Names of fields that mean nothing here."""
+        """Names of unknown fields, which are ignored."""
         return sorted(self.model_extra or {})
 
     @property
     def form(self) -> Form:
-        """The shape of the answer: raw PCM is what OpenAI's clients expect of it."""
+        """Format of the answer; raw PCM has the layout that OpenAI's clients expect."""
         layout = AudioLayout(OPENAI_PCM_RATE, 1) if self.response_format == "pcm" else None
         return Form(self.response_format, self.stream, self.stream_format == "sse", layout)
 
     def job(self, seed: int, speech_description: str) -> AudioJob:
-        """What to make, with the seed drawn for it and the description where none is given."""
+        """The job.
+
+        Args:
+            seed: Seed of the job.
+            speech_description: Description where neither the body nor the voice has one.
+        """
         return AudioJob(
             description=self.instructions or speech_description,
+            is_described=bool(self.instructions),
             transcript=self.input,
             language=self.language,
             modality="speech",
@@ -207,28 +256,12 @@ class SpeechBody(_Body):
         )
 
 
-def _decoded(value: object) -> bytes:
-    """Bytes as they are, or out of base64."""
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"is a {type(value).__name__}, not base64")
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError as error:
-        raise ValueError(f"is not base64: {error}") from error
-
-
 class VoiceBody(_Body):
     """POST /v1/audio/voices as JSON; a form has the same fields, with the file itself."""
 
     name: str = Field(pattern=VOICE_NAME)
     """What requests will call the voice: a-z, 0-9, _ and -, at most 64 characters."""
-    audio_sample: Annotated[
-        bytes,
-        BeforeValidator(_decoded),
-        WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-    ]
-    """Recording of the speaker in base64, 1 to 120 s in any common format."""
-    consent: str = Field(min_length=8, max_length=1000, pattern=r"\w")
+    audio_sample: Recording
+    """Recording of the speaker, 1 to 120 s."""
+    consent: Consent
     """Statement that the speaker agrees to this use of the voice; it is kept with the voice."""

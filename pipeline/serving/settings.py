@@ -1,4 +1,4 @@
-"""Settings of the endpoint: what it serves, how much at once, and what one request may ask for."""
+"""Settings of the endpoint: model, batching, autoscaling, limits and access."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from model.bundle import DEFAULT_BUNDLE
-from model.bundle.limits import Limits
-from model.bundle.request import DEFAULT_SPEECH_DESCRIPTION
-from model.inference.generation import MAX_GUIDANCE_SCALE
+from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION, Limits
+from model.config import MAX_GUIDANCE_SCALE
 from pipeline.serving.schemas import MAX_DURATION_S, MAX_TEXT_CHARS
 from pipeline.settings import Settings
 
 
 class LimitSettings(Settings):
-    """What one request may ask for; larger requests get 400."""
+    """Limits of one request; larger requests get 400."""
 
     max_description_chars: int = Field(
         default=Limits.max_description_chars, ge=1, le=MAX_TEXT_CHARS
@@ -26,7 +25,7 @@ class LimitSettings(Settings):
     min_duration_s: float = Field(default=Limits.min_duration_s, gt=0)
     """Shortest audio, seconds."""
     max_duration_s: float = Field(default=Limits.max_duration_s, gt=0, le=MAX_DURATION_S)
-    """Longest audio made in one go, seconds; bounds the cache of a slot."""
+    """Longest audio without splitting, seconds; bounds the cache of a slot."""
     max_speech_s: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
     """Longest speech of one request, as its text is expected to take, seconds: text beyond 20 s is
     read sentence by sentence, and text beyond this gets 400. Null is `max_duration_s`; 300 takes
@@ -36,15 +35,15 @@ class LimitSettings(Settings):
     max_guidance_scale: float = Field(
         default=Limits.max_guidance_scale, gt=0, le=MAX_GUIDANCE_SCALE
     )
-    """Guidance."""
+    """Largest guidance scale."""
 
     def limits(self) -> Limits:
-        """In the model's terms."""
+        """The limits as the model takes them."""
         return Limits(**self.model_dump())
 
 
 class BatchSettings(Settings):
-    """How one replica shares its device."""
+    """Batching in one replica."""
 
     max_batch: int = Field(default=16, ge=1, le=1024)
     """Slots: requests generated together, one block of each per step. Each holds a cache of up to
@@ -74,7 +73,7 @@ class BatchSettings(Settings):
 
 
 class AutoscaleSettings(Settings):
-    """Replicas by load."""
+    """Autoscaling of replicas."""
 
     min_replicas: int = Field(default=1, ge=0)
     """Replicas kept without load; 0 lets the first request wait for a cold start."""
@@ -121,7 +120,7 @@ class ServeSettings(Settings):
     voices of OpenAI that are neither named here nor voices of the bundle stand for the voices of
     the bundle in turn, or for `default` where it has none."""
     speech_description: str = DEFAULT_SPEECH_DESCRIPTION
-    """Description of speech where a request gives none."""
+    """Default description of speech if neither the request nor its voice has one."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""
     port: int = Field(default=8000, ge=1, le=65535)
@@ -135,26 +134,41 @@ class ServeSettings(Settings):
     """GPUs of one replica; a fraction shares one. Null is one where the cluster has any now."""
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs of one replica, and torch threads on a CPU."""
+    upgrade_surge_percent: int = Field(default=100, ge=0, le=100)
+    """Replicas started before old ones stop when the application is deployed anew, percent of
+    those that run. 100 upgrades without a gap and needs resources for twice the replicas, until
+    which the old ones serve; 0 stops old replicas first."""
     num_ingress: int = Field(default=1, ge=1)
     """Ingress replicas, which parse requests and frame audio; they need no GPU."""
     max_queued_requests: int = Field(default=64, ge=1)
     """Requests that may wait for a replica before new ones get 429. At least 1: a request passes
     the queue on its way even to a free replica."""
     retry_after_s: int = Field(default=2, ge=1)
-    """What a refused client is told to wait, seconds."""
+    """Value of the Retry-After header of refusals, seconds."""
     max_body_bytes: int = Field(default=2**18, ge=1024)
     """Size of a request's body; a larger one gets 413 unread."""
     voice_store: str | None = None
-    """Folder or URI, reachable from every ingress, where voices that clients bring are kept as
-    embeddings. None refuses them."""
+    """Folder or URI, reachable from every ingress, where uploaded voices are stored as
+    embeddings. Null refuses uploads."""
     max_voices: int = Field(default=1000, ge=1)
-    """Voices that `voice_store` takes."""
+    """Maximum number of uploaded voices in `voice_store`."""
     max_upload_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Size of a body with a recording; a larger one gets 413 unread."""
+    continues_recordings: bool = False
+    """Whether requests may bring a recording for their speech to continue, which clones its voice;
+    each needs a statement of consent. False refuses them with 403. The replica encodes the
+    recording between two steps, which delays its other requests."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Requests for audio that each API key may send a minute to each ingress, all of them at once
     at most; more get 429. None is no limit. Keys stand in the environment variable
     AUDIOCALM_API_KEYS as `label:key,label:key`."""
+    names_origin: bool = True
+    """Whether MP3, Ogg, FLAC and WAV files say in their tags that a model made them, which one, and
+    with which seed."""
+    policy: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """Import path, `package.module:function`, of a check before every generation. It gets the job
+    and the label of the API key, and returns the reason to refuse it with 403, or None. An error in
+    it refuses with 500."""
     cors_origins: tuple[str, ...] = ()
     """Web pages of other origins that may call the endpoint, as in `https://example.org`; `*` is
     any. None by default: a browser then refuses them."""
@@ -165,11 +179,11 @@ class ServeSettings(Settings):
     """How long one request may take in all, waiting included, seconds; null is a minute and twice
     the longest audio."""
     limits: LimitSettings = LimitSettings()
-    """What one request may ask for."""
+    """Limits of one request."""
     batch: BatchSettings = BatchSettings()
-    """How one replica shares its device."""
+    """Batching in one replica."""
     autoscale: AutoscaleSettings = AutoscaleSettings()
-    """Replicas by load."""
+    """Autoscaling of replicas."""
 
     @model_validator(mode="after")
     def _scales(self) -> ServeSettings:

@@ -1,4 +1,4 @@
-"""An answer of audio: begins only when audio is there, and never looks finished when it is not."""
+"""Audio responses: headers are sent with the first audio, a failed stream is never completed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pipeline.serving.answer import Ending, Item, Opening, Refusal, Usage
 from pipeline.serving.encoders import AudioEncoder
 from pipeline.serving.errors import ApiError, error_body
 from pipeline.serving.formats import AudioLayout, content_type
+from pipeline.serving.provenance import provenance_of
 from pipeline.serving.schemas import AudioJob, Form
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Service:
-    """What a client may know of the model behind the endpoint.
+    """Public facts about the model behind the endpoint.
 
     Attributes:
         layout: Rate and channels of all audio.
@@ -46,23 +47,23 @@ class AudioEngine(Protocol):
     """Makes audio for the endpoint: a local engine, or replicas behind a handle."""
 
     def generate(self, job: AudioJob) -> AsyncIterator[Item]:
-        """Opening, PCM chunks and ending, or one refusal; raises if it breaks down after that."""
+        """Opening, PCM chunks and ending, or one refusal; raises on a failure after the opening."""
 
     async def service(self) -> Service:
-        """What it makes; raises `NotReadyError` while it cannot make anything."""
+        """Public facts about the model; raises `NotReadyError` if no replica can serve."""
 
 
 class SlowClientError(Exception):
-    """A client does not take its audio in time."""
+    """A client does not read its audio in time."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long an answer may take.
+    """Timeouts of an answer.
 
     Attributes:
-        request_s: The whole of it, from the request to the last byte, seconds.
-        client_s: The client's taking of one chunk, seconds.
+        request_s: From the request to the last byte, seconds.
+        client_s: For the client to take one chunk, seconds.
     """
 
     request_s: float
@@ -70,12 +71,12 @@ class Patience:
 
 
 class AudioStream(StreamingResponse):
-    """A body of chunks whose source is closed at once when the client leaves or stops reading.
+    """Streaming response that closes its source when the client disconnects or stops reading.
 
     Args:
         content: The chunks.
-        client_timeout_s: How long the client may take for one of them, seconds.
-        more: As for a response.
+        client_timeout_s: Timeout for the client to take one chunk, seconds.
+        more: Arguments of `StreamingResponse`.
     """
 
     def __init__(self, content: AsyncIterator[bytes], client_timeout_s: float, **more: Any) -> None:
@@ -106,29 +107,34 @@ async def respond(
     headers: Mapping[str, str],
     patience: Patience,
 ) -> Response:
-    """Make audio and answer with it.
+    """Generate audio and answer with it.
 
-    The first chunk is awaited before the status is sent, so that whatever stops a request early is
-    an honest error and not a broken 200.
+    The status is sent after the first chunk is there, so that an early failure is an error status
+    and not a broken 200.
 
     Args:
         engine: Makes the audio.
-        job: What to make.
-        form: The shape of the answer.
-        headers: Further headers of a good answer.
-        patience: How long it may take.
+        job: Job to generate.
+        form: Format of the answer.
+        headers: Additional headers of a successful answer.
+        patience: Timeouts.
 
     Raises:
-        ApiError: If the request is refused, takes too long, or breaks down before the first chunk.
+        ApiError: If the request is refused, times out, or fails before the first chunk.
     """
-    answer = Answer(engine.generate(job), form, patience.request_s)
+    answer = Answer(engine, job, form, patience.request_s)
     try:
         first = await answer.begin()
         content = b"" if form.is_streamed else first + await answer.whole()
     except BaseException:
         await answer.close()
         raise
-    all_headers = {**headers, **answer.layout.headers(), "Cache-Control": "no-store"}
+    all_headers = {
+        **headers,
+        **answer.layout.headers(),
+        "X-Model-Digest": answer.model,
+        "Cache-Control": "no-store",
+    }
     if not form.is_streamed:
         # A stream can say so in the log alone: its headers are sent before its end is known.
         capped = {"X-Capped": "true"} if answer.is_capped else {}
@@ -151,22 +157,22 @@ async def respond_with_several(
     headers: Mapping[str, str],
     patience: Patience,
 ) -> Response:
-    """Make several pieces of audio at the same time and answer with all of them, in JSON.
+    """Generate several pieces of audio concurrently and answer with all of them as JSON.
 
     Args:
         engine: Makes the audio.
-        jobs: What to make.
+        jobs: Jobs to generate.
         form: Format of each; none is streamed.
-        headers: Further headers of a good answer.
-        patience: How long all of it may take.
+        headers: Additional headers of a successful answer.
+        patience: Timeouts of each.
 
     Raises:
-        ApiError: If one of them is refused, takes too long or breaks down; the others end too.
+        ApiError: If one of them is refused, times out or fails; the others are cancelled.
     """
     form = replace(form, is_streamed=False)
 
     async def made(job: AudioJob) -> dict[str, Any]:
-        answer = Answer(engine.generate(job), form, patience.request_s)
+        answer = Answer(engine, job, form, patience.request_s)
         try:
             content = await answer.begin() + await answer.whole()
         finally:
@@ -192,25 +198,29 @@ async def respond_with_several(
 
 
 class Answer:
-    """The encoded audio of one request, each chunk awaited until the request's time is over.
+    """Encoded audio of one request, with a deadline.
 
     Encoding runs outside of the event loop, which other streams need.
 
     Args:
-        items: What the engine gives.
+        engine: Makes the audio.
+        job: Job to generate.
         form: Format, and whether the file is needed as a whole.
-        request_s: Time for all of it, seconds.
+        request_s: Time until the deadline, seconds.
 
     Attributes:
         layout: Rate and channels of the encoded audio; known after `begin`.
-        is_capped: Whether speech reached its longest duration; known at the end.
-        usage: What it cost; known at the end.
+        model: SHA-256 of the bundle; known after `begin`.
+        is_capped: Whether speech was cut off at its maximum duration; known at the end.
+        usage: Token usage; known at the end.
     """
 
     layout: AudioLayout
+    model: str
 
-    def __init__(self, items: AsyncIterator[Item], form: Form, request_s: float) -> None:
-        self._items = items
+    def __init__(self, engine: AudioEngine, job: AudioJob, form: Form, request_s: float) -> None:
+        self._items = engine.generate(job)
+        self._seed = job.seed
         self._form = form
         self._request_s = request_s
         self._deadline = asyncio.get_running_loop().time() + request_s
@@ -220,17 +230,17 @@ class Answer:
         self.usage: Usage | None = None
 
     async def begin(self) -> bytes:
-        """Encode the first chunk; a format with packets may have nothing to send yet.
+        """Encode the first chunk; codecs with packets may return no bytes yet.
 
         Raises:
             ApiError: If the request is refused, or nothing comes in time.
         """
-        opening = await self._in_time()
+        opening = await self._next()
         if isinstance(opening, Refusal):
             raise ApiError(opening.status, opening.message, opening.param, opening.code)
         if not isinstance(opening, Opening):
             raise TypeError(f"an answer began with {type(opening).__name__}")
-        first = await self._in_time()
+        first = await self._next()
         form = self._form
         self._encoder = await asyncio.to_thread(
             AudioEncoder,
@@ -239,12 +249,13 @@ class Answer:
             form.layout,
             is_whole=not form.is_streamed,
             tempo=opening.tempo,
+            provenance=provenance_of(opening.model, self._seed) if form.names_origin else None,
         )
-        self.layout = self._encoder.layout
+        self.layout, self.model = self._encoder.layout, opening.model
         return b"" if isinstance(first, Ending) else await self._encoded(first)
 
     async def rest(self) -> AsyncIterator[bytes]:
-        """The further bytes as they are ready."""
+        """Remaining bytes as they become available."""
         while not self._is_over and not isinstance(item := await self._next(), Ending):
             if data := await self._encoded(item):
                 yield data
@@ -252,15 +263,12 @@ class Answer:
             yield data
 
     async def whole(self) -> bytes:
-        """All further bytes.
+        """All remaining bytes.
 
         Raises:
             ApiError: If they do not come in time.
         """
-        try:
-            return b"".join([data async for data in self.rest()])
-        except TimeoutError as error:
-            raise self._too_late() from error
+        return b"".join([data async for data in self.rest()])
 
     async def close(self) -> None:
         """End the request, complete or not."""
@@ -271,18 +279,12 @@ class Answer:
             raise TypeError(f"{type(item).__name__} inside an answer")
         return await asyncio.to_thread(self._encoder.encode, item)
 
-    async def _in_time(self) -> Item:
-        try:
-            return await self._next()
-        except TimeoutError as error:
-            raise self._too_late() from error
-
-    def _too_late(self) -> ApiError:
-        return ApiError(504, f"no audio within {self._request_s:g} s; try again")
-
     async def _next(self) -> Item:
-        async with asyncio.timeout_at(self._deadline):
-            item = await anext(self._items, None)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                item = await anext(self._items, None)
+        except TimeoutError as error:
+            raise ApiError(504, f"no audio within {self._request_s:g} s; try again") from error
         if item is None:
             raise TypeError("an answer has no ending")
         if isinstance(item, Ending):
@@ -302,7 +304,7 @@ async def _body(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
 
 
 async def _events(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
-    """The audio as OpenAI's events; a failure is an event too, and leaves the body unfinished."""
+    """The audio as OpenAI's server-sent events; a failure sends an `error` event and aborts."""
     try:
         if first:
             yield _delta(first)
@@ -317,7 +319,7 @@ async def _events(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
         yield _event({"type": "speech.audio.done", "usage": counts})
         yield b"data: [DONE]\n\n"
     except Exception:
-        message = "the audio broke off; the log of the server has the cause"
+        message = "generation failed; the cause is in the log of the server"
         yield _event({"type": "error", "error": error_body(500, message, code="generation_failed")})
         raise
     finally:

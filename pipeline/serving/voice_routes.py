@@ -32,8 +32,8 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
 
     Args:
         app: The application.
-        engine: Knows the voices of the bundle.
-        store: Keeps those that clients bring; None takes none.
+        engine: Reports the voices of the bundle.
+        store: Uploaded voices; None refuses uploads.
     """
 
     @app.get("/v1/audio/voices", responses=ERRORS)
@@ -71,7 +71,7 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
         },
     )
     async def add_voice(request: Request) -> dict[str, Any]:
-        """A voice from a recording, with a statement that its speaker agrees."""
+        """Create a voice from a recording, with a statement of the speaker's consent."""
         body = await _voice_body(request)
         kept = _required(store)
         service = await engine.service()
@@ -90,7 +90,7 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
 
     @app.delete("/v1/audio/voices/{name}", responses=ERRORS)
     async def delete_voice(name: str) -> dict[str, Any]:
-        """Forget a voice that a client brought."""
+        """Delete an uploaded voice."""
         if not await asyncio.to_thread(_required(store).delete, name):
             raise ApiError(404, f"there is no voice {name[:80]!r} to delete", "name", "not_found")
         return {"object": "audio.voice", "id": name, "deleted": True}

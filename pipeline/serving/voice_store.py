@@ -1,35 +1,29 @@
-"""Voices that clients bring: embeddings of checked recordings, with a statement of consent."""
+"""Uploaded voices: speaker embeddings with a statement of consent."""
 
 from __future__ import annotations
 
 import re
-import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from pipeline.errors import PipelineError
 from pipeline.serving.errors import ApiError
+from pipeline.serving.schemas import VOICE_NAME
+from pipeline.serving.uploads import Embed, uploaded
 from pipeline.storage import Folder
 
-Embed = Callable[[str], Sequence[float]]
-"""Speaker embedding of the recording at a path; raises `PipelineError` if it holds no voice."""
-
-VOICE_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _SUFFIX = ".voice.json"
 
 
 @dataclass(frozen=True)
 class StoredVoice:
-    """A voice that a client brought; the recording itself is not kept.
+    """An uploaded voice; the recording itself is not kept.
 
     Attributes:
         name: What requests call it.
         embedding: Speaker embedding.
         consent: The client's statement that the speaker agrees.
-        created_at: When it came, seconds since 1970.
-        added_by: Label of the API key that it came with; None without keys.
+        created_at: Time of the upload, seconds since 1970.
+        added_by: Label of the API key of the upload; None without keys.
     """
 
     name: str
@@ -40,12 +34,12 @@ class StoredVoice:
 
 
 class VoiceStore:
-    """Voices in a folder that every ingress reaches, one JSON file each.
+    """Store of uploaded voices in a folder that every ingress can reach, one JSON file each.
 
     Args:
-        folder: Where they are.
-        embed: Makes the embeddings.
-        max_voices: Voices that it takes.
+        folder: Folder of the files.
+        embed: Computes the speaker embedding of a recording.
+        max_voices: Maximum number of voices.
     """
 
     def __init__(self, folder: Folder, embed: Embed, max_voices: int) -> None:
@@ -68,7 +62,7 @@ class VoiceStore:
         return StoredVoice(**{**fields, "embedding": tuple(fields["embedding"])})
 
     def add(self, name: str, recording: bytes, consent: str, added_by: str | None) -> StoredVoice:
-        """Make a voice of a recording.
+        """Store a voice made from a recording.
 
         Args:
             name: What requests will call it.
@@ -94,18 +88,12 @@ class VoiceStore:
         return voice
 
     def delete(self, name: str) -> bool:
-        """Forget a voice; False if there is none of this name."""
+        """Delete a voice; returns False if there is none of this name."""
         if self.get(name) is None:
             return False
         self._folder.delete(name + _SUFFIX)
         return True
 
     def _embedding(self, recording: bytes) -> tuple[float, ...]:
-        with tempfile.TemporaryDirectory(prefix="audiocalm-voice-") as scratch:
-            path = Path(scratch) / "recording"
-            path.write_bytes(recording)
-            try:
-                return tuple(float(value) for value in self._embed(str(path)))
-            except PipelineError as error:
-                said = str(error).replace(f"{path} ", "the recording ")
-                raise ApiError(400, said, "audio_sample") from error
+        with uploaded(recording, "audio_sample") as path:
+            return tuple(float(value) for value in self._embed(path))

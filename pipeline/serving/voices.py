@@ -22,7 +22,7 @@ OPENAI_VOICES = (
     "shimmer",
     "verse",
 )
-"""Names that clients of OpenAI offer their users."""
+"""Voice names of OpenAI's speech endpoint."""
 
 
 def aliases_of(voices: Iterable[str], configured: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A bundle at work inside a replica: jobs in plain values to PCM bytes."""
+"""The worker of a replica: generates PCM for jobs with one bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from model.bundle.voices import Voice
 from model.inference.cache import CacheSize
-from pipeline.serving.answer import RefusedError, Step, Usage
+from pipeline.continuation import speech_prompt
+from pipeline.serving.answer import Opening, RefusedError, Step, Usage
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
 from pipeline.serving.settings import BatchSettings, ServeSettings
@@ -28,11 +29,11 @@ from pipeline.storage import Folder
 
 @dataclass(eq=False)
 class Spoken:
-    """A request at work.
+    """State of a running request.
 
     Attributes:
         utterance: Its progress.
-        num_samples: Samples that it has given.
+        num_samples: Samples generated so far.
     """
 
     utterance: Utterance
@@ -44,7 +45,7 @@ class Spoken:
 
 
 class BundleWorker:
-    """Makes audio with one bundle; `engine.Worker` of the endpoint.
+    """Generates audio with one bundle; implements `answer.Worker`.
 
     Args:
         synthesizer: Loaded bundle.
@@ -69,15 +70,16 @@ class BundleWorker:
         self.layout = AudioLayout(codec.timebase.sample_rate, codec.num_channels)
 
     def service(self) -> Service:
-        """What clients may know."""
+        """Public facts about the model."""
         bundle = self._synthesizer.bundle
         voices = {name: self._voices[name].description for name in sorted(self._voices)}
         speaker_dim = bundle.model.config.speaker_dim
         return Service(self.layout, voices, speaker_dim, bundle.digest, self._aliases)
 
-    def tempo(self, job: AudioJob) -> float:
-        """The speed asked for, where the model does not know the speaking rate."""
-        return 1.0 if self._paces_speech else job.speed
+    def opening(self, job: AudioJob) -> Opening:
+        """Layout, bundle, and the tempo change for a model that cannot change its speaking rate."""
+        tempo = 1.0 if self._paces_speech else job.speed
+        return Opening(self.layout, self._synthesizer.bundle.digest, tempo)
 
     def open(self, job: AudioJob) -> Spoken:
         """Begin a request.
@@ -100,7 +102,7 @@ class BundleWorker:
         self._synthesizer.close(handle.utterance)
 
     def warm_up(self) -> None:
-        """Generate up to two blocks, so that lazy set-up costs no client anything."""
+        """Generate up to two blocks, so that lazy set-up does not delay a request."""
         handle = self.open(AudioJob(description="warm up", modality="sound"))
         for _ in range(2):
             if self.step([handle])[0].is_last:
@@ -108,13 +110,16 @@ class BundleWorker:
         self.close(handle)
 
     def _request(self, job: AudioJob) -> SynthesisRequest:
+        recording, bundle = job.continues, self._synthesizer.bundle
+        continues = None if recording is None else speech_prompt(recording, bundle)
         return SynthesisRequest(
-            description=job.description,
+            description=self._description(job),
             transcript=job.transcript,
             language=job.language,
             modality=job.modality,
             duration_s=job.duration_s,
             voice=self._voice(job),
+            continues=continues,
             seed=job.seed,
             is_singing=job.is_singing,
             speed=job.speed if self._paces_speech else 1.0,
@@ -132,8 +137,17 @@ class BundleWorker:
             usage = Usage(handle.num_tokens, -(-handle.num_samples // hop_length))
         return Step(samples, piece.is_last, is_capped=piece.is_capped, usage=usage)
 
+    def _description(self, job: AudioJob) -> str:
+        """The description of the job; a default gives way to the description of its voice."""
+        voice = self._voices.get(self._aliases.get(job.voice, job.voice))
+        own = "" if job.is_described or voice is None else voice.description
+        return own or job.description
+
     def _voice(self, job: AudioJob) -> Tensor | None:
         if job.voice_embedding is not None:
+            has_voices = self._synthesizer.bundle.model.config.speaker_id is not None
+            if job.continues is not None and not has_voices:
+                return None  # the voice is in what it continues
             return torch.tensor(job.voice_embedding, dtype=torch.float32)
         name = self._aliases.get(job.voice, job.voice)
         if name == DEFAULT_VOICE:
@@ -147,7 +161,7 @@ class BundleWorker:
 def load_worker(
     settings: ServeSettings, voices: Mapping[str, Sequence[float]], *, has_gpu: bool
 ) -> BundleWorker:
-    """The worker of a replica, warm.
+    """Load the worker of a replica and warm it up.
 
     Args:
         settings: Names the bundle and the device.
@@ -176,7 +190,7 @@ def load_worker(
 
 
 def _cache_size(batch: BatchSettings) -> CacheSize | None:
-    """Memory of the replica's requests; None grows with demand."""
+    """Size of the KV cache; None grows on demand."""
     if batch.row_tokens is None:
         return None
     return CacheSize(2 * batch.max_batch, batch.row_tokens, has_few_shapes=batch.cuda_graphs)

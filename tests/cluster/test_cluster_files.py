@@ -113,6 +113,8 @@ def test_the_kubernetes_service_serves_the_same() -> None:
     service = load("rayservice.yaml")
     assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
     assert yaml.safe_load(service["spec"]["serveConfigV2"]) == load("serve.yaml")
+    longest_s = load("serve.yaml")["http_options"]["request_timeout_s"]
+    assert service["spec"]["rayClusterDeletionDelaySeconds"] >= longest_s
     (application,) = load("serve.yaml")["applications"]
     (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     assert group["maxReplicas"] == application["args"]["autoscale"]["max_replicas"]

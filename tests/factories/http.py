@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -30,22 +32,38 @@ def error_of(response: httpx.Response) -> dict:
     return dict(body["error"])
 
 
+def free_port() -> int:
+    """A port that nobody listens on, below those that systems give to outgoing connections."""
+    ports = random.SystemRandom().sample(range(20_000, 32_000), 100)
+    for port in ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"100 ports from {min(ports)} to {max(ports)} are taken")
+
+
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """The application on a real socket: only there is an abort an abort."""
+    """The application on a real socket: only there is an abort an abort.
+
+    Keep the iterator of a streamed answer as long as its connection is to stay open: the garbage
+    collector closes both.
+    """
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
     while not server.started:
-        assert time.monotonic() < deadline
+        assert thread.is_alive(), "the server did not start"
         time.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(timeout=60)
+        thread.join()
 
 
 async def call(app: FastAPI, messages: list[dict], sent: list[dict], is_stuck: bool) -> None:

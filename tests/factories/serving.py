@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from pipeline.serving.answer import Item, RefusedError, Step, Usage
+from pipeline.serving.answer import Item, Opening, RefusedError, Step, Usage
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.errors import NotReadyError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -18,6 +20,7 @@ from pipeline.serving.stream import Service
 
 LAYOUT = AudioLayout(sample_rate=8000, num_channels=2)
 CHUNK_SAMPLES = 10
+DIGEST = "d1"
 
 
 class PanicError(BaseException):
@@ -41,14 +44,24 @@ class FakeWorker:
 
     layout: AudioLayout = LAYOUT
     is_manual: bool = False
+    """Whether every step waits for a permit; `release` gives some, `free` ends the waiting."""
     batches: list[list[int]] = field(default_factory=list)
     permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     closed: list[int] = field(default_factory=list)
     is_broken: bool = False
     usage: Usage | None = None
 
-    def tempo(self, job: AudioJob) -> float:
-        return job.speed
+    def release(self, num_steps: int = 1) -> None:
+        """Permit so many further steps."""
+        self.permits.release(num_steps)
+
+    def free(self) -> None:
+        """Let all further steps run without a permit."""
+        self.is_manual = False
+        self.permits.release()  # for the step that waits
+
+    def opening(self, job: AudioJob) -> Opening:
+        return Opening(self.layout, DIGEST, job.speed)
 
     def open(self, job: AudioJob) -> Handle:
         if "refuse" in job.description:
@@ -63,7 +76,7 @@ class FakeWorker:
 
     def step(self, handles: Sequence[Handle]) -> list[Step]:
         if self.is_manual:
-            assert self.permits.acquire(timeout=20)
+            self.permits.acquire()
         self.batches.append([handle.job.seed for handle in handles])
         if any("sink the batch" in handle.job.description for handle in handles):
             raise RuntimeError("device lost")
@@ -103,27 +116,54 @@ def chunk(seed: int, step: int) -> bytes:
     return pcm_bytes(np.full((LAYOUT.num_channels, CHUNK_SAMPLES), level))
 
 
+def pcm_in(wav: bytes) -> bytes:
+    """What follows the header of a WAV file or of its beginning."""
+    return wav[wav.index(b"data") + 8 :]
+
+
 def audio(seed: int, num_steps: int) -> bytes:
     """PCM of a whole request."""
     return b"".join(chunk(seed, step) for step in range(1, num_steps + 1))
 
 
+def end(engine: BatchEngine[Any], worker: FakeWorker | None = None) -> None:
+    """Close an engine and wait for its thread, whose worker no longer waits for permits."""
+    if worker is not None:
+        worker.free()
+    engine.close()
+    engine._thread.join()
+
+
 class LocalEngine:
     """A batch engine in this process, behind the interface of the endpoint."""
 
-    def __init__(self, settings: BatchSettings | None = None, *, is_manual: bool = False) -> None:
-        self.worker = FakeWorker(is_manual=is_manual)
+    def __init__(
+        self,
+        settings: BatchSettings | None = None,
+        *,
+        is_manual: bool = False,
+        worker: FakeWorker | None = None,
+    ) -> None:
+        self.worker = worker or FakeWorker(is_manual=is_manual)
         self.batch: BatchEngine[Handle] = BatchEngine(self.worker, settings or BatchSettings())
         self.jobs: list[AudioJob] = []
         self.is_ready = True
 
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.batch, self.worker)
+
     async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         self.jobs.append(job)
-        async for item in self.batch.generate(job):
-            yield item
+        # Closed here and now; a loop alone would leave that to the garbage collector.
+        async with aclosing(self.batch.generate(job)) as items:  # type: ignore[type-var]
+            async for item in items:
+                yield item
 
     async def service(self) -> Service:
         if not self.is_ready:
             raise NotReadyError("no replica answered in 5 s")
         voices = {"ada": "A woman speaks.", "bob": ""}
-        return Service(LAYOUT, voices, 192, "d1", {"alloy": "ada"})
+        return Service(LAYOUT, voices, 192, DIGEST, {"alloy": "ada"})

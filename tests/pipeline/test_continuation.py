@@ -7,7 +7,7 @@ import pytest
 
 from model.bundle.bundle import Bundle
 from model.bundle.limits import RequestError
-from pipeline.continuation import speech_prompt
+from pipeline.continuation import speech_prompt, spoken_recording
 from tests.factories.bundle import random_bundle
 
 RATE = 8000
@@ -29,7 +29,7 @@ def silence(duration_s: float) -> np.ndarray:
 
 def test_silence_around_the_speech_is_left_out(bundle: Bundle) -> None:
     waveform = np.concatenate([silence(0.7), voiced(1.4), silence(0.9)], axis=1)
-    prompt = speech_prompt(waveform, RATE, " one\ttwo ", bundle)
+    prompt = speech_prompt(spoken_recording(waveform, RATE, " one\ttwo "), bundle)
     assert prompt.transcript == "one two"
     # The margins add 0.08 s, and the last frame is filled up.
     assert len(prompt.latents) == bundle.codec.timebase.frames_in(1.48)
@@ -39,10 +39,18 @@ def test_silence_around_the_speech_is_left_out(bundle: Bundle) -> None:
 
 def test_a_stereo_recording_is_taken_as_the_codec_takes_it(bundle: Bundle) -> None:
     mono = voiced(1.2)
-    prompt = speech_prompt(np.repeat(mono, 2, axis=0), RATE, "one", bundle)
-    np.testing.assert_allclose(
-        prompt.latents, speech_prompt(mono, RATE, "one", bundle).latents, atol=1e-5
+    stereo, plain = (
+        speech_prompt(spoken_recording(waveform, RATE, "one"), bundle)
+        for waveform in (np.repeat(mono, 2, axis=0), mono)
     )
+    np.testing.assert_allclose(stereo.latents, plain.latents, atol=1e-5)
+
+
+def test_what_travels_to_the_model_has_a_bounded_rate_and_two_channels_at_most() -> None:
+    wave = np.repeat(np.tile(voiced(1.5), 24), 6, axis=0)
+    recording = spoken_recording(wave, 192_000, "one")
+    assert recording.sample_rate == 48_000
+    assert recording.waveform.shape == (2, wave.shape[1] // 4)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +66,8 @@ def test_a_stereo_recording_is_taken_as_the_codec_takes_it(bundle: Bundle) -> No
     ],
 )
 def test_what_is_no_prompt_is_refused_by_field(
-    bundle: Bundle, waveform: np.ndarray, transcript: str, field: str, message: str
+    waveform: np.ndarray, transcript: str, field: str, message: str
 ) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        speech_prompt(waveform, RATE, transcript, bundle)
+        spoken_recording(waveform, RATE, transcript)
     assert caught.value.field == field

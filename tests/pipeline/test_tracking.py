@@ -155,7 +155,7 @@ def test_an_outage_in_the_middle_loses_nothing(monkeypatch, tmp_path, caplog):
     tracker.log_file(figure)
     figure.unlink()
     tracker.log_metrics({"loss": 1.0}, 2)
-    tracker.flush(10)
+    tracker.flush(60)
     assert sorted(map(str, client.taken)) == ["1", "2", "figure"]
     tracker.log_file(figure)
     assert "MLflow did not take x.txt" in caplog.text, "a file that is gone ends no run either"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -123,3 +125,8 @@ def test_words_are_estimated_before_they_are_read() -> None:
     sung = asked(transcript=words, modality="music", is_singing=True)
     with pytest.raises(RequestError, match=r"takes about 341 s; at most 120 s"):
         check_request(sung, Limits(max_speech_s=400.0))
+
+
+def test_the_checks_need_no_torch() -> None:
+    code = "import sys, model.bundle.limits; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

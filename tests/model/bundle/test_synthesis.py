@@ -11,7 +11,7 @@ import torch
 
 from model.bundle.limits import Limits, RequestError
 from model.bundle.reading import part_seed, speech_bounds_s
-from model.bundle.request import DEFAULT_DURATION_S, SpeechPrompt, SynthesisRequest
+from model.bundle.request import SpeechPrompt, SynthesisRequest
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer
 from model.inference.cache import CacheSize
 from model.inference.sampler import Sampler
@@ -302,6 +302,13 @@ def test_the_recording_sets_the_pace_at_which_its_speech_continues(tmp_path: Pat
     generation = paced.prepare(request).generation
     assert generation.num_words == len("one two three")
     assert generation.frames_per_word == 12 / len("one two")
+    # A speed is that of the new words; the recording stands where it stood.
+    plain, fast = (
+        paced.open(dataclasses.replace(request, speed=speed)).generation.positions[0]
+        for speed in (1.0, 2.0)
+    )
+    assert fast.step == pytest.approx(2 * plain.step)
+    assert fast.start + 12 * fast.step == pytest.approx(plain.start + 12 * plain.step)
 
 
 @pytest.mark.parametrize(

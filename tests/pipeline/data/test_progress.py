@@ -18,7 +18,8 @@ def test_without_terminal_there_are_plain_lines(monkeypatch, caplog):
     ]
 
 
-def test_lines_keep_their_distance(caplog):
+def test_lines_keep_their_distance(monkeypatch, caplog):
+    monkeypatch.setattr(module, "_LINE_EVERY_S", 3600.0)
     with caplog.at_level("INFO"), Progress("encode", 100) as progress:
         for _ in range(100):
             progress.advance(1, 0)

@@ -188,8 +188,8 @@ def test_a_unit_shows_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_watchdog_ends_a_job_in_which_nothing_gets_on(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGALRM)
     with (
-        pytest.raises(PipelineError, match=r"for 0\.2 s no unit ended and no worker got on"),
-        Watchdog(Folder.at(tmp_path), job_of(tmp_path), 0.2),
+        pytest.raises(PipelineError, match=r"for 1 s no unit ended and no worker got on"),
+        Watchdog(Folder.at(tmp_path), job_of(tmp_path), 1.0),
     ):
         threading.Event().wait(60)
     assert signal.getsignal(signal.SIGALRM) == before

@@ -10,16 +10,15 @@ from fastapi.testclient import TestClient
 from pipeline.serving.app import create_app
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.settings import BatchSettings, ServeSettings
-from tests.factories.serving import FakeWorker, Handle, LocalEngine
+from tests.factories.serving import FakeWorker, Handle, LocalEngine, end
 
 Engine = BatchEngine[Handle]
 
 
 @pytest.fixture
 def engine() -> Iterator[LocalEngine]:
-    built = LocalEngine()
-    yield built
-    built.batch.close()
+    with LocalEngine() as built:
+        yield built
 
 
 @pytest.fixture
@@ -42,6 +41,4 @@ def build() -> Iterator[Callable[..., tuple[Engine, FakeWorker]]]:
 
     yield make
     for engine, worker in zip(engines, workers, strict=True):
-        for _ in range(1000):
-            worker.permits.release()
-        engine.close()
+        end(engine, worker)

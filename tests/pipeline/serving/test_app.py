@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import av
@@ -21,7 +23,7 @@ from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import Service
 from tests.factories.http import error_of, post, speak
-from tests.factories.serving import CHUNK_SAMPLES, LAYOUT, LocalEngine, audio
+from tests.factories.serving import CHUNK_SAMPLES, DIGEST, LAYOUT, LocalEngine, audio, pcm_in
 
 
 def test_a_streamed_wav_is_one_header_and_every_chunk(client: TestClient) -> None:
@@ -32,8 +34,9 @@ def test_a_streamed_wav_is_one_header_and_every_chunk(client: TestClient) -> Non
     assert response.headers["x-seed"] == "5"
     assert "content-length" not in response.headers
     assert response.content.count(b"RIFF") == 1
-    assert struct.unpack_from("<I", response.content, 40) == (UNKNOWN_SIZE,)
-    assert response.content[44:] == audio(5, 3)
+    size_at = response.content.index(b"data") + 4
+    assert struct.unpack_from("<I", response.content, size_at) == (UNKNOWN_SIZE,)
+    assert pcm_in(response.content) == audio(5, 3)
 
 
 def test_pcm_says_rate_and_channels(client: TestClient) -> None:
@@ -100,6 +103,12 @@ def test_speech_takes_a_voice_object_and_a_default_description(
     assert speak(client, voice={"id": "ada"}).status_code == 200
     assert engine.jobs[0].voice == "ada"
     assert engine.jobs[0].description == ServeSettings().speech_description
+    assert not engine.jobs[0].is_described
+
+
+def test_an_ingress_starts_without_torch() -> None:
+    code = "import sys, pipeline.serving.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_lists_and_pages(client: TestClient) -> None:
@@ -136,7 +145,7 @@ class ToneEngine:
     """A second of a tone in ten chunks, of a model that does not know the speaking rate."""
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
-        yield Opening(LAYOUT, job.speed)
+        yield Opening(LAYOUT, DIGEST, job.speed)
         for start in range(0, LAYOUT.sample_rate, LAYOUT.sample_rate // 10):
             times = np.arange(start, start + LAYOUT.sample_rate // 10) / LAYOUT.sample_rate
             tone = 0.5 * np.sin(2 * np.pi * 440 * times)
@@ -171,7 +180,7 @@ def test_speech_in_every_format(
 @pytest.mark.parametrize("speed", [0.5, 2.0])
 def test_speed_that_the_model_leaves_is_stretched(tone_client: TestClient, speed: float) -> None:
     response = speak(tone_client, response_format="wav", speed=speed, stream=False)
-    assert LAYOUT.duration_s(len(response.content) - 44) == pytest.approx(1 / speed, abs=0.1)
+    assert LAYOUT.duration_s(len(pcm_in(response.content))) == pytest.approx(1 / speed, abs=0.1)
 
 
 def test_raw_speech_has_the_layout_that_clients_of_openai_expect(tone_client: TestClient) -> None:
@@ -200,6 +209,29 @@ def test_events_carry_the_audio_and_end_with_what_it_cost(
     events = [json.loads(delta.removeprefix("data: ")) for delta in deltas]
     assert {event["type"] for event in events} == {"speech.audio.delta"}
     assert b"".join(base64.b64decode(event["audio"]) for event in events) == plain
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "flac", "wav"])
+def test_files_name_model_and_seed(
+    tone_client: TestClient, audio_format: str, is_streamed: bool
+) -> None:
+    response = speak(tone_client, response_format=audio_format, stream=is_streamed, seed=9)
+    assert response.headers["x-model-digest"] == DIGEST
+    with av.open(io.BytesIO(response.content)) as file:
+        tags = {**file.metadata, **file.streams.audio[0].metadata}
+    found = {name.lower(): value for name, value in tags.items()}
+    assert found["comment"].startswith("AI-generated audio; generator AudioCALM ")
+    assert found["comment"].endswith(f"; model {DIGEST}; seed 9")
+    if audio_format != "wav":
+        assert (found["model"], found["seed"]) == (DIGEST, "9")
+
+
+def test_an_operator_may_leave_the_tags_out(engine: LocalEngine) -> None:
+    with TestClient(create_app(engine, ServeSettings(names_origin=False))) as client:
+        plain = post(client, seed=9)
+    assert b"AI-generated" not in plain.content
+    assert plain.content[44:] == audio(9, 1)
 
 
 def test_unknown_fields_of_speech_are_ignored_and_named(client: TestClient) -> None:

@@ -31,8 +31,7 @@ def test_concurrent_requests_share_steps_and_keep_their_audio(build: Callable) -
     async def body() -> None:
         tasks = [asyncio.create_task(read(engine.generate(job(seed=s, steps=4)))) for s in (1, 2)]
         await until(lambda: engine.stats()["running"] + engine.stats()["waiting"] == 2)
-        for _ in range(9):
-            worker.permits.release()
+        worker.release(9)
         assert await asyncio.gather(*tasks) == [audio(1, 4), audio(2, 4)]
 
     run(body())
@@ -45,12 +44,11 @@ def test_a_request_joins_between_the_steps_of_another(build: Callable) -> None:
 
     async def body() -> None:
         first = asyncio.create_task(read(engine.generate(job(seed=1, steps=6))))
-        worker.permits.release()
+        worker.release()
         await until(lambda: len(worker.batches) == 1)
         second = asyncio.create_task(read(engine.generate(job(seed=2, steps=2))))
         await until(lambda: engine.stats()["running"] + engine.stats()["waiting"] == 2)
-        for _ in range(20):
-            worker.permits.release()
+        worker.release(20)
         await asyncio.gather(first, second)
 
     run(body())
@@ -67,8 +65,7 @@ def test_a_full_engine_refuses_and_later_accepts(build: Callable) -> None:
         refusal = await anext(engine.generate(job(seed=3)))
         assert isinstance(refusal, Refusal)
         assert refusal.status == 429
-        for _ in range(20):
-            worker.permits.release()
+        worker.release(20)
         await asyncio.gather(*tasks)
         assert await read(engine.generate(job(seed=3))) == audio(3, 3)
 
@@ -81,12 +78,11 @@ def test_leaving_early_frees_the_slot_at_the_next_step(build: Callable) -> None:
     async def body() -> None:
         async with aclosing(engine.generate(job(seed=1, steps=1000))) as items:
             waiting = asyncio.create_task(read(engine.generate(job(seed=2, steps=1))))
-            worker.permits.release()
+            worker.release()
             await anext(items)
             await anext(items)
         steps_before = len(worker.batches)
-        for _ in range(5):
-            worker.permits.release()
+        worker.release(5)
         assert await waiting == audio(2, 1)
         # One step of the left request may have been under way already.
         assert [1] not in worker.batches[steps_before + 1 :]
@@ -105,7 +101,7 @@ def test_a_cancelled_task_frees_the_slot(build: Callable) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        worker.permits.release()
+        worker.release()
         await until(lambda: engine.stats()["running"] == 0)
 
     run(body())
@@ -163,11 +159,11 @@ def test_closing_ends_running_requests_and_refuses_new_ones(build: Callable) -> 
 
     async def body() -> None:
         task = asyncio.create_task(read(engine.generate(job(steps=10**6))))
-        worker.permits.release()
+        worker.release()
         await until(lambda: len(worker.batches) == 1)
         closing = asyncio.create_task(asyncio.to_thread(engine.close))
         while not closing.done():
-            worker.permits.release()
+            worker.release()
             await asyncio.sleep(0.001)
         with pytest.raises(GenerationFailedError, match="ended"):
             await task

@@ -41,7 +41,7 @@ def test_a_request_that_cannot_be_opened_fails_alone(
 @pytest.mark.parametrize("num_steps", [0, 1, 7])
 def test_a_request_that_breaks_a_step_fails_alone(build: Callable, num_steps: int) -> None:
     """The others are generated once more, and their readers hear every chunk once."""
-    engine, worker = build()
+    engine, worker = build(is_manual=True)
 
     async def body() -> None:
         others = [
@@ -55,12 +55,15 @@ def test_a_request_that_breaks_a_step_fails_alone(build: Callable, num_steps: in
             async for item in engine.generate(bad):
                 heard.append(item)
 
+        hearing = asyncio.create_task(hear())
+        await until(lambda: len(engine._readers) == 4)
+        worker.free()
         if num_steps:
             with pytest.raises(GenerationFailedError, match="as error"):
-                await hear()
+                await hearing
             assert heard[1:] == [chunk(4, step + 1) for step in range(num_steps)]
         else:
-            await hear()
+            await hearing
             assert [type(item) for item in heard] == [Refusal]
         for seed, other in zip((1, 2, 3), others, strict=True):
             assert await other == audio(seed, 20)
@@ -77,13 +80,13 @@ def test_a_cancelled_request_is_not_generated_anew(build: Callable) -> None:
     async def body() -> None:
         left = asyncio.create_task(read(engine.generate(job(seed=1, steps=50))))
         bad = asyncio.create_task(read(engine.generate(job(seed=2, description="poison after 1"))))
-        await until(lambda: engine.stats()["running"] == 2)
-        worker.permits.release()
-        worker.permits.release()
+        await until(lambda: len(engine._readers) == 2)
+        while [1, 2] not in worker.batches:
+            worker.release()
+            await asyncio.sleep(0.002)
         left.cancel()
         await until(lambda: engine.stats()["cancelled"] == 1)
-        for _ in range(20):
-            worker.permits.release()
+        worker.free()
         with pytest.raises(GenerationFailedError):
             await bad
         assert await read(engine.generate(job(seed=3))) == audio(3, 3)
@@ -93,7 +96,7 @@ def test_a_cancelled_request_is_not_generated_anew(build: Callable) -> None:
 
 
 def test_a_batch_that_keeps_failing_ends(build: Callable) -> None:
-    engine, worker = build()
+    engine, worker = build(is_manual=True, max_buffered=1000)
 
     def step(handles: list[Handle]) -> list[Step]:
         if len(handles) > 1:
@@ -104,9 +107,10 @@ def test_a_batch_that_keeps_failing_ends(build: Callable) -> None:
 
     async def body() -> None:
         jobs = [job(seed=seed, steps=200) for seed in (1, 2)]
-        results = await asyncio.gather(
-            *(read(engine.generate(one)) for one in jobs), return_exceptions=True
-        )
+        reads = [asyncio.create_task(read(engine.generate(one))) for one in jobs]
+        await until(lambda: len(engine._readers) == 2)
+        worker.free()
+        results = await asyncio.gather(*reads, return_exceptions=True)
         assert any(isinstance(result, GenerationFailedError) for result in results)
         assert await read(engine.generate(job(seed=3))) == audio(3, 3)
 
@@ -219,13 +223,17 @@ def test_what_a_request_holds_is_freed_once_however_it_ends(build: Callable) -> 
 def test_a_stuck_step_is_unhealthy(build: Callable) -> None:
     engine, worker = build(is_manual=True, stall_timeout_s=0.05)
 
+    def is_stuck() -> bool:
+        try:
+            engine.check_health()
+        except GenerationFailedError as error:
+            return "a step takes over" in str(error)
+        return False
+
     async def body() -> None:
         task = asyncio.create_task(read(engine.generate(job(steps=1))))
-        await until(lambda: engine.stats()["running"] == 1)
-        await asyncio.sleep(0.1)
-        with pytest.raises(GenerationFailedError, match="a step takes over"):
-            engine.check_health()
-        worker.permits.release()
+        await until(is_stuck)
+        worker.release()
         await task
         await until(lambda: engine.stats()["finished"] == 1)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import wave
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from pipeline.serving.formats import (
     pcm_bytes,
     wav_header,
 )
+from pipeline.serving.provenance import provenance_of
 
 STEREO = AudioLayout(sample_rate=44_100, num_channels=2)
 MONO = AudioLayout(sample_rate=16_000, num_channels=1)
@@ -39,6 +42,17 @@ def test_a_wav_header_says_the_size_or_that_it_is_unknown() -> None:
     assert struct.unpack_from("<I", wav_header(STEREO, 40), 4) == (76,)
     assert struct.unpack_from("<I", wav_header(STEREO, 40), 40) == (40,)
     assert struct.unpack_from("<I", wav_header(STEREO), 40) == (UNKNOWN_SIZE,)
+
+
+def test_a_wav_header_may_name_the_origin_before_the_audio() -> None:
+    provenance = provenance_of("d" * 64, 5)
+    header = wav_header(MONO, 4, provenance)
+    assert len(header) == len(wav_header(MONO, provenance=provenance)) > 44
+    assert struct.unpack_from("<I", header, 4) == (len(header) + 4 - 8,)
+    assert header[-8:] == b"data" + struct.pack("<I", 4)
+    assert provenance.comment.encode() in header
+    with wave.open(io.BytesIO(header + b"\1\0\2\0")) as file:
+        assert file.readframes(9) == b"\1\0\2\0"
 
 
 def test_a_file_longer_than_wav_can_say_is_refused() -> None:

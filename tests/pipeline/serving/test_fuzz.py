@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from pipeline.serving.settings import LimitSettings, ServeSettings
 from pipeline.serving.stream import Service
 from pipeline.serving.worker import BundleWorker, load_worker
 from tests.factories.bundle import write_bundle
+from tests.factories.serving import end
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +68,9 @@ class BundleEngine:
         self.batch = BatchEngine(self.worker, self.settings.batch)
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
-        async for item in self.batch.generate(job):
-            yield item
+        async with aclosing(self.batch.generate(job)) as items:  # type: ignore[type-var]
+            async for item in items:
+                yield item
 
     async def service(self) -> Service:
         return self.worker.service()
@@ -78,7 +81,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BundleEngine]:
     sampling = {modality: {"num_flow_steps": 1} for modality in MODALITIES}
     built = BundleEngine(write_bundle(tmp_path_factory.mktemp("bundle"), sampling=sampling))
     yield built
-    built.batch.close()
+    end(built.batch)
 
 
 @pytest.fixture(scope="module")

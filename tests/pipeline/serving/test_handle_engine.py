@@ -15,7 +15,7 @@ from pipeline.serving.errors import NotReadyError
 from pipeline.serving.replica import HandleEngine
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.stream import Service
-from tests.factories.serving import LAYOUT
+from tests.factories.serving import DIGEST, LAYOUT
 
 FACTS = Service(LAYOUT, {"ada": "A woman speaks."}, 4, "digest")
 
@@ -49,7 +49,7 @@ class FakeMethod:
 
     async def _items(self) -> AsyncIterator[Opening | bytes]:
         dies_after = self._handle.dies_after
-        for number, item in enumerate((Opening(LAYOUT), b"12", Ending())):
+        for number, item in enumerate((Opening(LAYOUT, DIGEST), b"12", Ending())):
             if number == dies_after:
                 raise ActorDiedError
             yield item

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -70,7 +72,11 @@ def test_every_key_lets_in_and_probes_need_none(engine: LocalEngine) -> None:
             assert client.get(path).status_code == 200
 
 
-def test_a_key_that_asks_too_often_waits_and_the_others_do_not(engine: LocalEngine) -> None:
+def test_a_key_that_asks_too_often_waits_and_the_others_do_not(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = partial(RateLimiter, clock=lambda: 0.0)
+    monkeypatch.setattr("pipeline.serving.app.RateLimiter", still)
     with client_of(engine, requests_per_minute=2) as client:
         statuses = [
             client.post("/v1/audio/generations", json=BODY, headers=bearer(WEB)).status_code

@@ -14,6 +14,7 @@ from pipeline.errors import SettingsError
 from pipeline.serving import local
 from pipeline.serving.local import NotDeployedError, deployed
 from pipeline.serving.settings import ServeSettings
+from tests.factories.http import free_port
 
 DEPLOY_FAILED = "Deploying application a failed: Failed to update the deployments ['Sampler']."
 REPLICA_FAILED = """The deployment failed to start 3 times in a row. See controller logs. Error:
@@ -73,12 +74,6 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeServe) -> FakeServe:
     monkeypatch.setattr(ray, "nodes", lambda: [node])
     monkeypatch.setattr("pipeline.cluster._internal_kv_get", lambda key: None)
     return fake
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

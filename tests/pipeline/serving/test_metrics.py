@@ -18,7 +18,7 @@ from pipeline.serving.engine import BatchEngine, GenerationFailedError
 from pipeline.serving.metrics import SamplerMetrics
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import BatchSettings
-from tests.factories.serving import CHUNK_SAMPLES, LAYOUT, FakeWorker, Handle
+from tests.factories.serving import CHUNK_SAMPLES, DIGEST, LAYOUT, FakeWorker, Handle, end
 
 
 class Remembered:
@@ -53,7 +53,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 def engine() -> Iterator[BatchEngine[Handle]]:
     built: BatchEngine[Handle] = BatchEngine(FakeWorker(), BatchSettings())
     yield built
-    built.close()
+    end(built)
 
 
 async def listen(items: AsyncIterator[Item], at_most: int | None = None) -> list[Item]:
@@ -76,7 +76,7 @@ def test_slots_audio_and_first_audio_of_one_request(
     now = iter([10.0, 10.25, 10.5])
     watching = SamplerMetrics(clock=lambda: next(now))
     heard = asyncio.run(listen(watching.watched(engine.generate(job(3)), engine.stats)))
-    assert heard[0] == Opening(LAYOUT)
+    assert heard[0] == Opening(LAYOUT, DIGEST)
     assert all(name.startswith("audiocalm_") for name in recorded)
     assert recorded["audiocalm_time_to_first_audio_seconds"] == [0.25]
     seconds = sum(recorded["audiocalm_generated_audio_seconds"])

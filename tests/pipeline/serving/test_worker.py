@@ -13,6 +13,7 @@ import torch
 from model.bundle.bundle import BundleError, load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
+from pipeline.continuation import spoken_recording
 from pipeline.serving.answer import RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
@@ -22,7 +23,7 @@ from pipeline.serving.settings import (
     LimitSettings,
     ServeSettings,
 )
-from pipeline.serving.worker import BundleWorker, load_worker, local_copy
+from pipeline.serving.worker import BundleWorker, Spoken, load_worker, local_copy
 from tests.factories.bundle import write_bundle
 
 FAST = {"num_flow_steps": 2}
@@ -156,15 +157,88 @@ def test_speed_is_left_to_the_reader_where_the_model_does_not_pace_speech(
     worker: BundleWorker, tmp_path: Path
 ) -> None:
     job = AudioJob(description="x", transcript="hi there", speed=2.0, sampling=FAST)
-    assert worker.tempo(job) == 2.0
+    assert worker.opening(job).tempo == 2.0
     assert worker.open(job).utterance.generation.request.speed == 1.0
     settings = ServeSettings(bundle=str(write_bundle(tmp_path, paces_speech=True)))
     paced = load_worker(settings, {}, has_gpu=False)
-    assert paced.tempo(job) == 1.0
+    assert paced.opening(job).tempo == 1.0
     assert paced.open(job).utterance.generation.request.speed == 2.0
     with pytest.raises(RefusedError, match="no duration") as caught:
         paced.open(dataclasses.replace(job, duration_s=1.0))
     assert caught.value.param == "speed"
+
+
+def test_a_default_description_gives_way_to_that_of_the_voice(worker: BundleWorker) -> None:
+    fields = {"transcript": "hi", "duration_s": 0.3, "sampling": FAST, "voice": "alloy"}
+    own = pcm(worker, AudioJob(**fields, description="A woman speaks."))
+    assert pcm(worker, AudioJob(**fields, description="x", is_described=False)) == own
+    assert pcm(worker, AudioJob(**fields, description="x")) != own
+    # A voice without a description leaves the default.
+    fields["voice"] = "eve"
+    plain = pcm(worker, AudioJob(**fields, description="x"))
+    assert pcm(worker, AudioJob(**fields, description="x", is_described=False)) == plain
+
+
+def test_a_job_continues_its_recording_and_is_refused_what_is_no_speech(
+    worker: BundleWorker,
+) -> None:
+    time_s = np.arange(round(1.2 * 8000)) / 8000
+    hum = (0.3 * np.sin(2 * np.pi * 150 * time_s))[None].astype(np.float32)
+    job = AudioJob(
+        description="x",
+        transcript="three",
+        duration_s=0.3,
+        continues=spoken_recording(hum, 8000, "one two"),
+        sampling=FAST,
+    )
+    made = pcm(worker, job)
+    assert len(made) == 2 * round(0.3 * 16_000)
+    assert made != pcm(worker, dataclasses.replace(job, continues=None))
+    with pytest.raises(RefusedError, match="only speech continues") as caught:
+        worker.open(dataclasses.replace(job, transcript=None))
+    assert caught.value.param == "continue"
+
+
+def test_a_seed_gives_the_same_audio_alone_in_company_and_after_others_left(
+    worker: BundleWorker,
+) -> None:
+    job = AudioJob(description="a man", transcript="hello", duration_s=0.8, seed=5, sampling=FAST)
+    alone = np.frombuffer(pcm(worker, job), np.int16).astype(int)
+    others = [
+        AudioJob(description="rain", duration_s=1.0 + 0.1 * seed, seed=seed, sampling=FAST)
+        for seed in range(4)
+    ]
+    others += [
+        AudioJob(description="a waltz", modality="music", duration_s=1.5, sampling=FAST),
+        AudioJob(description="a woman", transcript="one", voice="ada", sampling=FAST),
+        AudioJob(description="x", duration_s=1.2, sampling={"num_flow_steps": 3}),
+        AudioJob(description="y", duration_s=1.2, sampling=FAST | {"guidance_scale": 1.0}),
+    ]
+
+    def among(handles: list[Spoken]) -> np.ndarray:
+        """The job from now on, beside those that run."""
+        mine, samples = worker.open(job), b""
+        while True:
+            step, *rest = worker.step([mine, *handles])
+            samples += step.samples
+            handles = [one for one, made in zip(handles, rest, strict=True) if not made.is_last]
+            if step.is_last:
+                break
+        for handle in handles:
+            worker.close(handle)
+        return np.frombuffer(samples, np.int16).astype(int)
+
+    running = [worker.open(other) for other in others]
+    worker.step(running)
+    in_company = among(running)
+    running = [worker.open(other) for other in others]
+    worker.step(running)
+    for handle in running[::2]:
+        worker.close(handle)
+    after_others_left = among(running[1::2])
+    # 1e-4 of full scale: sums in another order.
+    np.testing.assert_allclose(in_company, alone, atol=4)
+    np.testing.assert_allclose(after_others_left, alone, atol=4)
 
 
 def test_names_of_openai_are_voices_of_the_bundle(worker: BundleWorker) -> None:
