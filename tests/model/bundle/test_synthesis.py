@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.bundle.limits import Limits, RequestError
+from model.bundle.limits import DEFAULT_DURATION_S, Limits, RequestError
 from model.bundle.reading import part_seed, speech_bounds_s
 from model.bundle.request import SpeechPrompt, SynthesisRequest
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer
