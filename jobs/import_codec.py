@@ -56,7 +56,7 @@ def convert(options: Namespace) -> None:
     )
     importance = None
     if options.clips is not None:
-        from pipeline.training.codec_report import clip_importance
+        from pipeline.training.codec.report import clip_importance
 
         importance = clip_importance(codec, options.clips)
     save_codec(codec, options.output, importance)

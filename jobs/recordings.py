@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.acoustics.pitch import pitch_track
 from pipeline.acoustics.speaker import VOICE_PITCH
 from pipeline.acoustics.speaker_models import load_speaker_encoder
-from pipeline.audio_io import Audio, AudioError, read_audio, resample
+from pipeline.audio.files import Audio, AudioError, read_audio, resample
 from pipeline.data.corpora.file_names import is_audio_name
 from pipeline.errors import PipelineError
 

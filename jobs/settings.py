@@ -22,7 +22,7 @@ SCHEMAS: dict[str, str] = {
     "shard": "pipeline.data.shard:ShardSettings",
     "prepare": "pipeline.data.prepare:PrepareSettings",
     "data-report": "pipeline.data.report.write:DataReportSettings",
-    "train-codec": "pipeline.training.codec_settings:TrainCodecSettings",
+    "train-codec": "pipeline.training.codec.settings:TrainCodecSettings",
     "plan": "pipeline.training.settings:TrainSettings",
     "train": "pipeline.training.settings:TrainSettings",
     "distill": "pipeline.training.settings:TrainSettings",

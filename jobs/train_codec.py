@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(options: Namespace) -> None:
     """Train until the last step or a signal, and print where the run stands."""
     from pipeline.storage import Folder
-    from pipeline.training.codec_job import train_codec
-    from pipeline.training.codec_settings import TrainCodecSettings
+    from pipeline.training.codec.job import train_codec
+    from pipeline.training.codec.settings import TrainCodecSettings
 
     settings = settings_from(TrainCodecSettings, options)
     clips, output = Folder.at(options.clips), Folder.at(options.output)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.bundle.limits import RequestError, check_words
 from model.text import clean_text
-from pipeline.audio_io import resample, to_channels
+from pipeline.audio.files import resample, to_channels
 
 if TYPE_CHECKING:
     from model.bundle.bundle import Bundle

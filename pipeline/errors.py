@@ -65,7 +65,7 @@ class PlannedOnlyError(Exception):
     """Raised in place of work: a stage was asked what it would do, and there is something.
 
     Attributes:
-        preview: A `pipeline.data.preview.Preview`.
+        preview: A `pipeline.data.units.preview.Preview`.
     """
 
     def __init__(self, preview: Any) -> None:

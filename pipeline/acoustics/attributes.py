@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.acoustics.decay import decay_time_s
 from pipeline.acoustics.musical_key import estimate_key
 from pipeline.acoustics.pitch import PitchRange, pitch_track
-from pipeline.audio_io import resample
+from pipeline.audio.files import resample
 
 ATTRIBUTES_VERSION = 2
 """Raised when more is measured, or otherwise, so that clips are measured again."""

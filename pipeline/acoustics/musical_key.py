@@ -8,7 +8,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from pipeline.audio_io import resample
+from pipeline.audio.files import resample
 
 RATE = 8000
 """Rate at which the data pipeline estimates keys, Hz."""

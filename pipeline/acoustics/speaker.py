@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.acoustics.attributes import mel_bands
 from pipeline.acoustics.pitch import PitchRange, pitch_track
-from pipeline.audio_io import resample
+from pipeline.audio.files import resample
 
 SPEAKER_DIM = 192
 """Width of an embedding."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.acoustics.speaker import SpeakerEncoder, StatisticsEncoder
-from pipeline.audio_io import resample
+from pipeline.audio.files import resample
 
 _LONGEST_S = 20.0  # a voice is known by then, and attention is quadratic in the duration
 _SHORTEST_S = 1.0  # the x-vector's convolutions need some frames

@@ -34,7 +34,7 @@ from pipeline.data.rewriting.settings import (
     RewriteSettings,
 )
 from pipeline.data.schema import DESCRIPTIONS, Reject
-from pipeline.data.stage import (
+from pipeline.data.units.stage import (
     Resources,
     Unit,
     UnitOutput,

@@ -21,12 +21,12 @@ from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, codec_importance, load_codec
 from pipeline.acoustics.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.acoustics.speaker_models import load_speaker_encoder, speaker_encoder_digest
-from pipeline.audio_io import AudioError, AudioFault, read_audio, resample, to_channels
+from pipeline.audio.files import AudioError, AudioFault, read_audio, resample, to_channels
 from pipeline.data.latent_distribution import stored_distribution
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
 from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes
-from pipeline.data.stage import (
+from pipeline.data.units.stage import (
     Resources,
     Unit,
     UnitOutput,

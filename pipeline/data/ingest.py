@@ -16,22 +16,22 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
-from pipeline.data.checks import CheckSettings
-from pipeline.data.commits import COMMITS
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
 from pipeline.data.corpora.discover import Discovery, Source, discover
 from pipeline.data.corpora.fields import language_tag
-from pipeline.data.evaluation_sets import EvaluationScans, EvaluationSettings
-from pipeline.data.lease import check_free
 from pipeline.data.plan import input_digests, plan_units, rows_of, scratch_folder
-from pipeline.data.preview import Preview
-from pipeline.data.refusals import Refusals, RefusalSettings, find_refusals
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, part_name, scan_units
 from pipeline.data.schema import CLIPS, Reject
+from pipeline.data.screening.checks import CheckSettings
+from pipeline.data.screening.evaluation_sets import EvaluationScans, EvaluationSettings
+from pipeline.data.screening.refusals import Refusals, RefusalSettings, find_refusals
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.stage import Resources, Unit, UnitOutput, hours_key, run_stage
+from pipeline.data.units.commits import COMMITS
+from pipeline.data.units.lease import check_free
+from pipeline.data.units.preview import Preview
+from pipeline.data.units.stage import Resources, Unit, UnitOutput, hours_key, run_stage
 from pipeline.errors import PlannedOnlyError, SettingsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, iter_rows, table_bytes

@@ -19,11 +19,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.audio_containers import split_member
+from pipeline.audio.containers import split_member
 from pipeline.data.corpora.catalogue import Catalogue, Item
 from pipeline.data.corpora.discover import Discovery
 from pipeline.data.schema import Reject, clip_columns
-from pipeline.data.stage import Unit
+from pipeline.data.units.stage import Unit
 from pipeline.settings import digest_of
 from pipeline.storage import Folder, sha256, table_bytes
 

@@ -12,8 +12,11 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from model.timebase import round_half_up
-from pipeline.audio_io import AudioError, AudioStream, file_sha256, open_audio
-from pipeline.data.checks import (
+from pipeline.audio.files import AudioError, AudioStream, file_sha256, open_audio
+from pipeline.data.plan import rows_of
+from pipeline.data.rejects import Reason, reject
+from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
+from pipeline.data.screening.checks import (
     CheckSettings,
     Measured,
     Meter,
@@ -21,11 +24,8 @@ from pipeline.data.checks import (
     check_declared,
     check_transcript,
 )
-from pipeline.data.plan import rows_of
-from pipeline.data.rejects import Reason, reject
-from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
 from pipeline.data.segments import Segment, SegmentSettings, cut, segment_row
-from pipeline.data.stage import Resources, Unit, UnitOutput, run_stage
+from pipeline.data.units.stage import Resources, Unit, UnitOutput, run_stage
 from pipeline.settings import Settings
 from pipeline.storage import Folder, table_bytes
 

@@ -22,14 +22,14 @@ from model.text import Prompt, render
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import INDEX, SPLITS, Reject
 from pipeline.data.shards import LOG_STD, MEAN, read_npy
-from pipeline.data.stage import (
+from pipeline.data.stats import LatentSums, latent_statistics
+from pipeline.data.units.stage import (
     Resources,
     Unit,
     UnitOutput,
     hours_key,
     run_stage,
 )
-from pipeline.data.stats import LatentSums, latent_statistics
 from pipeline.errors import PipelineError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, table_bytes

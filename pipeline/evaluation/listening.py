@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.codec.protocol import AudioCodec
-from pipeline.audio_io import read_audio, resample, to_channels
+from pipeline.audio.files import read_audio, resample, to_channels
 from pipeline.evaluation.held_out import HeldOutClip
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.bundle.limits import RequestError
-from pipeline.audio_io import AudioError, read_audio
+from pipeline.audio.files import AudioError, read_audio
 from pipeline.continuation import spoken_recording
 from pipeline.errors import PipelineError
 from pipeline.serving.errors import ApiError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from pipeline.audio_io import resample
+from pipeline.audio.files import resample
 
 RATE = 16_000
 _FORMATS = {

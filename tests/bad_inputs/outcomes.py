@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.data.checks import CheckSettings
 from pipeline.data.ingest import IngestSettings, ingest
-from pipeline.data.refusals import RefusalSettings
+from pipeline.data.screening.checks import CheckSettings
+from pipeline.data.screening.refusals import RefusalSettings
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.stage import Resources
+from pipeline.data.units.stage import Resources
 from pipeline.storage import Folder
 
 EXPECTED = Path(__file__).with_name("expected.csv")

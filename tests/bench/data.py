@@ -14,7 +14,7 @@ import soundfile
 import torch
 import torchaudio
 
-from pipeline.audio_io import read_audio, resample
+from pipeline.audio.files import read_audio, resample
 from tests.bench.measure import Row, compare
 from tests.factories.audio_files import ffmpeg_bytes, tone
 

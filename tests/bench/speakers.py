@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.acoustics.speaker_models import load_speaker_encoder
-from pipeline.audio_io import read_audio
+from pipeline.audio.files import read_audio
 from pipeline.storage import Folder, iter_rows
 
 

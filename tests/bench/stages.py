@@ -25,13 +25,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.acoustics.attributes import measure
-from pipeline.audio_io import read_audio, resample, to_channels
+from pipeline.audio.files import read_audio, resample, to_channels
 from pipeline.cluster import ray_cluster
 from pipeline.data import describe, encode, ingest, shard
 from pipeline.data.prepare import PrepareSettings, prepare
-from pipeline.data.stage import Resources, Unit, UnitOutput, run_stage
 from pipeline.data.starter.settings import StarterSettings
 from pipeline.data.starter.write import write_corpus
+from pipeline.data.units.stage import Resources, Unit, UnitOutput, run_stage
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import Folder
 from tests.bench.__main__ import hardware

@@ -23,7 +23,7 @@ from jobs import cli
 from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.serving.settings import ServeSettings
 from pipeline.settings import Settings, load_settings
-from pipeline.training.codec_loop import CODEC
+from pipeline.training.codec.loop import CODEC
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.schema import Reject
-from pipeline.data.stage import Unit, UnitOutput, hours_key
+from pipeline.data.units.stage import Unit, UnitOutput, hours_key
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 
@@ -124,7 +124,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 def run_numbers(folder: Any, units: list[Unit], **given: Any) -> dict[str, Any]:
     """`run_stage` on numbers: keyword arguments of the worker, or of the stage."""
-    from pipeline.data.stage import Resources, run_stage
+    from pipeline.data.units.stage import Resources, run_stage
     from pipeline.storage import Folder
 
     settings = given.pop("settings", NumberSettings())

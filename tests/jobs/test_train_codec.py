@@ -6,7 +6,7 @@ import pytest
 
 from jobs.train_codec import main
 from pipeline.settings import load_settings
-from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.codec.settings import TrainCodecSettings
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 from pyarrow import fs
 
-import pipeline.audio_io
-from pipeline.audio_io import AudioError, file_sha256, read_audio
+import pipeline.audio.files
+from pipeline.audio.files import AudioError, file_sha256, read_audio
 from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.prepare import PrepareSettings, prepare
-from pipeline.data.stage import Resources
+from pipeline.data.units.stage import Resources
 from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import COMPLETE, Folder, sha256
 from tests.factories.clips import RATE, noise, tone, voice, write_codec, write_recordings
@@ -100,7 +100,7 @@ def test_a_stage_resumes_to_the_bytes_of_an_undisturbed_run(bucket, tmp_path):
 
 @pytest.mark.parametrize("buffer_bytes", [1, 2**26], ids=["in pieces", "at once"])
 def test_audio_is_read_by_uri(bucket, tmp_path, monkeypatch, buffer_bytes):
-    monkeypatch.setattr(pipeline.audio_io, "REMOTE_BYTES", buffer_bytes)
+    monkeypatch.setattr(pipeline.audio.files, "REMOTE_BYTES", buffer_bytes)
     path = tmp_path / "x y.flac"
     soundfile.write(path, noise(1.0), RATE, subtype="PCM_16")
     Folder.at(f"{bucket}/audio").write_bytes("x y.flac", path.read_bytes())

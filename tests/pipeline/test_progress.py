@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from pipeline.data import progress as stage
+from pipeline.data.units import progress as stage
 from pipeline.progress import ProgressReader, checkpoint_line, duration_text, step_line
 
 PREFIX = "(RayTrainWorker pid=7, ip=10.0.0.2) {} INFO pipeline.training.loop: "

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
-from pipeline.audio_containers import split_member
+from pipeline.audio.containers import split_member
 from pipeline.data.corpora.file_names import stem_of, suffix_of
 from pipeline.data.corpora.file_table import Names
 from pipeline.data.corpora.licences import licences_in

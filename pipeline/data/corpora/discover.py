@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import unquote
 
-from pipeline.audio_containers import split_member
+from pipeline.audio.containers import split_member
 from pipeline.data.corpora.base import (
     MAX_LINE_BYTES,
     Corpus,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.text import clean_text
-from pipeline.audio_containers import table_batches, table_schema
+from pipeline.audio.containers import table_batches, table_schema
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.fields import ROLES
 from pipeline.data.corpora.file_names import suffix_of

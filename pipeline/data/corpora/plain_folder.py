@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.audio_io import is_audio
+from pipeline.audio.files import is_audio
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.file_names import is_audio_name, suffix_of
 from pipeline.data.schema import ClipRow, Reject

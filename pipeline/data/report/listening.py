@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from pipeline.audio_io import AudioError, open_audio, resample
+from pipeline.audio.files import AudioError, open_audio, resample
 from pipeline.page import MEDIA_TYPES, data_uri
 
 logger = logging.getLogger(__name__)

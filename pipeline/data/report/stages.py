@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.data.commits import COMMITS, Commits, summarise
 from pipeline.data.prepare import FOLDERS
-from pipeline.data.stage import OWNER
+from pipeline.data.units.commits import COMMITS, Commits, summarise
+from pipeline.data.units.stage import OWNER
 from pipeline.errors import IncompleteError
 from pipeline.storage import Folder
 

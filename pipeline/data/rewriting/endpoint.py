@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.audio_io import AudioError
+from pipeline.audio.files import AudioError
 from pipeline.data.rewriting.chat import ChatRequest, Reply, Unanswered
 from pipeline.data.rewriting.pace import Pace
 from pipeline.data.rewriting.settings import EndpointSettings

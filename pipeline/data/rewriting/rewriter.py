@@ -10,7 +10,7 @@ from typing import Any
 
 import soundfile
 
-from pipeline.audio_io import read_audio, resample
+from pipeline.audio.files import read_audio, resample
 from pipeline.data.descriptions.facts import Facts
 from pipeline.data.rewriting.cache import ReplyCache, Usage, ask
 from pipeline.data.rewriting.chat import ChatModel, Reply, SentAudio

@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.data.descriptions.facts import names_a_file
 from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
-from pipeline.data.languages import is_other_language
 from pipeline.data.rewriting.chat import Reply
+from pipeline.data.screening.languages import is_other_language
 
 
 class Invalid(StrEnum):

@@ -9,7 +9,7 @@ from model.text import Prompt, render, transcript_of
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import ClipRow
-from pipeline.data.stage import Resources
+from pipeline.data.units.stage import Resources
 from pipeline.errors import PipelineError
 from pipeline.storage import Folder, read_tables
 from tests.factories.clip_tables import write_clip_tables
@@ -85,7 +85,7 @@ def test_new_settings_redo_texts_without_audio(corpus, tmp_path, monkeypatch):
         raise AssertionError("describe must not read audio")
 
     monkeypatch.setattr("pipeline.data.encode.read_audio", no_audio)
-    monkeypatch.setattr("pipeline.audio_io.open_audio", no_audio)
+    monkeypatch.setattr("pipeline.audio.files.open_audio", no_audio)
     clips, latents, out = (Folder.at(corpus / n) for n in ("clips", "latents", "descriptions"))
     other = Folder.at(tmp_path / "out")
     describe(clips, latents, other, HERE)

@@ -16,18 +16,19 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from pipeline.data import plan, refusals
-from pipeline.data.commits import Unit
 from pipeline.data.corpora import manifests
 from pipeline.data.describe import DescribeSettings, describe
-from pipeline.data.duplicates import Recordings
-from pipeline.data.fingerprints import to_bytes
 from pipeline.data.plan import plan_units, rows_of
-from pipeline.data.refusals import RefusalSettings, find_refusals
 from pipeline.data.scan import part_name
 from pipeline.data.schema import CLIPS
+from pipeline.data.screening import refusals
+from pipeline.data.screening.duplicates import Recordings
+from pipeline.data.screening.fingerprints import to_bytes
+from pipeline.data.screening.refusals import RefusalSettings, find_refusals
 from pipeline.data.shard import ShardSettings, shard
-from pipeline.data.stage import Resources
+from pipeline.data.units import plan
+from pipeline.data.units.commits import Unit
+from pipeline.data.units.stage import Resources
 from pipeline.errors import PlannedOnlyError
 from pipeline.storage import Folder, table_bytes
 from tests.factories.corpora import search

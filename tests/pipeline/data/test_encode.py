@@ -23,7 +23,7 @@ from pipeline.data.encode import (
 )
 from pipeline.data.schema import ClipRow
 from pipeline.data.shards import read_npy
-from pipeline.data.stage import Unit
+from pipeline.data.units.stage import Unit
 from pipeline.errors import IncompleteError, TooManyRejectsError
 from pipeline.storage import Folder, read_tables
 from tests.factories.clips import RATE, noise, small_corpus, tone, write_clips, write_codec

@@ -19,12 +19,14 @@ from tenacity import wait_none
 
 from model.codec.protocol import Posterior
 from model.codec.registry import load_codec
-from pipeline import audio_io, faults
-from pipeline.audio_io import AudioError, file_sha256, read_audio
-from pipeline.data import encode, work
+from pipeline import faults
+from pipeline.audio import files as audio_io
+from pipeline.audio.files import AudioError, file_sha256, read_audio
+from pipeline.data import encode
 from pipeline.data.encode import EncodeResources, EncodeSettings, EncodeWorker
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare
-from pipeline.data.stage import Unit
+from pipeline.data.units import work
+from pipeline.data.units.stage import Unit
 from pipeline.errors import MachineError, OutOfMemoryError, UnitsFailedError
 from pipeline.storage import Folder
 from tests.factories.clips import (

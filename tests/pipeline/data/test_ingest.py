@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data.checks import CheckSettings
 from pipeline.data.ingest import CorpusSettings, EvaluationSettings, IngestSettings, ingest
-from pipeline.data.refusals import RefusalSettings
 from pipeline.data.schema import CLIPS, REJECTS, clip_from_columns
-from pipeline.data.stage import Resources
+from pipeline.data.screening.checks import CheckSettings
+from pipeline.data.screening.refusals import RefusalSettings
+from pipeline.data.units.stage import Resources
 from pipeline.errors import SettingsError, TooManyRejectsError
 from pipeline.storage import Folder, sha256
 from tests.factories.corpora import write_corpus, write_tone

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import pipeline.audio_decoders
-from pipeline.audio_ffmpeg import FfmpegDecoder
+import pipeline.audio.decoders
+from pipeline.audio.ffmpeg import FfmpegDecoder
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare
 from pipeline.data.report.write import DataReportSettings, write_data_report
 from pipeline.storage import Folder
@@ -102,7 +102,7 @@ def test_a_decoder_that_fails_in_a_later_stage_costs_one_clip(corpus, tmp_path, 
                     raise error
                 yield block
 
-    monkeypatch.setattr(pipeline.audio_decoders, "FfmpegDecoder", Failing)
+    monkeypatch.setattr(pipeline.audio.decoders, "FfmpegDecoder", Failing)
     cards = run(corpus, tmp_path / "out")
     refused = rejected(tmp_path / "out", "encode")
     assert set(refused) == {"up.aac", "down.aac"}

@@ -18,12 +18,12 @@ LIVES = """
 import ctypes, json, os, signal, sys
 import pandas  # pyarrow would import it in every life, which takes long on a busy machine
 import pipeline.data.scan
-from pipeline.audio_io import open_audio
-from pipeline.data.attempts import Attempts
-from pipeline.data.checks import CheckSettings
-from pipeline.data.commits import Commits
+from pipeline.audio.files import open_audio
+from pipeline.data.units.attempts import Attempts
+from pipeline.data.screening.checks import CheckSettings
+from pipeline.data.units.commits import Commits
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.work import Job, UnitRunner
+from pipeline.data.units.work import Job, UnitRunner
 from pipeline.storage import Folder
 
 def open_poisoned(uri, *span):

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipeline.audio_io import read_audio
-from pipeline.data.checks import CheckSettings
+from pipeline.audio.files import read_audio
 from pipeline.data.scan import ScanWorker, part_name
+from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.stage import Unit, UnitOutput
+from pipeline.data.units.stage import Unit, UnitOutput
 from tests.factories.corpora import RATE, write_tone
 
 CUT = SegmentSettings(enabled=True, speech_s=2.0, sound_s=2.0, music_s=4.0, min_s=0.4)

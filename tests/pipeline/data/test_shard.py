@@ -14,7 +14,7 @@ from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import INDEX, ClipRow
 from pipeline.data.shard import ShardSettings, ShardWorker, shard
 from pipeline.data.shards import read_npy
-from pipeline.data.stage import Resources
+from pipeline.data.units.stage import Resources
 from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import Folder, read_tables
 from pipeline.training.shards import TrainShards

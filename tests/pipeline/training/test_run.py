@@ -16,7 +16,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.settings import Settings, save_settings
 from pipeline.storage import Folder
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.codec_settings import TrainCodecSettings
+from pipeline.training.codec.settings import TrainCodecSettings
 from pipeline.training.export import averaged_model
 from pipeline.training.settings import TrainSettings
 from tests.factories.codec import codec_settings_values, write_clips

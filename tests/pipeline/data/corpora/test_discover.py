@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.audio_io import read_audio
+from pipeline.audio.files import read_audio
 from pipeline.errors import SettingsError
 from tests.factories.corpora import search, write_corpus, write_tone
 

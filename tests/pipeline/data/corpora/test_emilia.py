@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline.audio_io import read_audio
+from pipeline.audio.files import read_audio
 from tests.factories.corpora import read_corpus, reasons, write_corpus, write_tar
 
 ID = "DE_B00000_S00000_W000029"

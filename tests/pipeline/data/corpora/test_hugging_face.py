@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.audio_io import AudioError, read_audio
+from pipeline.audio.files import AudioError, read_audio
 from tests.factories.corpora import read_corpus, reasons, search, write_corpus, write_tone
 
 CELLS = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
 from pipeline.data.ingest import IngestSettings, ingest
-from pipeline.data.stage import Resources
+from pipeline.data.units.stage import Resources
 from pipeline.storage import Folder, iter_rows
 from tests.factories.corpora import search, write_corpus, write_tar, write_tone
 

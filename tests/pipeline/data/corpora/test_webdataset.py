@@ -6,7 +6,7 @@ import tarfile
 import fsspec
 import pytest
 
-from pipeline.audio_io import read_audio
+from pipeline.audio.files import read_audio
 from tests.factories.corpora import (
     read_corpus,
     reasons,

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.data.commits import rejects_bytes
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.report.examples import rejects_of, texts_of
 from pipeline.data.report.listening import Listening
 from pipeline.data.report.stages import StageFolder, find_stages
+from pipeline.data.units.commits import rejects_bytes
 from pipeline.storage import Folder
 
 

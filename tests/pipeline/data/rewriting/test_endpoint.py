@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pipeline.audio_io import AudioError, AudioFault
+from pipeline.audio.files import AudioError, AudioFault
 from pipeline.data.rewriting.chat import ChatRequest, Reply, SentAudio, Unanswered
 from pipeline.data.rewriting.endpoint import ChatEndpoint, retry_after_s
 from pipeline.data.rewriting.settings import EndpointSettings

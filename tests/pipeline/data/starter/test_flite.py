@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.acoustics.pitch import PitchRange, pitch_track
-from pipeline.audio_io import resample
+from pipeline.audio.files import resample
 from pipeline.data.starter.engine import Manner, SpeechEngineError
 from pipeline.data.starter.flite import Flite
 from pipeline.data.starter.voices import SPEAKERS, FliteVoice, Speaker

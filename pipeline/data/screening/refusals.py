@@ -1,0 +1,251 @@
+"""Clips that are refused because of other clips: duplicates, and what evaluation sets hold."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.data.rejects import Reason
+from pipeline.data.scan import part_name
+from pipeline.data.screening.duplicates import Rank, Recordings
+from pipeline.data.screening.excerpts import ExcerptIndex
+from pipeline.data.screening.fingerprints import Words, from_bytes
+from pipeline.data.screening.id_lists import IdList, ListedIds
+from pipeline.settings import Settings
+from pipeline.storage import Folder, iter_rows
+
+_COLUMNS = [
+    "clip_id",
+    "corpus",
+    "start_s",
+    "transcript",
+    "speaker",
+    "duration_s",
+    "content_sha256",
+    "fingerprint",
+    "acoustic",
+]
+_RANKED = ["clip_id", "transcript", "captions", "tags", "sample_rate", "num_channels"]
+_MIN_WORDS = 4
+_WORDS = re.compile(r"\w+")
+
+Refusals = dict[str, dict[str, list[str]]]
+"""By unit, clip id to reason and detail."""
+
+
+class RefusalSettings(Settings):
+    """What makes a clip of another clip one too many."""
+
+    keep_duplicates: bool = False
+    """Whether clips that another clip repeats stay."""
+    max_error_rate: float = Field(default=0.2, ge=0, le=0.3)
+    """Share of bits in which the fingerprints of one recording may differ; 0 asks for equal
+    samples. Other recordings differ in more than a third."""
+    id_lists: tuple[IdList, ...] = ()
+    """Lists of clips that must not be trained on: they are rejected as `evaluation_leak`."""
+
+
+@dataclass
+class EvaluationSet:
+    """The clips that must not be trained on.
+
+    Attributes:
+        name: Stands in the reject rows.
+        folder: Where a scan or an ingest of them lies.
+        units: Names of its units.
+        digest: Digest of the folder.
+        dense: Where the dense fingerprints of its clips lie; None compares whole clips only.
+    """
+
+    name: str
+    folder: Folder
+    units: Sequence[str]
+    digest: str
+    dense: Folder | None = None
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A clip of a recording that several clips are of.
+
+    Attributes:
+        rank: Its rank among them.
+        unit: Its unit; empty for a clip of an evaluation set.
+        label: Evaluation set, and id in it; empty for a clip of the corpora.
+    """
+
+    rank: Rank
+    unit: str
+    label: str
+
+
+def find_refusals(
+    scan: Folder,
+    units: Sequence[str],
+    evaluation_sets: Sequence[EvaluationSet],
+    settings: RefusalSettings,
+) -> Refusals:
+    """Clips to refuse: of several of one recording all but the best, and all that leak.
+
+    The best has a transcript, more captions and tags, a higher rate, more channels, the smaller
+    id, in this order: it does not depend on the order of work. A clip leaks if an evaluation set
+    holds its recording, a part of it, another part of the same file that overlaps, or the same
+    words by the same speaker, or if a list names it; and with it every other clip of its recording.
+
+    Memory holds what the evaluation sets hold and the clips that are refused. All others are read
+    part by part, and partitioned by their fingerprints on scratch disk; see `duplicates`.
+
+    Args:
+        scan: Where the scan of the corpora lies.
+        units: Names of its units.
+        evaluation_sets: Scans of what must not be trained on.
+        settings: How alike is the same.
+    """
+    recordings = Recordings(settings.max_error_rate)
+    held = _Held(evaluation_sets, settings)
+    leaks: dict[int, str] = {}
+    refusals: Refusals = defaultdict(dict)
+    for number, unit, label, row in _all_rows(scan, units, evaluation_sets, _COLUMNS):
+        words = from_bytes(row["acoustic"])
+        added = recordings.add(row["fingerprint"], row["duration_s"], words)
+        assert added == number, "numbers count up"
+        if label:
+            held.add(row, label)
+            continue
+        why = held.why(row, words)
+        if why:
+            leaks[number] = why
+            refusals[unit][row["clip_id"]] = [Reason.EVALUATION_LEAK, why]
+    groups = list(recordings.groups())
+    wanted = {number for group in groups for number in group}
+    members = {
+        number: _Member(_rank(row), unit, label)
+        for number, unit, label, row in _all_rows(scan, units, evaluation_sets, _RANKED)
+        if number in wanted
+    }
+    for group in groups:
+        for unit, clip_id, reason, detail in _refused(group, members, leaks, settings):
+            refusals[unit].setdefault(clip_id, [reason, detail])
+    return dict(refusals)
+
+
+def _all_rows(
+    scan: Folder,
+    units: Sequence[str],
+    evaluation_sets: Sequence[EvaluationSet],
+    columns: list[str],
+) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
+    """Number, unit, label and columns of all clips, those of evaluation sets first."""
+    sources = [
+        (evaluation.folder, name, "", f"{evaluation.name}: ")
+        for evaluation in evaluation_sets
+        for name in evaluation.units
+    ] + [(scan, name, name, "") for name in units]
+    numbers = count()
+    for folder, part, unit, label in sources:
+        for row in _rows(folder, [part], columns):
+            yield next(numbers), unit, label and f"{label}{row['clip_id']}", row
+
+
+def _rows(folder: Folder, units: Sequence[str], columns: list[str]) -> Iterator[dict[str, Any]]:
+    for unit in units:
+        yield from iter_rows(folder.read_table(part_name(unit), columns))
+
+
+def _rank(row: Mapping[str, Any]) -> Rank:
+    return Rank(
+        not row["transcript"],
+        -len(row["captions"]) - len(row["tags"]),
+        -row["sample_rate"],
+        -row["num_channels"],
+        row["clip_id"],
+    )
+
+
+def _refused(
+    group: Sequence[int],
+    members: Mapping[int, _Member],
+    leaks: Mapping[int, str],
+    settings: RefusalSettings,
+) -> Iterator[tuple[str, str, Reason, str]]:
+    ours = [number for number in group if not members[number].label]
+    leak = _leak(group, members, leaks)
+    best = min(ours, key=lambda number: members[number].rank, default=-1)
+    for number in ours:
+        unit, clip_id = members[number].unit, members[number].rank.clip_id
+        if leak:
+            yield unit, clip_id, Reason.EVALUATION_LEAK, leak
+        elif number != best and not settings.keep_duplicates:
+            detail = f"the same recording as {members[best].rank.clip_id}, which is kept"
+            yield unit, clip_id, Reason.DUPLICATE_AUDIO, detail
+
+
+def _leak(group: Sequence[int], members: Mapping[int, _Member], leaks: Mapping[int, str]) -> str:
+    """Why all clips of one recording leak; empty if they do not."""
+    labels = sorted(members[number].label for number in group if members[number].label)
+    if labels:
+        return f"the recording is in the evaluation set {labels[0]}"
+    found = sorted((members[n].rank.clip_id, leaks[n]) for n in group if n in leaks)
+    return f"the same recording as {found[0][0]}, which leaks: {found[0][1]}" if found else ""
+
+
+class _Held:
+    """What evaluation sets and lists hold, besides whole recordings."""
+
+    def __init__(self, evaluation_sets: Sequence[EvaluationSet], settings: RefusalSettings) -> None:
+        self._ids = ListedIds(settings.id_lists)
+        self._excerpts = ExcerptIndex(
+            [
+                (f"{evaluation.name}: {row['clip_id']}", from_bytes(row["words"]))
+                for evaluation in evaluation_sets
+                if evaluation.dense is not None
+                for row in _rows(evaluation.dense, evaluation.units, ["clip_id", "words"])
+            ],
+            settings.max_error_rate,
+        )
+        self._words: dict[tuple[str, str], str] = {}
+        self._spans: dict[str, list[tuple[float, float, str]]] = {}
+
+    def add(self, row: Mapping[str, Any], label: str) -> None:
+        """Take a clip of an evaluation set."""
+        key = _spoken(row)
+        if key:
+            self._words[key] = label
+        self._spans.setdefault(row["content_sha256"], []).append((*_span(row), label))
+
+    def why(self, row: Mapping[str, Any], words: Words) -> str:
+        """Why a clip leaks; empty if it does not by id, words, file or a part of the sound."""
+        listed = self._ids.why(row["corpus"], row["clip_id"])
+        if listed:
+            return listed
+        key = _spoken(row)
+        if key and key in self._words:
+            return (
+                f"the same words by the same speaker are in the evaluation set {self._words[key]}"
+            )
+        start_s, end_s = _span(row)
+        for first_s, last_s, label in self._spans.get(row["content_sha256"], ()):
+            if start_s < last_s and first_s < end_s:
+                return f"a part of the same file is in the evaluation set {label}"
+        label = self._excerpts.find(words, row["duration_s"])
+        return f"a part of the recording is in the evaluation set {label}" if label else ""
+
+
+def _spoken(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Speaker without the corpus, and words without case and punctuation; None if too few."""
+    words = _WORDS.findall(unicodedata.normalize("NFKC", row["transcript"] or "").lower())
+    if not row["speaker"] or len(words) < _MIN_WORDS:
+        return None
+    return row["speaker"].rpartition("/")[2], " ".join(words)
+
+
+def _span(row: Mapping[str, Any]) -> tuple[float, float]:
+    start_s = row["start_s"] or 0.0
+    return start_s, start_s + row["duration_s"]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import DamagedError
+from pipeline.storage import Folder
+from pipeline.training.codec.checkpoint import (
+    checkpoint_steps,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+
+
+def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.AdamW]:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, betas=(0.8, 0.99))
+    for _ in range(steps):
+        advance(layer, optimizer)
+    return layer, optimizer
+
+
+def advance(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> None:
+    optimizer.zero_grad()
+    layer(torch.ones(1, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    layer, optimizer = trained(3)
+    save_checkpoint(
+        folder, 3, {"model": layer.state_dict()}, {"optimizer": optimizer}, {"curve": [1.5]}
+    )
+    other, fresh = trained(0)
+    tensors, state = load_checkpoint(folder, 3, {"optimizer": fresh})
+    other.load_state_dict(tensors["model"])
+    assert state == {"curve": [1.5]}
+    for pair in ((layer, optimizer), (other, fresh)):
+        advance(*pair)
+    assert torch.equal(layer.weight, other.weight)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_folder_without_its_marker_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    for step in (2, 10, 6):
+        save_checkpoint(folder, step, {}, {"optimizer": trained(1)[1]}, {})
+    folder.delete("step-00000010/state.json")
+    assert checkpoint_steps(folder) == [2, 6]
+
+
+def test_only_the_latest_are_kept(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    for step in (1, 2, 3):
+        save_checkpoint(folder, step, {}, {"optimizer": trained(1)[1]}, {})
+    prune_checkpoints(folder, 2)
+    assert checkpoint_steps(folder) == [2, 3]
+    assert not folder.exists("step-00000001")
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"[]", b'{"files": [], "state": {}}'])
+def test_an_unreadable_marker_is_damage(tmp_path: Path, payload: bytes) -> None:
+    folder = Folder.at(tmp_path)
+    save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
+    (tmp_path / "step-00000004" / "state.json").write_bytes(payload)
+    with pytest.raises(DamagedError, match=r"state\.json is missing or damaged"):
+        load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
+    (tmp_path / "step-00000004" / "optimizer.safetensors").write_bytes(b"torn")
+    with pytest.raises(DamagedError, match=r"optimizer\.safetensors is missing or was altered"):
+        load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})
