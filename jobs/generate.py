@@ -24,14 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generate(given: Namespace) -> None:
     """Load the bundle, make the audio, write the file, print the facts."""
-    from pipeline.serving.offline import check_name, make_file, open_synthesizer
+    from pipeline.serving.offline import format_of, make_file, open_synthesizer
 
     if given.list_voices:
         _list_voices(given)
         return
     if given.out is None:
         raise ValueError("no file to write; name one by --out")
-    check_name(given.out)  # before minutes of work
+    format_of(given.out)  # before minutes of work
     synthesizer = open_synthesizer(given.bundle, given.device, given.precision)
     made = make_file(synthesizer, request_from(given, synthesizer.bundle), given.out)
     print(

@@ -41,7 +41,13 @@ def add_options(options: ArgumentParser) -> None:
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     precision = "default auto: bf16 on a GPU, fp32 on a CPU"
     add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help=precision)
-    add("--out", "-o", type=Path, metavar="WAV", help="file to write")
+    add(
+        "--out",
+        "-o",
+        type=Path,
+        metavar="FILE",
+        help="file to write: .wav, .flac, .mp3, .opus, .ogg or .aac",
+    )
     add("--list-voices", action="store_true", help="say which voices the bundle has, make nothing")
 
 

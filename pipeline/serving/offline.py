@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +17,19 @@ from model.bundle.bundle import Bundle, Precision, load_bundle
 from model.bundle.limits import Limits, RequestError
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
+from pipeline.serving.encoders import AudioEncoder
+from pipeline.serving.formats import AudioLayout, Format, pcm_bytes
+from pipeline.serving.provenance import provenance_of
 
+_FORMATS: dict[str, Format] = {
+    ".wav": "wav",
+    ".flac": "flac",
+    ".mp3": "mp3",
+    ".opus": "opus",
+    ".ogg": "opus",
+    ".aac": "aac",
+}
+"""Formats by the ending of a file name."""
 _LONGEST_SPEECH_S = 600.0
 """Longest speech of one file, as its text is expected to take, seconds."""
 
@@ -28,7 +39,7 @@ class MadeFile:
     """A finished file and its timing.
 
     Attributes:
-        path: The WAV file.
+        path: The file.
         duration_s: Audio in it, seconds.
         elapsed_s: From the request to the last chunk, without loading, seconds.
         first_s: From the request to the first chunk, seconds.
@@ -95,55 +106,56 @@ def voice_of(
     return torch.tensor(embed(voice), dtype=torch.float32)
 
 
-def check_name(path: Path) -> None:
-    """Check that a file name ends in .wav.
+def format_of(path: Path) -> Format:
+    """The audio format that the ending of a file name says.
 
     Raises:
-        ValueError: If it does not end in .wav.
+        ValueError: If the ending is of none.
     """
-    if path.suffix.lower() != ".wav":
-        raise ValueError(f"{path} does not end in .wav, and WAV is what is written; rename it")
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError:
+        known = ", ".join(_FORMATS)
+        raise ValueError(f"{path} ends in none of {known}; rename it") from None
 
 
 def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -> MadeFile:
-    """Write a 16-bit WAV file that appears complete or not at all.
+    """Write an audio file that appears complete or not at all; its tags name model and seed.
 
     Args:
         synthesizer: Makes the audio.
         request: What to make.
-        path: File to write; its folder is made if it is not there.
+        path: File to write, in the format of its ending; its folder is made if it is not there.
 
     Raises:
         RequestError: If the request cannot be made.
         OSError: If the file cannot be written.
-        ValueError: If its name does not end in .wav.
+        ValueError: If the ending of its name is of no format.
     """
-    check_name(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".aside-{uuid.uuid4().hex}.wav"
-    timebase = synthesizer.timebase
+    bundle, timebase = synthesizer.bundle, synthesizer.timebase
+    encoder = AudioEncoder(
+        format_of(path),
+        AudioLayout(timebase.sample_rate, bundle.codec.num_channels),
+        is_whole=True,
+        provenance=provenance_of(bundle.digest, request.seed),
+    )
     num_samples, first_s, is_capped = 0, 0.0, False
     began = time.perf_counter()
+    for piece in synthesizer.pieces(request):
+        if piece.waveform.shape[-1]:
+            first_s = first_s or time.perf_counter() - began
+        encoder.encode(pcm_bytes(piece.waveform.numpy()))
+        num_samples += piece.waveform.shape[-1]
+        is_capped = piece.is_capped
+    content = encoder.finish()
+    elapsed_s = time.perf_counter() - began
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".aside-{uuid.uuid4().hex}"
     try:
-        with soundfile.SoundFile(
-            aside,
-            "w",
-            samplerate=timebase.sample_rate,
-            channels=synthesizer.bundle.codec.num_channels,
-            format="WAV",
-            subtype="PCM_16",
-        ) as target:
-            for piece in synthesizer.pieces(request):
-                if piece.waveform.shape[-1]:
-                    first_s = first_s or time.perf_counter() - began
-                target.write(piece.waveform.clamp(-1.0, 1.0).T.numpy())
-                num_samples += piece.waveform.shape[-1]
-                is_capped = piece.is_capped
-        elapsed_s = time.perf_counter() - began
+        aside.write_bytes(content)
         os.replace(aside, path)
-    except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error))
-        raise OSError(f"cannot write {path}: {reason}") from error
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
     duration_s = timebase.duration_s(num_samples)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -182,8 +183,8 @@ def test_a_recording_is_embedded_and_must_suit_the_model(
         (("--description", " "), "description: is empty"),
         (("--bundle", "nowhere"), "nowhere is no bundle"),
         (("--device", "cuda"), "device is 'cuda' and no CUDA device is there; take cpu or auto"),
-        (("--out", "x.flac"), "x.flac does not end in .wav"),
-        (("--out", "x"), "x does not end in .wav"),
+        (("--out", "x.xyz"), "x.xyz ends in none of .wav, .flac, .mp3"),
+        (("--out", "x"), "x ends in none of .wav"),
     ],
 )
 def test_what_cannot_be_made_is_one_line_and_code_1(
@@ -205,20 +206,32 @@ def test_what_cannot_be_made_is_one_line_and_code_1(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_named(
-    bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise soundfile.LibsndfileError(2, "Error opening '.aside-0.wav': ")
+@pytest.mark.parametrize("ending", ["flac", "mp3", "opus", "ogg", "AAC"])
+def test_the_ending_chooses_the_format(bundle: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"rain.{ending}"
+    assert main(command(bundle, out)) == 0
+    expected = {"opus": "ogg", "AAC": "aac"}.get(ending, ending)
+    with av.open(out) as file:
+        assert expected in file.format.name
+        made = sum(frame.samples for frame in file.decode(audio=0)) / file.streams.audio[0].rate
+    assert made == pytest.approx(_seconds(bundle, tmp_path), abs=0.3)  # delay and padding
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
-    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+
+def _seconds(bundle: Path, folder: Path) -> float:
+    assert main(command(bundle, folder / "plain.wav")) == 0
+    return soundfile.info(folder / "plain.wav").duration
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.wav").mkdir()
     assert main(command(bundle, tmp_path / "x.wav")) == 1
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: cannot write {tmp_path / 'x.wav'}: ")
     assert "aside" not in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
 
 
 def test_an_altered_bundle_is_refused(
