@@ -16,6 +16,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from pipeline.data import plan
 from pipeline.data.corpora import manifests
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.plan import plan_units, rows_of
@@ -26,7 +27,6 @@ from pipeline.data.screening.duplicates import Recordings
 from pipeline.data.screening.fingerprints import to_bytes
 from pipeline.data.screening.refusals import RefusalSettings, find_refusals
 from pipeline.data.shard import ShardSettings, shard
-from pipeline.data.units import plan
 from pipeline.data.units.commits import Unit
 from pipeline.data.units.stage import Resources
 from pipeline.errors import PlannedOnlyError
@@ -144,7 +144,7 @@ def test_ingest_holds_a_few_bytes_a_clip(tmp_path, monkeypatch):
     assert (many - few) / (2_048 - 512) < 53, f"{few} and {many} bytes"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ingest_of_four_times_the_clips_takes_a_tenth_more_memory_at_most(tmp_path):
     def peak(num_clips: int) -> int:
         root = write_rows(tmp_path / str(num_clips), num_clips)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from pipeline.data import plan as plan_module
 from pipeline.data.plan import (
     MIN_UNIT_CLIPS,
     PLAN,
@@ -11,7 +12,6 @@ from pipeline.data.plan import (
     plan_units,
     rows_of,
 )
-from pipeline.data.units import plan as plan_module
 from pipeline.storage import Folder, table_bytes
 from tests.factories.corpora import search, write_corpus
 

@@ -98,7 +98,7 @@ def test_the_bundle_is_sampled_as_the_run_or_the_caller_says(trained, tmp_path):
     sampling = load_bundle(tmp_path / "told").sampling
     assert sampling == sampling_defaults(told)
     assert (sampling["speech"].num_flow_steps, sampling["music"].temperature) == (4, 0.5)
-    with pytest.raises(ValueError, match="num_flow_steps: is 0"):
+    with pytest.raises(ValueError, match="num_flow_steps is 0"):
         export_run(run, codec, tmp_path / "none", sampling={"speech": {"num_flow_steps": 0}})
 
 

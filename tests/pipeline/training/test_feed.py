@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.batch import TrainingBatch
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.sequence import CLEAN, PREFIX
 from model.text import ByteTokenizer

@@ -64,7 +64,7 @@ def test_time_and_price_follow_from_work_peak_and_utilisation() -> None:
 
 
 def test_memory_of_states_and_activations() -> None:
-    count = sizes(_config())
+    count = sizes(_config()).total
     plan = _plan()
     found = {(o.zero_stage, o.recomputes_layers): o for o in plan.options}
     # 2 bytes of weights, 2 of gradients and 16 of states per parameter, halved as the stage says.
@@ -80,7 +80,7 @@ def test_memory_of_states_and_activations() -> None:
 
 
 def test_what_fits_and_what_is_suggested() -> None:
-    count = sizes(_config())
+    count = sizes(_config()).total
     # 10 % are reserved: two rows fit beside the states of stage 2, but not three.
     plan = _plan(memory_bytes=(11 * count + 2.5 * 103_936) / 0.9)
     assert (plan.chosen.zero_stage, plan.chosen.largest_micro_batch) == (2, 2)

@@ -9,7 +9,7 @@ import soundfile
 from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.scan import part_name
 from pipeline.data.screening.excerpts import PHASES, DenseWorker, ExcerptIndex
-from pipeline.data.screening.fingerprints import Fingerprinter, stride_for
+from pipeline.data.screening.fingerprints import Fingerprinter, stride_for, stride_of
 from pipeline.data.units.stage import Resources, Unit
 from pipeline.storage import Folder, table_bytes
 
