@@ -18,12 +18,12 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     ),
     "sound": (
         "--modality=sound",
-        "--description=Steady rain falls close by.",
+        "--description=Heavy rain falls.",
         "--seconds=4",
     ),
     "music": (
         "--modality=music",
-        "--description=Slow, calm lo-fi hip-hop in C major, with electric piano and drums.",
+        "--description=A driving, fast techno tune at 126 BPM.",
         "--seconds=6",
     ),
 }
