@@ -19,12 +19,17 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import functional
 
 from model.attention import is_allowed
 from model.sequence import NOISY
 
 _WINDOW_FRAMES = 64
 """Noisy frames that share one product; more of them compute more forbidden pairs."""
+_CONTEXT_STEP = 64
+_WINDOW_STEP = 32
+"""Contexts and windows are padded to multiples of these, so that few shapes occur. A CPU compiles a
+bf16 product for each new shape; without padding nearly every group had one (docs/findings.md)."""
 _LEAST_FILL = 0.8
 """Documents share a group while the shortest context fills this share of the longest."""
 
@@ -85,8 +90,11 @@ class DocumentAttention:
     ) -> None:
         indices = tuple(index.flatten() for index in (document, segment, block, copy))
         spans = sorted(_spans(document, segment), key=lambda s: (len(s.noisy), len(s.context)))
-        window = frames_per_block * max(1, _WINDOW_FRAMES // frames_per_block)
-        self._groups = [_group(members, indices, window) for members in _alike(spans)]
+        window, step = (
+            frames_per_block * max(1, frames // frames_per_block)
+            for frames in (_WINDOW_FRAMES, _WINDOW_STEP)
+        )
+        self._groups = [_group(members, indices, window, step) for members in _alike(spans)]
         # Rows of all groups, one after the other, as positions; and where a position finds its row.
         rows = torch.cat([p.flatten() for g in self._groups for p in (g.context, g.noisy)])
         found = torch.full((document.numel(),), -1)
@@ -178,12 +186,13 @@ def _alike(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
     yield run
 
 
-def _group(spans: Sequence[_Span], indices: Sequence[Tensor], window: int) -> _Group:
+def _group(spans: Sequence[_Span], indices: Sequence[Tensor], window: int, step: int) -> _Group:
     context = torch.nn.utils.rnn.pad_sequence(
         [span.context for span in spans], batch_first=True, padding_value=-1
     )
+    context = functional.pad(context, (0, -context.shape[1] % _CONTEXT_STEP), value=-1)
     frames = max(span.noisy.shape[1] for span in spans)
-    window = min(window, frames)
+    window = min(window, -(-frames // step) * step)
     padded = -(-frames // window) * window
     noisy = torch.full((len(spans), len(spans[0].noisy), padded), -1)
     for number, span in enumerate(spans):
