@@ -31,7 +31,7 @@ class Variety:
 
     Attributes:
         texts: Texts measured.
-        distinct_texts: Of them, different whatever the case.
+        distinct_texts: Texts that differ in more than case.
         duplicate_share: Share of texts that another one before them equals.
         distinct_forms: Different sequences of small words and punctuation, whatever stands between.
         words: Words measured.
