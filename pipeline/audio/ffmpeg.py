@@ -32,7 +32,7 @@ class FfmpegDecoder:
 
     It never seeks: a decoder's state, such as the noise generator of AAC, depends on all frames
     before, and the times of many containers are rounded. Spans share one pass instead; see
-    `audio_spans`.
+    `pipeline.audio.spans`.
     """
 
     can_seek = False

@@ -120,7 +120,7 @@ def open_audio(
     """Open a file, or a span of it, for decoding block by block.
 
     Args:
-        uri: Path, URI, or an address inside a tar or table; see `audio_containers`.
+        uri: Path, URI, or an address inside a tar or table; see `pipeline.audio.containers`.
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
         is_exact: Whether a span must be the very samples that decoding the whole file gives. MP3
@@ -182,7 +182,7 @@ def read_audio(
     Slight overshoot, as lossy decoders give, is scaled back into [-1, 1] and noted.
 
     Args:
-        uri: Path, URI, or an address inside a tar or table; see `audio_containers`.
+        uri: Path, URI, or an address inside a tar or table; see `pipeline.audio.containers`.
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
         max_duration_s: Refuse anything longer before it fills the memory; None takes all.

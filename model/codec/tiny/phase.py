@@ -6,7 +6,8 @@ slope along time how far an event lies from the centre of its frame. Around a pe
 frame takes its phases from the frame before it, each bin asking itself and its two neighbours, the
 loudest counting most: partials stay locked to each other. Where the spectrum is smooth there is
 noise, and bins take their phases from a noise that is always the same. So
-rounding stays rounding, and pieces of any length join.
+rounding stays rounding, and pieces of any length join. Where a voice is known, its pulses come
+first.
 
 Source:
     Phase gradient heap integration: Prusa, Balazs, Sondergaard, IEEE/ACM TASLP 25(5), 2017,
@@ -22,6 +23,8 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from model.codec.tiny.pulse import Pulses
 
 _HANN = 0.25645
 """Time-frequency ratio of the Gaussian most like a Hann window, over its length squared."""
@@ -79,8 +82,9 @@ def excitation(
     num_before: Int[Tensor, " batch"] | None,
     window_length: int,
     hop_length: int,
+    pulses: Pulses | None = None,
 ) -> tuple[Complex[Tensor, "batch channels seq bins"], Float[Tensor, "batch 3 channels bins"]]:
-    """Factors of the magnitudes: unit phasors of tones, noise elsewhere.
+    """Factors of the magnitudes: unit phasors of pulses and tones, noise elsewhere.
 
     Args:
         log_magnitude: Natural logarithms, of frames whose time is counted from their begin, under a
@@ -90,6 +94,7 @@ def excitation(
         num_before: Frames of each row before these; None is the beginning.
         window_length: Samples of a frame.
         hop_length: Samples between frames.
+        pulses: Of the voice, if one is known.
 
     Returns:
         The excitation, and the state after these frames.
@@ -103,6 +108,10 @@ def excitation(
     if num_before is not None:
         frame = frame + num_before[:, None]
     fixed = (1 - share) * noise[frame % len(noise)][:, None]
+    if pulses is not None:
+        voiced = pulses.share[:, None]
+        share = (1 - voiced) * share
+        fixed = voiced * pulses.phasor[:, None] + (1 - voiced) * fixed
     # One frame follows from the other: the loop is long and its operations are few and small.
     padded = F.pad(torch.view_as_real(torch.complex(cosine, sine)), (0, 0, 1, 1))
     padded = torch.view_as_complex(padded)

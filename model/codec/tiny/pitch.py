@@ -115,12 +115,21 @@ class Harmonics(nn.Module):
 
     def draw(self, pitch: Pitch) -> Float[Tensor, "batch seq bins"]:
         """Log magnitudes of the comb relative to the mean around it; 0 without pitch."""
-        octave = pitch.octave[..., None] + pitch.slope[..., None] * self._places()
-        pitch_hz = self.middle_hz * 2 ** octave.flatten(1).clamp(
-            -self.num_octaves / 2, self.num_octaves / 2
-        )
         clear = ((pitch.likeness - _UNVOICED) / (_VOICED - _UNVOICED)).clamp(0, 1)
-        return self._comb(pitch_hz) * clear.repeat_interleave(self.per_frame, dim=1)[..., None]
+        return (
+            self._comb(self._spectral_pitch_hz(pitch))
+            * clear.repeat_interleave(self.per_frame, dim=1)[..., None]
+        )
+
+    def pitch_hz(self, pitch: Pitch) -> Float[Tensor, "batch seq"]:
+        """Pitch of each spectrum, Hz; 0 without pitch."""
+        is_named = (pitch.likeness > _UNVOICED).repeat_interleave(self.per_frame, dim=1)
+        return self._spectral_pitch_hz(pitch) * is_named
+
+    def _spectral_pitch_hz(self, pitch: Pitch) -> Float[Tensor, "batch seq"]:
+        octave = pitch.octave[..., None] + pitch.slope[..., None] * self._places()
+        half = self.num_octaves / 2
+        return self.middle_hz * 2 ** octave.flatten(1).clamp(-half, half)
 
     def _places(self) -> Float[Tensor, " per_frame"]:
         """Place of each spectrum within a latent frame, -1/2 to 1/2."""

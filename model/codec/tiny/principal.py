@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.codec.mel import mel_filters, mel_frequencies
 from model.codec.spectrum import QUIETEST
-from model.codec.tiny.pitch import NUM_PITCH_LATENTS, Harmonics, from_latents, to_latents
+from model.codec.tiny.pitch import NUM_PITCH_LATENTS, Harmonics, Pitch, from_latents, to_latents
 from model.codec.vae.codec_config import CodecConfig
 
 _LEAST_DEVIATION = 1e-2
@@ -145,12 +145,16 @@ class PrincipalDecoder(_Bands):
         self, latents: Float[Tensor, "batch frames latent_dim"]
     ) -> tuple[Float[Tensor, "batch channels seq bins"], Float[Tensor, "batch seq bins"]]:
         """Log magnitudes, and the comb of partials in them; float32 under autocast too."""
-        components, pitch = latents.float().tensor_split([self.num_components], dim=-1)
+        components = latents[..., : self.num_components].float()
         with torch.autocast(latents.device.type, enabled=False):
             bands = nn.functional.linear(components, self.weight, self.bias)
-            comb = self.harmonics.draw(from_latents(pitch))
+            comb = self.harmonics.draw(self.pitch(latents))
             logs = self.expand(bands) + self.offset[:, None]
             return logs + self.gain[:, None] * comb[:, None], comb
+
+    def pitch(self, latents: Float[Tensor, "batch frames latent_dim"]) -> Pitch:
+        """The pitch that latents carry, float32."""
+        return from_latents(latents[..., self.num_components :].float())
 
     @torch.no_grad()
     def fit(self, components: Components) -> None:

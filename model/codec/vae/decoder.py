@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model.codec.tiny.principal import Components, PrincipalDecoder
+from model.codec.tiny.pulse import PulseTrain
 from model.codec.vae.codec_config import CodecConfig
 from model.codec.vae.codec_layers import CausalConv, CausalTransformerLayer, CausalUnit, ChannelNorm
 from model.codec.vae.istft import HeadSpectrum, SpectralHead, overlap_add
@@ -66,9 +67,11 @@ class Decoder(nn.Module):
             config.head_hop,
             is_propagated=config.head_phase == "propagated",
         )
-        self.principal = self.partials = None
+        self.principal = self.partials = self.pulses = None
         if config.principal_bands:
             self.principal = PrincipalDecoder(config)
+            harmonics = self.principal.harmonics
+            self.pulses = PulseTrain(harmonics, config.sample_rate, config.head_hop)
             self.partials = nn.Linear(self.head.num_bins, config.head_channels, bias=False)
             nn.init.zeros_(self.partials.weight)
 
@@ -156,7 +159,8 @@ class Decoder(nn.Module):
         return (self.config.head_window - self.config.head_hop) // 2
 
     def _causal_layers(self) -> list[Any]:
-        return [*self.layers, *self.units, self.smooth, *self.head_units]
+        voice = [] if self.pulses is None else [self.pulses]
+        return [*self.layers, *self.units, *voice, self.smooth, *self.head_units]
 
     def _predict(
         self, latents: Tensor, states: Sequence[Tensor | None]
@@ -174,16 +178,18 @@ class Decoder(nn.Module):
             following.append(state)
         fine = self.upsample(rearrange(features, "batch hidden seq -> batch seq hidden"))
         fine = rearrange(fine, "b s (u d) -> b (s u) d", u=self.config.head_upsample)
-        linear = None
-        if self.principal is not None and self.partials is not None:
+        linear = pulses = None
+        if self.principal and self.partials and self.pulses:
             linear, comb = self.principal(latents)
             fine = fine + self.partials(comb)
+            pulses, state = self.pulses(self.principal.pitch(latents), next(past))
+            following.append(state)
         features = rearrange(fine, "b s d -> b d s")
         for unit in (self.smooth, *self.head_units):
             features, state = unit(features, next(past))
             following.append(state)
         features = rearrange(self.norm(features), "batch hidden seq -> batch seq hidden")
-        return self.head.predict(features, linear), following
+        return self.head.predict(features, linear, pulses), following
 
     def _overlap_add(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
         envelope = self.head.window.square().expand(frames.shape[0], 1, frames.shape[2], -1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from model.codec.spectrum import QUIETEST, short_time_spectrum, window_energy
 from model.codec.tiny.phase import excitation, initial_phases, noise_spectra
+from model.codec.tiny.pulse import Pulses
 
 MAX_MAGNITUDE = 1e2
 """Ceiling of a bin's magnitude; the exponential would overflow first."""
@@ -28,10 +29,12 @@ class HeadSpectrum:
         log_magnitude: Natural logarithm of the magnitude of each bin.
         phase: Offset of each bin's phase from that of a steady tone, radians; None if phases follow
             from the magnitudes.
+        pulses: Of the voice, if one is known; they go before what follows from the magnitudes.
     """
 
     log_magnitude: Float[Tensor, "batch channels seq bins"]
     phase: Float[Tensor, "batch channels seq bins"] | None
+    pulses: Pulses | None = None
 
 
 class SpectralHead(nn.Module):
@@ -85,19 +88,21 @@ class SpectralHead(nn.Module):
         self,
         features: Float[Tensor, "batch seq hidden"],
         linear: Float[Tensor, "batch channels seq bins"] | None = None,
+        pulses: Pulses | None = None,
     ) -> HeadSpectrum:
         """Magnitudes and phases of frames, one vector of features each.
 
         Args:
             features: Features of the frames.
             linear: Log magnitudes under a window of unit energy to which the network adds.
+            pulses: Of the voice, if one is known.
         """
         projected = self.project(features).float()
         shaped = rearrange(projected, "b s (c k) -> b c s k", c=self.num_channels)
         log_magnitude, *phase = shaped.chunk(self.num_parts, dim=-1)
         if linear is not None:
             log_magnitude = log_magnitude + linear + math.log(window_energy(self.window_length))
-        return HeadSpectrum(log_magnitude, phase[0] if phase else None)
+        return HeadSpectrum(log_magnitude, phase[0] if phase else None, pulses)
 
     def frames(
         self,
@@ -117,7 +122,7 @@ class SpectralHead(nn.Module):
         if state is None:
             state = self.initial_state().expand(batch, -1, -1, -1)
         if predicted.phase is None:
-            spectrum, state = self._propagated(logs, num_before, state)
+            spectrum, state = self._propagated(logs, num_before, state, predicted.pulses)
         else:
             phase = predicted.phase + self._advance(length, num_before)
             spectrum = torch.polar(logs.exp(), phase)
@@ -131,7 +136,7 @@ class SpectralHead(nn.Module):
         return short_time_spectrum(waveform, self.window, self.hop_length)
 
     def _propagated(
-        self, logs: Tensor, num_before: Tensor | None, state: Tensor
+        self, logs: Tensor, num_before: Tensor | None, state: Tensor, pulses: Pulses | None
     ) -> tuple[Complex[Tensor, "batch channels seq bins"], Tensor]:
         """Spectra whose phases follow from the magnitudes, and the state after them."""
         quietest = math.log(QUIETEST * window_energy(self.window_length))
@@ -139,7 +144,7 @@ class SpectralHead(nn.Module):
         excess = -torch.expm1(2 * (quietest + _MARGIN - logs).clamp(max=-1e-6))
         logs = logs.clamp(min=quietest)
         excited, state = excitation(
-            logs, self.noise, state, num_before, self.window_length, self.hop_length
+            logs, self.noise, state, num_before, self.window_length, self.hop_length, pulses
         )
         return excess.sqrt() * logs.exp() * excited, state
 
