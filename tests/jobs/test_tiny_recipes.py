@@ -33,7 +33,7 @@ def test_the_mixtures_name_kinds_of_text_that_the_corpus_holds() -> None:
     kinds = {f"speech-{kind}" for kind in corpus["speech"]["kinds"]}
     base = load_settings(TrainSettings, CONFIGS / "train_tiny_speech.yaml")
     mixtures = sorted(CONFIGS.glob("mixture_tiny_*.yaml"))
-    assert len(mixtures) == 4
+    assert len(mixtures) == 5
     for path in mixtures:
         feed = with_mixture(base, path).feed
         assert set(feed.corpus_weights) <= kinds
