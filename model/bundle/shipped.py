@@ -9,7 +9,7 @@ from model.bundle import DEFAULT_BUNDLE
 MANIFEST = "bundle.json"
 """File of a bundle that names all others."""
 
-_TINY_DIGEST = "4a9e5c0363ab79b58a1338dc64dd600357a83504e4eadcac3e8e50cbf7027482"
+_TINY_DIGEST = "9118bf6db7ba75362ac08c63d9232a01f1f8761305a7d3777463bb4553da50f8"
 
 SHIPPED: dict[str, tuple[Path, str]] = {
     DEFAULT_BUNDLE: (Path(__file__).parent / "pretrained" / "tiny", _TINY_DIGEST),
