@@ -50,7 +50,7 @@ class _Rows:
         self._scale = torch.tensor(scales, device=device)
         self._is_single = not guided
 
-    def repeat(self, values: Float[Tensor, "batch *rest"]) -> Float[Tensor, "rows *rest"]:
+    def repeat(self, values: Float[Tensor, " batch *rest"]) -> Float[Tensor, " rows *rest"]:
         """The value of each request, for each of its rows."""
         if self._is_single:
             return values
@@ -59,7 +59,7 @@ class _Rows:
             return values.expand(len(self.request), *values.shape[1:]).contiguous()
         return values[self._index]
 
-    def conditional(self, values: Float[Tensor, "rows *rest"]) -> Float[Tensor, "batch *rest"]:
+    def conditional(self, values: Float[Tensor, " rows *rest"]) -> Float[Tensor, " batch *rest"]:
         """The value of the conditional row of each request."""
         return values if self._is_single else values[self._conditional]
 
