@@ -72,7 +72,7 @@ class AudioCALM(nn.Module):
     """The model. Buffers `latent_mean` and `latent_std` describe raw codec latents and stay
     float32 when the module is cast.
 
-    A model built under `torch.device("meta")` gets its values from `model.layers.materialise` or
+    Built under `model.layers.shapes_only`, it gets its values from `model.layers.materialise` or
     from a checkpoint.
     """
 
@@ -120,7 +120,7 @@ class AudioCALM(nn.Module):
         """Cast and move the module; the latent statistics move and keep float32."""
         exact = (self.latent_mean, self.latent_std)
         super()._apply(fn, recurse)
-        if not exact[0].is_meta and not self.latent_mean.is_meta:
+        if self.latent_mean.is_meta or not exact[0].is_meta:
             self.latent_mean, self.latent_std = (
                 value.to(self.latent_mean.device) for value in exact
             )
@@ -144,6 +144,8 @@ class AudioCALM(nn.Module):
         for layer in self.backbone.layers:
             layer.compile()
         self.flow_head.compile()
+        # Compiled layers call the attention of a CPU as it is: it loops over groups of documents.
+        torch.compiler.disable(DocumentAttention)
 
     def set_latent_stats(
         self, mean: Float[Tensor, " latent_dim"], std: Float[Tensor, " latent_dim"]

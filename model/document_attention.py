@@ -104,7 +104,6 @@ class DocumentAttention:
         self._sizes = [p.numel() for g in self._groups for p in (g.context, g.noisy)]
         self._shape = document.shape
 
-    @torch.compiler.disable
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention output of any layer; 0 at positions without a document."""
         parts = []

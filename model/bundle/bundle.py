@@ -30,7 +30,8 @@ from model.bundle.weights import StoredPrecision, digest, fill, save_weights, st
 from model.codec.protocol import AudioCodec
 from model.codec.registry import SHIPPED as SHIPPED_CODECS
 from model.codec.registry import codec_digest, load_codec
-from model.config import ModelConfig, model_config_from_dict, to_dict
+from model.config import model_config_from_dict, to_dict
+from model.layers import shapes_only
 from model.text import Tokenizer, load_tokenizer
 
 SCHEMA_VERSION = 1
@@ -181,9 +182,10 @@ def load_bundle(
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
     place = torch.device(device)
     is_half = precision == "bf16" or (precision == "auto" and place.type == "cuda")
-    model = _without_values(config, place, torch.bfloat16 if is_half else torch.float32)
+    with shapes_only():
+        model = AudioCALM(config).to(torch.bfloat16 if is_half else torch.float32)
     try:
-        fill(model, [folder / MODEL_WEIGHTS])
+        fill(model, [folder / MODEL_WEIGHTS], str(place))
     except ValueError as error:
         raise BundleError(
             f"{folder / MODEL_WEIGHTS} does not fit the model in {MANIFEST}: {error}; "
@@ -207,14 +209,6 @@ def load_bundle(
 def bundle_voices(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Voice]:
     """The voices of a bundle whose parts are checked, by name."""
     return voices_from_bytes((folder / VOICES).read_bytes()) if VOICES in manifest["files"] else {}
-
-
-def _without_values(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> AudioCALM:
-    """A model whose tensors hold nothing yet, on its device; no random values are drawn."""
-    with torch.device("meta"):
-        model = AudioCALM(config).to(dtype)
-        model.latent_mean, model.latent_std = model.latent_mean.float(), model.latent_std.float()
-    return model.to_empty(device=device)
 
 
 def _codec_of(folder: Path, manifest: Mapping[str, Any]) -> AudioCodec:

@@ -110,13 +110,13 @@ def opened_weights(path: Path, device: str = "cpu") -> Iterator[Any]:
 def fill(model: nn.Module, paths: Iterable[Path], device: str = "cpu") -> None:
     """Load safetensors files into a module, one tensor at a time.
 
-    A module on the meta device takes them as they are, so that it is never in memory twice. One
-    that has memory keeps its own dtype and device.
+    Tensors take the dtype of the module. A module on the meta device gets them as its memory, so
+    that it is never in memory twice.
 
     Args:
         model: Has exactly the tensors of the files together.
         paths: One file, or the shards.
-        device: Where tensors of a module on the meta device come to lie.
+        device: Device that a module on the meta device gets; others keep their own.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -133,8 +133,8 @@ def fill(model: nn.Module, paths: Iterable[Path], device: str = "cpu") -> None:
                     raise ValueError(
                         f"{path.name} holds {name} of {tuple(tensor.shape)} and the model {theirs}"
                     )
-                is_meta = wanted[name].is_meta
-                model.load_state_dict({name: tensor}, strict=False, assign=is_meta)
+                tensor = tensor.to(wanted[name].dtype)
+                model.load_state_dict({name: tensor}, strict=False, assign=wanted[name].is_meta)
                 found.add(name)
     if missing := sorted(wanted.keys() - found):
         raise ValueError(f"the files lack {len(missing)} tensors, first {missing[0]}")
