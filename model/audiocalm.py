@@ -264,16 +264,10 @@ class AudioCALM(nn.Module):
         return batch.flow_time.flatten()[batch.noisy_frames[:, :1]]
 
     def _attention(self, batch: TrainingBatch) -> Attend:
-        seen = slice(batch.backbone_length)
-        indices = (
-            batch.document[:, seen],
-            batch.segment[:, seen],
-            batch.block[:, seen],
-            batch.copy[:, seen],
-        )
+        """Attention of a packed pass, in the form that is fastest on the device."""
         if batch.document.is_cuda:
-            return PackedAttention(arflow_block_mask(*indices))
-        return DocumentAttention(*indices, self.config.frames_per_block)
+            return PackedAttention(arflow_block_mask(batch.mask_indices))
+        return DocumentAttention(batch.mask_indices, self.config.frames_per_block)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states of the positions that the backbone sees."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.config import MODALITIES, ModelConfig
 from model.flow import interpolate, velocity_target
-from model.sequence import PADDING, Document, document_layout, document_length
+from model.sequence import PADDING, Document, MaskIndices, document_layout, document_length
 from model.words import centre_of
 
 __all__ = ["Document", "TrainingBatch", "document_length", "pack"]
@@ -84,6 +84,12 @@ class TrainingBatch:
     def num_positions(self) -> int:
         """Positions that the backbone sees, padding included."""
         return self.document.shape[0] * self.backbone_length
+
+    @property
+    def mask_indices(self) -> MaskIndices:
+        """Indices of the positions that the backbone sees."""
+        parts = (self.document, self.segment, self.block, self.copy)
+        return MaskIndices(*(part[:, : self.backbone_length] for part in parts))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
         """The same batch on a device."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,22 @@ PREFIX, CLEAN, NOISY = 0, 1, 2
 
 PADDING = -1
 """Value of `document` on positions that belong to none."""
+
+
+class MaskIndices(NamedTuple):
+    """Indices of the positions of packed rows, from which the attention mask follows.
+
+    Attributes:
+        document: Document inside its row, `PADDING` on padding.
+        segment: `PREFIX`, `CLEAN` or `NOISY`.
+        block: Block of an audio position; index inside the prefix of a prefix position.
+        copy: Noisy copy, 0 outside the noisy segment.
+    """
+
+    document: Int[Tensor, "batch seq"]
+    segment: Int[Tensor, "batch seq"]
+    block: Int[Tensor, "batch seq"]
+    copy: Int[Tensor, "batch seq"]
 
 
 @dataclass(frozen=True)
@@ -146,7 +163,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Layout:
-    """Indices of one document, from which mask and rotary positions follow.
+    """Indices of one document, from which mask (`MaskIndices`) and rotary positions follow.
 
     Attributes:
         segment: `PREFIX`, `CLEAN` or `NOISY`.

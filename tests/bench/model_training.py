@@ -95,9 +95,7 @@ def _step(
 
     def run() -> None:
         if has_dense_mask:
-            indices = (batch.document, batch.segment, batch.block, batch.copy)
-            dense = [index[:, : batch.backbone_length] for index in indices]
-            mask = arflow_mask(*dense)
+            mask = arflow_mask(batch.mask_indices)
             model._attention = lambda _: PackedAttention(mask)  # type: ignore[method-assign]
         try:
             sums = losses(model(batch), batch)
@@ -141,8 +139,7 @@ def in_two_passes(model: AudioCALM, batch: TrainingBatch) -> None:
     config = model.config
     # Filler rows and padding are not worth a special case: they are of the first pass.
     is_noisy = batch.segment[0] == NOISY
-    indices = (batch.document, batch.segment, batch.block, batch.copy)
-    mask = arflow_mask(*indices)
+    mask = arflow_mask(batch.mask_indices)
     embeddings = model._embed(batch)
     position = batch.position
     kept: list[tuple[Tensor, Tensor]] = []

@@ -10,7 +10,7 @@ from model.audiocalm import AudioCALM
 from model.experts import Route
 from model.inference.cache import KeysValues
 from model.inference.prefill import aligned, read_prefix
-from model.sequence import AudioPositions, document_layout
+from model.sequence import AudioPositions, MaskIndices, document_layout
 from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model
 
 TOLERANCE = 1e-5
@@ -38,8 +38,8 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
     prompt = torch.linspace(-1, 1, 6 * num_frames).reshape(num_frames, 6).to(device)
     layout = document_layout(len(IDS), num_frames, 0, model.config.frames_per_block)
     document = torch.zeros(1, len(layout.segment), dtype=torch.int32)
-    indices = (document, layout.segment[None], layout.block[None], layout.copy[None])
-    mask = arflow_mask(*indices).to(device)
+    parts = (layout.segment[None], layout.block[None], layout.copy[None])
+    mask = arflow_mask(MaskIndices(document, *parts)).to(device)
     expected: list[torch.Tensor] = []
 
     def record(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor):
