@@ -274,8 +274,8 @@ class AudioCALM(nn.Module):
         route = None
         if self.config.expert.placement != "none":
             route = route_tokens(batch.expert_tokens, is_training=self.training)
-        position = batch.position[:, : batch.backbone_length]
-        return self.backbone(self._embed(batch), position, self._attention(batch), route)
+        rotary = self.backbone.rotary(batch.position[:, : batch.backbone_length], self.dtype)
+        return self.backbone(self._embed(batch), rotary, self._attention(batch), route)
 
     def _velocity(
         self, batch: TrainingBatch, hidden: Float[Tensor, "batch seq hidden"]

@@ -78,16 +78,16 @@ class GraphBackbone:
     def __call__(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
+        rotary: Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states."""
-        if not isinstance(attend, CachedAttention) or isinstance(position, Tensor):
-            return self._backbone(embeddings, position, attend, route)
+        if not isinstance(attend, CachedAttention):
+            return self._backbone(embeddings, rotary, attend, route)
         num_rows = self._num_rows(max(rows.stop for rows in attend.requests) - 1)
         shape = _Shape(num_rows, attend.own.start, attend.own.stop, route is not None)
-        return self._pass(shape).run(embeddings, position[0], attend, route)
+        return self._pass(shape).run(embeddings, rotary[0], attend, route)
 
     def _num_rows(self, last: int) -> int:
         """Rows of the smallest shape that covers row `last`."""

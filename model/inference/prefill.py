@@ -89,7 +89,8 @@ def read_prefix(
     embeddings = torch.cat([model.embed_prefix(ids, speaker), clean[None]], dim=1)
     attention = PrefillAttention(num_text, config.frames_per_block)
     route = route_rows([uses_expert], embeddings.shape[1], model.device)
-    hidden = backbone(embeddings, position, attention, route)
+    rotary = backbone.rotary(position, model.dtype)
+    hidden = backbone(embeddings, rotary, attention, route)
     return attention.recorded(), hidden[0, num_text - 1]
 
 

@@ -227,6 +227,7 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
         latents = torch.randn(frames, width, device=device)
         layout = document_layout(len(PREFIX), (block + 1) * frames, 0, frames)
         position = repeat(layout.position, "s -> 2 s").to(device)
+        rotary = model.backbone.rotary(position, model.dtype)
         index = torch.where(layout.segment == 0, torch.zeros_like(layout.block), layout.block + 1)
         visible = index[:, None] >= index[None, :]
         prefix_rows = layout.segment == 0
@@ -239,7 +240,7 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
             time = model.embed_time(start.expand(1, frames))
             noisy = model.latent_proj(latents[None].to(model.dtype)) + time
             rows_ = repeat(torch.cat([history, noisy], 1), "1 s d -> 2 s d")
-            hidden = model.backbone(rows_, position, attention, None)[:, -frames:]
+            hidden = model.backbone(rows_, rotary, attention, None)[:, -frames:]
             velocity = model.flow_head(hidden, start.expand(2, frames))
             latents = latents + (end - start) * (2 * velocity[0] - velocity[1])
         clean = torch.cat([clean, latents])

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from model.attention import PackedAttention, arflow_mask, attend
+from model.attention import Attend, PackedAttention, arflow_mask, attend
 from model.audiocalm import AudioCALM, ModelOutput
 from model.batch import Document, TrainingBatch, pack
 from model.config import ModelConfig
@@ -157,8 +157,11 @@ def in_two_passes(model: AudioCALM, batch: TrainingBatch) -> None:
         )
         return attend(query, keys, values, order)
 
-    clean = model.backbone(embeddings[:, ~is_noisy], position[:, ~is_noisy], keep)
-    noisy = model.backbone(embeddings[:, is_noisy], position[:, is_noisy], read)
+    def states(part: Tensor, attention: Attend) -> Tensor:
+        rotary = model.backbone.rotary(position[:, part], model.dtype)
+        return model.backbone(embeddings[:, part], rotary, attention)
+
+    clean, noisy = states(~is_noisy, keep), states(is_noisy, read)
     blocks = rearrange(noisy[0], "(n k) d -> n k d", k=config.frames_per_block)
     # Noisy positions of a row come in the order of its blocks.
     velocity = model.flow_head(

@@ -51,7 +51,8 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
         speaker = torch.ones(1, 1, 5, device=device)
         prefix = model.embed_prefix(torch.tensor([IDS], device=device), speaker)
         embeddings = torch.cat([prefix, model.embed_clean(prompt)[None]], dim=1)
-        hidden = model.backbone(embeddings, layout.position[None].to(device), record, Route(None))
+        rotary = model.backbone.rotary(layout.position[None].to(device), torch.float32)
+        hidden = model.backbone(embeddings, rotary, record, Route(None))
     torch.testing.assert_close(keys, torch.stack(expected), atol=TOLERANCE, rtol=TOLERANCE)
     torch.testing.assert_close(end, hidden[0, len(IDS) - 1], atol=TOLERANCE, rtol=TOLERANCE)
 
