@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -112,8 +113,9 @@ class Block:
         self._frames = self._model.config.frames_per_block
         self._has_pending = [state.pending is not None for state in states]
         self._cache = StepCache([state.cache for state in states], self._has_pending)
-        self._rows: dict[int, _Rows] = {}
-        self._passes: dict[int, _Pass] = {}
+        # Of the first so many requests: those with fewer steps drop out of later evaluations.
+        self._rows_of = cache(lambda count: _Rows(states[:count], model.device))
+        self._pass_of = cache(self._current_pass)
 
     def run(
         self,
@@ -193,7 +195,7 @@ class Block:
         clean = self._rows_of(count).repeat(model.embed_clean(torch.stack(pending)))
         before, current = self._positions(count, blocks_back=1), self._positions(count)
         position = torch.cat([before, current], dim=1)
-        by = self._make_pass(count, position, self._cache.fused_attention())
+        by = self._pass(count, position, self._cache.fused_attention())
         # Contiguous, or the head's first product is computed row by row.
         return self._run(torch.cat([clean, block], dim=1), by)[:, self._frames :].contiguous()
 
@@ -204,20 +206,12 @@ class Block:
             embeddings = embeddings + by.words
         return self._backbone(embeddings, by.rotary, by.attention, by.route)
 
-    def _rows_of(self, count: int) -> _Rows:
-        """Rows of the first requests."""
-        if count not in self._rows:
-            self._rows[count] = _Rows(self._states[:count], self._model.device)
-        return self._rows[count]
+    def _current_pass(self, count: int) -> _Pass:
+        """Pass over the current blocks of the first requests."""
+        return self._pass(count, self._positions(count), self._cache.block_attention(count))
 
-    def _pass_of(self, count: int) -> _Pass:
-        """A pass over the current blocks of the first requests."""
-        if count not in self._passes:
-            attention = self._cache.block_attention(count)
-            self._passes[count] = self._make_pass(count, self._positions(count), attention)
-        return self._passes[count]
-
-    def _make_pass(self, count: int, position: Tensor, attention: Attend) -> _Pass:
+    def _pass(self, count: int, position: Tensor, attention: Attend) -> _Pass:
+        """Pass over tokens of the first requests at given positions."""
         uses = [self._states[i].request.uses_expert for i in self._rows_of(count).request]
         route = route_rows(uses, position.shape[1], self._model.device)
         rotary = self._backbone.rotary(position, self._model.dtype)
@@ -244,7 +238,7 @@ class Block:
         """Rotary positions of the current blocks of the first requests, or of earlier ones."""
         frames = torch.arange(self._frames)
         rows = [
-            at.start + at.step * (frames + (state.block_index - blocks_back) * self._frames)
+            at.of(frames + (state.block_index - blocks_back) * self._frames)
             for state in self._states[:count]
             for at in state.positions
         ]

@@ -78,7 +78,7 @@ def read_prefix(
         num_words: Transcript tokens at the end of the prefix, around which the prompt reads.
     """
     config, num_text = model.config, len(token_ids)
-    audio = at.start + at.step * torch.arange(len(prompt))
+    audio = at.of(torch.arange(len(prompt)))
     position = torch.cat([torch.arange(num_text).float(), audio])[None].to(model.device)
     ids = torch.tensor([token_ids], device=model.device)
     clean = model.embed_clean(prompt)
