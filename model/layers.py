@@ -108,11 +108,13 @@ def rms_normalise(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tens
         # float32 inside; on a GPU one kernel, which saves no float32 copy for the backward pass.
         return F.rms_norm(inputs, inputs.shape[-1:], eps=eps)
     # The same in four small operations where `rms_norm` takes ten.
-    return over_length(inputs, eps).mul_(inputs.shape[-1] ** 0.5)
+    return normalise_length(inputs, eps).mul_(inputs.shape[-1] ** 0.5)
 
 
-def over_length(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tensor, "*batch dim"]:
-    """`rms_normalise` without its factor of sqrt(dim), for float32: x / sqrt(|x|^2 + dim eps)."""
+def normalise_length(
+    inputs: Float[Tensor, "*batch dim"], eps: float
+) -> Float[Tensor, "*batch dim"]:
+    """x / sqrt(|x|^2 + dim eps) in float32: `rms_normalise` without its factor sqrt(dim)."""
     length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
     return inputs / length.hypot_(_scalar((eps * inputs.shape[-1]) ** 0.5))
 

@@ -74,11 +74,6 @@ class Bundle:
     voices: dict[str, Voice] = field(default_factory=dict)
     sampling: SamplingDefaults = field(default_factory=lambda: DEFAULT_SAMPLING)
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return next(self.model.parameters()).device
-
 
 def save_bundle(
     folder: Path,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from model.attention import Attend
 from model.backbone import Attention, Backbone, DecoderLayer
 from model.experts import Route
-from model.layers import RMSNorm, SwiGLU, over_length
+from model.layers import RMSNorm, SwiGLU, normalise_length
 from model.rotary import Rotary, fold_gain, rotary_table, rotate_folded
 
 _PANEL = 64
@@ -62,7 +62,7 @@ class CpuBackbone(nn.Module):
         for index, (layer, angles) in enumerate(zip(self._layers, rotary, strict=True)):
             hidden = layer.attention(hidden, (batch, seq), angles, attend, index)
             hidden = layer.feed_forward(hidden, is_routed=route is not None, share=share)
-        return (over_length(hidden, self._eps) * self._gain).view(batch, seq, -1)
+        return (normalise_length(hidden, self._eps) * self._gain).view(batch, seq, -1)
 
 
 class _Layer:
@@ -100,9 +100,11 @@ class _Layer:
         layer: int,
     ) -> Float[Tensor, "tokens hidden"]:
         """States after the attention, of `batch seq` tokens."""
-        inputs = over_length(hidden, self.eps).expand(len(self.heads), -1, -1)
+        inputs = normalise_length(hidden, self.eps).expand(len(self.heads), -1, -1)
         heads = torch.bmm(inputs, self.heads)
-        rotated = rotate_folded(over_length(heads[: len(self.head_gain)], self.head_eps), rotary)
+        rotated = rotate_folded(
+            normalise_length(heads[: len(self.head_gain)], self.head_eps), rotary
+        )
         query, key, value = (
             part.unflatten(1, shape).transpose(0, 1)
             for part in (
@@ -125,7 +127,7 @@ class _Layer:
             share: Weight of its output at every token, `tokens 1`; None is 1 everywhere.
         """
         count = len(self.gate_up) if is_routed else self.num_shared
-        inputs = over_length(hidden, self.eps).expand(count, -1, -1)
+        inputs = normalise_length(hidden, self.eps).expand(count, -1, -1)
         gate, up = torch.bmm(inputs, self.gate_up[:count]).chunk(2, dim=-1)
         inner = hidden.new_empty(len(hidden), count, _PANEL)
         torch.mul(F.silu(gate), up, out=inner.transpose(0, 1))
@@ -135,7 +137,7 @@ class _Layer:
 
 
 def _gain(norm: RMSNorm) -> Float[Tensor, " dim"]:
-    """Gain of a norm, times the factor that `over_length` leaves out."""
+    """Gain of a norm, times the factor that `normalise_length` leaves out."""
     return norm.weight.detach() * len(norm.weight) ** 0.5
 
 

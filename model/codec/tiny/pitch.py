@@ -43,7 +43,7 @@ class Pitch(NamedTuple):
 
     Attributes:
         octave: Mean pitch, octaves from the middle of the range; 0 without pitch.
-        slope: Rise from begin to end of the latent frame, octaves; 0 without pitch.
+        slope: Rise from the start to the end of the latent frame, octaves; 0 without pitch.
         likeness: To a comb of partials, 0 to 1.
     """
 

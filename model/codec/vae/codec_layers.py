@@ -128,7 +128,7 @@ class CausalUnit(nn.Module):
 class WindowedAttention(nn.Module):
     """Multi-head attention with rotary positions, within a window of steps.
 
-    Rotary positions are relative, so every piece counts its steps from the begin of its own past:
+    Rotary positions are relative, so every piece counts its steps from the start of its own past:
     precision does not fade over a long stream.
     """
 

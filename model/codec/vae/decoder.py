@@ -84,16 +84,14 @@ class Decoder(nn.Module):
             num_spectral_frames=0,
         )
 
-    def begin_linear(self, components: Components) -> None:
-        """Begin as principal components, with nothing added by the network.
+    def start_linear(self, components: Components) -> None:
+        """Initialise as principal components, with nothing added by the network.
 
-        Raises:
-            ValueError: If the configuration has no `principal_bands`.
+        The configuration has `principal_bands`.
         """
-        if self.principal is None:
-            raise ValueError("this codec has no principal_bands; it cannot begin linear")
+        assert self.principal is not None
         self.principal.fit(components)
-        self.head.begin_linear()
+        self.head.start_linear()
 
     def forward(
         self, latents: Float[Tensor, "batch frames latent_dim"]

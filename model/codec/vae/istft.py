@@ -162,14 +162,14 @@ class SpectralHead(nn.Module):
         return (2 * torch.pi / self.window_length) * turns[:, None].float()
 
     @torch.no_grad()
-    def begin_linear(self) -> None:
-        """Begin with nothing added to the magnitudes of `linear`."""
+    def start_linear(self) -> None:
+        """Initialise with nothing added to the magnitudes of `linear`."""
         self.project.weight.zero_()
         self.project.bias.zero_()
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Begin as quiet noise that falls with frequency, much as recordings do."""
+        """Initialise as quiet noise that falls with frequency, much as recordings do."""
         bias = rearrange(
             self.project.bias, "(c parts k) -> parts c k", parts=self.num_parts, k=self.num_bins
         )

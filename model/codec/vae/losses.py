@@ -62,7 +62,9 @@ class CodecLossConfig:
         if not self.window_lengths or min(self.window_lengths) < 16:
             raise ValueError(f"window_lengths {self.window_lengths}: give at least one, each >= 16")
         if any(length % 4 for length in (*self.window_lengths, self.mel_window)):
-            raise ValueError("window lengths must be multiples of 4, the hop is a quarter")
+            raise ValueError(
+                f"window_lengths {self.window_lengths} must be multiples of 4; the hop is a quarter"
+            )
         for name in (
             "log_magnitude",
             "linear_magnitude",
