@@ -175,9 +175,9 @@ class AudioCALM(nn.Module):
         """Token embeddings; the voice takes the places of the speaker token.
 
         Args:
-            token_ids: Prefix tokens; anything elsewhere.
+            token_ids: Prefix tokens; ids at other positions are ignored by callers.
             speaker: Voice of every document.
-            document: Which voice a position hears; None is the first.
+            document: Document of each position, which selects its voice; None selects the first.
         """
         embeddings = self.backbone.embed_tokens(token_ids)
         if self.speaker_proj is None or speaker is None:
@@ -270,7 +270,7 @@ class AudioCALM(nn.Module):
         return DocumentAttention(batch.mask_indices, self.config.frames_per_block)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states of the positions that the backbone sees."""
+        """Normalised hidden states at the positions that the backbone sees."""
         route = None
         if self.config.expert.placement != "none":
             route = route_tokens(batch.expert_tokens, is_training=self.training)

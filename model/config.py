@@ -17,7 +17,7 @@ MAX_GUIDANCE_SCALE = 100.0
 
 
 def require_positive(config: Any, *names: str) -> None:
-    """Raise `ValueError` if a number of a dataclass is not positive: of all, or of some fields."""
+    """Raise `ValueError` unless the named numbers of a dataclass, by default all, are positive."""
     for name in names or [item.name for item in dataclasses.fields(config)]:
         value = getattr(config, name)
         if isinstance(value, int | float) and value <= 0:
@@ -79,8 +79,7 @@ class ExpertConfig:
         return max(1, round(self.ffn_ratio * ffn_dim))
 
     def routes(self, modality: str, *, is_singing: bool = False) -> bool:
-        """Whether a document of that modality passes through the expert; singing has its own label
-        in any modality."""
+        """Whether documents of a modality use the expert; singing has a label of its own."""
         label = "singing" if is_singing else modality
         return self.placement != "none" and label in self.labels
 

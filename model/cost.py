@@ -167,7 +167,7 @@ class Sizes:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Parameters of all parts."""
         return sum(dataclasses.astuple(self))
 
 

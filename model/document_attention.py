@@ -112,12 +112,12 @@ class _Order(NamedTuple):
     """Rows to read from a tensor, in order.
 
     Attributes:
-        index: Row of the source; any row where the result is 0.
-        is_zero: Places of the result that read no row.
+        rows: Row of the source; any row where the result is 0.
+        zeros: Places of the result that read no row.
     """
 
-    index: Int[Tensor, " seq"]
-    is_zero: Int[Tensor, " zeros"]
+    rows: Int[Tensor, " seq"]
+    zeros: Int[Tensor, " zeros"]
 
     @staticmethod
     def of(rows: Int[Tensor, " seq"]) -> _Order:
@@ -126,7 +126,7 @@ class _Order(NamedTuple):
 
     def read(self, source: Tensor) -> Tensor:
         """The rows, 0 where there is none."""
-        return source.index_select(0, self.index).index_fill_(0, self.is_zero, 0)
+        return source.index_select(0, self.rows).index_fill_(0, self.zeros, 0)
 
 
 class _Reorder(torch.autograd.Function):

@@ -149,7 +149,7 @@ class ByteTokenizer:
         return bytes(i for i in ids if i < self.audio_id).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Write a file that says: bytes."""
+        """Write a file that names this tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"name": self.name, "vocab_size": self.vocab_size}
         (folder / _BYTE_FILE).write_text(json.dumps(facts, sort_keys=True) + "\n")

@@ -165,7 +165,7 @@ class GenerationState:
     def advance(
         self, latents: Float[Tensor, "block_frames latent_dim"], stop: list[float] | None
     ) -> tuple[int, bool]:
-        """Move on by a finished block.
+        """Advance by a finished block.
 
         Args:
             latents: The block, normalised.

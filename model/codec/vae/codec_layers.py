@@ -276,6 +276,7 @@ def banded_attention(
     )
 
     def around(steps: Tensor) -> Tensor:
+        """Steps of the window before, of the window itself and of the one after it."""
         padded = F.pad(steps, (0, 0, window, window + tail))
         return rearrange(
             padded.unfold(2, 3 * window, window), "b heads n dim keys -> (b n) heads keys dim"

@@ -78,7 +78,7 @@ class SpectralHead(nn.Module):
         if is_propagated:
             noise = noise_spectra(window_length, hop_length)
             self.register_buffer("noise", noise, persistent=False)
-        self._begin()
+        self._start_quiet()
 
     def initial_state(self) -> Float[Tensor, "3 channels bins"]:
         """State of the phases before the first frame."""
@@ -168,7 +168,7 @@ class SpectralHead(nn.Module):
         self.project.bias.zero_()
 
     @torch.no_grad()
-    def _begin(self) -> None:
+    def _start_quiet(self) -> None:
         """Initialise as quiet noise that falls with frequency, much as recordings do."""
         bias = rearrange(
             self.project.bias, "(c parts k) -> parts c k", parts=self.num_parts, k=self.num_bins
