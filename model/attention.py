@@ -122,7 +122,9 @@ def attend(
         mask: Block mask, or boolean `batch seq keys` that is True where attention is allowed.
     """
     if isinstance(mask, BlockMask):
-        flex: Callable[..., Any] = _compiled_flex() if query.is_cuda else flex_attention
+        flex: Callable[..., Any] = flex_attention
+        if query.is_cuda:
+            flex = _compiled_flex()
         return flex(query, key, value, block_mask=mask, enable_gqa=True)
     dense = rearrange(mask, "b q k -> b 1 q k")
     return F.scaled_dot_product_attention(query, key, value, attn_mask=dense, enable_gqa=True)

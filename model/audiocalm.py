@@ -209,10 +209,12 @@ class AudioCALM(nn.Module):
         return blank.repeat(num_rows, self.config.frames_per_block, 1)
 
     def _embed(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
+        """Embedding of every position, with its word context where speech is paced."""
         embeddings = self._embed_segments(batch)
         return embeddings if self.word_context is None else embeddings + self._words(batch)
 
     def _embed_segments(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
+        """Embedding of tokens, clean frames, and noisy or blank frames."""
         seen = slice(batch.backbone_length)
         prefix = self.embed_prefix(batch.token_ids[:, seen], batch.speaker, batch.document[:, seen])
         audio = self.latent_proj(batch.latent_inputs[:, seen].to(self.dtype))

@@ -108,6 +108,7 @@ class TrainingBatch:
         return self._mapped(lambda tensor: tensor.pin_memory())
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        """The batch with a function applied to every tensor."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
@@ -283,6 +284,7 @@ def _write_words(
 
 
 def _check_suits(document: Document, config: ModelConfig) -> None:
+    """Raise `ValueError` unless a document has the sizes of the model."""
     num_frames, latent_dim = document.latents.shape
     if latent_dim != config.latent_dim:
         raise ValueError(

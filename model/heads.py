@@ -77,6 +77,8 @@ def modulated(hidden: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
 
 
 class _ResidualBlock(nn.Module):
+    """Two-layer network with adaLN-zero."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.modulation = ZeroProjection(dim, 3 * dim)

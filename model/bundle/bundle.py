@@ -247,6 +247,7 @@ def read_manifest(name: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def _parsed_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    """Contents of `bundle.json` and its SHA-256; its parts are not checked."""
     path = folder / MANIFEST
     try:
         payload = path.read_bytes()
@@ -272,6 +273,7 @@ def _parsed_manifest(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _check_parts(folder: Path, files: dict[str, str]) -> None:
+    """Raise `BundleError` unless the files of a bundle are those of its manifest."""
     if MODEL_WEIGHTS not in files:
         raise BundleError(f"{folder / MANIFEST} lists no {MODEL_WEIGHTS}; export the bundle again")
     for name, expected in sorted(files.items()):
@@ -302,6 +304,7 @@ def _part_names(folder: Path) -> Iterator[str]:
 
 
 def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
+    """Raise `BundleError` unless the model predicts latents of the codec."""
     if codec.latent_dim != model.config.latent_dim:
         raise BundleError(
             f"the codec in {where} has latent_dim {codec.latent_dim}, the model "
@@ -310,6 +313,7 @@ def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
 
 
 def _check_tokenizer(model: AudioCALM, tokenizer: Tokenizer, where: str) -> None:
+    """Raise `BundleError` unless the model has the ids of the tokenizer."""
     config = model.config
     if tokenizer.vocab_size > config.backbone.vocab_size:
         raise BundleError(

@@ -206,6 +206,7 @@ class Qwen3Checkpoint:
             _start_tokens(self._embedding.weight, self._new_token_ids)
 
     def _add(self, path: Path, wanted: Mapping[str, torch.Size]) -> None:
+        """Check the tensors of one file and note where they are."""
         with opened_weights(path) as file:
             for published in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
                 if published in _QWEN3_UNUSED:
@@ -256,6 +257,7 @@ def _start_tokens(embedding: Tensor, token_ids: Sequence[int]) -> None:
 
 
 def _qwen3_files(folder: Path) -> list[Path]:
+    """The file or the shards of a checkpoint."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         names = set(json.loads(index.read_text())["weight_map"].values())

@@ -66,6 +66,8 @@ class CpuBackbone(nn.Module):
 
 
 class _Layer:
+    """Weights of a layer in the memory order of its products, and the products."""
+
     def __init__(self, layer: DecoderLayer) -> None:
         attention: Attention = layer.self_attn
         self.eps = layer.input_layernorm.eps

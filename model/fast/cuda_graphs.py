@@ -33,6 +33,8 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class _Shape(NamedTuple):
+    """Shape of a pass: rows, scratch places of the new tokens, and whether the expert runs."""
+
     num_rows: int
     start: int
     stop: int
@@ -110,6 +112,7 @@ class _CapturedPass:
         self._cache = cache
 
         def zeros(*sizes: int) -> Tensor:
+            """Buffer with an entry for each row."""
             return cache.keys.new_zeros(shape.num_rows, *sizes)
 
         self._embeddings = zeros(num_tokens, config.hidden_dim)
@@ -128,6 +131,7 @@ class _CapturedPass:
         self._rows = torch.zeros(0, dtype=torch.int64)
 
         def forward() -> None:
+            """The work that is captured: a pass over the buffers."""
             self._hidden.copy_(backbone(self._embeddings, angles, attention, route))
 
         self._replay = capture(forward)

@@ -166,6 +166,7 @@ class Block:
         return velocity
 
     def _thin_velocity(self, head: ThinFlowHead) -> _Velocity:
+        """The velocity under the thin head."""
         is_first = True
 
         def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
@@ -202,6 +203,7 @@ class Block:
     def _run(
         self, embeddings: Float[Tensor, "rows seq hidden"], by: _Pass
     ) -> Float[Tensor, "rows seq hidden"]:
+        """States of a backbone pass."""
         if by.words is not None:
             embeddings = embeddings + by.words
         return self._backbone(embeddings, by.rotary, by.attention, by.route)

@@ -197,6 +197,7 @@ class KVCache:
         return new
 
     def _allocate(self, num_tokens: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Memory of all rows with so many places."""
         backbone = self._backbone
         shape = (
             backbone.num_layers,

@@ -183,6 +183,7 @@ class GenerationState:
         return valid, is_last
 
     def _valid_frames(self, block_frames: int, stop: list[float] | None) -> tuple[int, bool]:
+        """Frames of a block that count, and whether the request ends with them."""
         request = self.request
         for frame in range(block_frames):
             total = self.num_frames + frame + 1
