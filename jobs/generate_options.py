@@ -10,6 +10,8 @@ from model.bundle import DEFAULT_BUNDLE
 from model.config import MODALITIES
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from model.bundle.bundle import Bundle
     from model.bundle.request import SynthesisRequest
 
@@ -58,13 +60,14 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         ValueError: If they name the words or the description twice, or neither.
         VoiceError: If a recording holds no voice that can be used.
     """
-    from jobs.recordings import bundle_voice, recorded_prompt
     from model.bundle.request import SynthesisRequest
 
     if (given.continued is None) != (given.continue_transcript is None):
         raise ValueError("--continue and --continue-transcript go together; give both or neither")
     voice, continues = given.voice, None
     if given.continued is not None:
+        from jobs.recordings import recorded_prompt
+
         continues = recorded_prompt(given.continued, given.continue_transcript, bundle)
         if voice is None and bundle.model.config.speaker_id is not None:
             voice = given.continued
@@ -75,7 +78,7 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         language=given.language,
         modality=given.modality,
         duration_s=given.seconds,
-        voice=bundle_voice(bundle, voice, given.speaker_encoder),
+        voice=None if voice is None else _voice(bundle, voice, given.speaker_encoder),
         continues=continues,
         seed=given.seed,
         is_singing=given.singing,
@@ -85,6 +88,16 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
             "temperature": given.temperature,
         },
     )
+
+
+def _voice(bundle: Bundle, voice: str, encoder: str | None) -> Tensor:
+    """Speaker embedding of a voice of the bundle, or of a recording."""
+    if voice in bundle.voices:
+        return bundle.voices[voice].embedding
+    # Recordings need SciPy and audio decoders, a quarter of a second of imports.
+    from jobs.recordings import bundle_voice
+
+    return bundle_voice(bundle, voice, encoder)
 
 
 def _texts(given: Namespace, bundle: Bundle) -> tuple[str, str | None]:

@@ -6,13 +6,15 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.errors import PipelineError, PlannedOnlyError
-from pipeline.settings import Settings, load_settings
 from pipeline.threads import use_one_thread
 
-SettingsT = TypeVar("SettingsT", bound=Settings)
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -65,6 +67,8 @@ def settings_from(
     Raises:
         SettingsError: If a key is unknown or a value is not allowed.
     """
+    from pipeline.settings import load_settings  # imports pydantic; `generate` has no settings
+
     given = [
         f"{key.replace('__', '.')}={_as_yaml(value)}"
         for key, value in flags.items()

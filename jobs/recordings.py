@@ -117,12 +117,12 @@ def _audio(path: str | Path) -> Audio:
         raise VoiceError(f"{path} cannot be heard: {error}") from error
 
 
-def bundle_voice(bundle: Bundle, voice: str | None, encoder: str | None = None) -> Tensor | None:
+def bundle_voice(bundle: Bundle, voice: str, encoder: str | None = None) -> Tensor:
     """Speaker embedding of a named voice of a bundle, or of a recording.
 
     Args:
         bundle: Its voices are known by name.
-        voice: A name, or the path of a recording; None is no voice.
+        voice: A name, or the path of a recording.
         encoder: As for `recorded_voice`.
 
     Raises:
@@ -143,4 +143,4 @@ def bundle_voice(bundle: Bundle, voice: str | None, encoder: str | None = None) 
             )
         return recorded_voice(path, encoder)
 
-    return None if voice is None else voice_of(bundle, voice, embed)
+    return voice_of(bundle, voice, embed)

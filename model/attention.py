@@ -23,18 +23,15 @@ from typing import Any, Protocol, no_type_check, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from model.sequence import CLEAN, NOISY, PREFIX
+from model.sequence import CLEAN, NOISY, PREFIX, MaskIndices
 
 Mask = Tensor | BlockMask
 """What `attend` takes: a boolean `batch seq seq` tensor, or a FlexAttention block mask."""
-
-_Indices = tuple[Tensor, Tensor, Tensor, Tensor]
-"""document, segment, block and copy, broadcastable against each other."""
 
 
 @runtime_checkable
@@ -53,68 +50,51 @@ class Attend(Protocol):
 
 # The functions that FlexAttention traces are not wrapped by the type checks of the tests.
 @no_type_check
-def is_allowed(query: _Indices, key: _Indices) -> Tensor:
+def is_allowed(query: MaskIndices, key: MaskIndices) -> Tensor:
     """Rules 1 to 5 for any pairs of positions, given as indices that broadcast to them."""
-    document_q, segment_q, block_q, copy_q = query
-    document_k, segment_k, block_k, copy_k = key
-    back = block_q - block_k
-    to_prefix = (segment_k == PREFIX) & ((segment_q != PREFIX) | (back >= 0))
-    to_clean = (segment_k == CLEAN) & (
-        ((segment_q == CLEAN) & (back >= 0)) | ((segment_q == NOISY) & (back > 0))
+    back = query.block - key.block
+    to_prefix = (key.segment == PREFIX) & ((query.segment != PREFIX) | (back >= 0))
+    to_clean = (key.segment == CLEAN) & (
+        ((query.segment == CLEAN) & (back >= 0)) | ((query.segment == NOISY) & (back > 0))
     )
-    to_noisy = (segment_k == NOISY) & (segment_q == NOISY) & (back == 0) & (copy_q == copy_k)
-    return (document_q == document_k) & (document_q >= 0) & (to_prefix | to_clean | to_noisy)
+    is_own = (back == 0) & (query.copy == key.copy)
+    to_noisy = (key.segment == NOISY) & (query.segment == NOISY) & is_own
+    is_together = (query.document == key.document) & (query.document >= 0)
+    return is_together & (to_prefix | to_clean | to_noisy)
 
 
-def arflow_mask(
-    document: Int[Tensor, "batch seq"],
-    segment: Int[Tensor, "batch seq"],
-    block: Int[Tensor, "batch seq"],
-    copy: Int[Tensor, "batch seq"],
-) -> Bool[Tensor, "batch seq seq"]:
-    """Rules 1 to 5 as a dense mask, query by key; a padding position attends only to itself.
-
-    Args:
-        document: Document of every position, negative on padding.
-        segment: Prefix, clean or noisy.
-        block: Block of audio, index of a prefix token.
-        copy: Noisy copy.
-    """
-    indices = (document, segment, block, copy)
-    query = tuple(rearrange(index, "b s -> b s 1") for index in indices)
-    key = tuple(rearrange(index, "b s -> b 1 s") for index in indices)
-    allowed = is_allowed(query, key)
-    return allowed | torch.eye(document.shape[1], dtype=torch.bool, device=document.device)
+def arflow_mask(indices: MaskIndices) -> Bool[Tensor, "batch seq seq"]:
+    """Rules 1 to 5 as a dense mask, query by key; a padding position attends only to itself."""
+    query = MaskIndices(*(index[:, :, None] for index in indices))
+    key = MaskIndices(*(index[:, None, :] for index in indices))
+    return is_allowed(query, key) | torch.eye(
+        indices.document.shape[1], dtype=torch.bool, device=indices.document.device
+    )
 
 
 @no_type_check
-def _mask_mod(indices: _Indices) -> Callable[..., Tensor]:
+def _mask_mod(indices: MaskIndices) -> Callable[..., Tensor]:
+    """The mask in the form that FlexAttention takes."""
+
     def mask_mod(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        at_query = tuple(index[row, query] for index in indices)
-        at_key = tuple(index[row, key] for index in indices)
+        """Whether a query position of a row attends to a key position, in any head."""
+        at_query = MaskIndices(*[index[row, query] for index in indices])
+        at_key = MaskIndices(*[index[row, key] for index in indices])
         return is_allowed(at_query, at_key) | (query == key)
 
     return mask_mod
 
 
-def arflow_block_mask(
-    document: Int[Tensor, "batch seq"],
-    segment: Int[Tensor, "batch seq"],
-    block: Int[Tensor, "batch seq"],
-    copy: Int[Tensor, "batch seq"],
-) -> BlockMask:
+def arflow_block_mask(indices: MaskIndices) -> BlockMask:
     """The same mask for FlexAttention: built once a forward pass and shared by all layers.
 
     Compiled on CUDA, where the eager version would materialise the dense mask. Keep `seq` fixed
     and a multiple of 128: another shape compiles again.
     """
-
-    mask_mod = _mask_mod((document, segment, block, copy))
-    batch, seq = document.shape
-    if document.is_cuda:
-        build = _compiled_block_mask()
-        return build(mask_mod, batch, None, seq, seq, document.device)
-    return create_block_mask(mask_mod, batch, None, seq, seq, document.device)
+    batch, seq = indices.document.shape
+    device = indices.document.device
+    build = _compiled_block_mask() if device.type == "cuda" else create_block_mask
+    return build(_mask_mod(indices), batch, None, seq, seq, device)
 
 
 @cache

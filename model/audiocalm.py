@@ -72,7 +72,7 @@ class AudioCALM(nn.Module):
     """The model. Buffers `latent_mean` and `latent_std` describe raw codec latents and stay
     float32 when the module is cast.
 
-    A model built under `torch.device("meta")` gets its values from `model.layers.materialise` or
+    Built under `model.layers.shapes_only`, it gets its values from `model.layers.materialise` or
     from a checkpoint.
     """
 
@@ -120,7 +120,7 @@ class AudioCALM(nn.Module):
         """Cast and move the module; the latent statistics move and keep float32."""
         exact = (self.latent_mean, self.latent_std)
         super()._apply(fn, recurse)
-        if not exact[0].is_meta and not self.latent_mean.is_meta:
+        if self.latent_mean.is_meta or not exact[0].is_meta:
             self.latent_mean, self.latent_std = (
                 value.to(self.latent_mean.device) for value in exact
             )
@@ -144,6 +144,8 @@ class AudioCALM(nn.Module):
         for layer in self.backbone.layers:
             layer.compile()
         self.flow_head.compile()
+        # Compiled layers call the attention of a CPU as it is: it loops over groups of documents.
+        torch.compiler.disable(DocumentAttention)
 
     def set_latent_stats(
         self, mean: Float[Tensor, " latent_dim"], std: Float[Tensor, " latent_dim"]
@@ -173,9 +175,9 @@ class AudioCALM(nn.Module):
         """Token embeddings; the voice takes the places of the speaker token.
 
         Args:
-            token_ids: Prefix tokens; anything elsewhere.
+            token_ids: Prefix tokens; ids at other positions are ignored by callers.
             speaker: Voice of every document.
-            document: Which voice a position hears; None is the first.
+            document: Document of each position, which selects its voice; None selects the first.
         """
         embeddings = self.backbone.embed_tokens(token_ids)
         if self.speaker_proj is None or speaker is None:
@@ -207,10 +209,12 @@ class AudioCALM(nn.Module):
         return blank.repeat(num_rows, self.config.frames_per_block, 1)
 
     def _embed(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
+        """Embedding of every position, with its word context where speech is paced."""
         embeddings = self._embed_segments(batch)
         return embeddings if self.word_context is None else embeddings + self._words(batch)
 
     def _embed_segments(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
+        """Embedding of tokens, clean frames, and noisy or blank frames."""
         seen = slice(batch.backbone_length)
         prefix = self.embed_prefix(batch.token_ids[:, seen], batch.speaker, batch.document[:, seen])
         audio = self.latent_proj(batch.latent_inputs[:, seen].to(self.dtype))
@@ -262,24 +266,18 @@ class AudioCALM(nn.Module):
         return batch.flow_time.flatten()[batch.noisy_frames[:, :1]]
 
     def _attention(self, batch: TrainingBatch) -> Attend:
-        seen = slice(batch.backbone_length)
-        indices = (
-            batch.document[:, seen],
-            batch.segment[:, seen],
-            batch.block[:, seen],
-            batch.copy[:, seen],
-        )
+        """Attention of a packed pass, in the form that is fastest on the device."""
         if batch.document.is_cuda:
-            return PackedAttention(arflow_block_mask(*indices))
-        return DocumentAttention(*indices, self.config.frames_per_block)
+            return PackedAttention(arflow_block_mask(batch.mask_indices))
+        return DocumentAttention(batch.mask_indices, self.config.frames_per_block)
 
     def hidden_states(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states of the positions that the backbone sees."""
+        """Normalised hidden states at the positions that the backbone sees."""
         route = None
         if self.config.expert.placement != "none":
             route = route_tokens(batch.expert_tokens, is_training=self.training)
-        position = batch.position[:, : batch.backbone_length]
-        return self.backbone(self._embed(batch), position, self._attention(batch), route)
+        rotary = self.backbone.rotary(batch.position[:, : batch.backbone_length], self.dtype)
+        return self.backbone(self._embed(batch), rotary, self._attention(batch), route)
 
     def _velocity(
         self, batch: TrainingBatch, hidden: Float[Tensor, "batch seq hidden"]

@@ -48,8 +48,7 @@ class Attention(nn.Module):
             rearrange(projection(hidden), "b s (h d) -> b h s d", d=self.head_dim)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query = rotate(self.q_norm(query), rotary.cosine, rotary.sine)
-        key = rotate(self.k_norm(key), rotary.cosine, rotary.sine)
+        query, key = rotate(self.q_norm(query), rotary), rotate(self.k_norm(key), rotary)
         heads = attend(layer, query, key, value)
         return self.o_proj(rearrange(heads, "b h s d -> b s (h d)"))
 
@@ -89,16 +88,23 @@ class BackboneLike(Protocol):
     """The backbone, or a faster form of the same function."""
 
     def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
-        """Angles of positions for a pass, layer by layer."""
+        """Angles of positions for a pass, layer by layer; tokens may share a position."""
 
     def __call__(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
+        rotary: Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states."""
+        """Normalised hidden states.
+
+        Args:
+            embeddings: Embeddings of tokens and latents.
+            rotary: What `rotary` gives for their positions.
+            attend: Attention over the pack or the cache.
+            route: Tokens that pass through the expert.
+        """
 
 
 class Backbone(nn.Module):
@@ -121,32 +127,22 @@ class Backbone(nn.Module):
 
     def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for `forward`, layer by layer."""
-        cosine, sine = rotary_table(position, self.config.head_dim, self.config.rope_theta)
-        return [Rotary(cosine.to(dtype), sine.to(dtype))] * self.config.num_layers
+        table = rotary_table(position, self.config.head_dim, self.config.rope_theta)
+        return [Rotary(*(part.to(dtype) for part in table))] * self.config.num_layers
 
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
+        rotary: Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states.
-
-        Args:
-            embeddings: Embeddings of tokens and latents.
-            position: Rotary positions, or what `rotary` made of them; tokens may share one.
-            attend: Attention over the pack or the cache.
-            route: Tokens that pass through the expert.
-        """
-        angles = position
-        if isinstance(angles, Tensor):
-            angles = self.rotary(angles, embeddings.dtype)
+        """Normalised hidden states; arguments as in `BackboneLike`."""
         hidden = embeddings
         recomputes = self.recomputes_layers and torch.is_grad_enabled()
-        for layer, rotary in zip(self.layers, angles, strict=True):
+        for layer, angles in zip(self.layers, rotary, strict=True):
             if recomputes:
-                hidden = checkpoint(layer, hidden, rotary, attend, route, use_reentrant=False)
+                hidden = checkpoint(layer, hidden, angles, attend, route, use_reentrant=False)
             else:
-                hidden = layer(hidden, rotary, attend, route)
+                hidden = layer(hidden, angles, attend, route)
         return self.norm(hidden)

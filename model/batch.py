@@ -6,16 +6,24 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.config import MODALITIES, ModelConfig
 from model.flow import interpolate, velocity_target
-from model.sequence import PADDING, Document, document_layout, document_length
+from model.sequence import (
+    CLEAN,
+    NOISY,
+    PADDING,
+    PREFIX,
+    AudioPositions,
+    Document,
+    MaskIndices,
+    document_length,
+)
 from model.words import centre_of
 
 __all__ = ["Document", "TrainingBatch", "document_length", "pack"]
@@ -85,6 +93,12 @@ class TrainingBatch:
         """Positions that the backbone sees, padding included."""
         return self.document.shape[0] * self.backbone_length
 
+    @property
+    def mask_indices(self) -> MaskIndices:
+        """Indices of the positions that the backbone sees."""
+        parts = (self.document, self.segment, self.block, self.copy)
+        return MaskIndices(*(part[:, : self.backbone_length] for part in parts))
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingBatch:
         """The same batch on a device."""
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -94,6 +108,7 @@ class TrainingBatch:
         return self._mapped(lambda tensor: tensor.pin_memory())
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
+        """The batch with a function applied to every tensor."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         changed: dict[str, Any] = {name: change(value) for name, value in tensors.items()}
@@ -122,8 +137,7 @@ def pack(
     for row in rows:
         for document in row:
             _check_suits(document, config)
-    head = config.head.kind
-    suffix = 0
+    head, suffix = config.head.kind, 0
     if head == "local":
         suffix = max(sum(d.num_copies * len(d.latents) for d in row) for row in rows)
     width = pack_length + suffix
@@ -141,17 +155,16 @@ def pack(
         row_fields = {name: value[index] for name, value in fields.items()}
         start, suffix_start = 0, pack_length
         for number, document in enumerate(row):
-            clean_end = start + len(document.token_ids) + len(document.latents)
-            noisy_start = clean_end if head == "thin" else suffix_start
-            span = _Span(start, clean_end, noisy_start, number, config.frames_per_block)
-            _write(row_fields, document, span)
-            noisy_frames.append(index * width + span.noisy_frames(document))
-            predictors.append(index * pack_length + span.predictors(document))
-            end = start + document.length(head)
+            span = _Span.of(document, start, None if head == "thin" else suffix_start)
+            _write(row_fields, document, number, span, config.frames_per_block)
+            noisy = _blocks(span.noisy, config.frames_per_block)
+            states = _blocks(span.states, config.frames_per_block)
+            noisy_frames.append(index * width + noisy)
+            predictors.append(index * pack_length + states.repeat(len(noisy) // len(states), 1))
             if document.uses_expert:
-                expert_tokens.append(index * pack_length + torch.arange(start, end))
-            start = end
-            suffix_start += document.num_copies * len(document.latents)
+                tokens = torch.arange(span.prefix.start, span.states.stop)
+                expert_tokens.append(index * pack_length + tokens)
+            start, suffix_start = span.states.stop, span.noisy.stop
             if document.speaker is not None:
                 speaker[index, number] = document.speaker
     return TrainingBatch(
@@ -164,32 +177,40 @@ def pack(
     )
 
 
-@dataclass(frozen=True)
-class _Span:
-    """Positions of a document in its row: prefix and clean frames from `start`, then the noisy
-    copies, or blank frames and the noisy copies in the suffix."""
+class _Span(NamedTuple):
+    """Positions of a document in its row.
 
-    start: int
-    clean_end: int
-    noisy_start: int
-    number: int
-    frames_per_block: int
+    Attributes:
+        prefix: Tokens.
+        clean: Clean frames.
+        states: Frames whose states predict the noisy ones: the noisy copies themselves, or under
+            the local head blank frames. The backbone sees no further.
+        noisy: Noisy copies; under the local head in the suffix of the row.
+    """
 
-    @property
-    def has_blank(self) -> bool:
-        return self.noisy_start != self.clean_end
+    prefix: slice
+    clean: slice
+    states: slice
+    noisy: slice
 
-    def noisy_frames(self, document: Document) -> Tensor:
-        frames = document.num_copies * len(document.latents)
-        index = torch.arange(self.noisy_start, self.noisy_start + frames)
-        return rearrange(index, "(n k) -> n k", k=self.frames_per_block)
+    @staticmethod
+    def of(document: Document, start: int, suffix_start: int | None) -> _Span:
+        """Span of a document from a position on; without a suffix there are no blank frames."""
+        num_frames = len(document.latents)
+        num_noisy = document.num_copies * num_frames
+        clean_start = start + len(document.token_ids)
+        end = clean_start + num_frames
+        if suffix_start is None:
+            states = noisy = slice(end, end + num_noisy)
+        else:
+            states = slice(end, end + num_frames)
+            noisy = slice(suffix_start, suffix_start + num_noisy)
+        return _Span(slice(start, clean_start), slice(clean_start, end), states, noisy)
 
-    def predictors(self, document: Document) -> Tensor:
-        if not self.has_blank:
-            return self.noisy_frames(document)
-        blank = torch.arange(self.clean_end, self.clean_end + len(document.latents))
-        blocks = rearrange(blank, "(n k) -> n k", k=self.frames_per_block)
-        return blocks.repeat(document.num_copies, 1)
+
+def _blocks(frames: slice, frames_per_block: int) -> Int[Tensor, "blocks block_frames"]:
+    """Positions of frames, block by block."""
+    return torch.arange(frames.start, frames.stop).view(-1, frames_per_block)
 
 
 _MASKS = ("flow_mask", "stop_mask", "pace_mask", "is_word")
@@ -211,28 +232,28 @@ def _padding(num_rows: int, width: int, config: ModelConfig) -> dict[str, Tensor
     return {**fields, "token_ids": full(0, torch.int64)}
 
 
-def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
+def _write(
+    fields: dict[str, Tensor], document: Document, number: int, span: _Span, frames_per_block: int
+) -> None:
     """Put a document into its row."""
     num_text, num_frames = len(document.token_ids), len(document.latents)
-    copies = document.num_copies
-    layout = document_layout(
-        num_text, num_frames, copies, span.frames_per_block, document.positions
-    )
-    prefix = slice(span.start, span.start + num_text)
-    clean = slice(prefix.stop, prefix.stop + num_frames)
-    noisy = slice(span.noisy_start, span.noisy_start + copies * num_frames)
-    # What the backbone sees, and what it does not; the first copy stands for the blank frames.
-    num_own = document.length("local" if span.has_blank else "thin")
-    own = slice(prefix.start, prefix.start + num_own)
-    for name in ("segment", "block", "copy", "position"):
-        values = getattr(layout, name)
-        fields[name][noisy] = values[num_text + num_frames :]
-        fields[name][own] = values[:num_own]
-    for part in (own, noisy):
-        fields["document"][part] = span.number
+    prefix, clean, states, noisy = span
+    copies, frames = document.num_copies, torch.arange(num_frames)
+    position = (document.positions or AudioPositions.after(num_text)).of(frames)
+    fields["block"][prefix] = torch.arange(num_text, dtype=torch.int32)
+    fields["position"][prefix] = torch.arange(num_text).float()
+    for part, segment in ((prefix, PREFIX), (clean, CLEAN), (states, NOISY), (noisy, NOISY)):
+        fields["document"][part] = number
         fields["modality"][part] = MODALITIES.index(document.modality)
+        fields["segment"][part] = segment
+    for part in (clean, states, noisy):
+        # A noisy or blank frame stands at the position of its clean twin.
+        twins = (part.stop - part.start) // num_frames
+        fields["block"][part] = (frames // frames_per_block).int().repeat(twins)
+        fields["position"][part] = position.repeat(twins)
+    fields["copy"][noisy] = torch.arange(copies).int().repeat_interleave(num_frames)
 
-    flow_time = document.flow_time.float().repeat_interleave(span.frames_per_block, dim=1)
+    flow_time = document.flow_time.float().repeat_interleave(frames_per_block, dim=1)
     latents = document.latents.float().expand(copies, -1, -1)
     noise = document.noise.float()
     fields["token_ids"][prefix] = document.token_ids
@@ -244,27 +265,32 @@ def _write(fields: dict[str, Tensor], document: Document, span: _Span) -> None:
     fields["stop_target"][clean.start + document.num_valid_frames - 1 : clean.stop] = 1
     fields["stop_mask"][clean] = document.has_stop
     if document.num_words:
-        _write_words(fields, document, layout.position, prefix, own)
+        _write_words(fields, document, position, span)
     if document.frames_per_word is not None:
         fields["pace_target"][prefix.stop - 1] = math.log(document.frames_per_word)
         fields["pace_mask"][prefix.stop - 1] = True
 
 
 def _write_words(
-    fields: dict[str, Tensor], document: Document, position: Tensor, prefix: slice, own: slice
+    fields: dict[str, Tensor], document: Document, position: Tensor, span: _Span
 ) -> None:
     """Mark the words of a document, and which of them its audio frames stand on."""
+    start = span.prefix.start
     first = len(document.token_ids) - 1 - document.num_words
-    fields["is_word"][prefix.start + first : prefix.stop - 1] = True
-    audio = slice(prefix.stop, own.stop)
-    centre = centre_of(position[len(document.token_ids) :], first, document.num_words)
-    fields["word_centre"][audio] = prefix.start + centre[: audio.stop - audio.start]
+    fields["is_word"][start + first : span.prefix.stop - 1] = True
+    centre = start + centre_of(position, first, document.num_words)
+    for part in (span.clean, span.states):
+        fields["word_centre"][part] = centre.repeat((part.stop - part.start) // len(centre))
 
 
 def _check_suits(document: Document, config: ModelConfig) -> None:
+    """Raise `ValueError` unless a document has the sizes of the model."""
     num_frames, latent_dim = document.latents.shape
     if latent_dim != config.latent_dim:
-        raise ValueError(f"latents are {latent_dim} wide and the model's {config.latent_dim}")
+        raise ValueError(
+            f"latents are {latent_dim} wide and the model takes {config.latent_dim}; use the codec "
+            "that the model was configured for"
+        )
     blocks = document.flow_time.shape[1]
     if blocks * config.frames_per_block != num_frames:
         raise ValueError(
@@ -285,12 +311,15 @@ def check_prefix(
     if low < 0 or high >= config.backbone.vocab_size:
         raise ValueError(
             f"token ids reach from {low} to {high}, and the vocabulary has "
-            f"{config.backbone.vocab_size}; the tokenizer is not the model's"
+            f"{config.backbone.vocab_size}; use the tokenizer of the model"
         )
     has_token = config.speaker_id is not None and bool((token_ids == config.speaker_id).any())
     if speaker is None:
         if has_token:
-            raise ValueError("the prefix holds the speaker token and there is no voice embedding")
+            raise ValueError(
+                f"the prefix holds the speaker token ({config.speaker_id}) and there is no voice "
+                "embedding; give one, or leave the token out"
+            )
         return
     if not has_token:
         raise ValueError(
@@ -298,5 +327,6 @@ def check_prefix(
         )
     if speaker.shape[-1] != config.speaker_dim:
         raise ValueError(
-            f"the voice embedding is {speaker.shape[-1]} wide and the model's {config.speaker_dim}"
+            f"the voice embedding is {speaker.shape[-1]} wide and the model takes "
+            f"{config.speaker_dim}; use the speaker encoder of the training data"
         )

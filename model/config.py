@@ -16,12 +16,12 @@ MAX_GUIDANCE_SCALE = 100.0
 """Largest guidance that the sampler takes; beyond it the flow overshoots any data."""
 
 
-def require_positive(config: Any) -> None:
-    """Raise `ValueError` if a number of a dataclass is not positive."""
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
+def require_positive(config: Any, *names: str) -> None:
+    """Raise `ValueError` unless the named numbers of a dataclass, by default all, are positive."""
+    for name in names or [item.name for item in dataclasses.fields(config)]:
+        value = getattr(config, name)
         if isinstance(value, int | float) and value <= 0:
-            raise ValueError(f"{item.name} is {value}; it must be positive")
+            raise ValueError(f"{name} is {value}; it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,7 @@ class ExpertConfig:
         return max(1, round(self.ffn_ratio * ffn_dim))
 
     def routes(self, modality: str, *, is_singing: bool = False) -> bool:
-        """Whether a document of that modality passes through the expert; singing has its own label
-        in any modality."""
+        """Whether documents of a modality use the expert; singing has a label of its own."""
         label = "singing" if is_singing else modality
         return self.placement != "none" and label in self.labels
 
@@ -104,9 +103,7 @@ class HeadConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("thin", "local"):
             raise ValueError(f"head kind {self.kind!r}; use thin or local")
-        sizes = (self.hidden_dim, self.num_layers, self.head_dim, self.time_embedding_dim)
-        if min(sizes) <= 0:
-            raise ValueError("head widths and depth must be positive")
+        require_positive(self)
         if self.kind == "local" and (self.hidden_dim % self.head_dim or self.head_dim % 2):
             raise ValueError(
                 f"head_dim {self.head_dim} of the local head must be even and divide its "
@@ -144,8 +141,7 @@ class ModelConfig:
                 f"speaker_id {self.speaker_id} is outside the vocabulary of "
                 f"{self.backbone.vocab_size} tokens"
             )
-        if min(self.latent_dim, self.frames_per_block, self.speaker_dim) <= 0:
-            raise ValueError("latent_dim, frames_per_block and speaker_dim must be positive")
+        require_positive(self, "latent_dim", "frames_per_block", "speaker_dim")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

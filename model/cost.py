@@ -16,6 +16,7 @@ import torch
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch
 from model.config import ModelConfig
+from model.layers import shapes_only
 from model.sequence import PADDING, document_length
 
 BACKWARD_FACTOR = 3
@@ -166,13 +167,13 @@ class Sizes:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Parameters of all parts."""
         return sum(dataclasses.astuple(self))
 
 
 def sizes(config: ModelConfig) -> Sizes:
     """Parameters of a model, counted without building it in memory."""
-    with torch.device("meta"):
+    with shapes_only():
         model = AudioCALM(config)
     counted = {item.name: 0 for item in dataclasses.fields(Sizes)}
     for name, parameter in model.named_parameters():

@@ -3,7 +3,9 @@
 In a packed row about 95 % of the pairs of a dense mask belong to two documents, or to two copies.
 Here prefix and clean frames of a document attend among themselves, and its noisy copies share the
 prefix and clean keys; a noisy window adds only its own keys. Documents of like length share one
-batched product. The result is that of `attention.arflow_mask` (tests/model/test_attention.py).
+batched product. The result is that of `attention.arflow_mask`
+(tests/model/test_document_attention.py). A GPU has FlexAttention for this, which skips the blocks
+of the mask that hold no allowed pair.
 
 Axes: `documents` of one group, `prefix + clean` positions are the context, `copies`, `windows` of
 `frames` noisy positions, `kv` key heads, `group` query heads that share a key head.
@@ -13,32 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.nn import functional
 
 from model.attention import is_allowed
-from model.sequence import NOISY
+from model.sequence import CLEAN, NOISY, PADDING, MaskIndices
 
 _WINDOW_FRAMES = 64
 """Noisy frames that share one product; more of them compute more forbidden pairs."""
-_CONTEXT_STEP = 64
-_WINDOW_STEP = 32
-"""Contexts and windows are padded to multiples of these, so that few shapes occur. A CPU compiles a
-bf16 product for each new shape; without padding nearly every group had one (docs/findings.md)."""
 _LEAST_FILL = 0.8
 """Documents share a group while the shortest context fills this share of the longest."""
+_CONTEXT_MULTIPLE = 64
+"""Contexts are padded to a multiple of this, so that few shapes of products occur: a CPU compiles a
+bf16 product for every shape it meets, and without padding nearly every group brings a new one
+(docs/findings.md, "Few shapes")."""
+_WINDOW_MULTIPLE = 32
+"""Windows of documents with fewer frames than a whole window are padded likewise."""
 
-_Pair = Sequence[Tensor]
-"""Rows of the context, and rows of the noisy copies."""
 
-
-@dataclass(frozen=True)
-class _Span:
+class _Document(NamedTuple):
     """Positions of one document in the flattened rows.
 
     Attributes:
@@ -52,7 +51,7 @@ class _Span:
 
 @dataclass(frozen=True)
 class _Group:
-    """Documents that are computed together; index -1 is padding.
+    """Documents that are computed together; position -1 is padding.
 
     Attributes:
         context: `documents context` positions.
@@ -73,70 +72,61 @@ class DocumentAttention:
     """Attention of a packed forward pass, the same for all layers.
 
     Args:
-        document: Document of every position, negative on padding.
-        segment: Prefix, clean or noisy.
-        block: Block of audio, index of a prefix token.
-        copy: Noisy copy.
+        indices: Indices of all positions.
         frames_per_block: Frames of a block; windows end on block edges.
     """
 
-    def __init__(
-        self,
-        document: Int[Tensor, "batch seq"],
-        segment: Int[Tensor, "batch seq"],
-        block: Int[Tensor, "batch seq"],
-        copy: Int[Tensor, "batch seq"],
-        frames_per_block: int,
-    ) -> None:
-        indices = tuple(index.flatten() for index in (document, segment, block, copy))
-        spans = sorted(_spans(document, segment), key=lambda s: (len(s.noisy), len(s.context)))
-        window, step = (
+    def __init__(self, indices: MaskIndices, frames_per_block: int) -> None:
+        flat = MaskIndices(*(index.flatten() for index in indices))
+        documents = sorted(_documents(indices), key=lambda d: (len(d.noisy), len(d.context)))
+        window, multiple = (
             frames_per_block * max(1, frames // frames_per_block)
-            for frames in (_WINDOW_FRAMES, _WINDOW_STEP)
+            for frames in (_WINDOW_FRAMES, _WINDOW_MULTIPLE)
         )
-        self._groups = [_group(members, indices, window, step) for members in _alike(spans)]
-        # Rows of all groups, one after the other, as positions; and where a position finds its row.
-        rows = torch.cat([p.flatten() for g in self._groups for p in (g.context, g.noisy)])
-        found = torch.full((document.numel(),), -1)
-        is_used = rows >= 0
-        found[rows[is_used]] = is_used.nonzero().squeeze(1)
-        self._rows, self._found = _Order.of(rows), _Order.of(found)
-        self._sizes = [p.numel() for g in self._groups for p in (g.context, g.noisy)]
-        self._shape = document.shape
+        self._groups = [_group(alike, flat, window, multiple) for alike in _alike(documents)]
+        parts = [part.flatten() for g in self._groups for part in (g.context, g.noisy)]
+        self._sizes = [len(part) for part in parts]
+        # Positions group by group, and where in that order each position stands.
+        grouped = torch.cat(parts)
+        is_used = grouped >= 0
+        place = torch.full_like(flat.document, -1, dtype=grouped.dtype)
+        place[grouped[is_used]] = is_used.nonzero().squeeze(1)
+        self._grouped, self._place = _Order.of(grouped), _Order.of(place)
+        self._shape = indices.document.shape
 
-    @torch.compiler.disable
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention output of any layer; 0 at positions without a document."""
         parts = []
         for heads in (query * query.shape[-1] ** -0.5, key, value):
             flat = rearrange(heads, "b h s d -> (b s) h d")
-            parts.append(_reorder(flat, self._rows, self._found).split(self._sizes))
+            parts.append(_reorder(flat, self._grouped, self._place).split(self._sizes))
         outputs: list[Tensor] = []
         for number, group in enumerate(self._groups):
             pair = slice(2 * number, 2 * number + 2)
             outputs += _attend(group, *(part[pair] for part in parts))
-        out = _reorder(torch.cat(outputs), self._found, self._rows)
+        out = _reorder(torch.cat(outputs), self._place, self._grouped)
         return rearrange(out.unflatten(0, self._shape), "b s h d -> b h s d")
 
 
-@dataclass(frozen=True)
-class _Order:
-    """Rows to read, in order.
+class _Order(NamedTuple):
+    """Rows to read from a tensor, in order.
 
     Attributes:
-        index: Row of the source; any where `missing`.
-        missing: Places that read no row and hold 0.
+        rows: Row of the source; any row where the result is 0.
+        zeros: Places of the result that read no row.
     """
 
-    index: Int[Tensor, " seq"]
-    missing: Int[Tensor, " missing"]
+    rows: Int[Tensor, " seq"]
+    zeros: Int[Tensor, " zeros"]
 
     @staticmethod
     def of(rows: Int[Tensor, " seq"]) -> _Order:
+        """Order of rows, where -1 stands for none."""
         return _Order(rows.clamp_min(0), (rows < 0).nonzero().squeeze(1))
 
     def read(self, source: Tensor) -> Tensor:
-        return source.index_select(0, self.index).index_fill_(0, self.missing, 0)
+        """The rows, 0 where there is none."""
+        return source.index_select(0, self.rows).index_fill_(0, self.zeros, 0)
 
 
 class _Reorder(torch.autograd.Function):
@@ -146,89 +136,110 @@ class _Reorder(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, order: _Order, back: _Order) -> Tensor:
-        ctx.back = back
+    def forward(ctx: Any, source: Tensor, order: _Order, inverse: _Order) -> Tensor:
+        """The rows of the source in an order whose inverse is given."""
+        ctx.inverse = inverse
         return order.read(source)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.back.read(gradients[0]), None, None
+        """Gradient of the source."""
+        return ctx.inverse.read(gradients[0]), None, None
 
 
-def _reorder(source: Tensor, order: _Order, back: _Order) -> Tensor:
-    return cast(Tensor, _Reorder.apply(source, order, back))
+def _reorder(source: Tensor, order: _Order, inverse: _Order) -> Tensor:
+    return cast(Tensor, _Reorder.apply(source, order, inverse))
 
 
-def _spans(document: Tensor, segment: Tensor) -> Iterator[_Span]:
+def _documents(indices: MaskIndices) -> Iterator[_Document]:
     """Documents of all rows: a document is contiguous, its noisy copies at its end."""
-    seq = document.shape[1]
-    for row, (numbers, kinds) in enumerate(zip(document, segment, strict=True)):
-        for number in range(int(numbers.max()) + 1):
-            where = (numbers == number).nonzero().squeeze(1)
-            is_noisy = kinds[where] == NOISY
-            context = where[~is_noisy]
-            num_clean = int((kinds[where] == NOISY - 1).sum())
-            noisy = where[is_noisy].view(-1, num_clean)
-            yield _Span(row * seq + context, row * seq + noisy)
+    for row, (documents, segments) in enumerate(
+        zip(indices.document, indices.segment, strict=True)
+    ):
+        for number in range(int(documents.max()) + 1):
+            position = (documents == number).nonzero().squeeze(1)
+            segment = segments[position]
+            num_clean = int((segment == CLEAN).sum())
+            position = position + row * len(documents)
+            is_noisy = segment == NOISY
+            yield _Document(position[~is_noisy], position[is_noisy].view(-1, num_clean))
 
 
-def _alike(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
+def _alike(documents: Sequence[_Document]) -> Iterator[list[_Document]]:
     """Runs of documents with as many copies and contexts of like length; the order is kept."""
-    run: list[_Span] = []
-    for span in spans:
+    run: list[_Document] = []
+    for document in documents:
         if run and (
-            len(span.noisy) != len(run[0].noisy)
-            or len(run[0].context) < _LEAST_FILL * len(span.context)
+            len(document.noisy) != len(run[0].noisy)
+            or len(run[0].context) < _LEAST_FILL * len(document.context)
         ):
             yield run
             run = []
-        run.append(span)
+        run.append(document)
     yield run
 
 
-def _group(spans: Sequence[_Span], indices: Sequence[Tensor], window: int, step: int) -> _Group:
-    context = torch.nn.utils.rnn.pad_sequence(
-        [span.context for span in spans], batch_first=True, padding_value=-1
-    )
-    context = functional.pad(context, (0, -context.shape[1] % _CONTEXT_STEP), value=-1)
-    frames = max(span.noisy.shape[1] for span in spans)
-    window = min(window, -(-frames // step) * step)
-    padded = -(-frames // window) * window
-    noisy = torch.full((len(spans), len(spans[0].noisy), padded), -1)
-    for number, span in enumerate(spans):
-        noisy[number, :, : span.noisy.shape[1]] = span.noisy
+def _group(
+    documents: Sequence[_Document], indices: MaskIndices, window: int, multiple: int
+) -> _Group:
+    """Documents as one group, padded to few shapes.
+
+    Args:
+        documents: Documents with as many copies.
+        indices: Indices of the flattened rows.
+        window: Largest number of frames of a window.
+        multiple: Smaller windows are a multiple of this.
+    """
+    longest = max(len(document.context) for document in documents)
+    frames = max(document.noisy.shape[1] for document in documents)
+    window = min(window, _rounded_up(frames, multiple))
+    copies = len(documents[0].noisy)
+    context = torch.full((len(documents), _rounded_up(longest, _CONTEXT_MULTIPLE)), -1)
+    noisy = torch.full((len(documents), copies, _rounded_up(frames, window)), -1)
+    for number, document in enumerate(documents):
+        context[number, : len(document.context)] = document.context
+        noisy[number, :, : document.noisy.shape[1]] = document.noisy
     noisy = noisy.unflatten(2, (-1, window))
 
-    def of(positions: Tensor) -> list[Tensor]:
-        """Document, segment, block and copy at positions; padding is of no document."""
-        found = [index[positions.clamp_min(0)] for index in indices]
-        found[0] = found[0].masked_fill(positions < 0, -1)
-        return found
-
-    def seen(queries: list[Tensor], keys: list[Tensor]) -> Tensor:
-        return is_allowed(
-            tuple(query[..., :, None] for query in queries),
-            tuple(key[..., None, :] for key in keys),
-        )
-
-    in_context, in_copy = of(context), of(noisy[:, 0])
+    in_context, in_window = _at(context, indices), _at(noisy[:, 0], indices)
+    before = MaskIndices(*(index[:, None] for index in in_context))
     return _Group(
         context=context,
         noisy=noisy,
-        context_mask=seen(in_context, in_context),
-        noisy_context_mask=seen(in_copy, [index[:, None] for index in in_context]),
-        own_mask=seen(in_copy, in_copy),
+        context_mask=_visible(in_context, in_context),
+        noisy_context_mask=_visible(in_window, before),
+        own_mask=_visible(in_window, in_window),
     )
 
 
-def _attend(group: _Group, query: _Pair, key: _Pair, value: _Pair) -> tuple[Tensor, Tensor]:
-    """Outputs at the context and noisy rows of a group, `rows heads head_dim`.
+def _rounded_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _at(positions: Tensor, indices: MaskIndices) -> MaskIndices:
+    """Indices at positions of the flattened rows; -1 is padding."""
+    found = MaskIndices(*(index[positions.clamp_min(0)] for index in indices))
+    return found._replace(document=found.document.masked_fill(positions < 0, PADDING))
+
+
+def _visible(queries: MaskIndices, keys: MaskIndices) -> Tensor:
+    """Which of the keys each query sees, `... queries keys`."""
+    return is_allowed(
+        MaskIndices(*(index[..., :, None] for index in queries)),
+        MaskIndices(*(index[..., None, :] for index in keys)),
+    )
+
+
+def _attend(
+    group: _Group, query: Sequence[Tensor], key: Sequence[Tensor], value: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Outputs at the context and noisy positions of a group, `positions heads head_dim`.
 
     Args:
         group: Shapes and masks.
-        query: Context and noisy rows, scaled.
-        key: Context and noisy rows.
-        value: Context and noisy rows.
+        query: At context and noisy positions, scaled.
+        key: At context and noisy positions.
+        value: At context and noisy positions.
     """
     documents, size = group.context.shape
     _, copies, windows, frames = group.noisy.shape

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from model.config import HeadConfig
 from model.layers import RMSNorm, ZeroProjection, rms_normalise
-from model.rotary import Rotary, folded, rotary_table, turn
+from model.rotary import Rotary, fold_gain, rotary_table, rotate_folded
 
 _FFN_RATIO = 4
 _ROPE_THETA = 1e4
@@ -77,6 +77,8 @@ def modulated(hidden: Tensor, shift: Tensor, gain: Tensor) -> Tensor:
 
 
 class _ResidualBlock(nn.Module):
+    """Two-layer network with adaLN-zero."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.modulation = ZeroProjection(dim, 3 * dim)
@@ -150,14 +152,9 @@ class _LocalLayer(nn.Module):
         self.input_proj = nn.Linear(dim, _FFN_RATIO * dim)
         self.output_proj = nn.Linear(_FFN_RATIO * dim, dim)
 
-    def angles(
-        self,
-        cosine: Float[Tensor, "block_frames 1 1 head_dim"],
-        sine: Float[Tensor, "block_frames 1 1 head_dim"],
-    ) -> Rotary:
+    def angles(self, table: Rotary) -> Rotary:
         """Angles of queries and keys, `block_frames 2 1 head_dim`, the norms' gains in them."""
-        gain = torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None]
-        return folded(cosine, sine, gain)
+        return fold_gain(table, torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None])
 
     def forward(self, state: Tensor, modulation: Modulation, angles: Rotary) -> Tensor:
         """State of the block's frames after the layer."""
@@ -165,8 +162,8 @@ class _LocalLayer(nn.Module):
         projected = self.qkv_proj(modulated(state, shift, gain))
         # einops would double the cost; this runs at every flow evaluation.
         heads = projected.unflatten(-1, (3, -1, self.head_dim))
-        turned = turn(rms_normalise(heads[:, :, :2], _EPS), angles)
-        query, key = turned[:, :, 0].transpose(1, 2), turned[:, :, 1].transpose(1, 2)
+        rotated = rotate_folded(rms_normalise(heads[:, :, :2], _EPS), angles)
+        query, key = rotated[:, :, 0].transpose(1, 2), rotated[:, :, 1].transpose(1, 2)
         seen = F.scaled_dot_product_attention(query, key, heads[:, :, 2].transpose(1, 2))
         state = torch.addcmul(state, gate, self.o_proj(seen.transpose(1, 2).flatten(2)))
         inputs = self.input_proj(modulated(state, ffn_shift, ffn_gain))
@@ -211,11 +208,9 @@ class LocalFlowHead(nn.Module):
         """Rotary angles of a block, layer by layer."""
         weight = self.condition_proj.weight
         position = torch.arange(num_frames, device=weight.device)[None]
-        cosine, sine = (
-            table[0, 0][:, None, None].to(weight.dtype)
-            for table in rotary_table(position, self.head_dim, _ROPE_THETA)
-        )
-        return [layer.angles(cosine, sine) for layer in self._layers]
+        table = rotary_table(position, self.head_dim, _ROPE_THETA)
+        table = Rotary(*(part[0, 0][:, None, None].to(weight.dtype) for part in table))
+        return [layer.angles(table) for layer in self._layers]
 
     def velocity(
         self,

@@ -7,14 +7,16 @@ module can be sharded before the next one takes memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 INIT_STD = 0.02
 """Standard deviation of every matrix of the backbone before training, as in Qwen3."""
@@ -106,11 +108,13 @@ def rms_normalise(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tens
         # float32 inside; on a GPU one kernel, which saves no float32 copy for the backward pass.
         return F.rms_norm(inputs, inputs.shape[-1:], eps=eps)
     # The same in four small operations where `rms_norm` takes ten.
-    return over_length(inputs, eps).mul_(inputs.shape[-1] ** 0.5)
+    return normalise_length(inputs, eps).mul_(inputs.shape[-1] ** 0.5)
 
 
-def over_length(inputs: Float[Tensor, "*batch dim"], eps: float) -> Float[Tensor, "*batch dim"]:
-    """`rms_normalise` without its factor of sqrt(dim), for float32: x / sqrt(|x|^2 + dim eps)."""
+def normalise_length(
+    inputs: Float[Tensor, "*batch dim"], eps: float
+) -> Float[Tensor, "*batch dim"]:
+    """x / sqrt(|x|^2 + dim eps) in float32: `rms_normalise` without its factor sqrt(dim)."""
     length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
     return inputs / length.hypot_(_scalar((eps * inputs.shape[-1]) ** 0.5))
 
@@ -120,12 +124,35 @@ def _scalar(value: float) -> Tensor:
     return torch.tensor(value)
 
 
+class _SkipInitialisation(TorchFunctionMode):
+    """Leaves tensors as they are where a module would initialise them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build modules on the meta device: shapes and dtypes, without memory and without values.
+
+    Initialisation is skipped. PyTorch draws random numbers for the meta device in Python, and
+    imports its compiler to do so, which takes longer than to load a small model.
+    """
+    with torch.device("meta"), _SkipInitialisation():
+        yield
+
+
 def materialise(
     model: Model,
     device: torch.device | str = "cpu",
     finish: Callable[[nn.Module], None] | None = None,
 ) -> Model:
-    """Allocate and initialise a model that was built under `torch.device("meta")`.
+    """Allocate and initialise a model that was built under `shapes_only`.
 
     With the same state of the random generator the values are those of building it directly on
     that device.

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from model.config import require_positive
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -46,9 +48,7 @@ class OptimConfig:
     """Decay of the weight average a step, reached gradually; 0 keeps the latest weights."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "learning_rate", "epsilon"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        require_positive(self, "num_steps", "learning_rate", "epsilon")
         multipliers = ("backbone_multiplier", "embedding_multiplier")
         for name in ("warmup_steps", "weight_decay", "clip_norm", *multipliers):
             if getattr(self, name) < 0:
@@ -71,10 +71,10 @@ def rate_share(step: int, config: OptimConfig) -> float:
     """
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay_steps = round(config.decay_share * config.num_steps)
-    begin = config.num_steps - decay_steps
-    if step < begin or decay_steps == 0:
+    start = config.num_steps - decay_steps
+    if step < start or decay_steps == 0:
         return warmup
-    progress = min(1.0, (step + 1 - begin) / decay_steps)
+    progress = min(1.0, (step + 1 - start) / decay_steps)
     if config.decay == "cosine":
         progress = 0.5 - 0.5 * math.cos(math.pi * progress)
     return warmup * (1 - (1 - config.final_share) * progress)

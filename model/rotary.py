@@ -13,7 +13,7 @@ class Rotary(NamedTuple):
     """Rotary angles of the positions of a pass, as one layer uses them.
 
     Attributes:
-        cosine: `batch 1 seq head_dim`, or the shape that `folded` gives.
+        cosine: Broadcasts to heads, as `batch 1 seq head_dim` does to `batch heads seq head_dim`.
         sine: Same shape.
     """
 
@@ -21,10 +21,8 @@ class Rotary(NamedTuple):
     sine: Tensor
 
 
-def rotary_table(
-    position: Real[Tensor, "batch seq"], head_dim: int, theta: float
-) -> tuple[Float[Tensor, "batch 1 seq head_dim"], Float[Tensor, "batch 1 seq head_dim"]]:
-    """Cosine and sine of the rotary angles, float32.
+def rotary_table(position: Real[Tensor, "batch seq"], head_dim: int, theta: float) -> Rotary:
+    """Rotary angles `batch 1 seq head_dim` of positions, float32.
 
     Source:
         RoFormer, arXiv:2104.09864; halves rotated against each other, as Qwen3 does.
@@ -32,35 +30,31 @@ def rotary_table(
     exponent = torch.arange(0, head_dim, 2, device=position.device).float() / head_dim
     angle = position.unsqueeze(-1).float() * theta**-exponent
     angle = torch.cat([angle, angle], dim=-1).unsqueeze(1)
-    return angle.cos(), angle.sin()
+    return Rotary(angle.cos(), angle.sin())
 
 
 def rotate(
-    heads: Float[Tensor, "batch heads seq head_dim"],
-    cosine: Float[Tensor, "#batch 1 seq head_dim"],
-    sine: Float[Tensor, "#batch 1 seq head_dim"],
-) -> Float[Tensor, "batch heads seq head_dim"]:
-    """Heads turned to their positions."""
+    heads: Float[Tensor, "*batch head_dim"], angles: Rotary
+) -> Float[Tensor, "*batch head_dim"]:
+    """Rotate heads by the angles of their positions."""
     first, second = heads.chunk(2, dim=-1)
-    return torch.addcmul(heads * cosine, torch.cat([-second, first], dim=-1), sine)
+    return torch.addcmul(heads * angles.cosine, torch.cat([-second, first], dim=-1), angles.sine)
 
 
-def folded(
-    cosine: Float[Tensor, "*#batch seq head_dim"],
-    sine: Float[Tensor, "*#batch seq head_dim"],
-    gain: Float[Tensor, "*#heads head_dim"],
-) -> Rotary:
-    """Angles multiplied by the gain of the norm before them, for `turn`.
+def fold_gain(angles: Rotary, gain: Float[Tensor, "*heads head_dim"]) -> Rotary:
+    """Angles multiplied by the gain of the norm before them, for `rotate_folded`.
 
     With gain g, the halves of a head exchanged by s, the rotated head is
     x (g cos) + s(x) (s(g) (-sin, sin)).
     """
-    first, second = sine.chunk(2, dim=-1)
+    first, second = angles.sine.chunk(2, dim=-1)
     signed = torch.cat([-first, second], dim=-1)
-    return Rotary(cosine * gain, signed * gain.roll(gain.shape[-1] // 2, -1))
+    return Rotary(angles.cosine * gain, signed * gain.roll(gain.shape[-1] // 2, -1))
 
 
-def turn(heads: Tensor, angles: Rotary) -> Tensor:
-    """`rotate` by angles that are `folded`, in three operations."""
+def rotate_folded(
+    heads: Float[Tensor, "*batch head_dim"], angles: Rotary
+) -> Float[Tensor, "*batch head_dim"]:
+    """Norm gain and rotation of heads in three operations, by the angles of `fold_gain`."""
     swapped = heads.roll(heads.shape[-1] // 2, -1)
     return torch.addcmul(heads * angles.cosine, swapped, angles.sine)

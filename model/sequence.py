@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,22 @@ PREFIX, CLEAN, NOISY = 0, 1, 2
 
 PADDING = -1
 """Value of `document` on positions that belong to none."""
+
+
+class MaskIndices(NamedTuple):
+    """Indices of the positions of packed rows, from which the attention mask follows.
+
+    Attributes:
+        document: Document inside its row, `PADDING` on padding.
+        segment: `PREFIX`, `CLEAN` or `NOISY`.
+        block: Block of an audio position; index inside the prefix of a prefix position.
+        copy: Noisy copy, 0 outside the noisy segment.
+    """
+
+    document: Int[Tensor, "batch seq"]
+    segment: Int[Tensor, "batch seq"]
+    block: Int[Tensor, "batch seq"]
+    copy: Int[Tensor, "batch seq"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +72,16 @@ class AudioPositions:
         """
         return AudioPositions(float(num_text - 1 - num_words), 1.0 / frames_per_word)
 
+    def of(self, frames: Int[Tensor, " frames"]) -> Float[Tensor, " frames"]:
+        """Positions of frames, given by their numbers."""
+        return self.start + self.step * frames
+
     def faster(self, num_frames: int, factor: float) -> AudioPositions:
-        """The same up to a frame, and steps of another length after it.
+        """Positions of speech that is faster after some frames.
 
         Args:
-            num_frames: Frames that stay where they are.
-            factor: Steps after them are longer by this factor: speech is faster by it.
+            num_frames: Frames whose positions stay.
+            factor: Factor of the speaking rate, and so of the steps after them.
         """
         step = self.step * factor
         return AudioPositions(self.start + num_frames * (self.step - step), step)
@@ -144,23 +165,6 @@ class Document:
         return document_length(len(self.token_ids), len(self.latents), self.num_copies, head)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Indices of one document, from which mask and rotary positions follow.
-
-    Attributes:
-        segment: `PREFIX`, `CLEAN` or `NOISY`.
-        block: Block of an audio position; index inside the prefix of a prefix position.
-        copy: Noisy copy, 0 outside the noisy segment.
-        position: Rotary position.
-    """
-
-    segment: Int[Tensor, " seq"]
-    block: Int[Tensor, " seq"]
-    copy: Int[Tensor, " seq"]
-    position: Float[Tensor, " seq"]
-
-
 def document_length(num_text: int, num_frames: int, num_copies: int, head: str = "thin") -> int:
     """Positions that a document takes in a row of the backbone.
 
@@ -171,45 +175,3 @@ def document_length(num_text: int, num_frames: int, num_copies: int, head: str =
         head: `HeadConfig.kind`; under `local` one copy of blank frames stands for the noisy ones.
     """
     return num_text + (1 + (num_copies if head == "thin" else 1)) * num_frames
-
-
-def document_layout(
-    num_text: int,
-    num_frames: int,
-    num_copies: int,
-    frames_per_block: int,
-    positions: AudioPositions | None = None,
-) -> Layout:
-    """Indices of `[prefix | clean blocks | noisy copies]`.
-
-    Args:
-        num_text: Tokens of the prefix.
-        num_frames: Clean frames.
-        num_copies: Noisy copies.
-        frames_per_block: Frames of a block.
-        positions: Rotary positions of the audio; None follows the prefix.
-
-    Raises:
-        ValueError: If the frames are not whole blocks.
-    """
-    if num_frames % frames_per_block:
-        raise ValueError(
-            f"{num_frames} frames are not whole blocks of {frames_per_block}; "
-            "pad with encoded silence"
-        )
-    positions = positions or AudioPositions.after(num_text)
-    text = torch.arange(num_text, dtype=torch.int32)
-    frames = torch.arange(num_frames, dtype=torch.int32)
-    twins = 1 + num_copies
-    copies = torch.arange(num_copies, dtype=torch.int32).repeat_interleave(num_frames)
-    no_copy = torch.zeros(num_text + num_frames, dtype=torch.int32)
-    sizes = torch.tensor([num_text, num_frames, num_copies * num_frames])
-    segment = torch.tensor([PREFIX, CLEAN, NOISY], dtype=torch.int32).repeat_interleave(sizes)
-    return Layout(
-        segment=segment,
-        block=torch.cat([text, (frames // frames_per_block).repeat(twins)]),
-        copy=torch.cat([no_copy, copies]),
-        position=torch.cat(
-            [text.float(), (positions.start + positions.step * frames).repeat(twins)]
-        ),
-    )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-_TEXT_FORM = re.compile(r"[^\n]*(?:\n\([^\n]*\))?\n(?:Says|Sings): (.*)", re.DOTALL)
 _NUM_SPECIAL = 4
 _KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
 _BYTE_FILE = "byte_tokenizer.json"
@@ -72,12 +71,6 @@ def render(prompt: Prompt) -> str:
     if prompt.transcript is not None:
         lines.append(f"{'Sings' if prompt.is_singing else 'Says'}: {prompt.transcript}")
     return "\n".join(lines)
-
-
-def transcript_of(text: str) -> str | None:
-    """The words in a rendered prompt, to the letter; None if it has none."""
-    match = _TEXT_FORM.fullmatch(text)
-    return match[1] if match else None
 
 
 def clean_text(text: str) -> tuple[str, str | None]:
@@ -156,7 +149,7 @@ class ByteTokenizer:
         return bytes(i for i in ids if i < self.audio_id).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Write a file that says: bytes."""
+        """Write a file that names this tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"name": self.name, "vocab_size": self.vocab_size}
         (folder / _BYTE_FILE).write_text(json.dumps(facts, sort_keys=True) + "\n")
@@ -230,13 +223,13 @@ def load_tokenizer(folder: Path | None) -> Tokenizer:
 
 
 def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, has_speaker: bool) -> list[int]:
-    """Ids of the prefix: the speaker's place if there is one, the text, the begin of audio."""
+    """Ids of the prefix: the speaker's place if there is one, the text, the start of audio."""
     speaker = [tokenizer.speaker_id] if has_speaker else []
     return [*speaker, *tokenizer.encode(render(prompt)), tokenizer.audio_id]
 
 
 def num_word_tokens(prompt: Prompt, tokenizer: Tokenizer) -> int:
-    """Tokens of the words in `prompt_ids`, which end it but for the begin of audio."""
+    """Tokens of the words in `prompt_ids`, which end it but for the start of audio."""
     return len(tokenizer.encode(prompt.transcript)) if prompt.transcript else 0
 
 

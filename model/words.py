@@ -56,10 +56,10 @@ class WordContext(nn.Module):
 def centre_of(
     position: Float[Tensor, "*batch"], first: int, num_words: int
 ) -> Int[Tensor, "*batch"]:
-    """Token under audio positions, kept near the words.
+    """Transcript token under each audio position, clamped to a few tokens around the transcript.
 
     Args:
-        position: Rotary positions of frames.
+        position: Rotary position of each frame.
         first: Position of the first transcript token.
         num_words: Transcript tokens.
     """

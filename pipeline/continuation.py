@@ -90,7 +90,7 @@ def speech_prompt(recording: SpokenRecording, bundle: Bundle) -> SpeechPrompt:
     fitted = to_channels(recording.waveform, codec.num_channels)
     placed = resample(fitted, recording.sample_rate, codec.timebase.sample_rate)
     with torch.inference_mode():
-        waveform = torch.from_numpy(np.ascontiguousarray(placed)).to(bundle.device)
+        waveform = torch.from_numpy(np.ascontiguousarray(placed)).to(bundle.model.device)
         latents = codec.encode(waveform[None]).mean[0]
     return SpeechPrompt(recording.transcript, latents.float().cpu().clone())
 

@@ -30,7 +30,8 @@ from model.bundle.weights import StoredPrecision, digest, fill, save_weights, st
 from model.codec.protocol import AudioCodec
 from model.codec.registry import SHIPPED as SHIPPED_CODECS
 from model.codec.registry import codec_digest, load_codec
-from model.config import ModelConfig, model_config_from_dict, to_dict
+from model.config import model_config_from_dict, to_dict
+from model.layers import shapes_only
 from model.text import Tokenizer, load_tokenizer
 
 SCHEMA_VERSION = 1
@@ -72,11 +73,6 @@ class Bundle:
     digest: str
     voices: dict[str, Voice] = field(default_factory=dict)
     sampling: SamplingDefaults = field(default_factory=lambda: DEFAULT_SAMPLING)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return next(self.model.parameters()).device
 
 
 def save_bundle(
@@ -181,9 +177,10 @@ def load_bundle(
         raise BundleError(f"{folder / MANIFEST}: {error}; export the bundle again") from error
     place = torch.device(device)
     is_half = precision == "bf16" or (precision == "auto" and place.type == "cuda")
-    model = _without_values(config, place, torch.bfloat16 if is_half else torch.float32)
+    with shapes_only():
+        model = AudioCALM(config).to(torch.bfloat16 if is_half else torch.float32)
     try:
-        fill(model, [folder / MODEL_WEIGHTS])
+        fill(model, [folder / MODEL_WEIGHTS], str(place))
     except ValueError as error:
         raise BundleError(
             f"{folder / MODEL_WEIGHTS} does not fit the model in {MANIFEST}: {error}; "
@@ -207,14 +204,6 @@ def load_bundle(
 def bundle_voices(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Voice]:
     """The voices of a bundle whose parts are checked, by name."""
     return voices_from_bytes((folder / VOICES).read_bytes()) if VOICES in manifest["files"] else {}
-
-
-def _without_values(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> AudioCALM:
-    """A model whose tensors hold nothing yet, on its device; no random values are drawn."""
-    with torch.device("meta"):
-        model = AudioCALM(config).to(dtype)
-        model.latent_mean, model.latent_std = model.latent_mean.float(), model.latent_std.float()
-    return model.to_empty(device=device)
 
 
 def _codec_of(folder: Path, manifest: Mapping[str, Any]) -> AudioCodec:
@@ -258,6 +247,7 @@ def read_manifest(name: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def _parsed_manifest(folder: Path) -> tuple[dict[str, Any], str]:
+    """Contents of `bundle.json` and its SHA-256; its parts are not checked."""
     path = folder / MANIFEST
     try:
         payload = path.read_bytes()
@@ -283,6 +273,7 @@ def _parsed_manifest(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _check_parts(folder: Path, files: dict[str, str]) -> None:
+    """Raise `BundleError` unless the files of a bundle are those of its manifest."""
     if MODEL_WEIGHTS not in files:
         raise BundleError(f"{folder / MANIFEST} lists no {MODEL_WEIGHTS}; export the bundle again")
     for name, expected in sorted(files.items()):
@@ -313,6 +304,7 @@ def _part_names(folder: Path) -> Iterator[str]:
 
 
 def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
+    """Raise `BundleError` unless the model predicts latents of the codec."""
     if codec.latent_dim != model.config.latent_dim:
         raise BundleError(
             f"the codec in {where} has latent_dim {codec.latent_dim}, the model "
@@ -321,6 +313,7 @@ def _check_codec(model: AudioCALM, codec: AudioCodec, where: str) -> None:
 
 
 def _check_tokenizer(model: AudioCALM, tokenizer: Tokenizer, where: str) -> None:
+    """Raise `BundleError` unless the model has the ids of the tokenizer."""
     config = model.config
     if tokenizer.vocab_size > config.backbone.vocab_size:
         raise BundleError(

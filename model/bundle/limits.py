@@ -203,6 +203,7 @@ def check_range(field: str, value: object, low: int | float, high: int | float) 
 
 
 def _check_text(field: str, text: str, max_chars: int) -> None:
+    """Raise `RequestError` if a text is empty, too long or not Unicode."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise RequestError(field, "holds half of a surrogate pair, which is no character")
     if len(text) > max_chars:

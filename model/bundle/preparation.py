@@ -140,6 +140,7 @@ def _whole_blocks(
 
 
 def _check_voice(voice: Tensor | None, config: ModelConfig) -> None:
+    """Raise `RequestError` unless the model takes the voice."""
     if voice is None:
         return
     if config.speaker_id is None:
@@ -154,6 +155,7 @@ def _check_voice(voice: Tensor | None, config: ModelConfig) -> None:
 
 
 def _check_continued(request: SynthesisRequest, config: ModelConfig) -> None:
+    """Raise `RequestError` unless speech can continue the recording of the request."""
     if (prompt := request.continues) is None:
         return
     if request.transcript is None or request.is_singing or modality_of(request) != "speech":

@@ -125,6 +125,7 @@ def sampling_of(
 
 
 def _changed(options: SamplingOptions, changes: Mapping[str, Any]) -> SamplingOptions:
+    """Options with some fields replaced; None leaves a field as it is."""
     known = {item.name for item in dataclasses.fields(SamplingOptions)}
     unknown = sorted(set(changes) - known)
     if unknown:

@@ -194,6 +194,7 @@ class Synthesizer:
     def _decode(
         self, utterances: Sequence[Utterance], blocks: Sequence[BlockOutput]
     ) -> list[Piece | SynthesisError]:
+        """Decode the blocks of requests that have as many valid frames."""
         codec = self.bundle.codec
         latents = torch.stack([block.latents[: block.num_valid_frames] for block in blocks])
         waveforms, states = codec.decode_stream(
@@ -216,6 +217,7 @@ class Synthesizer:
 def _piece(
     utterance: Utterance, waveform: Float[Tensor, "channels samples"], *, is_last: bool
 ) -> Piece | SynthesisError:
+    """The samples of a step as a piece, or the error if they are not finite."""
     if utterance.num_samples is not None:
         waveform = waveform[:, : utterance.num_samples - utterance.num_emitted]
     if not bool(torch.isfinite(waveform).all()):

@@ -80,7 +80,7 @@ def stored_as(module: nn.Module, precision: StoredPrecision) -> dict[str, Tensor
 
 
 def load_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The named tensors of a safetensors file.
+    """Read all tensors of a safetensors file, by name.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -99,24 +99,26 @@ def opened_weights(path: Path, device: str = "cpu") -> Iterator[Any]:
         ValueError: If it is not a whole safetensors file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"no weights at {path}; copy the folder again as a whole")
     try:
         with safe_open(path, framework="pt", device=device) as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+        raise ValueError(
+            f"{path} is not a complete safetensors file: {error}; copy it again"
+        ) from error
 
 
 def fill(model: nn.Module, paths: Iterable[Path], device: str = "cpu") -> None:
     """Load safetensors files into a module, one tensor at a time.
 
-    A module on the meta device takes them as they are, so that it is never in memory twice. One
-    that has memory keeps its own dtype and device.
+    Tensors take the dtype of the module. A module on the meta device gets them as its memory, so
+    that it is never in memory twice.
 
     Args:
         model: Has exactly the tensors of the files together.
         paths: One file, or the shards.
-        device: Where tensors of a module on the meta device come to lie.
+        device: Device that a module on the meta device gets; others keep their own.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -133,11 +135,13 @@ def fill(model: nn.Module, paths: Iterable[Path], device: str = "cpu") -> None:
                     raise ValueError(
                         f"{path.name} holds {name} of {tuple(tensor.shape)} and the model {theirs}"
                     )
-                is_meta = wanted[name].is_meta
-                model.load_state_dict({name: tensor}, strict=False, assign=is_meta)
+                tensor = tensor.to(wanted[name].dtype)
+                model.load_state_dict({name: tensor}, strict=False, assign=wanted[name].is_meta)
                 found.add(name)
     if missing := sorted(wanted.keys() - found):
-        raise ValueError(f"the files lack {len(missing)} tensors, first {missing[0]}")
+        raise ValueError(
+            f"the files lack {len(missing)} tensors, first {missing[0]}; give all shards"
+        )
 
 
 def digest(path: Path) -> str:
@@ -182,7 +186,10 @@ class Qwen3Checkpoint:
         for path in _qwen3_files(folder):
             self._add(path, wanted)
         if missing := sorted(wanted.keys() - self._places.keys()):
-            raise ValueError(f"the checkpoint lacks {len(missing)} tensors, first {missing[0]}")
+            raise ValueError(
+                f"the checkpoint lacks {len(missing)} tensors, first {missing[0]}; copy all of its "
+                "shards, or choose the preset of that checkpoint"
+            )
 
     def fill(self, module: nn.Module) -> None:
         """Load the tensors of one module of the backbone; other modules keep their values."""
@@ -199,13 +206,17 @@ class Qwen3Checkpoint:
             _start_tokens(self._embedding.weight, self._new_token_ids)
 
     def _add(self, path: Path, wanted: Mapping[str, torch.Size]) -> None:
+        """Check the tensors of one file and note where they are."""
         with opened_weights(path) as file:
             for published in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
                 if published in _QWEN3_UNUSED:
                     continue
                 name = published.removeprefix(_QWEN3_PREFIX)
                 if name not in wanted:
-                    raise ValueError(f"{path.name} holds {published}, which the backbone has not")
+                    raise ValueError(
+                        f"{path.name} holds {published}, which the backbone has not; give a dense "
+                        "Qwen3 checkpoint of the size of the preset"
+                    )
                 shape = tuple(file.get_slice(published).get_shape())
                 if tuple(wanted[name]) != shape:
                     raise ValueError(
@@ -218,7 +229,8 @@ class Qwen3Checkpoint:
 def _check_new_tokens(token_ids: Sequence[int], rows: int) -> None:
     if token_ids and (min(token_ids) < 0 or max(token_ids) >= rows):
         raise ValueError(
-            f"new token ids {sorted(token_ids)} are outside the {rows} rows of the embedding"
+            f"new token ids {sorted(token_ids)} are outside the {rows} rows of the embedding; use "
+            "the tokenizer of the checkpoint"
         )
 
 
@@ -232,7 +244,10 @@ def _start_tokens(embedding: Tensor, token_ids: Sequence[int]) -> None:
     # Rows behind the first new id are padding of the published table.
     is_trained[int(rows[0]) :] = False
     if not is_trained.any():
-        raise ValueError("no row of the embedding is left to learn new tokens from")
+        raise ValueError(
+            f"new token ids start at {int(rows[0])}, so no trained row of the embedding precedes "
+            "them; use the tokenizer of the checkpoint"
+        )
     with torch.no_grad():
         trained = embedding[is_trained.to(embedding.device)]
         length = torch.linalg.vector_norm(trained, dim=1, dtype=torch.float32).mean()
@@ -242,14 +257,17 @@ def _start_tokens(embedding: Tensor, token_ids: Sequence[int]) -> None:
 
 
 def _qwen3_files(folder: Path) -> list[Path]:
+    """The file or the shards of a checkpoint."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         names = set(json.loads(index.read_text())["weight_map"].values())
         if any(Path(name).name != name for name in names):
-            raise ValueError(f"{index} names files outside its folder")
+            raise ValueError(f"{index} names files outside its folder; copy the checkpoint again")
         return [folder / name for name in sorted(names)]
     if not single.is_file():
-        raise FileNotFoundError(f"neither {index.name} nor {single.name} in {folder}")
+        raise FileNotFoundError(
+            f"neither {index.name} nor {single.name} in {folder}; give the folder of a checkpoint"
+        )
     return [single]
 
 
@@ -270,4 +288,7 @@ def _check_qwen3_config(model: AudioCALM, path: Path) -> None:
     }
     for name, (theirs, ours) in pairs.items():
         if theirs is not None and theirs != ours:
-            raise ValueError(f"{path}: {name} is {theirs} and the model's {ours}")
+            raise ValueError(
+                f"{path}: {name} is {theirs} and the model's {ours}; choose the preset of that "
+                "checkpoint"
+            )

@@ -99,9 +99,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} is missing; give the folder of a codec that its library saved"
         ) from None
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}; copy the codec again") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} holds no JSON object; copy the codec again")
     return values
 
 
@@ -111,7 +111,9 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             try:
                 return load_file(folder / name)
             except SafetensorError as error:
-                raise ValueError(f"{folder / name} is not a complete file: {error}") from error
+                raise ValueError(
+                    f"{folder / name} is not a complete file: {error}; copy it again"
+                ) from error
     raise FileNotFoundError(
         f"{folder} holds none of {', '.join(WEIGHTS_FILES)}; pickled weights are not read, save "
         "them as one safetensors file"

@@ -261,7 +261,10 @@ def _read_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
     except ValueError as error:
         raise ValueError(f"{folder / CODEC_FILE} is not JSON: {error}") from error
     if not isinstance(card, dict) or card.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"{folder / CODEC_FILE} is not of schema version {SCHEMA_VERSION}")
+        raise ValueError(
+            f"{folder / CODEC_FILE} is not of schema version {SCHEMA_VERSION}; "
+            "use the version of the package that saved it"
+        )
     weights = (folder / WEIGHTS_FILE).read_bytes()
     found = hashlib.sha256(weights).hexdigest()
     if found != card.get("weights_sha256"):

@@ -126,19 +126,19 @@ def decode_windows(
     groups: dict[tuple[int, int, int], list[int]] = {}
     for row, state in enumerate(states):
         window = torch.cat([state.latents, latents[row]])
-        begin = len(state.latents) - state.num_waiting
-        end = max(begin, len(window) - (0 if is_last[row] else reach.after))
+        start = len(state.latents) - state.num_waiting
+        end = max(start, len(window) - (0 if is_last[row] else reach.after))
         windows.append(window)
-        groups.setdefault((begin, end, len(window)), []).append(row)
+        groups.setdefault((start, end, len(window)), []).append(row)
     pieces: list[Tensor] = [latents.new_zeros(num_channels, 0)] * len(windows)
     following = list(states)
-    for (begin, end, length), rows in groups.items():
+    for (start, end, length), rows in groups.items():
         for row in rows:
             first = max(0, end - reach.before)
             following[row] = WindowState(windows[row][first:].clone(), length - end)
-        if begin == end:
+        if start == end:
             continue
         decoded = decode(torch.stack([windows[row] for row in rows]))
         for row, waveform in zip(rows, decoded, strict=True):
-            pieces[row] = waveform[:, begin * hop_length : end * hop_length].clone()
+            pieces[row] = waveform[:, start * hop_length : end * hop_length].clone()
     return pieces, following

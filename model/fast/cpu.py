@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from model.attention import Attend
 from model.backbone import Attention, Backbone, DecoderLayer
 from model.experts import Route
-from model.layers import RMSNorm, SwiGLU, over_length
-from model.rotary import Rotary, folded, rotary_table, turn
+from model.layers import RMSNorm, SwiGLU, normalise_length
+from model.rotary import Rotary, fold_gain, rotary_table, rotate_folded
 
 _PANEL = 64
 """Inner channels of one panel of the feed-forward. Gate and up of a panel are adjacent in memory
@@ -45,30 +45,29 @@ class CpuBackbone(nn.Module):
     def rotary(self, position: Real[Tensor, "batch seq"], dtype: torch.dtype) -> list[Rotary]:
         """Angles of positions for `forward`, layer by layer: `heads tokens head_dim`."""
         table = rotary_table(position, self.config.head_dim, self.config.rope_theta)
-        cosine, sine = (angle.flatten(0, 2).to(dtype) for angle in table)
-        return [folded(cosine, sine, layer.head_gain) for layer in self._layers]
+        angles = Rotary(*(part.flatten(0, 2).to(dtype) for part in table))
+        return [fold_gain(angles, layer.head_gain) for layer in self._layers]
 
     def forward(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
+        rotary: Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states, equal to those of `Backbone.forward`."""
         batch, seq, _ = embeddings.shape
-        angles = position
-        if isinstance(angles, Tensor):
-            angles = self.rotary(angles.expand(batch, -1), embeddings.dtype)
         share = None if route is None else _expert_share(route, batch, seq)
         hidden = embeddings.flatten(0, 1)
-        for index, (layer, rotary) in enumerate(zip(self._layers, angles, strict=True)):
-            hidden = layer.attention(hidden, (batch, seq), rotary, attend, index)
+        for index, (layer, angles) in enumerate(zip(self._layers, rotary, strict=True)):
+            hidden = layer.attention(hidden, (batch, seq), angles, attend, index)
             hidden = layer.feed_forward(hidden, is_routed=route is not None, share=share)
-        return (over_length(hidden, self._eps) * self._gain).view(batch, seq, -1)
+        return (normalise_length(hidden, self._eps) * self._gain).view(batch, seq, -1)
 
 
 class _Layer:
+    """Weights of a layer in the memory order of its products, and the products."""
+
     def __init__(self, layer: DecoderLayer) -> None:
         attention: Attention = layer.self_attn
         self.eps = layer.input_layernorm.eps
@@ -103,14 +102,16 @@ class _Layer:
         layer: int,
     ) -> Float[Tensor, "tokens hidden"]:
         """States after the attention, of `batch seq` tokens."""
-        inputs = over_length(hidden, self.eps).expand(len(self.heads), -1, -1)
+        inputs = normalise_length(hidden, self.eps).expand(len(self.heads), -1, -1)
         heads = torch.bmm(inputs, self.heads)
-        turned = turn(over_length(heads[: len(self.head_gain)], self.head_eps), rotary)
+        rotated = rotate_folded(
+            normalise_length(heads[: len(self.head_gain)], self.head_eps), rotary
+        )
         query, key, value = (
             part.unflatten(1, shape).transpose(0, 1)
             for part in (
-                turned[: self.num_heads],
-                turned[self.num_heads :],
+                rotated[: self.num_heads],
+                rotated[self.num_heads :],
                 heads[len(self.head_gain) :],
             )
         )
@@ -128,7 +129,7 @@ class _Layer:
             share: Weight of its output at every token, `tokens 1`; None is 1 everywhere.
         """
         count = len(self.gate_up) if is_routed else self.num_shared
-        inputs = over_length(hidden, self.eps).expand(count, -1, -1)
+        inputs = normalise_length(hidden, self.eps).expand(count, -1, -1)
         gate, up = torch.bmm(inputs, self.gate_up[:count]).chunk(2, dim=-1)
         inner = hidden.new_empty(len(hidden), count, _PANEL)
         torch.mul(F.silu(gate), up, out=inner.transpose(0, 1))
@@ -138,7 +139,7 @@ class _Layer:
 
 
 def _gain(norm: RMSNorm) -> Float[Tensor, " dim"]:
-    """Gain of a norm, times the factor that `over_length` leaves out."""
+    """Gain of a norm, times the factor that `normalise_length` leaves out."""
     return norm.weight.detach() * len(norm.weight) ** 0.5
 
 

@@ -33,6 +33,8 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 class _Shape(NamedTuple):
+    """Shape of a pass: rows, scratch places of the new tokens, and whether the expert runs."""
+
     num_rows: int
     start: int
     stop: int
@@ -78,16 +80,16 @@ class GraphBackbone:
     def __call__(
         self,
         embeddings: Float[Tensor, "batch seq hidden"],
-        position: Real[Tensor, "batch seq"] | Sequence[Rotary],
+        rotary: Sequence[Rotary],
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
         """Normalised hidden states."""
-        if not isinstance(attend, CachedAttention) or isinstance(position, Tensor):
-            return self._backbone(embeddings, position, attend, route)
+        if not isinstance(attend, CachedAttention):
+            return self._backbone(embeddings, rotary, attend, route)
         num_rows = self._num_rows(max(rows.stop for rows in attend.requests) - 1)
         shape = _Shape(num_rows, attend.own.start, attend.own.stop, route is not None)
-        return self._pass(shape).run(embeddings, position[0], attend, route)
+        return self._pass(shape).run(embeddings, rotary[0], attend, route)
 
     def _num_rows(self, last: int) -> int:
         """Rows of the smallest shape that covers row `last`."""
@@ -110,6 +112,7 @@ class _CapturedPass:
         self._cache = cache
 
         def zeros(*sizes: int) -> Tensor:
+            """Buffer with an entry for each row."""
             return cache.keys.new_zeros(shape.num_rows, *sizes)
 
         self._embeddings = zeros(num_tokens, config.hidden_dim)
@@ -128,6 +131,7 @@ class _CapturedPass:
         self._rows = torch.zeros(0, dtype=torch.int64)
 
         def forward() -> None:
+            """The work that is captured: a pass over the buffers."""
             self._hidden.copy_(backbone(self._embeddings, angles, attention, route))
 
         self._replay = capture(forward)

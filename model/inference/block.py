@@ -16,8 +16,9 @@ steps drops out of the later evaluations.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ from model.audiocalm import AudioCALM
 from model.backbone import BackboneLike
 from model.experts import Route, route_rows
 from model.flow import guided_velocity
-from model.heads import ThinFlowHead
+from model.heads import LocalFlowHead
 from model.inference.generation import GenerationState
 from model.inference.schedule import FlowPoint, FlowSchedule, stacked
 from model.inference.step_cache import StepCache
@@ -50,7 +51,7 @@ class _Rows:
         self._scale = torch.tensor(scales, device=device)
         self._is_single = not guided
 
-    def repeat(self, values: Float[Tensor, "batch *rest"]) -> Float[Tensor, "rows *rest"]:
+    def repeat(self, values: Float[Tensor, " batch *rest"]) -> Float[Tensor, " rows *rest"]:
         """The value of each request, for each of its rows."""
         if self._is_single:
             return values
@@ -59,7 +60,7 @@ class _Rows:
             return values.expand(len(self.request), *values.shape[1:]).contiguous()
         return values[self._index]
 
-    def conditional(self, values: Float[Tensor, "rows *rest"]) -> Float[Tensor, "batch *rest"]:
+    def conditional(self, values: Float[Tensor, " rows *rest"]) -> Float[Tensor, " batch *rest"]:
         """The value of the conditional row of each request."""
         return values if self._is_single else values[self._conditional]
 
@@ -85,10 +86,6 @@ class _Pass:
     words: Float[Tensor, "rows seq hidden"] | None
 
 
-_Velocity = Callable[[Tensor, _Rows, FlowPoint], Tensor]
-"""Velocity of rows at noisy latents of requests."""
-
-
 class Block:
     """One block of requests.
 
@@ -112,6 +109,7 @@ class Block:
         self._frames = self._model.config.frames_per_block
         self._has_pending = [state.pending is not None for state in states]
         self._cache = StepCache([state.cache for state in states], self._has_pending)
+        # By the number of requests that still take part: those with fewer steps drop out.
         self._rows: dict[int, _Rows] = {}
         self._passes: dict[int, _Pass] = {}
 
@@ -136,54 +134,55 @@ class Block:
         """Flow from noise to a clean block, latents and times in float32."""
         noise = [state.initial_noise(self._model.config.latent_dim) for state in self._states]
         latents = torch.stack(noise).to(self._model.device)
-        velocity = self._velocities(len(latents))
         for index in range(len(self._schedules[0])):
             active = sum(len(schedule) > index for schedule in self._schedules)
             rows = self._rows_of(active)
             at = stacked([s[index] for s in self._schedules[:active]], rows.request)
-            guided = rows.guide(velocity(latents[:active], rows, at))
+            guided = rows.guide(self._velocity(latents[:active], rows, at, is_first=index == 0))
             moved = torch.addcmul(latents[:active], guided, at.move)
             latents = moved if active == len(latents) else torch.cat([moved, latents[active:]])
         return latents
 
-    def _velocities(self, num_requests: int) -> _Velocity:
-        """The velocity under the head of the model; the first backbone pass writes the pending
-        blocks."""
-        head = self._model.flow_head
-        if isinstance(head, ThinFlowHead):
-            return self._thin_velocity(head)
-        num_rows = len(self._rows_of(num_requests).request)
-        condition = head.condition(self._first_pass(self._model.embed_blank(num_rows)))
-        angles = head.angles(self._frames)
+    def _velocity(
+        self,
+        noisy: Float[Tensor, "batch block_frames latent_dim"],
+        rows: _Rows,
+        at: FlowPoint,
+        *,
+        is_first: bool,
+    ) -> Float[Tensor, "rows block_frames latent_dim"]:
+        """Velocity of rows at noisy latents of their requests.
 
-        def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
-            """The head alone, over the states of the blank frames."""
-            given = condition[: len(rows.request)]
-            return head.velocity(rows.repeat(noisy), given, at.modulations, angles)
+        The thin head maps the states of a backbone pass over them; the local head needs no pass.
+        """
+        model, head = self._model, self._model.flow_head
+        if isinstance(head, LocalFlowHead):
+            condition = self._condition[: len(rows.request)]
+            return head.velocity(rows.repeat(noisy), condition, at.modulations, self._angles)
+        assert at.embedding is not None
+        embeddings = rows.repeat(model.latent_proj(noisy.to(model.dtype))) + at.embedding
+        if is_first:
+            return head.velocity(self._first_pass(embeddings), at.modulations)
+        return head.velocity(self._run(embeddings, self._pass_of(len(noisy))), at.modulations)
 
-        return velocity
+    @cached_property
+    def _condition(self) -> Float[Tensor, "rows block_frames dim"]:
+        """What the local head reads of every block: the states of blank frames in its place."""
+        assert isinstance(self._model.flow_head, LocalFlowHead)
+        num_rows = len(self._rows_of(len(self._states)).request)
+        states = self._first_pass(self._model.embed_blank(num_rows))
+        return self._model.flow_head.condition(states)
 
-    def _thin_velocity(self, head: ThinFlowHead) -> _Velocity:
-        is_first = True
-
-        def velocity(noisy: Tensor, rows: _Rows, at: FlowPoint) -> Tensor:
-            """A pass of the backbone over the noisy frames, then the head."""
-            nonlocal is_first
-            assert at.embedding is not None
-            embeddings = self._model.latent_proj(noisy.to(self._model.dtype))
-            embeddings = rows.repeat(embeddings) + at.embedding
-            if is_first:
-                is_first, hidden = False, self._first_pass(embeddings)
-            else:
-                hidden = self._run(embeddings, self._pass_of(len(noisy)))
-            return head.velocity(hidden, at.modulations)
-
-        return velocity
+    @cached_property
+    def _angles(self) -> list[Rotary]:
+        """Rotary angles of the local head."""
+        assert isinstance(self._model.flow_head, LocalFlowHead)
+        return self._model.flow_head.angles(self._frames)
 
     def _first_pass(
         self, block: Float[Tensor, "rows block_frames hidden"]
     ) -> Float[Tensor, "rows block_frames hidden"]:
-        """States of the blocks; pending clean blocks are written by the same pass."""
+        """States of all blocks; the same pass writes pending clean blocks to the cache."""
         count = len(self._states)
         if not any(self._has_pending):
             return self._run(block, self._pass_of(count))
@@ -193,13 +192,14 @@ class Block:
         clean = self._rows_of(count).repeat(model.embed_clean(torch.stack(pending)))
         before, current = self._positions(count, blocks_back=1), self._positions(count)
         position = torch.cat([before, current], dim=1)
-        by = self._make_pass(count, position, self._cache.fused_attention())
+        by = self._pass(count, position, self._cache.fused_attention())
         # Contiguous, or the head's first product is computed row by row.
         return self._run(torch.cat([clean, block], dim=1), by)[:, self._frames :].contiguous()
 
     def _run(
         self, embeddings: Float[Tensor, "rows seq hidden"], by: _Pass
     ) -> Float[Tensor, "rows seq hidden"]:
+        """States of a backbone pass."""
         if by.words is not None:
             embeddings = embeddings + by.words
         return self._backbone(embeddings, by.rotary, by.attention, by.route)
@@ -211,13 +211,14 @@ class Block:
         return self._rows[count]
 
     def _pass_of(self, count: int) -> _Pass:
-        """A pass over the current blocks of the first requests."""
+        """Pass over the current blocks of the first requests."""
         if count not in self._passes:
             attention = self._cache.block_attention(count)
-            self._passes[count] = self._make_pass(count, self._positions(count), attention)
+            self._passes[count] = self._pass(count, self._positions(count), attention)
         return self._passes[count]
 
-    def _make_pass(self, count: int, position: Tensor, attention: Attend) -> _Pass:
+    def _pass(self, count: int, position: Tensor, attention: Attend) -> _Pass:
+        """Pass over tokens of the first requests at given positions."""
         uses = [self._states[i].request.uses_expert for i in self._rows_of(count).request]
         route = route_rows(uses, position.shape[1], self._model.device)
         rotary = self._backbone.rotary(position, self._model.dtype)
@@ -244,7 +245,7 @@ class Block:
         """Rotary positions of the current blocks of the first requests, or of earlier ones."""
         frames = torch.arange(self._frames)
         rows = [
-            at.start + at.step * (frames + (state.block_index - blocks_back) * self._frames)
+            at.of(frames + (state.block_index - blocks_back) * self._frames)
             for state in self._states[:count]
             for at in state.positions
         ]

@@ -142,7 +142,7 @@ class KVCache:
         return self._few(max(owner.length for owner in self._owners if owner is not None))
 
     def bias(
-        self, mask: Bool[Tensor, "rows #seq places"]
+        self, mask: Bool[Tensor, " rows #seq places"]
     ) -> Float[Tensor, "rows 1 queries places"]:
         """Attention bias for `attend_few`, from the places that queries may see."""
         groups = self._backbone.num_heads // self._backbone.num_kv_heads
@@ -197,6 +197,7 @@ class KVCache:
         return new
 
     def _allocate(self, num_tokens: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Memory of all rows with so many places."""
         backbone = self._backbone
         shape = (
             backbone.num_layers,

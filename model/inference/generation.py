@@ -165,7 +165,7 @@ class GenerationState:
     def advance(
         self, latents: Float[Tensor, "block_frames latent_dim"], stop: list[float] | None
     ) -> tuple[int, bool]:
-        """Move on by a finished block.
+        """Advance by a finished block.
 
         Args:
             latents: The block, normalised.
@@ -183,6 +183,7 @@ class GenerationState:
         return valid, is_last
 
     def _valid_frames(self, block_frames: int, stop: list[float] | None) -> tuple[int, bool]:
+        """Frames of a block that count, and whether the request ends with them."""
         request = self.request
         for frame in range(block_frames):
             total = self.num_frames + frame + 1

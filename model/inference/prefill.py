@@ -78,7 +78,7 @@ def read_prefix(
         num_words: Transcript tokens at the end of the prefix, around which the prompt reads.
     """
     config, num_text = model.config, len(token_ids)
-    audio = at.start + at.step * torch.arange(len(prompt))
+    audio = at.of(torch.arange(len(prompt)))
     position = torch.cat([torch.arange(num_text).float(), audio])[None].to(model.device)
     ids = torch.tensor([token_ids], device=model.device)
     clean = model.embed_clean(prompt)
@@ -89,7 +89,8 @@ def read_prefix(
     embeddings = torch.cat([model.embed_prefix(ids, speaker), clean[None]], dim=1)
     attention = PrefillAttention(num_text, config.frames_per_block)
     route = route_rows([uses_expert], embeddings.shape[1], model.device)
-    hidden = backbone(embeddings, position, attention, route)
+    rotary = backbone.rotary(position, model.dtype)
+    hidden = backbone(embeddings, rotary, attention, route)
     return attention.recorded(), hidden[0, num_text - 1]
 
 

@@ -170,7 +170,7 @@ class Sampler:
         )[0]
 
     def _placed(self, request: GenerationRequest, end: Float[Tensor, " hidden"]) -> AudioPositions:
-        """Positions of the audio under the prompt: along its words where the model paces speech."""
+        """Positions of the audio: along the words of paced speech, else behind the prefix."""
         num_text = len(request.token_ids)
         if self.model.pace_head is None or not request.num_words:
             return AudioPositions.after(num_text)

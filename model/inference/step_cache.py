@@ -85,7 +85,7 @@ class CachedRun:
         memory: KVCache,
         rows: slice,
         own: slice,
-        mask: Bool[Tensor, "rows #seq places"],
+        mask: Bool[Tensor, " rows #seq places"],
     ) -> None:
         layers = [
             (keys[rows], values[rows])
@@ -119,7 +119,7 @@ class CachedAttention:
         memory: KVCache,
         requests: Sequence[slice],
         own: slice,
-        mask: Bool[Tensor, "rows #seq places"],
+        mask: Bool[Tensor, " rows #seq places"],
     ) -> None:
         self.memory, self.requests, self.own, self.mask = memory, requests, own, mask
         spans: list[slice] = []

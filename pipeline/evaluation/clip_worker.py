@@ -268,7 +268,7 @@ def listen(task: ClipTask, bundle: Bundle, cache: ClipCache) -> Listening:
         clip=task.clip,
         sample_rate=codec.timebase.sample_rate,
         real=real,
-        reconstructed=reconstruct(real.to(bundle.device), codec).cpu()
+        reconstructed=reconstruct(real.to(bundle.model.device), codec).cpu()
         if "reconstructed" in task.forms
         else real,
         generated=cache.read_audio(key) if has_audio else None,

@@ -23,6 +23,7 @@ from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
 from model.bundle.weights import opened_weights
 from model.codec.registry import codec_digest
 from model.config import PRESETS, model_config_from_dict, preset, to_dict
+from model.layers import shapes_only
 from model.text import Tokenizer, load_tokenizer
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import digest_of, flatten
@@ -210,7 +211,7 @@ def _of_run(run: Folder, step: int | None, init_from: str) -> Parent:
     config = model_config_from_dict(state["model"])
     folder = load_run_settings(run).model.tokenizer
     tokenizer = load_tokenizer(None if folder is None else Path(folder))
-    with torch.device("meta"):
+    with shapes_only():
         model = AudioCALM(config)
     with opened(store, step) as reader:
         stats = reader.whole({name for name, _ in model.named_buffers()})

@@ -17,7 +17,7 @@ from model.batch import TrainingBatch
 from model.bundle.weights import Qwen3Checkpoint
 from model.config import ModelConfig, model_config_from_dict, preset, to_dict
 from model.distillation import with_teacher_targets
-from model.layers import materialise
+from model.layers import materialise, shapes_only
 from model.text import Tokenizer, load_tokenizer
 from pipeline.errors import SettingsError
 from pipeline.settings import flatten
@@ -153,7 +153,7 @@ def build_model(
     Raises:
         ValueError: If pretrained weights do not fit, or the parent is no longer what it was.
     """
-    with torch.device("meta"):
+    with shapes_only():
         model = AudioCALM(config)
 
     def finish(module: nn.Module) -> None:

@@ -18,7 +18,6 @@ from model.fast.choice import fast_backbone
 from model.flow import time_grid
 from model.inference.generation import GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
-from model.sequence import document_layout
 from tests.bench.measure import Row, compare
 from tests.bench.subject import FLOW_STEPS, PREFIX, Subject, request, with_local_head
 
@@ -225,13 +224,14 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
     prefix = model.embed_prefix(torch.tensor([PREFIX], device=device), None)
     for block in range(num_blocks):
         latents = torch.randn(frames, width, device=device)
-        layout = document_layout(len(PREFIX), (block + 1) * frames, 0, frames)
-        position = repeat(layout.position, "s -> 2 s").to(device)
-        index = torch.where(layout.segment == 0, torch.zeros_like(layout.block), layout.block + 1)
+        place = torch.arange(len(PREFIX) + (block + 1) * frames)
+        position = repeat(place, "s -> 2 s").to(device)
+        rotary = model.backbone.rotary(position, model.dtype)
+        is_text = place < len(PREFIX)
+        index = torch.where(is_text, 0, (place - len(PREFIX)) // frames + 1)
         visible = index[:, None] >= index[None, :]
-        prefix_rows = layout.segment == 0
         causal = torch.ones(len(index), len(index), dtype=torch.bool).tril()
-        mask = torch.where(prefix_rows[:, None] & prefix_rows[None, :], causal, visible)
+        mask = torch.where(is_text[:, None] & is_text[None, :], causal, visible)
         attention = PackedAttention(repeat(mask, "q k -> 2 q k").to(device))
         history = torch.cat([prefix, model.embed_clean(clean)[None]], 1)
         grid = time_grid("sway", FLOW_STEPS).to(device)
@@ -239,7 +239,7 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
             time = model.embed_time(start.expand(1, frames))
             noisy = model.latent_proj(latents[None].to(model.dtype)) + time
             rows_ = repeat(torch.cat([history, noisy], 1), "1 s d -> 2 s d")
-            hidden = model.backbone(rows_, position, attention, None)[:, -frames:]
+            hidden = model.backbone(rows_, rotary, attention, None)[:, -frames:]
             velocity = model.flow_head(hidden, start.expand(2, frames))
             latents = latents + (end - start) * (2 * velocity[0] - velocity[1])
         clean = torch.cat([clean, latents])

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from model.attention import PackedAttention, arflow_mask, attend
+from model.attention import Attend, PackedAttention, arflow_mask, attend
 from model.audiocalm import AudioCALM, ModelOutput
 from model.batch import Document, TrainingBatch, pack
 from model.config import ModelConfig
@@ -95,9 +95,7 @@ def _step(
 
     def run() -> None:
         if has_dense_mask:
-            indices = (batch.document, batch.segment, batch.block, batch.copy)
-            dense = [index[:, : batch.backbone_length] for index in indices]
-            mask = arflow_mask(*dense)
+            mask = arflow_mask(batch.mask_indices)
             model._attention = lambda _: PackedAttention(mask)  # type: ignore[method-assign]
         try:
             sums = losses(model(batch), batch)
@@ -141,8 +139,7 @@ def in_two_passes(model: AudioCALM, batch: TrainingBatch) -> None:
     config = model.config
     # Filler rows and padding are not worth a special case: they are of the first pass.
     is_noisy = batch.segment[0] == NOISY
-    indices = (batch.document, batch.segment, batch.block, batch.copy)
-    mask = arflow_mask(*indices)
+    mask = arflow_mask(batch.mask_indices)
     embeddings = model._embed(batch)
     position = batch.position
     kept: list[tuple[Tensor, Tensor]] = []
@@ -160,8 +157,11 @@ def in_two_passes(model: AudioCALM, batch: TrainingBatch) -> None:
         )
         return attend(query, keys, values, order)
 
-    clean = model.backbone(embeddings[:, ~is_noisy], position[:, ~is_noisy], keep)
-    noisy = model.backbone(embeddings[:, is_noisy], position[:, is_noisy], read)
+    def states(part: Tensor, attention: Attend) -> Tensor:
+        rotary = model.backbone.rotary(position[:, part], model.dtype)
+        return model.backbone(embeddings[:, part], rotary, attention)
+
+    clean, noisy = states(~is_noisy, keep), states(is_noisy, read)
     blocks = rearrange(noisy[0], "(n k) d -> n k d", k=config.frames_per_block)
     # Noisy positions of a row come in the order of its blocks.
     velocity = model.flow_head(

@@ -249,7 +249,7 @@ def resolve(job: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     def export(*_: object) -> None:
         raise Resolved(None)
 
-    monkeypatch.setattr("jobs.options.load_settings", instead)
+    monkeypatch.setattr("pipeline.settings.load_settings", instead)
     monkeypatch.setattr("pipeline.training.export.export_run", export)
     words = own_words(job)
     with pytest.raises(Resolved) as caught:

@@ -14,7 +14,7 @@ from model.audiocalm import AudioCALM
 from model.batch import Document, TrainingBatch, pack
 from model.config import ModelConfig
 from model.cost import batch_counts, training_flops
-from model.layers import ZeroProjection, materialise
+from model.layers import ZeroProjection, materialise, shapes_only
 from model.objective import loss_from, losses
 from model.optim import OptimConfig, adamw, update_average
 from pipeline.training.hardware import activation_bytes, peak_flops, training_bytes
@@ -174,7 +174,7 @@ class HalfTraining:
 def random_model(config: ModelConfig, device: torch.device) -> AudioCALM:
     """A float32 model whose velocities are as large as the noise: no projection is zero."""
     torch.manual_seed(0)
-    with torch.device("meta"):
+    with shapes_only():
         model = AudioCALM(config)
     materialise(model, device).train()
     for module in model.modules():

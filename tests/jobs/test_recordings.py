@@ -112,6 +112,5 @@ def test_a_voice_by_another_encoder_than_the_bundles_is_refused(tmp_path: Path) 
     with pytest.raises(VoiceError, match=r"by the encoder 'wavlm-0123' .* by 'statistics-1'"):
         bundle_voice(bundle, take)
     assert torch.equal(bundle_voice(bundle, "ada"), bundle.voices["ada"].embedding)
-    assert bundle_voice(bundle, None) is None
     matching = dataclasses.replace(bundle, card={"shards": {"speaker": "unknown"}})
     assert len(bundle_voice(matching, take)) == SPEAKER_DIM

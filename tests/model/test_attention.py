@@ -27,7 +27,7 @@ def ragged_batch(frames_per_block: int = 4) -> TrainingBatch:
 
 
 def mask_of(batch: TrainingBatch) -> Tensor:
-    return arflow_mask(batch.document, batch.segment, batch.block, batch.copy)
+    return arflow_mask(batch.mask_indices)
 
 
 def is_allowed(batch: TrainingBatch, row: int, q: int, k: int) -> bool:
@@ -84,8 +84,7 @@ def test_one_frame_a_block_and_one_copy_is_a_causal_model() -> None:
 def test_flex_attention_equals_the_dense_mask(frames_per_block: int) -> None:
     batch = ragged_batch(frames_per_block)
     query, key, value = (torch.randn(2, heads, 256, 16) for heads in (4, 2, 2))
-    indices = (batch.document, batch.segment, batch.block, batch.copy)
-    block_mask = arflow_block_mask(*indices)
+    block_mask = arflow_block_mask(batch.mask_indices)
     with warnings.catch_warnings():
         # Uncompiled FlexAttention is the reference here; it warns that it is slow.
         warnings.simplefilter("ignore")
@@ -101,10 +100,9 @@ def test_compiled_flex_attention_gives_the_outputs_and_gradients_of_the_dense_ma
     batch = ragged_batch().to("cuda")
     sizes = [(2, heads, 256, 64) for heads in (4, 2, 2)]
     heads = [torch.randn(size, device="cuda", requires_grad=True) for size in sizes]
-    indices = (batch.document, batch.segment, batch.block, batch.copy)
     outputs = []
     is_used = (batch.document >= 0)[:, None, :, None]
-    for mask in (arflow_block_mask(*indices), mask_of(batch)):
+    for mask in (arflow_block_mask(batch.mask_indices), mask_of(batch)):
         out = attend(heads[0], heads[1], heads[2], mask) * is_used
         outputs.append([out, *torch.autograd.grad(out.square().sum(), heads)])
     for given, expected in zip(*outputs, strict=True):

@@ -69,11 +69,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensor]:
 def hidden_states(model: AudioCALM) -> Tensor:
     causal = torch.ones(17, 17).tril().bool().expand(2, -1, -1)
     with torch.no_grad():
-        return model.backbone(
-            model.backbone.embed_tokens(IDS),
-            torch.arange(17).expand(2, -1),
-            PackedAttention(causal),
-        )
+        rotary = model.backbone.rotary(torch.arange(17).expand(2, -1), torch.float32)
+        return model.backbone(model.backbone.embed_tokens(IDS), rotary, PackedAttention(causal))
 
 
 @pytest.mark.slow

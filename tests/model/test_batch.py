@@ -11,10 +11,37 @@ import torch
 
 from model.batch import pack
 from model.config import MODALITIES
-from model.sequence import CLEAN, NOISY, PADDING, PREFIX
+from model.sequence import CLEAN, NOISY, PADDING, PREFIX, AudioPositions, document_length
 from tests.factories.model import SPEAKER_ID, random_document, tiny_config
 
 CONFIG = tiny_config()
+
+
+def test_a_document_is_laid_out_as_prefix_clean_frames_and_noisy_copies() -> None:
+    config = tiny_config(frames_per_block=2)
+    document = random_document(config, 0, num_text=2, num_blocks=2, num_copies=2)
+    batch = pack([[document]], config, 20)
+    own = slice(document.length())
+    assert own.stop == document_length(2, 4, 2) == 14
+    assert batch.segment[0, own].tolist() == [PREFIX] * 2 + [CLEAN] * 4 + [NOISY] * 8
+    assert batch.block[0, own].tolist() == [0, 1] + [0, 0, 1, 1] * 3
+    assert batch.copy[0, own].tolist() == [0] * 6 + [0] * 4 + [1] * 4
+    assert batch.document[0].tolist() == [0] * 14 + [PADDING] * 6
+
+
+@pytest.mark.parametrize("positions", [None, AudioPositions(1.0, 0.5)])
+def test_noisy_copies_stand_at_the_positions_of_their_clean_twins(
+    positions: AudioPositions | None,
+) -> None:
+    document = random_document(CONFIG, 0, num_text=3, num_copies=2, positions=positions)
+    batch = pack([[document]], CONFIG, 64)
+    position, segment = batch.position[0], batch.segment[0]
+    clean = position[segment == CLEAN]
+    first, step = (3.0, 1.0) if positions is None else (1.0, 0.5)
+    assert clean.tolist() == [first + step * frame for frame in range(12)]
+    for copy in (0, 1):
+        assert torch.equal(position[(segment == NOISY) & (batch.copy[0] == copy)], clean)
+    assert position[:3].tolist() == [0, 1, 2]
 
 
 def test_noisy_inputs_lie_on_the_path_and_targets_lead_to_the_latents() -> None:
@@ -91,13 +118,13 @@ def test_a_row_that_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model_changes", "document_changes", "message"),
     [
-        ({"latent_dim": 7}, {}, "latents are 6 wide and the model's 7"),
+        ({"latent_dim": 7}, {}, "latents are 6 wide and the model takes 7"),
         ({"frames_per_block": 6}, {}, "flow_time has 3 blocks of 6 frames for 12 frames"),
         ({}, {"token_ids": torch.tensor([50])}, "vocabulary has 50"),
         ({}, {"token_ids": torch.tensor([-1])}, "reach from -1"),
         ({}, {"token_ids": torch.tensor([SPEAKER_ID])}, "no voice embedding"),
         ({}, {"speaker": torch.zeros(5)}, "needs the speaker token (40)"),
-        ({"speaker_dim": 4}, {"has_speaker": True}, "5 wide and the model's 4"),
+        ({"speaker_dim": 4}, {"has_speaker": True}, "5 wide and the model takes 4"),
         ({"speaker_id": None}, {"has_speaker": True}, "needs the speaker token (None)"),
     ],
 )

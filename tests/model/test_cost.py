@@ -61,10 +61,8 @@ def test_counts_of_documents_are_those_of_their_batch_and_mask(name: str) -> Non
     )
     given = batch_counts(config, batch)
     assert given == dataclasses.replace(expected, documents=3)
-    seen = slice(batch.backbone_length)
-    indices = (batch.document, batch.segment, batch.block, batch.copy)
-    mask = arflow_mask(*(index[:, seen] for index in indices))
-    assert given.pairs == mask[batch.document[:, seen] >= 0].sum()
+    indices = batch.mask_indices
+    assert given.pairs == arflow_mask(indices)[indices.document >= 0].sum()
     assert given.noisy_frames == batch.flow_mask.sum()
     assert given.noisy_blocks == len(batch.noisy_frames)
     if config.expert.placement != "none":
@@ -78,8 +76,8 @@ def test_work_of_a_training_step_is_what_torch_counts(
     config = CONFIGS[name]
     length = sum(d.length(config.head.kind) for d in documents(config))
     # Without the padding that saves compilation: it would be most of documents this short.
-    monkeypatch.setattr(document_attention, "_CONTEXT_STEP", 1)
-    monkeypatch.setattr(document_attention, "_WINDOW_STEP", 1)
+    monkeypatch.setattr(document_attention, "_CONTEXT_MULTIPLE", 1)
+    monkeypatch.setattr(document_attention, "_WINDOW_MULTIPLE", 1)
     batch = pack([documents(config)], config, length)
     model = random_model(config).train()
     total = counted(lambda: model(batch))

@@ -33,14 +33,12 @@ def test_outputs_and_gradients_equal_those_of_the_dense_mask(
     frames_per_block: int, head: str
 ) -> None:
     batch = ragged_batch(frames_per_block, head)
-    seen = slice(batch.backbone_length)
-    indices = [getattr(batch, n)[:, seen] for n in ("document", "segment", "block", "copy")]
     torch.manual_seed(0)
     size = batch.backbone_length
     heads = [torch.randn(3, n, size, 16, requires_grad=True) for n in (4, 2, 2)]
-    by_document = DocumentAttention(*indices, frames_per_block)
-    mask = arflow_mask(*indices)
-    is_used = (indices[0] >= 0)[:, None, :, None]
+    by_document = DocumentAttention(batch.mask_indices, frames_per_block)
+    mask = arflow_mask(batch.mask_indices)
+    is_used = (batch.mask_indices.document >= 0)[:, None, :, None]
     weight = torch.randn(3, 4, size, 16)
 
     results = []

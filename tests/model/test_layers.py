@@ -7,7 +7,7 @@ import torch
 
 from model.audiocalm import AudioCALM
 from model.config import ExpertConfig
-from model.layers import materialise, rms_normalise
+from model.layers import materialise, rms_normalise, shapes_only
 from tests.factories.model import LOCAL_HEAD, tiny_config
 
 CONFIGS = {
@@ -21,7 +21,7 @@ CONFIGS = {
 def test_a_model_on_the_meta_device_is_materialised_as_if_built_directly(name: str) -> None:
     torch.manual_seed(7)
     expected = AudioCALM(CONFIGS[name]).state_dict()
-    with torch.device("meta"):
+    with shapes_only():
         model = AudioCALM(CONFIGS[name])
     assert all(value.is_meta for value in model.state_dict().values())
     torch.manual_seed(7)

@@ -15,8 +15,8 @@ from model.text import (
     null_ids,
     prompt_ids,
     render,
-    transcript_of,
 )
+from tests.factories.prompts import transcript_of
 from tests.factories.transcripts import nasty_transcript
 
 AWKWARD = [

@@ -87,7 +87,7 @@ def excitation(
     """Factors of the magnitudes: unit phasors of pulses and tones, noise elsewhere.
 
     Args:
-        log_magnitude: Natural logarithms, of frames whose time is counted from their begin, under a
+        log_magnitude: Natural logarithms, of frames whose time is counted from their start, under a
             Hann window.
         noise: From `noise_spectra`.
         state: After the frames before these, or `initial_phases` for each row.

@@ -43,7 +43,7 @@ class Pitch(NamedTuple):
 
     Attributes:
         octave: Mean pitch, octaves from the middle of the range; 0 without pitch.
-        slope: Rise from begin to end of the latent frame, octaves; 0 without pitch.
+        slope: Rise from the start to the end of the latent frame, octaves; 0 without pitch.
         likeness: To a comb of partials, 0 to 1.
     """
 
@@ -81,7 +81,7 @@ class Harmonics(nn.Module):
         self.register_buffer("combs", self._combs(), persistent=False)
 
     def find(self, logs: Float[Tensor, "batch seq bins"]) -> Pitch:
-        """Pitch of each latent frame; nothing outside of it is looked at."""
+        """Pitch of each latent frame, which depends on no other frame."""
         flat = logs - F.avg_pool1d(
             F.pad(logs.flatten(0, 1)[:, None], (_AROUND // 2, _AROUND // 2), mode="replicate"),
             _AROUND,

@@ -83,7 +83,10 @@ class CodecConfig:
                 "give one width for the first convolution and one per stage"
             )
         if not self.strides or min(*self.strides, *self.channels, *self.dilations) <= 0:
-            raise ValueError("strides, channels and dilations must be positive and not empty")
+            raise ValueError(
+                f"strides {self.strides}, channels {self.channels} and dilations {self.dilations} "
+                "must be positive and not empty"
+            )
         if self.stem_kernel < self.stem_stride:
             raise ValueError(
                 f"stem_kernel {self.stem_kernel} is below stem_stride {self.stem_stride}: "

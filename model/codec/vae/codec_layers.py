@@ -128,7 +128,7 @@ class CausalUnit(nn.Module):
 class WindowedAttention(nn.Module):
     """Multi-head attention with rotary positions, within a window of steps.
 
-    Rotary positions are relative, so every piece counts its steps from the begin of its own past:
+    Rotary positions are relative, so every piece counts its steps from the start of its own past:
     precision does not fade over a long stream.
     """
 
@@ -276,6 +276,7 @@ def banded_attention(
     )
 
     def around(steps: Tensor) -> Tensor:
+        """Steps of the window before, of the window itself and of the one after it."""
         padded = F.pad(steps, (0, 0, window, window + tail))
         return rearrange(
             padded.unfold(2, 3 * window, window), "b heads n dim keys -> (b n) heads keys dim"

@@ -84,29 +84,27 @@ class Decoder(nn.Module):
             num_spectral_frames=0,
         )
 
-    def begin_linear(self, components: Components) -> None:
-        """Begin as principal components, with nothing added by the network.
+    def start_linear(self, components: Components) -> None:
+        """Initialise as principal components, with nothing added by the network.
 
-        Raises:
-            ValueError: If the configuration has no `principal_bands`.
+        The configuration has `principal_bands`.
         """
-        if self.principal is None:
-            raise ValueError("this codec has no principal_bands; it cannot begin linear")
+        assert self.principal is not None
         self.principal.fit(components)
-        self.head.begin_linear()
+        self.head.start_linear()
 
     def forward(
         self, latents: Float[Tensor, "batch frames latent_dim"]
     ) -> Float[Tensor, "batch channels samples"]:
-        """A whole waveform at once, for training."""
-        return self.sound(self.predict(latents))
+        """Waveform of a whole clip, for training."""
+        return self.synthesize(self.predict(latents))
 
     def predict(self, latents: Float[Tensor, "batch frames latent_dim"]) -> HeadSpectrum:
-        """The spectra that a whole waveform is made of."""
+        """Spectra of a whole clip, from which `synthesize` makes the waveform."""
         return self._predict(latents, [None] * len(self._causal_layers()))[0]
 
-    def sound(self, predicted: HeadSpectrum) -> Float[Tensor, "batch channels samples"]:
-        """The waveform that is made of the spectra of a whole one."""
+    def synthesize(self, predicted: HeadSpectrum) -> Float[Tensor, "batch channels samples"]:
+        """Waveform of the spectra of a whole clip."""
         frames, _ = self.head.frames(predicted)
         start = self.initial_state().overlap
         summed, tail = self._overlap_add(frames, start.expand(frames.shape[0], -1, -1))

@@ -22,7 +22,7 @@ _KERNEL = 3
 _LOG_SCALE, _LOG_CENTRE = 0.4, -6.0
 """Between digital silence and full scale scaled log magnitudes run from -2 to about 2."""
 _FIRST_LOG_STD = -2.5
-"""Posteriors begin narrow: latents that are mostly noise are ignored by the decoder for long."""
+"""Posteriors start narrow: latents that are mostly noise are ignored by the decoder for long."""
 _FIRST_ERROR = 0.2
 """The same for principal components: standard deviation of the noise along each, nats."""
 _LARGEST_FIRST_ERROR = 0.4
@@ -153,14 +153,13 @@ class Encoder(nn.Module):
         return mean, log_std.clamp(*LOG_STD_RANGE)
 
     @torch.no_grad()
-    def begin_linear(self, waveforms: list[Float[Tensor, "batch channels samples"]]) -> Components:
-        """Begin as the principal components of these waveforms, with nothing added by the network.
+    def start_linear(self, waveforms: list[Float[Tensor, "batch channels samples"]]) -> Components:
+        """Initialise as the principal components of waveforms, with nothing added by the network.
 
-        Raises:
-            ValueError: If the configuration has no `principal_bands`.
+        The configuration has `principal_bands`.
         """
-        if self.principal is None or not isinstance(self.stem, SpectralStem):
-            raise ValueError("this codec has no principal_bands; it cannot begin linear")
+        assert self.principal is not None
+        assert isinstance(self.stem, SpectralStem)
         logs = [self.stem.log_magnitudes(waveform) for waveform in waveforms]
         components = self.principal.fit(logs)
         mean_weight, _ = self.posterior.weight.chunk(2)

@@ -78,7 +78,7 @@ class SpectralHead(nn.Module):
         if is_propagated:
             noise = noise_spectra(window_length, hop_length)
             self.register_buffer("noise", noise, persistent=False)
-        self._begin()
+        self._start_quiet()
 
     def initial_state(self) -> Float[Tensor, "3 channels bins"]:
         """State of the phases before the first frame."""
@@ -162,14 +162,14 @@ class SpectralHead(nn.Module):
         return (2 * torch.pi / self.window_length) * turns[:, None].float()
 
     @torch.no_grad()
-    def begin_linear(self) -> None:
-        """Begin with nothing added to the magnitudes of `linear`."""
+    def start_linear(self) -> None:
+        """Initialise with nothing added to the magnitudes of `linear`."""
         self.project.weight.zero_()
         self.project.bias.zero_()
 
     @torch.no_grad()
-    def _begin(self) -> None:
-        """Begin as quiet noise that falls with frequency, much as recordings do."""
+    def _start_quiet(self) -> None:
+        """Initialise as quiet noise that falls with frequency, much as recordings do."""
         bias = rearrange(
             self.project.bias, "(c parts k) -> parts c k", parts=self.num_parts, k=self.num_bins
         )

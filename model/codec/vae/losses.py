@@ -62,7 +62,9 @@ class CodecLossConfig:
         if not self.window_lengths or min(self.window_lengths) < 16:
             raise ValueError(f"window_lengths {self.window_lengths}: give at least one, each >= 16")
         if any(length % 4 for length in (*self.window_lengths, self.mel_window)):
-            raise ValueError("window lengths must be multiples of 4, the hop is a quarter")
+            raise ValueError(
+                f"window_lengths {self.window_lengths} must be multiples of 4; the hop is a quarter"
+            )
         for name in (
             "log_magnitude",
             "linear_magnitude",
@@ -83,8 +85,8 @@ class CodecLossConfig:
             raise ValueError(f"num_mels is {self.num_mels}; it must be positive")
 
     @property
-    def is_heard(self) -> bool:
-        """Whether a waveform is compared at all; if not, training need not make one."""
+    def compares_waveforms(self) -> bool:
+        """Whether a term compares waveforms; if none does, training need not synthesize them."""
         return any((self.log_magnitude, self.linear_magnitude, self.phase, self.mel))
 
 
@@ -105,19 +107,21 @@ class CodecObjective(nn.Module):
         self,
         waveform: Float[Tensor, "batch channels samples"],
         noise: Float[Tensor, "2 batch frames latent_dim"],
-        is_heard: bool = False,
+        wants_waveform: bool = False,
     ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "batch channels samples"] | None]:
         """Losses of reconstructing `waveform`, a whole number of frames, and the reconstruction.
 
         Args:
             waveform: What is encoded and compared with.
             noise: Standard Gaussian: the posterior's draw, then the regularising noise.
-            is_heard: Whether the reconstruction is wanted even if no term of the loss compares it.
+            wants_waveform: Whether to reconstruct even if no term of the loss compares waveforms.
         """
         posterior = Posterior(*self.codec.encoder(waveform))
         latents = posterior.mean + posterior.log_std.float().exp() * noise[0]
         latents = regularised(latents, noise[1], self.latent_noise)
-        return decoding_losses(self.codec, waveform, posterior, latents, self.config, is_heard)
+        return decoding_losses(
+            self.codec, waveform, posterior, latents, self.config, wants_waveform
+        )
 
 
 def decoding_losses(
@@ -126,20 +130,24 @@ def decoding_losses(
     posterior: Posterior,
     latents: Float[Tensor, "batch frames latent_dim"],
     config: CodecLossConfig,
-    is_heard: bool = False,
+    wants_waveform: bool = False,
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, "batch channels samples"] | None]:
     """Every term of decoding `latents`, unweighted, and their weighted sum as `total`.
 
-    With the reconstruction, which is made if a term compares it or `is_heard`, else None.
+    With the reconstruction, which is made if a term compares it or `wants_waveform`, else None.
     """
     predicted = codec.decoder.predict(latents)
     with torch.autocast(waveform.device.type, enabled=False):
-        output = codec.decoder.sound(predicted) if is_heard or config.is_heard else None
+        output = (
+            codec.decoder.synthesize(predicted)
+            if wants_waveform or config.compares_waveforms
+            else None
+        )
         terms = head_distances(
             codec.decoder.head, predicted, waveform, config, codec.timebase.sample_rate
         )
         total = sum((getattr(config, name) * term for name, term in terms.items()))
-        if output is not None and config.is_heard:
+        if output is not None and config.compares_waveforms:
             heard = codec_losses(output, waveform, posterior, config, codec.timebase.sample_rate)
         else:
             kl = kl_divergence(posterior)

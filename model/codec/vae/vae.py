@@ -49,8 +49,8 @@ class VAECodec(nn.Module):
         """Plain values from which the registry builds the same architecture again."""
         return self.describe(self.config)
 
-    def begin_linear(self, waveforms: list[Float[Tensor, "batch channels samples"]]) -> None:
-        """Begin as the best linear codec of these waveforms: a start for training.
+    def start_linear(self, waveforms: list[Float[Tensor, "batch channels samples"]]) -> None:
+        """Initialise as the best linear codec of some waveforms, from which training starts.
 
         Args:
             waveforms: Whole frames of samples, some minutes of the corpus in all.
@@ -58,7 +58,12 @@ class VAECodec(nn.Module):
         Raises:
             ValueError: If the configuration has no `principal_bands`.
         """
-        self.decoder.begin_linear(self.encoder.begin_linear(waveforms))
+        if not self.config.principal_bands:
+            raise ValueError(
+                "the codec has no principal_bands, which a linear start needs; set them in its "
+                "configuration, or train from random weights"
+            )
+        self.decoder.start_linear(self.encoder.start_linear(waveforms))
 
     @classmethod
     def describe(cls, config: CodecConfig) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class CodecTraining:
         self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
         is_new = settings.init_from is None and not checkpoint_steps(self.checkpoints)
         if is_new and self.codec.config.principal_bands:
-            self.codec.begin_linear(list(first_crops(self.source, settings)))
+            self.codec.start_linear(list(first_crops(self.source, settings)))
         self.average = copy.deepcopy(self.codec).to(worker.device)
         self.codec = self.codec.to(worker.device).train()
         groups = parameter_groups(self.codec, settings.optim)

@@ -56,7 +56,7 @@ def test_a_bundle_loads_to_the_same_values(saved: Path) -> None:
     assert torch.equal(bundle.voices["ada"].embedding, torch.linspace(-1, 1, 5))
     assert bundle.voices["ada"].description == "A woman speaks."
     assert not bundle.model.training
-    assert bundle.device == torch.device("cpu")
+    assert bundle.model.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def states(backbone: Backbone | CpuBackbone, config: ModelConfig, route: Route |
     position = torch.arange(9) + torch.tensor([[0], [4]])
     causal = PackedAttention(torch.ones(9, 9).tril().bool().expand(2, -1, -1))
     with torch.no_grad():
-        return backbone(embeddings, position, causal, route)
+        rotary = backbone.rotary(position, torch.float32)
+        return backbone(embeddings, rotary, causal, route)
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -10,7 +10,7 @@ from model.audiocalm import AudioCALM
 from model.experts import Route
 from model.inference.cache import KeysValues
 from model.inference.prefill import aligned, read_prefix
-from model.sequence import AudioPositions, document_layout
+from model.sequence import AudioPositions, MaskIndices
 from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model
 
 TOLERANCE = 1e-5
@@ -36,10 +36,12 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
         pytest.skip("needs a CUDA device")
     model = random_model().to(device)
     prompt = torch.linspace(-1, 1, 6 * num_frames).reshape(num_frames, 6).to(device)
-    layout = document_layout(len(IDS), num_frames, 0, model.config.frames_per_block)
-    document = torch.zeros(1, len(layout.segment), dtype=torch.int32)
-    indices = (document, layout.segment[None], layout.block[None], layout.copy[None])
-    mask = arflow_mask(*indices).to(device)
+    position = torch.arange(len(IDS) + num_frames, dtype=torch.int32)[None]
+    is_clean = position >= len(IDS)
+    block = (position - len(IDS)) // model.config.frames_per_block
+    block = torch.where(is_clean, block, position)
+    none = torch.zeros_like(position)
+    mask = arflow_mask(MaskIndices(none, is_clean.int(), block, none)).to(device)
     expected: list[torch.Tensor] = []
 
     def record(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor):
@@ -51,7 +53,8 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
         speaker = torch.ones(1, 1, 5, device=device)
         prefix = model.embed_prefix(torch.tensor([IDS], device=device), speaker)
         embeddings = torch.cat([prefix, model.embed_clean(prompt)[None]], dim=1)
-        hidden = model.backbone(embeddings, layout.position[None].to(device), record, Route(None))
+        rotary = model.backbone.rotary(position.to(device), torch.float32)
+        hidden = model.backbone(embeddings, rotary, record, Route(None))
     torch.testing.assert_close(keys, torch.stack(expected), atol=TOLERANCE, rtol=TOLERANCE)
     torch.testing.assert_close(end, hidden[0, len(IDS) - 1], atol=TOLERANCE, rtol=TOLERANCE)
 

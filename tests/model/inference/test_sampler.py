@@ -241,7 +241,7 @@ def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None
         ({"token_ids": (50,)}, "vocabulary has 50"),
         ({"token_ids": (SPEAKER_ID, 1)}, "no voice embedding"),
         ({"speaker": torch.zeros(5)}, "needs the speaker token"),
-        ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model's 5"),
+        ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model takes 5"),
         ({"num_words": 99}, "num_words is 99"),
         ({"num_words": -1}, "num_words is -1"),
         ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from model.text import Prompt, render, transcript_of
+from model.text import Prompt, render
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import ClipRow
@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.storage import Folder, read_tables
 from tests.factories.clip_tables import write_clip_tables
 from tests.factories.clips import noise, small_corpus, write_clips, write_codec
+from tests.factories.prompts import transcript_of
 from tests.factories.stage import snapshot
 from tests.factories.transcripts import nasty_transcript
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.text import Prompt, render, transcript_of
+from model.text import Prompt, render
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.encode import EncodeResources, EncodeSettings, encode
 from pipeline.data.schema import INDEX, ClipRow
@@ -19,6 +19,7 @@ from pipeline.errors import IncompleteError, PipelineError
 from pipeline.storage import Folder, read_tables
 from pipeline.training.shards import TrainShards
 from tests.factories.clips import noise, small_corpus, write_clips, write_codec
+from tests.factories.prompts import transcript_of
 from tests.factories.stage import snapshot
 
 R = Resources(workers=0)

@@ -21,7 +21,7 @@ def corpus() -> list[torch.Tensor]:
 
 def fitted(**changes: object) -> tuple[VAECodec, list[torch.Tensor]]:
     codec, waveforms = small_codec(**{**PRINCIPAL, "latent_dim": 7, **changes}), corpus()
-    codec.begin_linear(waveforms)
+    codec.start_linear(waveforms)
     return codec, waveforms
 
 
@@ -68,7 +68,7 @@ def test_the_network_begins_at_nothing_and_can_learn() -> None:
 
 def test_weak_components_are_given_more_noise() -> None:
     codec, waveforms = fitted()
-    components = codec.encoder.begin_linear(waveforms)
+    components = codec.encoder.start_linear(waveforms)
     biases = codec.encoder.posterior.bias[7:11]
     wanted = (0.2 / components.deviation).clamp(max=0.4).log().float()
     torch.testing.assert_close(biases, wanted)
@@ -83,7 +83,7 @@ def test_a_comb_helps_where_there_is_a_pitch() -> None:
     shape = {"sample_rate": 16_000, "stem_stride": 160, "stem_kernel": 640, "head_hop": 160,
              "head_window": 640, "patch_frames": 2, "principal_bands": 20}  # fmt: skip
     codec = small_codec(**{**PRINCIPAL, "latent_dim": 7, **shape})
-    codec.begin_linear([waveform])
+    codec.start_linear([waveform])
     assert codec.encoder.principal is not None
     assert codec.decoder.principal is not None
     logs = codec.encoder.stem.log_magnitudes(waveform)
@@ -103,9 +103,9 @@ def test_the_same_waveforms_give_the_same_codec() -> None:
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_a_codec_without_bands_cannot_begin_linear() -> None:
+def test_a_codec_without_bands_cannot_start_linear() -> None:
     with pytest.raises(ValueError, match="no principal_bands"):
-        small_codec().begin_linear(corpus())
+        small_codec().start_linear(corpus())
 
 
 def test_every_bin_is_covered_by_bands() -> None:

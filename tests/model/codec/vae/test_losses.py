@@ -119,7 +119,7 @@ def test_no_waveform_is_made_that_no_term_compares() -> None:
     assert losses.keys() == {*names, "total"}
     expected = sum(getattr(silent, name) * losses[name] for name in names)
     torch.testing.assert_close(losses["total"], expected)
-    again, output = CodecObjective(codec, silent, 0.0)(waveform, noise, is_heard=True)
+    again, output = CodecObjective(codec, silent, 0.0)(waveform, noise, wants_waveform=True)
     assert output is not None
     assert output.shape == waveform.shape
     torch.testing.assert_close(again["total"], losses["total"])
