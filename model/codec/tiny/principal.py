@@ -148,13 +148,13 @@ class PrincipalDecoder(_Bands):
         components = latents[..., : self.num_components].float()
         with torch.autocast(latents.device.type, enabled=False):
             bands = nn.functional.linear(components, self.weight, self.bias)
-            comb = self.harmonics.draw(self.pitch(latents))
+            comb = self.harmonics.draw(self.pitch(latents.float()))
             logs = self.expand(bands) + self.offset[:, None]
             return logs + self.gain[:, None] * comb[:, None], comb
 
     def pitch(self, latents: Float[Tensor, "batch frames latent_dim"]) -> Pitch:
-        """The pitch that latents carry, float32."""
-        return from_latents(latents[..., self.num_components :].float())
+        """The pitch that latents carry, of their dtype."""
+        return from_latents(latents[..., self.num_components :])
 
     @torch.no_grad()
     def fit(self, components: Components) -> None:

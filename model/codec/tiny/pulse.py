@@ -61,7 +61,12 @@ class PulseTrain(nn.Module):
     def forward(
         self, pitch: Pitch, state: Float[Tensor, "batch 2"] | None
     ) -> tuple[Pulses, Float[Tensor, "batch 2"]]:
-        """Pulses of the frames of the given latent frames, and the state after them."""
+        """Pulses of the frames of the given latent frames, and the state after them.
+
+        Args:
+            pitch: Of latent frames, float64 where pieces shall join without a difference.
+            state: After the frames before these; None is the beginning.
+        """
         if state is None:
             state = self.initial_state().expand(len(pitch.octave), -1)
         turn, last_hz = state.split(1, dim=1)

@@ -180,7 +180,7 @@ class Decoder(nn.Module):
         if self.principal and self.partials and self.pulses:
             linear, comb = self.principal(latents)
             fine = fine + self.partials(comb)
-            pulses, state = self.pulses(self.principal.pitch(latents), next(past))
+            pulses, state = self.pulses(self.principal.pitch(latents.double()), next(past))
             following.append(state)
         features = rearrange(fine, "b s d -> b d s")
         for unit in (self.smooth, *self.head_units):
