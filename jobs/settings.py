@@ -26,6 +26,7 @@ SCHEMAS: dict[str, str] = {
     "plan": "pipeline.training.settings:TrainSettings",
     "train": "pipeline.training.settings:TrainSettings",
     "distill": "pipeline.training.settings:TrainSettings",
+    "study": "pipeline.training.study:StudySettings",
     "serve": "pipeline.serving.settings:ServeSettings",
     "evaluate": "pipeline.evaluation.evaluate:EvaluateSettings",
 }

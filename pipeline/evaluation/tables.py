@@ -81,7 +81,13 @@ def worst_clips(evaluation: Evaluation) -> list[Table]:
 def markdown_tables(results: dict[str, Any]) -> str:
     """The tables of `results.json` as Markdown, for a model card or a paper."""
     lines = [f"{measured_on(results).rstrip(',')}, seed {results['settings'].get('seed', 0)}.", ""]
-    for table in result_tables(results):
+    return "\n".join([*lines, markdown(result_tables(results))])
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Tables as Markdown."""
+    lines: list[str] = []
+    for table in tables:
         lines += [f"### {table.title}", "", _markdown_row(table.columns)]
         lines += ["|" + "---|" * len(table.columns)]
         lines += [_markdown_row(row) for row in table.rows]
@@ -89,14 +95,19 @@ def markdown_tables(results: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def shown(estimate: dict[str, Any] | None) -> str | None:
-    """An estimate with its interval; None without a value, or with too few clips for one."""
+def shown(estimate: dict[str, Any] | None, digits: int = 3) -> str | None:
+    """An estimate with its interval; None without a value, or with too few clips for one.
+
+    Args:
+        estimate: As `intervals` gives it.
+        digits: Significant digits.
+    """
     if estimate is None or not is_supported(estimate):
         return None
-    figure = number(estimate["value"])
+    figure = number(estimate["value"], digits)
     if estimate["low"] is None:
         return figure
-    return f"{figure} [{number(estimate['low'])}, {number(estimate['high'])}]"
+    return f"{figure} [{number(estimate['low'], digits)}, {number(estimate['high'], digits)}]"
 
 
 def _markdown_row(cells: Sequence[object]) -> str:
