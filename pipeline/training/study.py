@@ -192,15 +192,23 @@ class _Opened:
 
     def with_budget(self, reference: _Opened, reference_steps: int) -> Arm:
         steps = max(1, round(reference_steps * reference.flops / self.flops))
-        every = self.settings.checkpoint.every
-        matched = {}
-        for modality in MODALITIES:
-            if (own := self.documents(modality)) and (theirs := reference.documents(modality)):
-                wanted = reference_steps * theirs / own
-                near = max(1, round(wanted / every)) * every
-                matched[modality] = steps if wanted >= steps else min(steps, near)
-        kept = {"num_to_keep": steps // every + 1}
-        settings = changed(self.settings, {"optim": {"num_steps": steps}, "checkpoint": kept})
+        exact = {
+            modality: min(steps, max(1, round(reference_steps * theirs / own)))
+            for modality in MODALITIES
+            if (own := self.documents(modality)) and (theirs := reference.documents(modality))
+        }
+        # A checkpoint comes at the first of these steps, whatever the recipe says.
+        on_the_way = [step for step in exact.values() if step < steps]
+        every = min(on_the_way, default=self.settings.checkpoint.every)
+        matched = {
+            modality: min(steps, round(step / every) * every) if step < steps else step
+            for modality, step in exact.items()
+        }
+        kept = {"every": every, "num_to_keep": steps // every + 1, "keep_every": 0, "keep_best": 0}
+        # The study validates by itself, at steps that need not suit those of the recipe.
+        own_budget = {"optim": {"num_steps": steps}, "checkpoint": kept}
+        off = {"validation": {"every": 0}, "sample": {"every": 0}}
+        settings = changed(self.settings, own_budget | off)
         return Arm(self.name, settings, dict(self._feed.shares), self.flops, matched)
 
 

@@ -69,6 +69,7 @@ def test_arms_get_the_operations_of_the_reference(shards: Folder) -> None:
     joint, without, music = study_arms(
         settings.model_copy(update={"train": small_settings(
             feed={"modality_weights": ALL, "documents_per_step": 6}, optim={"num_steps": 600},
+            checkpoint={"every": 450}, validation={"every": 450},
         )}),
         shards,
     )  # fmt: skip
@@ -80,6 +81,7 @@ def test_arms_get_the_operations_of_the_reference(shards: Folder) -> None:
     assert without.settings.optim.num_steps > 600, "a model without expert computes less a step"
     assert music.shares == {"music": 1.0}
     assert music.matched_steps == {"music": 200}
+    assert music.settings.checkpoint.every == 200, "there is a checkpoint at that step"
     assert joint.matched_steps == {"speech": 600, "sound": 600, "music": 600}
 
 
