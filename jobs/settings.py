@@ -28,7 +28,7 @@ SCHEMAS: dict[str, str] = {
     "distill": "pipeline.training.settings:TrainSettings",
     "study": "pipeline.training.study:StudySettings",
     "serve": "pipeline.serving.settings:ServeSettings",
-    "evaluate": "pipeline.evaluation.evaluate:EvaluateSettings",
+    "evaluate": "pipeline.evaluation.settings:EvaluateSettings",
 }
 """Settings class of every command that takes a recipe."""
 

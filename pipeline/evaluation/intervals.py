@@ -47,9 +47,9 @@ def ratio(
 
     Clips are resampled whole, so that a word error rate is weighted by words and still varies by
     clip. With clusters, all clips of a cluster are resampled together, since the clips of one
-    speaker are no independent evidence. If all clips of a share agree, every resample does too; the
-    interval is then the exact binomial one (Clopper-Pearson), which distinguishes 8 of 8 from 200
-    of 200.
+    speaker are no independent evidence. If all clips agree, every resample does too, which would
+    look like certainty: a share of clips (`bool` numerators) then has the exact binomial interval
+    (Clopper-Pearson), which distinguishes 8 of 8 from 200 of 200; any other figure has none.
 
     Args:
         numerators: One value for each clip, such as word errors.
@@ -75,16 +75,27 @@ def ratio(
     if clusters is not None:
         above, below = _by_cluster(np.stack([above, below], -1)[None], clusters)[0].T
         least = MIN_CLUSTERS
-    low, high = _interval(above, below, seed) if len(above) >= least else (None, None)
+    if (above * below[0] == above[0] * below).all():
+        low, high = _exact(numerators) if num_clips > 1 else (None, None)
+    else:
+        low, high = _interval(above, below, seed) if len(above) >= least else (None, None)
     return {"value": value, "low": low, "high": high, "n": num_clips}
+
+
+def _exact(agreeing: Sequence[float | bool]) -> tuple[float | None, float | None]:
+    """Clopper-Pearson interval of a share on which all clips agree; none of another figure."""
+    if not all(isinstance(value, bool | np.bool_) for value in agreeing):
+        return None, None
+    count = sum(bool(value) for value in agreeing)
+    if 0 < count < len(agreeing):  # clusters agree, clips do not
+        return None, None
+    exact = scipy.stats.binomtest(count, len(agreeing)).proportion_ci(LEVEL)
+    return float(exact.low), float(exact.high)
 
 
 def _interval(
     above: NDArray[np.float64], below: NDArray[np.float64], seed: int
 ) -> tuple[float, float]:
-    if (below == 1).all() and (above == above[0]).all() and above[0] in (0, 1):
-        exact = scipy.stats.binomtest(int(above.sum()), len(above)).proportion_ci(LEVEL)
-        return float(exact.low), float(exact.high)
     found = scipy.stats.bootstrap(
         (above, below),
         lambda a, b, axis: a.sum(axis) / b.sum(axis),
@@ -170,7 +181,8 @@ def _by_cluster(values: NDArray[np.float64], clusters: Sequence[Hashable]) -> ND
         raise ValueError(f"{len(clusters)} clusters and {values.shape[1]} clips")
     number = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
     sums = np.zeros((len(values), len(number), 2))
-    np.add.at(sums, (slice(None), [number[cluster] for cluster in clusters]), values)
+    for index, cluster in enumerate(clusters):
+        sums[:, number[cluster]] += values[:, index]
     return sums
 
 

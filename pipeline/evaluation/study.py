@@ -100,12 +100,13 @@ def study_tables(results: Mapping[str, Any]) -> list[Table]:
     """The tables of a study from its results."""
     level, arms = intervals.LEVEL, results["arms"]
     seeds = max((arm["seeds"] for arm in arms), default=0)
-    budgets = [
+    budgets: list[tuple[object, ...]] = [
         (arm["arm"], arm["seeds"], arm["num_parameters"], arm["steps"],
          f"{arm['flops'] / 1e12:.1f}", f"{arm['minutes']:.1f}",
          ", ".join(f"{name} {share:.0%}" for name, share in arm["shares"].items()))
         for arm in arms
     ]  # fmt: skip
+    columns: tuple[str, ...]
     columns = ("arm", "seeds", "parameters", "steps", "TFLOP", "minutes", "stream")
     note = "Minutes are of the steps alone, mean over seeds; they depend on the machine's load."
     tables = [Table("Arms and their budgets", columns, budgets, note)]
@@ -199,7 +200,8 @@ def _difference(
 
 def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
     """Mean with the interval and p-value of a t-test; both None below three seeds."""
-    mean, found = float(np.mean(values)), {"low": None, "high": None, "p": None}
+    mean = float(np.mean(values))
+    found: dict[str, float | None] = {"low": None, "high": None, "p": None}
     if len(values) >= _MIN_SEEDS:
         test = scipy.stats.ttest_1samp(values, 0.0)
         interval = test.confidence_interval(intervals.LEVEL)

@@ -47,6 +47,20 @@ def test_no_event_at_all_still_leaves_an_interval(count: int, high: float) -> No
     assert intervals.mean([True] * count)["low"] == pytest.approx(1 - found["high"])
 
 
+def test_amounts_that_are_equal_in_all_clips_have_no_interval() -> None:
+    """No word was repeated in 8 clips: neither certain, nor a share of clips."""
+    assert intervals.mean([0.0] * 8) == {"value": 0.0, "low": None, "high": None, "n": 8}
+    found = intervals.ratio([0, 0, 0], [3, 5, 2])
+    assert (found["low"], found["high"]) == (None, None)
+    half = intervals.ratio([1, 2, 4], [2, 4, 8])
+    assert (half["value"], half["low"]) == (0.5, None)
+
+
+def test_speakers_that_agree_while_their_clips_do_not_have_no_interval() -> None:
+    found = intervals.ratio([True, False] * 6, [1.0] * 12, clusters=[n // 2 for n in range(12)])
+    assert (found["value"], found["low"], found["high"]) == (0.5, None, None)
+
+
 def test_too_few_clips_have_no_interval() -> None:
     assert intervals.mean([]) == {"value": None, "low": None, "high": None, "n": 0}
     assert intervals.mean([0.5]) == {"value": 0.5, "low": None, "high": None, "n": 1}
