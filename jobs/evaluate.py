@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from model.bundle import DEFAULT_BUNDLE
-    from pipeline.evaluation.evaluate import EvaluateSettings, evaluate
-    from pipeline.evaluation.results import write_evaluation
+    from pipeline.evaluation.evaluate import evaluate
+    from pipeline.evaluation.results import log_evaluation, write_evaluation
+    from pipeline.evaluation.settings import EvaluateSettings
     from pipeline.settings import save_settings
     from pipeline.storage import Folder
 
@@ -71,6 +72,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     )
     output.write_bytes("settings.yaml", save_settings(settings).encode())
     write_evaluation(evaluation, Path(parsed.output))
+    if settings.tracking is not None:
+        log_evaluation(evaluation.results, Path(parsed.output), settings.tracking)
     print(f"wrote {parsed.output}/results.json, report.md and report.html")
 
 

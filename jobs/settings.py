@@ -26,8 +26,9 @@ SCHEMAS: dict[str, str] = {
     "plan": "pipeline.training.settings:TrainSettings",
     "train": "pipeline.training.settings:TrainSettings",
     "distill": "pipeline.training.settings:TrainSettings",
+    "study": "pipeline.training.study:StudySettings",
     "serve": "pipeline.serving.settings:ServeSettings",
-    "evaluate": "pipeline.evaluation.evaluate:EvaluateSettings",
+    "evaluate": "pipeline.evaluation.settings:EvaluateSettings",
 }
 """Settings class of every command that takes a recipe."""
 

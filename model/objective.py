@@ -125,6 +125,21 @@ def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
     )
 
 
+def flow_by_document(
+    output: ModelOutput, batch: TrainingBatch
+) -> tuple[Float[Tensor, "batch documents"], Float[Tensor, "batch documents"]]:
+    """`flow_sum` and `flow_count` of every document, without gradients; 0 where a row has fewer."""
+    error = (output.velocity.detach().float() - batch.velocity_target).square().mean(-1)
+    shape = batch.speaker.shape[:2]
+    row = torch.arange(shape[0], device=batch.document.device)[:, None]
+    slot = (row * shape[1] + batch.document)[batch.flow_mask]
+    sums, counts = (
+        torch.zeros(shape.numel(), device=slot.device).index_add(0, slot, values).view(shape)
+        for values in (error[batch.flow_mask], torch.ones(len(slot), device=slot.device))
+    )
+    return sums, counts
+
+
 def loss_from(
     sums: LossSums,
     global_flow_count: float | Tensor,

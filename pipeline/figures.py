@@ -20,29 +20,38 @@ DYNAMIC_RANGE_DB = 80.0
 
 
 def save_spectrogram(
-    path: Path, waveform: NDArray[np.float32], sample_rate: int, title: str = ""
+    path: Path,
+    waveform: NDArray[np.float32],
+    sample_rate: int,
+    title: str = "",
+    loudest_db: float | None = None,
 ) -> None:
     """Log-magnitude spectrogram of a waveform, `channels samples`; channels are averaged.
+
+    Args:
+        path: PNG file to write.
+        waveform: `channels samples`.
+        sample_rate: Hz.
+        title: Heading.
+        loudest_db: Top of the colour scale, so that pictures compare; None takes the loudest point.
 
     Raises:
         ValueError: If the waveform is empty.
     """
-    if waveform.size == 0:
-        raise ValueError("an empty waveform has no spectrogram")
-    mono = np.nan_to_num(np.atleast_2d(waveform).mean(0))
-    window = min(1024, max(64, 1 << (len(mono).bit_length() - 2)))
+    levels, num_samples = _spectrum_db(waveform)
+    top = levels.max() if loudest_db is None else loudest_db
     figure = _figure(6.4, 2.6)
     axes = figure.subplots()
-    levels = _levels_db(mono, window)
     picture = axes.imshow(
         levels,
         origin="lower",
         aspect="auto",
         cmap="magma",
-        vmin=levels.max() - DYNAMIC_RANGE_DB,
-        extent=(0, len(mono) / sample_rate, 0, sample_rate / 2000),
+        vmin=top - DYNAMIC_RANGE_DB,
+        vmax=top,
+        extent=(0, num_samples / sample_rate, 0, sample_rate / 2000),
     )
-    figure.colorbar(picture, ax=axes, label="dB", pad=0.01)
+    figure.colorbar(picture, ax=axes, label="dB of a full-scale sine", pad=0.01)
     axes.set(xlabel="time, s", ylabel="frequency, kHz", title=title)
     _save(figure, path)
 
@@ -81,13 +90,27 @@ def save_curves(
     _save(figure, path)
 
 
-def _levels_db(mono: NDArray[np.float32], window: int) -> NDArray[np.float64]:
-    hop = window // 4
+def loudest_db(waveform: NDArray[np.float32]) -> float:
+    """Loudest point of the spectrogram of a waveform, dB relative to a full-scale sine.
+
+    Raises:
+        ValueError: If the waveform is empty.
+    """
+    return float(_spectrum_db(waveform)[0].max())
+
+
+def _spectrum_db(waveform: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
+    """Levels, `frequencies frames`, 0 dB for a full-scale sine, and the number of samples."""
+    if waveform.size == 0:
+        raise ValueError("an empty waveform has no spectrogram")
+    mono = np.nan_to_num(np.atleast_2d(waveform).mean(0))
+    window = min(1024, max(64, 1 << (len(mono).bit_length() - 2)))
+    weights = np.hanning(window)
     padded = np.pad(mono, window // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    spectrum = np.abs(np.fft.rfft(frames * np.hanning(window), axis=-1)).T
-    levels: NDArray[np.float64] = 20 * np.log10(np.maximum(spectrum, 1e-8))
-    return levels
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[:: window // 4]
+    spectrum = np.abs(np.fft.rfft(frames * weights, axis=-1)).T * (2 / weights.sum())
+    levels: NDArray[np.float64] = 20 * np.log10(np.maximum(spectrum, 1e-10))
+    return levels, len(mono)
 
 
 def _figure(width_in: float, height_in: float) -> Figure:

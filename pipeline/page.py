@@ -41,12 +41,12 @@ def data_uri(payload: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(payload).decode()}"
 
 
-def number(value: float) -> str:
-    """Three significant digits, without an exponent."""
+def number(value: float, digits: int = 3) -> str:
+    """So many significant digits, without an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{digits}f}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

@@ -73,6 +73,19 @@ def load_settings(
         raise SettingsError(_explain(schema, error)) from error
 
 
+def changed(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
+    """The settings with nested changes; mappings are merged, everything else is replaced.
+
+    Raises:
+        SettingsError: As `load_settings`.
+    """
+    merged = OmegaConf.merge(settings.model_dump(mode="json"), dict(changes))
+    try:
+        return type(settings).model_validate(OmegaConf.to_container(merged, resolve=True))
+    except ValidationError as error:
+        raise SettingsError(_explain(type(settings), error)) from error
+
+
 def save_settings(settings: Settings) -> str:
     """The resolved tree as YAML that `load_settings` reads back to an equal tree."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,15 +166,15 @@ class ClassMetric(Metric):
         held_out: Sequence[HeldOutClip],
         features: Features,
     ) -> Findings:
-        def is_right(clips: Sequence[HeldOutClip], vectors: Sequence[Any]) -> dict[str, float]:
+        def is_right(clips: Sequence[HeldOutClip], vectors: Sequence[Any]) -> dict[str, bool]:
             said = classifier.classify(vectors) if vectors else []
             return {
-                clip.clip_id: float(label == target.label_of(clip))
+                clip.clip_id: bool(label == target.label_of(clip))
                 for clip, label in zip(clips, said, strict=True)
             }
 
         clips = [o.clip for o in asked]
-        forms = {
+        forms: dict[str, Mapping[str, float | bool]] = {
             form: is_right(clips, [unpacked(o.of(self.name, form)) for o in asked])
             for form in FORMS
         }

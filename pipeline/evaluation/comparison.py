@@ -11,7 +11,7 @@ import scipy.stats
 
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.evaluation import intervals
-from pipeline.evaluation.findings import Findings, Measure
+from pipeline.evaluation.findings import Findings, Measure, resampled_clusters
 from pipeline.storage import Folder
 
 RESULTS = "results.json"
@@ -27,7 +27,7 @@ def clip_values(findings: Findings) -> list[dict[str, Any]]:
             "modality": measure.modality,
             "name": measure.name,
             "forms": {
-                form: {clip_id: list(pair) for clip_id, pair in values.items()}
+                form: {clip_id: list(map(float, pair)) for clip_id, pair in values.items()}
                 for form, values in measure.forms.items()
             },
         }
@@ -57,7 +57,10 @@ def read_other(folder: Folder) -> tuple[dict[str, Any], dict[tuple[str, str], di
 
 
 def compare(
-    findings: Findings, others: Mapping[tuple[str, str], Mapping[str, Sequence[float]]], seed: int
+    findings: Findings,
+    others: Mapping[tuple[str, str], Mapping[str, Sequence[float]]],
+    seed: int,
+    clusters: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Paired differences of all figures of generated audio that both evaluations have.
 
@@ -68,6 +71,7 @@ def compare(
         findings: Figures of this evaluation.
         others: Values of the other one, as `read_other` gives them.
         seed: Seed of the resampling.
+        clusters: As `Measure.figures` takes them.
 
     Raises:
         SettingsError: If the evaluations have no clips in common.
@@ -94,7 +98,9 @@ def compare(
             "better": measure.better,
             "ours": _ratio(ours_there),
             "theirs": _ratio(theirs_there),
-            "difference": intervals.paired_difference(ours_there, theirs_there, seed),
+            "difference": intervals.paired_difference(
+                ours_there, theirs_there, seed, resampled_clusters(shared, clusters)
+            ),
         })  # fmt: skip
     if not num_shared:
         raise SettingsError(

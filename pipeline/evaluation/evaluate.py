@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from model.bundle.bundle import Bundle, load_bundle
 from pipeline.evaluation import intelligibility, intervals
 from pipeline.evaluation.clap import ClapEmbedding
@@ -25,14 +23,22 @@ from pipeline.evaluation.comparison import (
     read_other,
 )
 from pipeline.evaluation.embedding_metric import EmbeddingMetric, MelStatistics
-from pipeline.evaluation.execution import EvaluationResources, run_tasks
+from pipeline.evaluation.execution import run_tasks
 from pipeline.evaluation.findings import FORMS, Evidence, Findings
-from pipeline.evaluation.held_out import Choice, HeldOutClip, choose, described_clips
+from pipeline.evaluation.held_out import (
+    Choice,
+    HeldOutClip,
+    choose,
+    cluster_of,
+    described_clips,
+)
 from pipeline.evaluation.listening import Listening
 from pipeline.evaluation.metric import Metric
 from pipeline.evaluation.music_metric import MusicMetric
+from pipeline.evaluation.quality_metric import QualityMetric
 from pipeline.evaluation.recogniser import Recogniser, WhisperRecogniser
 from pipeline.evaluation.references import choose_references, speaker_embeddings
+from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.evaluation.signal_metric import SignalMetric
 from pipeline.evaluation.speech_metrics import (
     DIGITS,
@@ -42,9 +48,9 @@ from pipeline.evaluation.speech_metrics import (
     SphinxMetric,
     StopMetric,
     WordsMetric,
+    heard_words,
 )
 from pipeline.evaluation.voice_metric import voice_metrics
-from pipeline.settings import Settings
 from pipeline.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -55,74 +61,6 @@ PAGE, MARKDOWN = "report.html", "report.md"
 """The report, as a page and as Markdown tables."""
 
 
-class PublishedFigure(Settings):
-    """A figure that others report for the protocol of a recipe, shown beside our own."""
-
-    measure: str
-    """Name of the figure in the report, or its beginning, such as `voice similarity, wavlm`."""
-    value: float
-    """Published value."""
-    source: str
-    """Where it is reported, and for which model."""
-
-
-class EvaluateSettings(Settings):
-    """Measures of an evaluation, and the clips they are taken on."""
-
-    per_modality: int = Field(8, ge=1)
-    """Number of clips of each modality, from the splits test and validation."""
-    per_corpus: int | None = Field(None, ge=1)
-    """Number of clips of each corpus, in place of `per_modality`; figures of speech are then
-    reported for each corpus with as many clips. Null takes `per_modality`."""
-    num_digits: int = Field(10, ge=0)
-    """Number of further clips of one spoken digit each, for the digit recogniser."""
-    num_seeds: int = Field(1, ge=1, le=16)
-    """Number of generations of each prompt. More than one measures the diversity between seeds;
-    all other figures are those of the first."""
-    max_duration_s: float = Field(8.0, gt=0)
-    """Longest clip, seconds; longer ones are left out and counted."""
-    fill_from_training: bool = False
-    """Whether training clips are used too if too few are held out. This is for tiny corpora; the
-    result is not a held-out one then."""
-    num_flow_steps: int | None = Field(None, ge=1)
-    """Solver steps for each block; null uses those of the bundle."""
-    guidance_scale: float | None = Field(None, ge=0)
-    """Scale of classifier-free guidance; null uses that of the bundle."""
-    seed: int = Field(0, ge=0)
-    """Seed of the choice of clips, the noise, and the confidence intervals."""
-    asr: str | None = None
-    """Folder of a Whisper model in CTranslate2 form, for word and character error rates and for
-    stop errors; null leaves the error rates out. Nothing is downloaded."""
-    asr_threads: int = Field(1, ge=1, le=256)
-    """CPU threads of the recogniser in each worker."""
-    american_spelling: bool = True
-    """Whether British and American spellings count as the same word in error rates."""
-    speaker_encoder: str | None = None
-    """Folder of an x-vector model of the transformers library, such as WavLM-SV, for voice
-    similarity besides the built-in encoders. Do not use the one that the data was encoded with."""
-    clap: str | None = None
-    """Folder of a CLAP model of the transformers library, for its score and for distances in its
-    embedding; null leaves them out."""
-    request_voices: bool = False
-    """Whether the model gets the speaker embedding of another recording of the clip's speaker, as
-    from a user who clones a voice. Needs a bundle with voices and the directory `latents/` of the
-    data."""
-    continue_recordings: bool = False
-    """Whether the model continues another recording of the clip's speaker, with its transcript:
-    voice cloning by continuation. Recordings without a transcript are not continued."""
-    classifier_clips: int = Field(1000, ge=0)
-    """Largest number of real clips of the training split on which each classifier (sound classes of
-    a corpus, instrument families) is trained, and of held-out clips on which it is tested; 0 leaves
-    the class measures out. Raise it for more certain figures, lower it to save time."""
-    against: str | None = None
-    """Output directory of another evaluation on the same clips; paired differences to it are
-    reported. Null compares with none."""
-    published: tuple[PublishedFigure, ...] = ()
-    """Published figures to show beside those measured."""
-    resources: EvaluationResources = EvaluationResources()
-    """Worker processes; the results do not depend on them."""
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """An evaluation in memory.
@@ -131,6 +69,8 @@ class Evaluation:
         results: Figures as plain values, the contents of `results.json`.
         clip_values: Values of single clips, the contents of `clips.json`.
         clips: The evaluated clips of each modality, worst first.
+        badness: How bad the generated audio of each clip is: 0 is best, 1 is worst.
+        heard: What the recogniser of words heard, by clip id and form.
         sample_rate: Rate of all waveforms, Hz.
         listen: Gives a clip in all forms.
     """
@@ -138,6 +78,8 @@ class Evaluation:
     results: dict[str, Any]
     clip_values: dict[str, Any]
     clips: dict[str, list[HeldOutClip]]
+    badness: dict[str, float]
+    heard: dict[str, dict[str, str]]
     sample_rate: int
     listen: Callable[[HeldOutClip], Listening]
 
@@ -198,24 +140,31 @@ def evaluate(
     findings = Findings(skipped=skipped)
     for metric in metrics:
         findings.extend(metric.summarise(evidence))
+    clusters = {clip.clip_id: cluster_of(clip) for clip in [*choice.clips, *pool]}
     results = {
+        "bundle": loaded.card.get("name", str(bundle)),
         "bundle_digest": loaded.digest,
+        "recogniser": None if recogniser is None else f"{recogniser.name} {recogniser.version}",
         "weights": {name: loaded.card.get(name) for name in ("run", "step")},
-        "settings": settings.model_dump(mode="json", exclude={"resources"}),
+        "settings": settings.model_dump(mode="json", exclude={"resources", "tracking"}),
         "clips": choice.counts,
         "failed": {o.clip.clip_id: o.failure for o in evidence.clips if o.failure is not None},
-        "measures": [measure.figures(settings.seed) for measure in findings.measures],
+        "measures": [measure.figures(settings.seed, clusters) for measure in findings.measures],
+        "curves": findings.curves,
         "not_measured": findings.skipped,
         "timing": _timing(evidence, settings),
     }
     if other is not None:
-        rows = compare(findings, other[1], settings.seed)
+        rows = compare(findings, other[1], settings.seed, clusters)
         results["comparison"] = {"bundle_digest": other[0]["bundle_digest"], "rows": rows}
     values = {"bundle_digest": loaded.digest, "measures": clip_values(findings)}
+    bad = badness(findings)
     return Evaluation(
         results,
         values,
-        _worst_first(choice.clips, badness(findings)),
+        _worst_first(choice.clips, bad),
+        bad,
+        heard_words(evidence),
         loaded.codec.timebase.sample_rate,
         lambda clip: listen(tasks[clip.clip_id][0], loaded, cache),
     )
@@ -260,6 +209,8 @@ def build_metrics(
     metrics += [MusicMetric(), EmbeddingMetric(MelStatistics())]
     if settings.clap is not None:
         metrics.append(EmbeddingMetric(ClapEmbedding(settings.clap)))
+    if settings.dnsmos is not None:
+        metrics.append(QualityMetric(settings.dnsmos))
     metrics.append(SignalMetric())
     return metrics, skipped
 

@@ -12,8 +12,22 @@ from pipeline.evaluation.held_out import HeldOutClip
 FORMS = ("real", "reconstructed", "generated")
 """The recording, its reconstruction by the codec, and the generation from its description."""
 
-Values = Mapping[str, tuple[float, float]]
-"""Numerator and denominator of each clip, by clip id. The figure is the ratio of the sums."""
+Values = Mapping[str, tuple[float | bool, float]]
+"""Numerator and denominator of each clip, by clip id. The figure is the ratio of the sums; with
+`bool` numerators it is a share of clips."""
+
+
+def resampled_clusters(
+    clip_ids: Sequence[str], clusters: Mapping[str, str] | None
+) -> list[str] | None:
+    """Cluster of each clip, to be resampled; None if there are too few, or each has one clip.
+
+    Args:
+        clip_ids: The clips.
+        clusters: Speaker or recording by clip id; clips without one stand by themselves.
+    """
+    names = [(clusters or {}).get(clip_id, clip_id) for clip_id in clip_ids]
+    return names if intervals.MIN_CLUSTERS <= len(set(names)) < len(names) else None
 
 
 @dataclass(frozen=True)
@@ -34,12 +48,21 @@ class Measure:
     forms: Mapping[str, Values]
     note: str = ""
 
-    def figures(self, seed: int) -> dict[str, Any]:
-        """Plain values: the attributes, with an estimate in place of the values of each form."""
+    def figures(self, seed: int, clusters: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Plain values: the attributes, with an estimate in place of the values of each form.
+
+        Args:
+            seed: Seed of the resampling.
+            clusters: Speaker or recording by clip id; clips without one stand by themselves. They
+                are resampled if there are enough of them, and counted under `clusters`.
+        """
         estimates = {}
         for form, values in self.forms.items():
-            pairs = list(values.values())
-            estimates[form] = intervals.ratio([a for a, _ in pairs], [b for _, b in pairs], seed)
+            resampled = resampled_clusters(list(values), clusters)
+            above, below = [pair[0] for pair in values.values()], [p[1] for p in values.values()]
+            estimates[form] = intervals.ratio(above, below, seed, resampled)
+            if resampled is not None:
+                estimates[form]["clusters"] = len(set(resampled))
         return _described(self) | estimates
 
 
@@ -63,7 +86,7 @@ class SetFigure:
     num_clips: int
     note: str = ""
 
-    def figures(self, seed: int) -> dict[str, Any]:
+    def figures(self, seed: int, clusters: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Plain values: the attributes, with an estimate without interval for each form."""
         return _described(self) | {
             form: {"value": value, "low": None, "high": None, "n": self.num_clips}
@@ -82,10 +105,12 @@ class Findings:
     Attributes:
         measures: Figures in the order of the report.
         skipped: Reason by the name of the figure.
+        curves: Points of each form by the title of the curve: time in seconds, value, clips.
     """
 
     measures: list[Measure | SetFigure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, dict[str, list[tuple[float, float, int]]]] = field(default_factory=dict)
 
     def add(
         self,
@@ -95,7 +120,7 @@ class Findings:
         forms: Mapping[str, Mapping[str, float | bool]],
         note: str = "",
     ) -> None:
-        """Add a mean over clips.
+        """Add a mean over clips, or the share of clips that are `True`.
 
         Args:
             modality: Modality of the clips.
@@ -105,7 +130,7 @@ class Findings:
             note: How to read the figure.
         """
         values = {
-            form: {clip_id: (float(value), 1.0) for clip_id, value in clips.items()}
+            form: {clip_id: (value, 1.0) for clip_id, value in clips.items()}
             for form, clips in forms.items()
         }
         self.measures.append(Measure(modality, name, better, values, note))
@@ -114,6 +139,7 @@ class Findings:
         """Add the figures and reasons of another instance."""
         self.measures += other.measures
         self.skipped |= other.skipped
+        self.curves |= other.curves
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,11 @@ class HeldOutClip:
     content_sha256: str | None = None
 
 
+def cluster_of(clip: HeldOutClip) -> str:
+    """What makes clips depend on each other: their speaker, or else the recording they are of."""
+    return f"speaker {clip.speaker}" if clip.speaker else f"recording {clip.uri}"
+
+
 @dataclass(frozen=True)
 class Choice:
     """The chosen clips, and the counts of the others.

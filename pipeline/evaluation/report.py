@@ -24,6 +24,8 @@ class Sample:
     """PNG file."""
     facts: dict[str, str] = field(default_factory=dict)
     """Short measurements, name to value with unit."""
+    group: str = ""
+    """Heading over this and the samples after it with the same group."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Figure:
 
     title: str
     image: Path
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,21 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     note: str = ""
+    remarks: Sequence[str] = ()
+    """How to read single rows, one remark each."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The page: a lead paragraph, then samples, figures and tables in the order given."""
+    """The page: a lead paragraph, then overview, samples, figures and tables as given."""
 
     title: str
     lead: str
     samples: Sequence[Sample] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    overview: Sequence[Table] = ()
+    """Tables before the samples."""
 
 
 def write_report(report: Report, path: Path) -> None:

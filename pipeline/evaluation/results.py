@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -13,17 +17,31 @@ from pipeline.evaluation import signal
 from pipeline.evaluation.comparison import CLIPS, RESULTS
 from pipeline.evaluation.evaluate import MARKDOWN, PAGE, Evaluation
 from pipeline.evaluation.findings import FORMS
-from pipeline.evaluation.held_out import TRAINING
+from pipeline.evaluation.held_out import TRAINING, HeldOutClip
+from pipeline.evaluation.intervals import MIN_CLIPS, is_supported
 from pipeline.evaluation.listening import Listening
-from pipeline.evaluation.report import Report, Sample, write_report
-from pipeline.evaluation.tables import markdown_tables, measured_on, result_tables, worst_clips
-from pipeline.figures import save_spectrogram
+from pipeline.evaluation.report import Figure, Report, Sample, write_report
+from pipeline.evaluation.tables import (
+    further_tables,
+    markdown_tables,
+    measured_on,
+    overview_tables,
+    worst_clips,
+)
+from pipeline.figures import loudest_db, save_curves, save_spectrogram
+from pipeline.settings import digest_of
 from pipeline.storage import Folder
+from pipeline.tracking import TrackingSettings, closing_run, open_run
 
 LEAD = (
     "{clips} in three forms: the real recording at the codec's rate, what the codec makes "
     "of it (the ceiling of the model), and what the model makes from the description alone. The "
-    "samples are those with the worst generated audio of each modality, worst first."
+    "samples are those with the worst generated audio of each modality, worst first: they show "
+    "what goes wrong, not what is usual."
+)
+_CURVE_NOTE = (
+    "Mean RMS level over all clips that last so long, at least {least} of them. Where recordings "
+    "fall as well, they end there."
 )
 
 
@@ -39,19 +57,59 @@ def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality:
     """
     samples = []
     for clips in evaluation.clips.values():
-        for clip in clips[:samples_per_modality]:
-            samples += _write_forms(evaluation.listen(clip), output / "samples")
+        for number, clip in enumerate(clips[:samples_per_modality], 1):
+            heard = evaluation.heard.get(clip.clip_id, {})
+            group = f"{clip.modality}, worst {number} of {len(clips)}: {_asked(clip)}"
+            samples += _write_forms(evaluation.listen(clip), output / "samples", group, heard)
     written = {sample.audio.stem for sample in samples}
     for path in (output / "samples").glob("*-*-*-*.*"):
         if path.suffix in (".wav", ".png") and path.stem not in written:
             path.unlink()
-    tables = [*result_tables(evaluation.results), *worst_clips(evaluation)]
-    lead = LEAD.format(clips=measured_on(evaluation.results))
-    write_report(Report("AudioCALM: evaluation", lead, samples, (), tables), output / PAGE)
+    results = evaluation.results
+    report = Report(
+        "AudioCALM: evaluation",
+        LEAD.format(clips=measured_on(results)),
+        samples,
+        _curves(results.get("curves", {}), output / "figures"),
+        [*worst_clips(evaluation), *further_tables(results)],
+        overview_tables(results),
+    )
+    write_report(report, output / PAGE)
     folder = Folder.at(output)
-    folder.write_bytes(MARKDOWN, f"{markdown_tables(evaluation.results)}\n".encode())
+    folder.write_bytes(MARKDOWN, f"{markdown_tables(results)}\n".encode())
     folder.write_json(CLIPS, evaluation.clip_values)
-    folder.write_json(RESULTS, evaluation.results)
+    folder.write_json(RESULTS, results)
+
+
+def log_evaluation(results: dict[str, Any], output: Path, tracking: TrackingSettings) -> None:
+    """Log a written evaluation to MLflow: figures of enough clips, page, curves and samples.
+
+    Args:
+        results: Contents of `results.json`.
+        output: Directory of `write_evaluation`.
+        tracking: Where to log.
+    """
+    identity = digest_of([results["bundle_digest"], results["settings"], str(output.resolve())])
+    params = results["settings"] | {"bundle": results["bundle"]}
+    reference = open_run(tracking, output, identity, params, {"job": "evaluate"})
+    with closing_run(reference) as tracker:
+        tracker.log_metrics(logged_figures(results["measures"]), 0)
+        for name in (PAGE, MARKDOWN, RESULTS, CLIPS):
+            tracker.log_file(output / name)
+        for folder in ("samples", "figures"):
+            for path in sorted((output / folder).glob("*")):
+                tracker.log_file(path, folder)
+
+
+def logged_figures(measures: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Figures of enough clips by a name that MLflow takes: `modality/measure/form`."""
+    return {
+        re.sub(r"[^\w\-./ ]", "", f"{measure['modality']}/{measure['name']}/{form}"): value
+        for measure in measures
+        for form in FORMS
+        if form in measure and is_supported(measure[form])
+        for value in (measure[form]["value"],)
+    }
 
 
 def write_wav(path: Path, waveform: Tensor, sample_rate: int) -> None:
@@ -62,14 +120,24 @@ def write_wav(path: Path, waveform: Tensor, sample_rate: int) -> None:
     Folder.at(path.parent).write_bytes(path.name, sink.getvalue())
 
 
-def sample_card(title: str, text: str, wav: Path) -> Sample:
-    """A card for the report over a WAV file; its spectrogram is written beside it."""
+def sample_card(
+    title: str, text: str, wav: Path, group: str = "", loudest_db: float | None = None
+) -> Sample:
+    """A card for the report over a WAV file; its spectrogram is written beside it.
+
+    Args:
+        title: Heading.
+        text: What it was made from, or a caption.
+        wav: Audio.
+        group: Heading over several cards.
+        loudest_db: As `save_spectrogram` takes it.
+    """
     frames, sample_rate = soundfile.read(wav, dtype="float32", always_2d=True)
     picture = wav.with_suffix(".png")
-    save_spectrogram(picture, frames.T, sample_rate)
+    save_spectrogram(picture, frames.T, sample_rate, loudest_db=loudest_db)
     facts = signal.examine(torch.from_numpy(frames.T.copy()), sample_rate)
     shown = {"duration": f"{facts.duration_s:.2f} s", "level": f"{facts.level_dbfs:.1f} dBFS"}
-    return Sample(title, text, wav, picture, shown)
+    return Sample(title, text, wav, picture, shown, group)
 
 
 def clip_origin(split: str) -> str:
@@ -77,18 +145,37 @@ def clip_origin(split: str) -> str:
     return "training clip" if split == TRAINING else "held-out clip"
 
 
-def _write_forms(item: Listening, folder: Path) -> list[Sample]:
+def _asked(clip: HeldOutClip) -> str:
+    """The description of a clip, and its words."""
+    words = f" “{clip.transcript}”" if clip.transcript else ""
+    return f"{clip.description}{words} ({clip_origin(clip.split)} {clip.clip_id})"
+
+
+def _curves(curves: dict[str, Any], folder: Path) -> list[Figure]:
+    """A picture of each set of curves."""
+    figures = []
+    for title, forms in curves.items():
+        image = folder / f"{title.lower().replace(' ', '-')}.png"
+        lines = {form: [(time, value) for time, value, _ in points]
+                 for form, points in forms.items()}  # fmt: skip
+        save_curves(image, lines, x_label="time, s", y_label="level, dBFS")
+        figures.append(Figure(title, image, _CURVE_NOTE.format(least=MIN_CLIPS)))
+    return figures
+
+
+def _write_forms(
+    item: Listening, folder: Path, group: str, heard: Mapping[str, str]
+) -> list[Sample]:
+    """Cards of the forms of a clip, whose spectrograms share one colour scale."""
     stem = "".join(c if c.isalnum() else "-" for c in item.clip.clip_id)[-60:].strip("-")
-    text = item.clip.description
-    if item.clip.transcript:
-        text += f" “{item.clip.transcript}”"
+    found: dict[str, Tensor | None] = {form: getattr(item, form) for form in FORMS}
+    forms = {name: audio for name, audio in found.items() if audio is not None and audio.numel()}
+    top = max(loudest_db(audio.numpy()) for audio in forms.values())
     samples = []
-    for form in FORMS:
-        waveform: Tensor | None = getattr(item, form)
-        if waveform is None or waveform.numel() == 0:
-            continue
-        title = f"{item.clip.modality}, {form} ({clip_origin(item.clip.split)})"
+    for form, waveform in forms.items():
         wav = folder / f"{item.clip.modality}-{item.clip.split}-{stem}-{form}.wav"
         write_wav(wav, waveform, item.sample_rate)
-        samples.append(sample_card(title, text, wav))
+        card = sample_card(form, "", wav, group, top)
+        samples.append(replace(card, facts={"heard": heard[form] or "nothing", **card.facts})
+                       if form in heard else card)  # fmt: skip
     return samples

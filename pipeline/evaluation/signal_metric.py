@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.config import MODALITIES
-from pipeline.evaluation import distance, signal
+from pipeline.evaluation import distance, intervals, signal
 from pipeline.evaluation.findings import FORMS, Evidence, Findings, Measure, Observed
 from pipeline.evaluation.listening import Listening
 from pipeline.evaluation.metric import Metric
 
 SIGNAL = "signal"
 """Name under which the observations are stored."""
+LEVEL_EVERY_S = 0.5
+"""Step of the curves of the level, seconds."""
 DRIFT_FROM_S = 3.0
 """Shortest audio whose drift is measured, seconds: each third then lasts a second."""
 _CODEC_DISTANCES = (
@@ -25,6 +28,7 @@ _CODEC_DISTANCES = (
     ("stft_distance", "codec: STFT distance", "lower"),
     ("si_sdr_db", "codec: SI-SDR, dB", "higher"),
 )
+_SDR_NOTE = "below 0 where a codec does not keep the phase, whatever it sounds like"
 _FACTS = (
     ("silent_share", "silent share of the audio", ""),
     ("clipped_share", "clipped share of the samples", "lower"),
@@ -57,6 +61,7 @@ class SignalMetric(Metric):
     """Level, silence, clipping, duration and drift of each form, and distances of the codec."""
 
     name = SIGNAL
+    version = "2"
 
     def observe(self, item: Listening, form: str) -> dict[str, Any]:
         """Facts and drift of a waveform; distances to the recording for its reconstruction."""
@@ -64,6 +69,7 @@ class SignalMetric(Metric):
         found: dict[str, Any] = asdict(signal.examine(waveform, rate))
         measured = drift(waveform, rate)
         found["drift"] = None if measured is None else asdict(measured)
+        found["levels_dbfs"] = levels_dbfs(waveform, rate)
         if form == "reconstructed":
             found["log_mel_l1"] = distance.log_mel_l1(waveform, item.real, rate)
             found["stft_distance"] = distance.stft_distance(waveform, item.real)
@@ -79,12 +85,14 @@ class SignalMetric(Metric):
                 continue
             for key, name, better in _CODEC_DISTANCES:
                 values = _values(clips, "reconstructed", itemgetter(key))
-                found.add(modality, name, better, {"reconstructed": values})
+                note = _SDR_NOTE if key == "si_sdr_db" else ""
+                found.add(modality, name, better, {"reconstructed": values}, note)
             for key, name, better in _FACTS:
                 by_form = {f: _values(clips, f, itemgetter(key)) for f in FORMS}
                 found.add(modality, name, better, by_form)
             found.extend(_durations(modality, clips))
             found.extend(_drifts(modality, clips))
+            found.curves |= _level_curves(modality, clips)
         return found
 
 
@@ -105,6 +113,38 @@ def drift(waveform: Tensor, sample_rate: int) -> Drift | None:
         return None
     change = _centroid_hz(last, sample_rate).log2() - _centroid_hz(first, sample_rate).log2()
     return Drift(levels[1] - levels[0], float(change))
+
+
+def levels_dbfs(waveform: Tensor, sample_rate: int) -> list[float]:
+    """RMS level of every whole half second, dBFS, at least that of silence.
+
+    Args:
+        waveform: `channels samples`.
+        sample_rate: Hz.
+    """
+    size = max(1, round(LEVEL_EVERY_S * sample_rate))
+    mono, floor = waveform.float().mean(0), 10 ** (signal.SILENCE_DBFS / 10)
+    starts = range(0, mono.shape[-1] - size + 1, size)
+    powers = (mono[start : start + size].square().mean() for start in starts)
+    return [float(power.clamp_min(floor).log10()) * 10 for power in powers]
+
+
+def _level_curves(
+    modality: str, clips: Sequence[Observed]
+) -> dict[str, dict[str, list[tuple[float, float, int]]]]:
+    """Mean level over the clips that last so long, while there are enough of them."""
+    curves = {}
+    for form in FORMS:
+        levels = [o.of(SIGNAL, form)["levels_dbfs"] for o in _made(clips, form)]
+        points = []
+        for number in range(max(map(len, levels), default=0)):
+            there = [values[number] for values in levels if len(values) > number]
+            if len(there) < intervals.MIN_CLIPS:
+                break
+            points.append(((number + 0.5) * LEVEL_EVERY_S, fmean(there), len(there)))
+        if len(points) > 1:
+            curves[form] = points
+    return {f"Level of {modality} against time": curves} if curves else {}
 
 
 def _centroid_hz(mono: Tensor, sample_rate: int) -> Tensor:

@@ -252,6 +252,14 @@ class StopMetric(Metric):
         )
 
 
+def heard_words(evidence: Evidence) -> dict[str, dict[str, str]]:
+    """What the recogniser heard, by clip id and form; empty without one."""
+    return {
+        o.clip.clip_id: {form: o.of(WHISPER, form)["text"].strip() for form in FORMS}
+        for o in evidence.seen_by(WHISPER)
+    }
+
+
 def _rate(errors: Errors, kind: str) -> tuple[float, float]:
     if kind == "word":
         return float(errors.word_edits), float(errors.words)

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from model.audiocalm import AudioCALM
 from model.config import MODALITIES, ModelConfig
-from model.objective import VECTOR_LENGTH, LossSums, losses
+from model.objective import VECTOR_LENGTH, LossSums, flow_by_document, losses
 from model.text import Tokenizer
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
@@ -49,6 +50,7 @@ def validation_feed(
     parent: Parent | None,
     config: ModelConfig,
     tokenizer: Tokenizer,
+    split: str = "validation",
 ) -> Feed:
     """The held-out clips of train-shards; step 0 of the feed is the whole validation.
 
@@ -58,18 +60,19 @@ def validation_feed(
         parent: Weights that the run started from, whose latent statistics it keeps.
         config: The model's configuration.
         tokenizer: Encodes the prompts.
+        split: Split of the shards.
 
     Raises:
         SettingsError: If the shards hold no clip to validate on.
     """
     fixed = {**_FEED, "documents_per_step": settings.validation.num_documents}
-    shards = shards_for(folder, parent, "validation")
+    shards = shards_for(folder, parent, split)
     try:
         return Feed(shards, settings.feed.model_copy(update=fixed), config, tokenizer, _SEED)
     except ValueError as error:
         raise SettingsError(
             f"validation.every is {settings.validation.every} and {folder.uri} has no clip in its "
-            f"validation split that fits a row ({error}); prepare the corpus with a validation "
+            f"{split} split that fits a row ({error}); prepare the corpus with a {split} "
             "split, or set validation.every to 0"
         ) from error
 
@@ -125,6 +128,29 @@ class Validation:
             for name, value in found.items()
             if name.startswith("loss/")
         }
+
+
+@torch.no_grad()
+def clip_losses(model: AudioCALM, feed: Feed) -> dict[str, tuple[float, float]]:
+    """Flow loss of every held-out clip, in float32: sum over its noisy frames, and their number.
+
+    Args:
+        model: In eval mode, on the CPU.
+        feed: `validation_feed`.
+
+    Returns:
+        By clip key; a clip that was drawn several times has the sums over all draws.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    batch = feed.batch(0)
+    for micro_batch, keys in zip(batch.micro_batches, batch.clips, strict=True):
+        sums, counts = flow_by_document(model(micro_batch), micro_batch)
+        is_document = counts > 0
+        pairs = zip(sums[is_document].tolist(), counts[is_document].tolist(), strict=True)
+        for key, (total, count) in zip(keys, pairs, strict=True):
+            before = found.get(key, (0.0, 0.0))
+            found[key] = before[0] + total, before[1] + count
+    return found
 
 
 def lasting_steps(

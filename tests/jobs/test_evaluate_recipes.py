@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.evaluate import EvaluateSettings
+from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.settings import load_settings
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"

@@ -8,7 +8,14 @@ from torch.nn import functional as F
 
 from model.audiocalm import AudioCALM
 from model.batch import Document, pack
-from model.objective import NUM_TIME_BINS, VECTOR_LENGTH, LossSums, loss_from, losses
+from model.objective import (
+    NUM_TIME_BINS,
+    VECTOR_LENGTH,
+    LossSums,
+    flow_by_document,
+    loss_from,
+    losses,
+)
 from model.sequence import CLEAN, NOISY
 from tests.factories.model import random_document, random_model, tiny_config
 
@@ -52,6 +59,18 @@ def test_groups_add_up_to_the_total() -> None:
     for index in range(NUM_TIME_BINS):
         inside = (time >= index / NUM_TIME_BINS) & (time < (index + 1) / NUM_TIME_BINS)
         assert sums.bin_count[index] == inside.sum()
+
+
+def test_the_loss_of_a_document_is_that_of_a_batch_of_its_own() -> None:
+    model, rows = random_model(), [documents(), documents()[:1]]
+    batch = pack(rows, CONFIG, 96)
+    output = model(batch)
+    sums, counts = flow_by_document(output, batch)
+    assert counts.tolist() == [[8, 16, 8], [8, 0, 0]]
+    torch.testing.assert_close(sums.sum(), losses(output, batch).flow_sum.detach())
+    for number, document in enumerate(documents()):
+        alone = pack([[document]], CONFIG, 96)
+        torch.testing.assert_close(sums[0, number], losses(model(alone), alone).flow_sum.detach())
 
 
 def test_a_batch_split_over_ranks_and_steps_has_the_loss_and_gradient_of_the_whole() -> None:

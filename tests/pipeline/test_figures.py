@@ -2,18 +2,36 @@
 
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.figures import _levels_db, save_curves, save_spectrogram
+from pipeline.figures import _spectrum_db, loudest_db, save_curves, save_spectrogram
 
 RATE = 16_000
 
 
+def test_a_full_scale_tone_has_0_db() -> None:
+    tone = np.sin(2 * np.pi * 2000 * np.arange(RATE) / RATE).astype(np.float32)
+    assert loudest_db(tone) == pytest.approx(0, abs=0.01)
+    assert loudest_db(tone[None] / 10) == pytest.approx(-20, abs=0.01)
+
+
 def test_a_tone_stands_at_its_frequency() -> None:
     tone = np.sin(2 * np.pi * 2000 * np.arange(RATE) / RATE).astype(np.float32)
-    levels = _levels_db(tone, 1024)
+    levels, num_samples = _spectrum_db(tone)
     assert levels.mean(1).argmax() == 2000 * 1024 // RATE
+    assert num_samples == RATE
+
+
+def test_pictures_on_one_scale_show_which_is_louder(tmp_path: Path) -> None:
+    loud = np.random.default_rng(0).normal(0, 0.1, RATE // 2).astype(np.float32)
+    light = []
+    for name, wave, top in (("a", loud, None), ("b", loud / 30, None), ("c", loud / 30, 0.0)):
+        save_spectrogram(tmp_path / f"{name}.png", wave, RATE, loudest_db=top)
+        light.append(matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].mean())
+    assert light[0] == pytest.approx(light[1], rel=0.02)
+    assert light[2] < 0.9 * light[0]
 
 
 def test_the_same_waveform_gives_the_same_file(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_distances_are_those_of_the_vectors_and_few_clips_have_none() -> None:
     )
     assert figures(found)["two-KD"]["generated"] == pytest.approx(kernel_distance(ours, real))
     assert figures(found)["two score"]["real"] == pytest.approx(real[:, 0].mean())
+    some = findings_of(metric, items[:7])
+    assert "two-FD" in figures(some)
+    # Half of the clips must be enough for a covariance as well.
+    assert some.skipped["two-FD, extrapolated of speech"].endswith(
+        "8 are needed: raise per_modality"
+    )
     few = findings_of(metric, items[:3])
     assert [m.name for m in few.measures] == ["two score"]
     assert few.skipped["two-FD of speech"].endswith("4 are needed: raise per_modality")

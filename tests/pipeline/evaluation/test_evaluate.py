@@ -15,16 +15,19 @@ import pyarrow as pa
 import pytest
 import soundfile
 import torch
+from mlflow.tracking import MlflowClient
 from torch import Tensor
 
 from model.bundle.bundle import Bundle, load_bundle
 from model.bundle.synthesis import SynthesisError, SynthesisRequest, Synthesizer
 from pipeline.errors import IncompleteError, SettingsError, UnitsFailedError
 from pipeline.evaluation import clip_worker, intelligibility
-from pipeline.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from pipeline.evaluation.evaluate import Evaluation, evaluate
 from pipeline.evaluation.recogniser import Heard, RecogniserError
-from pipeline.evaluation.results import write_evaluation
+from pipeline.evaluation.results import log_evaluation, logged_figures, write_evaluation
+from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.storage import Folder, table_bytes
+from pipeline.tracking import TrackingSettings
 from tests.factories.bundle import write_bundle
 from tests.factories.cards import finish
 
@@ -183,7 +186,8 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.evaluation import intelligibility
-from pipeline.evaluation.evaluate import EvaluateSettings, evaluate
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.settings import EvaluateSettings
 from pipeline.evaluation.results import write_evaluation
 from pipeline.storage import Folder
 intelligibility.is_available = lambda: False
@@ -345,10 +349,12 @@ def test_a_recogniser_gives_error_rates_and_too_few_clips_are_not_printed(
     assert "word and character error rate" not in evaluation.results["not_measured"]
     write_evaluation(evaluation, Path(out.path))
     page = out.read_bytes("report.html").decode()
-    assert "<h2>Measures of speech</h2>" in page
-    assert "<td>word error rate, all sentences</td><td>1</td><td>n/a</td>" in page
-    assert "<h2>Not measured</h2>" in page
-    assert "| word error rate, all sentences | 1 | - |" in out.read_bytes("report.md").decode()
+    assert "<h2>Measures of speech</h2>" not in page, "no figure has five clips"
+    assert "<td>speech: word error rate (all sentences, " in page
+    assert "<td>1 clips each; 5 are needed: raise per_modality, per_corpus or num_digits" in page
+    assert "<dt>heard</dt><dd>two words</dd>" in page
+    assert '<th scope="col">heard</th>' in page
+    assert "| recogniser of words | fake 1 |" in out.read_bytes("report.md").decode()
 
 
 def test_a_folder_without_a_recogniser_is_refused_before_anything_is_made(
@@ -387,6 +393,10 @@ def test_published_figures_stand_beside_an_empty_cell(
     write_evaluation(measure(folder, data, out, published=published), Path(out.path), 1)
     table = out.read_bytes("report.md").decode()
     assert "| word error rate | 0.02 | a paper | not run here |" in table
+    few = [{"measure": "stop errors", "value": 0.0, "source": "a paper"}]
+    write_evaluation(measure(folder, data, out, published=few), Path(out.path), 1)
+    table = out.read_bytes("report.md").decode()
+    assert "| stop errors | 0 | a paper | too few clips: 2 |" in table
 
 
 @pytest.mark.usefixtures("without_pocketsphinx")
@@ -476,7 +486,8 @@ def test_the_page_says_which_clips_are_not_held_out(
     page = out.read_bytes("report.html").decode()
     assert "6 clips, 1 of them from the training split and not held out, in three" in page
     assert "music: 1 test, 1 train" in page
-    assert page.count("(training clip)</h3>") == 3
+    assert page.count(" (training clip c/2)</h3>") == 1
+    assert page.count(" (held-out clip c/") > page.count("</audio>")
 
 
 @pytest.mark.usefixtures("without_pocketsphinx")
@@ -492,4 +503,35 @@ def test_results_samples_and_page_are_written(folder: Path, data: Folder, out: F
     assert all(wav.with_suffix(".png").exists() for wav in wavs)
     page = out.read_bytes("report.html").decode()
     assert page.count("data:audio/wav") == 9
+    assert page.count('<div class="cards">') == page.count("worst 1 of 2: ") // 7 == 3
+    assert page.index("<h2>What was measured</h2>") < page.index("<h2>Listen</h2>")
     assert "<h2>Worst clips of speech</h2>" in page
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_pocketsphinx")
+def test_figures_page_and_samples_go_to_mlflow(
+    folder: Path, data: Folder, out: Folder, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    evaluation = measure(folder, data, out, tracking={"uri": uri, "experiment": "e"})
+    write_evaluation(evaluation, Path(out.path), samples_per_modality=1)
+    for _ in range(2):
+        log_evaluation(evaluation.results, Path(out.path), TrackingSettings(uri=uri))
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "audiocalm"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["bundle"] == evaluation.results["bundle"]
+    assert run.data.params["per_modality"] == "2"
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"report.html", "report.md", "results.json", "clips.json", "samples"} <= names
+    assert len(client.list_artifacts(run.info.run_id, "samples")) == 18
+    assert run.info.status == "FINISHED"
+
+
+def test_logged_figures_have_names_that_mlflow_takes_and_enough_clips() -> None:
+    sure, few = ({"value": 0.5, "low": None, "high": None, "n": n} for n in (5, 4))
+    measures = [
+        {"modality": "music", "name": "tempo within 5 %, or double", "real": sure, "generated": few}
+    ]
+    assert logged_figures(measures) == {"music/tempo within 5  or double/real": 0.5}

@@ -47,9 +47,58 @@ def test_no_event_at_all_still_leaves_an_interval(count: int, high: float) -> No
     assert intervals.mean([True] * count)["low"] == pytest.approx(1 - found["high"])
 
 
+def test_amounts_that_are_equal_in_all_clips_have_no_interval() -> None:
+    """No word was repeated in 8 clips: neither certain, nor a share of clips."""
+    assert intervals.mean([0.0] * 8) == {"value": 0.0, "low": None, "high": None, "n": 8}
+    found = intervals.ratio([0, 0, 0], [3, 5, 2])
+    assert (found["low"], found["high"]) == (None, None)
+    half = intervals.ratio([1, 2, 4], [2, 4, 8])
+    assert (half["value"], half["low"]) == (0.5, None)
+
+
+def test_speakers_that_agree_while_their_clips_do_not_have_no_interval() -> None:
+    found = intervals.ratio([True, False] * 6, [1.0] * 12, clusters=[n // 2 for n in range(12)])
+    assert (found["value"], found["low"], found["high"]) == (0.5, None, None)
+
+
 def test_too_few_clips_have_no_interval() -> None:
     assert intervals.mean([]) == {"value": None, "low": None, "high": None, "n": 0}
     assert intervals.mean([0.5]) == {"value": 0.5, "low": None, "high": None, "n": 1}
+
+
+def test_clips_of_one_speaker_are_no_independent_evidence() -> None:
+    """Ten copies of a clip say as much as the clip: the interval is that of the speakers."""
+    values = np.random.default_rng(3).normal(size=30)
+    copies = np.repeat(values, 10).tolist()
+    speakers = np.repeat(np.arange(30), 10).tolist()
+    found = intervals.ratio(copies, [1.0] * 300, clusters=speakers)
+    alone = intervals.mean(values.tolist())
+    assert found["n"] == 300
+    for name in ("value", "low", "high"):
+        assert found[name] == pytest.approx(alone[name])
+    naive = intervals.mean(copies)
+    assert found["high"] - found["low"] > 2.5 * (naive["high"] - naive["low"])
+
+
+def test_a_paired_difference_swaps_whole_speakers() -> None:
+    rng = np.random.default_rng(4)
+    ours = [(float(value), 1.0) for value in rng.normal(0.5, 1, size=9)]
+    theirs = [(float(value), 1.0) for value in rng.normal(size=9)]
+    alone = intervals.paired_difference(ours, theirs)
+    found = intervals.paired_difference(ours * 4, theirs * 4, clusters=list(range(9)) * 4)
+    assert found["n"] == 36
+    for name in ("value", "low", "high", "p"):
+        assert found[name] == pytest.approx(alone[name])
+
+
+def test_few_speakers_have_no_interval() -> None:
+    clusters = [number % 4 for number in range(40)]
+    pairs = [(float(number), 1.0) for number in range(40)]
+    assert intervals.ratio(*zip(*pairs, strict=True), clusters=clusters)["low"] is None
+    found = intervals.paired_difference(pairs, pairs[::-1], clusters=clusters)
+    assert (found["low"], found["p"], found["value"]) == (None, None, 0.0)
+    with pytest.raises(ValueError, match="3 clusters and 40 clips"):
+        intervals.paired_difference(pairs, pairs, clusters=[1, 2, 3])
 
 
 def test_counts_that_make_no_ratio_are_refused() -> None:

@@ -18,7 +18,12 @@ from pipeline.training.feed import Feed
 from pipeline.training.settings import CheckpointSettings, TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer
 from pipeline.training.shards import TrainShards
-from pipeline.training.validation import Validation, lasting_steps, validation_feed
+from pipeline.training.validation import (
+    Validation,
+    clip_losses,
+    lasting_steps,
+    validation_feed,
+)
 from tests.factories.train_shards import FakeClip, mixed_clips, write_shards
 from tests.factories.training import small_settings, training, weights_of
 
@@ -131,6 +136,18 @@ def test_losses_are_those_of_the_held_out_documents_under_the_average(validated,
     assert by_modality == {f"validation/loss/flow/{name}" for name in ("speech", "sound", "music")}
     assert any(name.startswith("validation/loss/flow/time_") for name in line)
     assert "loss/total" in line, "one line holds the losses of training and of validation"
+
+
+@pytest.mark.slow
+def test_losses_of_clips_add_up_to_the_flow_loss(validated, shards):
+    # Twice as many documents as clips: every clip is drawn twice, with other noise.
+    settings = _settings(validation={"every": 2, "num_documents": 12})
+    store = CheckpointStore(Folder.at(validated).child("checkpoints"))
+    found = clip_losses(averaged_model(store, 6), _feed(settings, shards))
+    assert sorted(found) == [f"held-{number}" for number in range(6)]
+    total = sum(pair[0] for pair in found.values()) / sum(pair[1] for pair in found.values())
+    measured = _measured(settings, shards, validated, 6)
+    assert total == pytest.approx(measured["validation/loss/flow"], rel=1e-5)
 
 
 @pytest.mark.slow
