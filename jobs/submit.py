@@ -10,8 +10,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from jobs.cluster_arguments import SUBMITTABLE
 from jobs.options import add_address, main_of, parser, run
-from jobs.submit_words import SUBMITTABLE, Submission
+from jobs.submission import Submission
 
 
 def build_parser() -> ArgumentParser:
@@ -40,16 +41,16 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `audiocalm submit`; returns the exit code of the job."""
-    options, words = build_parser().parse_known_args(argv)
-    return run(lambda: submit(options, words), options)
+    options, arguments = build_parser().parse_known_args(argv)
+    return run(lambda: submit(options, arguments), options)
 
 
-def submit(options: Namespace, words: Sequence[str]) -> int:
+def submit(options: Namespace, arguments: Sequence[str]) -> int:
     """Check the command here, submit it, and follow it to its end; returns its exit code."""
     from jobs.watch import watch
     from pipeline.submission.client import connect, refuse_running
 
-    submission = Submission.of(options.job, words, options.name, options.env, options.secret)
+    submission = Submission.of(options.job, arguments, options.name, options.env, options.secret)
     if options.rayjob:
         print(submission.manifest(options.rayjob, options.stop_seconds, options.driver_cpus))
         return 0

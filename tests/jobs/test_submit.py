@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
+from jobs.cluster_arguments import SUBMITTABLE
 from jobs.settings import SCHEMAS
-from jobs.submit_words import SUBMITTABLE, Submission
+from jobs.submission import Submission
 from pipeline.errors import SettingsError
 from tests.factories.job_server import FakeServer
 
