@@ -7,19 +7,23 @@ With --address the same is asked of a cluster: from every kind of node whether t
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from jobs import options
 from pipeline.machine_check import Finding, check_machine, verdict
+
+_STOP_S = 3
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the command line."""
     built = options.parser("doctor", __doc__ or "", has_settings=False)
     options.add_address(built)
-    storage = "folder that every node must read and write"
+    storage = "folder or URI that every node of the cluster must read and write"
     built.add_argument("--storage", metavar="DIR", help=storage)
-    built.add_argument("--tracking", metavar="URL", help="MLflow server that nodes must reach")
+    tracking = "MLflow server that every node of the cluster must reach"
+    built.add_argument("--tracking", metavar="URL", help=tracking)
     built.add_argument("--on-cluster", action="store_true", help=argparse.SUPPRESS)
     return built
 
@@ -52,7 +56,8 @@ def examine_cluster(parsed: argparse.Namespace) -> int:
     given = {"--storage": parsed.storage, "--tracking": parsed.tracking}
     arguments = [part for name, value in given.items() if value for part in (name, value)]
     server = connect(parsed.address)
-    job_id = Submission.of("doctor", ["--on-cluster", *arguments]).send(server, 3)
+    job_id = Submission.of("doctor", ["--on-cluster", *arguments]).send(server, _STOP_S)
+    print(f"the job {job_id} asks the nodes; this takes a minute", file=sys.stderr, flush=True)
     log: list[str] = []
     job = follow(server, job_id, log.append)
     findings = [line for line in log if line.startswith(("ok ", "note ", "missing "))]
