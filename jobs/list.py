@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from datetime import datetime
 
-from jobs.options import add_address, main_of, parser, run
+from jobs.options import add_address, main_of, parser, positive, run
 from pipeline.submission.client import COMMAND, connect, job_name, state_of, submitted_jobs
 
 
@@ -14,7 +14,8 @@ def build_parser() -> ArgumentParser:
     """Parser of the command line."""
     built = parser("list", __doc__ or "", has_settings=False)
     add_address(built)
-    built.add_argument("--number", type=int, default=20, metavar="N", help="jobs; default: 20")
+    number = "how many jobs to list; default: 20"
+    built.add_argument("--number", type=positive, default=20, metavar="N", help=number)
     return built
 
 

@@ -14,7 +14,8 @@ def build_parser() -> ArgumentParser:
     """Parser of the command line."""
     built = parser("logs", __doc__ or "", has_settings=False)
     built.add_argument("job", metavar="NAME", help="name or id of the job")
-    built.add_argument("--follow", "-f", action="store_true", help="until the job ends")
+    follow = "print new lines until the job ends; the exit code is that of the job"
+    built.add_argument("--follow", "-f", action="store_true", help=follow)
     add_address(built)
     return built
 

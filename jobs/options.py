@@ -103,8 +103,21 @@ def add_address(built: argparse.ArgumentParser) -> None:
     built.add_argument(
         "--address",
         metavar="URL",
-        help="dashboard of the cluster, such as http://HEAD:8265; default: RAY_API_SERVER_ADDRESS",
+        help="dashboard of the cluster, such as http://HEAD:8265; default: the variable "
+        "RAY_API_SERVER_ADDRESS",
     )
+
+
+def positive(text: str) -> int:
+    """Type of an option that is a number above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is {number}; give at least 1")
+    return number
 
 
 def run(body: Callable[[], int | None], options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""End a submitted job; a training saves a checkpoint first, and the same command goes on from it.
+"""Stop a submitted job; a training saves a checkpoint first, and the same command continues it.
 
 The cluster sends SIGTERM and waits for the time that the job was submitted with (`--stop-seconds`)
 before it kills the job. This command waits for the end too, unless --detach is given.
@@ -24,7 +24,7 @@ def build_parser() -> ArgumentParser:
     """Parser of the command line."""
     built = parser("stop", __doc__ or "", has_settings=False)
     built.add_argument("job", metavar="NAME", help="name or id of the job")
-    built.add_argument("--detach", action="store_true", help="request the end, do not wait for it")
+    built.add_argument("--detach", action="store_true", help="request the stop, do not wait for it")
     add_address(built)
     return built
 
@@ -36,13 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def stop(options: Namespace) -> None:
-    """Request the end of a job, wait for it, and print the last checkpoint."""
+    """Request a job to stop, wait until it has, and print the last checkpoint."""
     server = connect(options.address)
     job = find_job(server, options.job)
     job_id = job.submission_id
     if state_of(job) not in ENDED:
         persistent(lambda: server.stop_job(job_id), patience_s=PATIENCE_S)
-        print("requested; a training saves a checkpoint now", flush=True)
+        print("requested the stop; a training saves a checkpoint now", flush=True)
         if options.detach:
             return
     while state_of(job) not in ENDED:

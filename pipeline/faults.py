@@ -69,8 +69,8 @@ _TEXT = re.compile(
     re.IGNORECASE,
 )
 _CLIENTS = re.compile(
-    "adlfs|aiobotocore|aiohttp|azure|botocore|fsspec|gcsfs|google|grpc|http|httpcore|httpx"
-    "|paramiko|pyarrow|requests|s3fs|smbprotocol|ssl|urllib|urllib3"
+    "adlfs|aiobotocore|aiohttp|azure|boto3|botocore|fsspec|gcsfs|google|grpc|http|httpcore|httpx"
+    "|mlflow|paramiko|pyarrow|requests|s3fs|s3transfer|smbprotocol|sqlalchemy|ssl|urllib|urllib3"
 )
 _CLASS = re.compile(
     r"Timeout|Connect|Network|Disconnected|Transport|RemoteProtocol|ProtocolError|Payload"
@@ -134,6 +134,15 @@ def _is_client_fault(error: BaseException) -> bool:
     return not any(_PERMANENT_CLASS.search(name) for name in names) and any(
         _CLASS.search(name) for name in names
     )
+
+
+def is_of_service(error: BaseException) -> bool:
+    """Whether an error comes from the operating system or the client library of a service.
+
+    Any other one, such as a `TypeError`, is more likely a mistake of this program: where an error
+    is only logged, it belongs into the log with its traceback.
+    """
+    return isinstance(error, OSError | MachineError) or any(map(_is_of_client, type(error).__mro__))
 
 
 def _is_of_client(kind: type) -> bool:

@@ -11,10 +11,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.machine_check import Finding
 from pipeline.storage import Folder
-
-Finding = tuple[str, str, str]
-"""State (`ok`, `note` or `missing`), subject and detail of a check."""
 
 _PACKAGES = ("ray", "torch", "deepspeed", "pyarrow", "mlflow")
 _ANSWER_S = 300.0
@@ -49,9 +47,9 @@ def check_nodes(storage: str | None, tracking: str | None) -> list[Finding]:
             asked[kind] = task.remote(versions, storage, probe, tracking, has_gpu)
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
         return [
-            (state, f"{kind}: {subject}", detail)
+            finding._replace(subject=f"{kind}: {finding.subject}")
             for kind, answer in asked.items()
-            for state, subject, detail in _answer(answer)
+            for finding in _answer(answer)
         ]
     finally:
         if storage is not None and probe is not None:
@@ -107,9 +105,9 @@ def _answer(answer: Any) -> list[Finding]:
         found: list[Finding] = ray.get(answer, timeout=0)
     except ray.exceptions.GetTimeoutError:
         busy = f"no answer in {_ANSWER_S:.0f} s; its GPUs are busy, or the node is about to go"
-        return [("note", "node", busy)]
+        return [Finding("note", "node", busy)]
     except ray.exceptions.RayError as error:
-        return [("missing", "node", " ".join(str(error).split())[-300:])]
+        return [Finding("missing", "node", " ".join(str(error).split())[-300:])]
     return found
 
 
@@ -121,8 +119,9 @@ def _check_versions(versions: Mapping[str, str]) -> Finding:
         if here[name] != wanted
     ]
     if differing:
-        return ("missing", "versions", f"{'; '.join(differing)}: start all nodes from one image")
-    return ("ok", "versions", f"ray {here['ray']}, torch {here['torch']}, as at the driver")
+        said = f"{'; '.join(differing)}: start all nodes from one image"
+        return Finding("missing", "versions", said)
+    return Finding("ok", "versions", f"ray {here['ray']}, torch {here['torch']}, as at the driver")
 
 
 def _check_storage(storage: str, probe: str) -> Finding:
@@ -130,15 +129,16 @@ def _check_storage(storage: str, probe: str) -> Finding:
     try:
         if not folder.exists(probe):
             said = f"{storage} is another folder here than at the driver; mount shared storage"
-            return ("missing", "storage", said)
+            return Finding("missing", "storage", said)
         folder.write_bytes(own, own.encode())
         is_same = folder.read_bytes(own) == own.encode()
         folder.delete(own)
-    except Exception as error:  # noqa: BLE001  # every file system has errors of its own
-        return ("missing", "storage", f"{storage}: {type(error).__name__}: {error}")
+    # Every file system has error classes of its own, and whatever it raises is the finding.
+    except Exception as error:  # noqa: BLE001
+        return Finding("missing", "storage", f"{storage}: {type(error).__name__}: {error}")
     if not is_same:
-        return ("missing", "storage", f"{storage} returns other bytes than were written")
-    return ("ok", "storage", f"{storage} is read and written")
+        return Finding("missing", "storage", f"{storage} returns other bytes than were written")
+    return Finding("ok", "storage", f"{storage} is read and written")
 
 
 def _check_tracking(tracking: str) -> Finding:
@@ -146,14 +146,14 @@ def _check_tracking(tracking: str) -> Finding:
 
     if not tracking.startswith("http"):
         said = f"{tracking} is a file of one machine; run an MLflow server that all nodes reach"
-        return ("missing", "tracking", said)
+        return Finding("missing", "tracking", said)
     try:
         answer = httpx.get(f"{tracking.rstrip('/')}/health", timeout=_REQUEST_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return ("missing", "tracking", f"{tracking}: {error or type(error).__name__}")
+        return Finding("missing", "tracking", f"{tracking}: {error or type(error).__name__}")
     if answer.status_code >= 400:
-        return ("missing", "tracking", f"{tracking}/health answers {answer.status_code}")
-    return ("ok", "tracking", f"{tracking} answers")
+        return Finding("missing", "tracking", f"{tracking}/health answers {answer.status_code}")
+    return Finding("ok", "tracking", f"{tracking} answers")
 
 
 def _check_gpu() -> Finding:
@@ -162,12 +162,12 @@ def _check_gpu() -> Finding:
     built = f"torch {torch.__version__} for CUDA {torch.version.cuda}"
     if not torch.cuda.is_available():
         said = f"Ray offers a GPU that {built} cannot use; install a newer driver, or another torch"
-        return ("missing", "gpu", said)
+        return Finding("missing", "gpu", said)
     total = sum(
         float(torch.ones(8, device=f"cuda:{index}").sum())
         for index in range(torch.cuda.device_count())
     )
     facts = torch.cuda.get_device_properties(0)
     if total != 8 * torch.cuda.device_count():
-        return ("missing", "gpu", f"{facts.name} computes wrongly")
-    return ("ok", "gpu", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {built}")
+        return Finding("missing", "gpu", f"{facts.name} computes wrongly")
+    return Finding("ok", "gpu", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {built}")

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.faults import is_of_service
+
 logger = logging.getLogger(__name__)
 
 _MOST_RECORDS = 10_000
@@ -114,14 +116,18 @@ class Outbox:
             send()
         except RefusedRecordError as error:
             logger.warning("%s did not take %s: %s", self._service, what, error)
-        except Exception as error:  # noqa: BLE001  # whatever a client library raises
-            if not self.is_failing:
+        # No list of what client libraries raise is complete, and an error of this thread would end
+        # the delivery without a word.
+        except Exception as error:
+            is_known = is_of_service(error)
+            if not self.is_failing or not is_known:
                 said = (str(error).splitlines() or [type(error).__name__])[0]
                 logger.warning(
                     "%s did not take %s: %s; records wait and are sent once it answers",
                     self._service,
                     what,
                     said,
+                    exc_info=None if is_known else error,
                 )
             self.is_failing = True
             return True

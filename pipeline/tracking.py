@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SettingsError
+from pipeline.faults import is_of_service
 from pipeline.outbox import Outbox, RefusedRecordError
 from pipeline.settings import Settings, flatten
 
@@ -124,12 +125,13 @@ def open_run(
             return _find_or_create(settings, uri, output, identity, params, tags or {})
     except SettingsError:
         raise
-    except Exception as error:  # noqa: BLE001  # MLflow, its databases and HTTP share no base class
+    except Exception as error:  # MLflow, its databases and HTTP share no base class
         logger.warning(
             "MLflow at %s cannot be used: %s. This start is not tracked; the output is complete "
             "without it. Check tracking.uri, or give tracking.is_enabled=false",
             uri,
             _first_line(error),
+            exc_info=None if is_of_service(error) else error,
         )
         return None
 
@@ -287,8 +289,9 @@ def _outage_survived(what: str) -> Iterator[None]:
     try:
         with _bounded_calls():
             yield
-    except Exception as error:  # noqa: BLE001  # MLflow, databases and object stores share no base
-        logger.warning("MLflow did not take %s: %s", what, _first_line(error))
+    except Exception as error:  # MLflow, databases and object stores share no base class
+        traceback = None if is_of_service(error) else error
+        logger.warning("MLflow did not take %s: %s", what, _first_line(error), exc_info=traceback)
 
 
 @contextmanager

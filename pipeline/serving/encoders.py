@@ -115,6 +115,7 @@ class _Filter:
             self._graph = _graph(source, target, tempo)
 
     def push(self, samples: bytes) -> Iterator[bytes]:
+        """Take PCM; yields the converted PCM that is ready."""
         if self._graph is None:
             yield samples
         elif samples:
@@ -124,6 +125,7 @@ class _Filter:
             yield from self._pulled()
 
     def finish(self) -> Iterator[bytes]:
+        """End the input; yields the rest of the converted PCM."""
         if self._graph is not None and self._num_samples:
             self._graph.push(None)
             yield from self._pulled()
@@ -146,12 +148,15 @@ class _RawSink:
         self._ready = bytearray(self._header(None))
 
     def write(self, samples: bytes) -> None:
+        """Append PCM."""
         self._ready += samples
 
     def read(self) -> bytes:
+        """Bytes of the file since the last call; none while a whole file is wanted."""
         return b"" if self._is_whole else self._taken()
 
     def finish(self) -> bytes:
+        """The remaining bytes, or the whole file with its size in the header."""
         if self._is_whole:
             size = len(self._header(None))
             self._ready[:size] = self._header(len(self._ready) - size)
@@ -181,15 +186,18 @@ class _FileSink:
         self._num_samples = 0
 
     def write(self, samples: bytes) -> None:
+        """Encode PCM."""
         if samples:
             frame = _frame(samples, self._layout, self._num_samples)
             self._num_samples += frame.samples
             self._container.mux(self._stream.encode(frame))
 
     def read(self) -> bytes:
+        """Bytes of the file since the last call; none while a whole file is wanted."""
         return self._file.taken() if isinstance(self._file, _Pipe) else b""
 
     def finish(self) -> bytes:
+        """Flush the codec; the remaining bytes, or the whole file."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
         return self._file.taken() if isinstance(self._file, _Pipe) else self._file.getvalue()
@@ -202,10 +210,12 @@ class _Pipe:
         self._ready = bytearray()
 
     def write(self, data: bytes) -> int:
+        """Append bytes; returns their number, as a file does."""
         self._ready += data
         return len(data)
 
     def taken(self) -> bytes:
+        """Bytes since the last call."""
         ready, self._ready = bytes(self._ready), bytearray()
         return ready
 

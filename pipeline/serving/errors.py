@@ -139,6 +139,7 @@ def add_errors(app: FastAPI, retry_after_s: int) -> None:
     """
 
     def answer(status: int, message: str, **more: Any) -> JSONResponse:
+        """The error response, with Retry-After where the endpoint is busy."""
         response = error_response(status, message, **more)
         if status in _BUSY:
             response.headers["Retry-After"] = str(retry_after_s)
@@ -146,19 +147,23 @@ def add_errors(app: FastAPI, retry_after_s: int) -> None:
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
+        """A refusal names its field."""
         message = f"{error.param}: {error.message}" if error.param else error.message
         return answer(error.status, message, param=error.param, code=error.code)
 
     @app.exception_handler(NotReadyError)
     async def not_ready(_: Request, error: NotReadyError) -> JSONResponse:
+        """No replica serves yet: 503."""
         return answer(503, str(error))
 
     @app.exception_handler(PipelineError)
     async def broken(request: Request, error: PipelineError) -> JSONResponse:
+        """Generation failed: 500, with the cause in the log alone."""
         return answer(500, _logged(request, error), code="generation_failed")
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+        """Errors of the framework: unknown URLs and methods, bodies that are no JSON."""
         message, code = str(error.detail), None
         if error.status_code == 404:
             message = f"no such URL: {request.method} {request.url.path}"
@@ -168,6 +173,7 @@ def add_errors(app: FastAPI, retry_after_s: int) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        """A body that breaks its schema: 400, naming the first fields at fault."""
         items = error.errors()
         problems = [_problem(item) for item in items[:_MAX_PROBLEMS]]
         message = "; ".join(f"{name}: {text}" if name else text for name, text in problems)
@@ -178,6 +184,7 @@ def add_errors(app: FastAPI, retry_after_s: int) -> None:
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        """Any other error: 500, with the traceback in the log alone."""
         # Starlette raises the error again after this answer, so no server takes it for handled.
         return answer(500, _logged(request, error))
 

@@ -93,6 +93,7 @@ class HeadGuard:
             return
 
         async def send_head(message: Message) -> None:
+            """Send the message with an empty body."""
             if message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
@@ -111,6 +112,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
+        """The body first, then what the server receives."""
         return messages.pop() if messages else await receive()
 
     return replay

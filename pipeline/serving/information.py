@@ -42,6 +42,7 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
 
     @app.get("/", include_in_schema=False)
     async def playground() -> FileResponse:
+        """The playground page."""
         return FileResponse(PLAYGROUND, media_type="text/html")
 
     @app.get("/health", responses=ERRORS)

@@ -104,26 +104,40 @@ class _Body(BaseModel):
     )
 
 
-class ContinuationBody(_Body):
+class _AudioBody(_Body):
+    """Fields of every request for audio."""
+
+    language: Language | None = None
+    """BCP 47 tag of the words."""
+    seed: Seed | None = None
+    """The same request with the same seed gives the same audio; null draws a random seed, which the
+    header X-Seed reports."""
+
+
+class _RecordedBody(_Body):
+    """Fields of every recording of a speaker."""
+
+    consent: Consent
+    """Statement that the speaker agrees to this use of the voice; it is kept with a voice that is
+    uploaded."""
+
+
+class ContinuationBody(_RecordedBody):
     """A recording that speech continues."""
 
     audio: Recording
     """Recording of the speaker, 1 to 30 s between its silences."""
     transcript: str = Field(max_length=1000)
     """What is said in it, verbatim."""
-    consent: Consent
-    """Statement that the speaker agrees to this use of the voice."""
 
 
-class GenerationBody(_Body):
+class GenerationBody(_AudioBody):
     """POST /v1/audio/generations."""
 
     description: Text
     """What it sounds like: the scene, the style, the voice."""
     transcript: Text | None = None
     """Words to speak or sing, verbatim."""
-    language: Language | None = None
-    """BCP 47 tag of the transcript."""
     modality: Literal["speech", "sound", "music"] | None = None
     """Null defaults to speech with a transcript and to sound without one."""
     seconds: float | None = Field(default=None, gt=0, le=MAX_DURATION_S)
@@ -137,9 +151,6 @@ class GenerationBody(_Body):
     continuation: ContinuationBody | None = None
     """Recording to continue in its voice and pace; the audio holds the new words of `transcript`
     only. The endpoint must allow it (`continues_recordings`)."""
-    seed: Seed | None = None
-    """The same request with the same seed gives the same audio; null draws a random seed, which the
-    header X-Seed reports."""
     n: int = Field(default=1, ge=1, le=MAX_VARIANTS)
     """Pieces of audio, with the seeds `seed`, `seed + 1`, ...; more than one are answered in JSON,
     each whole and in base64."""
@@ -194,8 +205,11 @@ class VoiceId(_Body):
     """A name of /v1/audio/voices."""
 
 
-class SpeechBody(_Body):
-    """POST /v1/audio/speech, as OpenAI's clients send it; unknown fields are ignored."""
+class SpeechBody(_AudioBody):
+    """POST /v1/audio/speech, as OpenAI's clients send it; unknown fields are ignored.
+
+    `language`, `seed` and `stream` are extensions.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -214,11 +228,7 @@ class SpeechBody(_Body):
     stream_format: Literal["audio", "sse"] = "audio"
     """audio sends bytes of the file; sse sends them in base64 as server-sent events."""
     stream: bool = True
-    """Extension: false sends a file whose header states its length."""
-    seed: Seed | None = None
-    """Extension: the same request with the same seed gives the same audio."""
-    language: Language | None = None
-    """Extension: BCP 47 tag of the input."""
+    """False sends a file whose header states its length."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SpeechBody:
@@ -256,12 +266,10 @@ class SpeechBody(_Body):
         )
 
 
-class VoiceBody(_Body):
+class VoiceBody(_RecordedBody):
     """POST /v1/audio/voices as JSON; a form has the same fields, with the file itself."""
 
     name: str = Field(pattern=VOICE_NAME)
     """What requests will call the voice: a-z, 0-9, _ and -, at most 64 characters."""
     audio_sample: Recording
     """Recording of the speaker, 1 to 120 s."""
-    consent: Consent
-    """Statement that the speaker agrees to this use of the voice; it is kept with the voice."""

@@ -87,6 +87,7 @@ class AudioStream(StreamingResponse):
         """Send header, chunks and end; an error before the end leaves the body unfinished."""
 
         async def send_in_time(message: Message) -> None:
+            """Send, unless the client takes longer than its timeout."""
             try:
                 async with asyncio.timeout(self._client_timeout_s):
                     await send(message)
@@ -172,6 +173,7 @@ async def respond_with_several(
     form = replace(form, is_streamed=False)
 
     async def made(job: AudioJob) -> dict[str, Any]:
+        """One piece of audio as an entry of the answer."""
         answer = Answer(engine, job, form, patience.request_s)
         try:
             content = await answer.begin() + await answer.whole()

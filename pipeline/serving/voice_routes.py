@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,7 @@ from starlette.datastructures import UploadFile
 
 from pipeline.serving.errors import ERRORS, ApiError
 from pipeline.serving.schemas import DEFAULT_VOICE, VoiceBody
-from pipeline.serving.stream import AudioEngine
+from pipeline.serving.stream import AudioEngine, Service
 from pipeline.serving.voice_store import VoiceStore
 
 _FORM_SCHEMA = {
@@ -39,23 +40,8 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
     @app.get("/v1/audio/voices", responses=ERRORS)
     async def voices() -> dict[str, Any]:
         """Names for `voice` with descriptions, and the width of `voice_embedding`."""
-        service = await engine.service()
-        names = {name: name for name in (DEFAULT_VOICE, *service.voices)} | dict(service.aliases)
-        if store is not None:
-            names |= {name: name for name in await asyncio.to_thread(store.names)}
-        return {
-            "voices": [
-                {
-                    "id": name,
-                    "name": name if name == voice else f"{name} ({voice})",
-                    "description": service.voices.get(voice, ""),
-                }
-                for name, voice in names.items()
-            ],
-            "speaker_dim": service.speaker_dim,
-            "sample_rate": service.layout.sample_rate,
-            "num_channels": service.layout.num_channels,
-        }
+        uploaded = [] if store is None else await asyncio.to_thread(store.names)
+        return _listed(await engine.service(), uploaded)
 
     @app.post(
         "/v1/audio/voices",
@@ -94,6 +80,26 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
         if not await asyncio.to_thread(_required(store).delete, name):
             raise ApiError(404, f"there is no voice {name[:80]!r} to delete", "name", "not_found")
         return {"object": "audio.voice", "id": name, "deleted": True}
+
+
+def _listed(service: Service, uploaded: Sequence[str]) -> dict[str, Any]:
+    """The answer that lists the voices of the model and those that were uploaded."""
+    own = (DEFAULT_VOICE, *service.voices)
+    names = {name: name for name in own} | dict(service.aliases)
+    names |= {name: name for name in uploaded}
+    return {
+        "voices": [
+            {
+                "id": name,
+                "name": name if name == voice else f"{name} ({voice})",
+                "description": service.voices.get(voice, ""),
+            }
+            for name, voice in names.items()
+        ],
+        "speaker_dim": service.speaker_dim,
+        "sample_rate": service.layout.sample_rate,
+        "num_channels": service.layout.num_channels,
+    }
 
 
 def _required(store: VoiceStore | None) -> VoiceStore:

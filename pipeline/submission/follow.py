@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+import aiohttp
+
 from pipeline.errors import ClusterError
 from pipeline.progress import ProgressReader
 from pipeline.submission.client import ENDED, JobServer, persistent, state_of
@@ -76,7 +78,8 @@ async def _tail(server: JobServer, job_id: str, log: _Log, silence_s: float) -> 
         except StopAsyncIteration:
             log.is_cut = False
             return
-        except Exception as error:  # noqa: BLE001  # whatever the HTTP client raises; asked again
+        # What Ray and the HTTP client below it raise for a lost connection; `follow` asks again.
+        except (RuntimeError, OSError, TimeoutError, aiohttp.ClientError) as error:
             logger.debug("the log breaks off: %r", error)
             return
         log.add(part)

@@ -76,21 +76,10 @@ def save_checkpoint(
             }
             folder.write_json(STATE, state)
             folder.write_json(COMPLETE, {"files": every})
-    outcome = [_without_room(store, step, full[0]) if rank == 0 and full else ""]
+    outcome = [store.without_room(step, full[0]) if rank == 0 and full else ""]
     torch.distributed.broadcast_object_list(outcome, src=0)
     if outcome[0]:
         raise DiskFullError(outcome[0])
-
-
-def _without_room(store: CheckpointStore, step: int, said: str) -> str:
-    """Remove what was written of a checkpoint; returns what the operator has to know."""
-    store.remove(step)
-    good = store.steps()
-    newest = f"step {good[-1]} is the newest good one" if good else "there is no earlier one"
-    return (
-        f"no room for the checkpoint of step {step} in {store.folder.uri}: {said}; {newest}. Free "
-        "some space or lower checkpoint.num_to_keep, then run the same command again to continue"
-    )
 
 
 def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> int:

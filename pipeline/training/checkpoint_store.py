@@ -103,6 +103,25 @@ class CheckpointStore:
             folder.delete(COMPLETE)  # first, so that a kill in between leaves it incomplete
             folder.filesystem.delete_dir(folder.path)
 
+    def without_room(self, step: int, said: str) -> str:
+        """Remove what was written of a checkpoint before the disk was full.
+
+        Args:
+            step: Step of the checkpoint.
+            said: Error of the disk.
+
+        Returns:
+            What the operator has to know.
+        """
+        self.remove(step)
+        good = self.steps()
+        newest = f"step {good[-1]} is the newest good one" if good else "there is no earlier one"
+        return (
+            f"no room for the checkpoint of step {step} in {self.folder.uri}: {said}; {newest}. "
+            "Free some space or lower checkpoint.num_to_keep, then run the same command again to "
+            "continue"
+        )
+
     def state(self, step: int) -> dict[str, Any]:
         """The plain values that a checkpoint holds beside its tensors.
 

@@ -193,6 +193,7 @@ def sharding(settings: TrainSettings, device: torch.device) -> Callable[[nn.Modu
     is_half = precision_of(settings) == "bf16"
 
     def shard(module: nn.Module) -> None:
+        """Keep this worker's share of the module's own parameters."""
         own = list(module.parameters(recurse=False))
         if not own:
             return

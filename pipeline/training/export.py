@@ -21,6 +21,7 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.metrics import METRICS, TOTAL_LOSS, VALIDATION, training_seconds
 from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import CHECKPOINTS, CLAIM, load_run_settings, load_voices
+from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import open_tokenizer
 from pipeline.training.shards import TrainShards
 from pipeline.training.voices import chosen_voices
@@ -80,26 +81,7 @@ def export_run(
     chosen = store.find(step)
     state = store.state(chosen)
     check_codec(codec, state["codec"])
-    claim = run.read_json(CLAIM)
-    entries = _logged(run, chosen)
-    card = {
-        "name": f"AudioCALM {settings.model.preset}, step {chosen}",
-        "step": chosen,
-        "num_steps": settings.optim.num_steps,
-        "hours_of_training": round(training_seconds(entries) / 3600, 2),
-        "weights": f"average of decay {settings.optim.ema_decay}",
-        "run": claim["run_id"],
-        "shards": {"digest": state["shards"], **state.get("data", {})},
-        "codec": state["codec"]["digest"],
-        "losses": _losses(entries),
-        **_validation(entries, chosen),
-        "seed": settings.seed,
-    }
-    if (parent := noted_parent(run)) is not None:
-        card["parent"] = parent.facts()
-    if changes := [change for change in claim.get("changes", []) if change["step"] < chosen]:
-        card["changes"] = changes
-    card = _with_fields(card, about or {})
+    card = _with_fields(_card(run, settings, chosen, state), about or {})
     model = averaged_model(store, chosen)
     if model.config.speaker_id is None:
         voices = {}
@@ -109,6 +91,31 @@ def export_run(
     tokenizer = open_tokenizer(settings.model)
     save_bundle(output, model, codec, tokenizer, card, voices, sampled, weights)
     logger.info("exported step %d of %s to %s", chosen, run.uri, output)
+    return card
+
+
+def _card(
+    run: Folder, settings: TrainSettings, step: int, state: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Facts about a checkpoint that the run itself knows."""
+    claim, entries = run.read_json(CLAIM), _logged(run, step)
+    card = {
+        "name": f"AudioCALM {settings.model.preset}, step {step}",
+        "step": step,
+        "num_steps": settings.optim.num_steps,
+        "hours_of_training": round(training_seconds(entries) / 3600, 2),
+        "weights": f"average of decay {settings.optim.ema_decay}",
+        "run": claim["run_id"],
+        "shards": {"digest": state["shards"], **state.get("data", {})},
+        "codec": state["codec"]["digest"],
+        "losses": _losses(entries),
+        **_validation(entries, step),
+        "seed": settings.seed,
+    }
+    if (parent := noted_parent(run)) is not None:
+        card["parent"] = parent.facts()
+    if changes := [change for change in claim.get("changes", []) if change["step"] < step]:
+        card["changes"] = changes
     return card
 
 

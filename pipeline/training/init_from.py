@@ -103,6 +103,7 @@ def opened_parent(parent: Parent, model: nn.Module) -> Iterator[Callable[[nn.Mod
     with _opened_weights(parent, model) as read:
 
         def fill(module: nn.Module) -> None:
+            """Copy the parent's values into the module's own parameters."""
             with torch.no_grad():
                 for name, parameter in module.named_parameters(recurse=False):
                     parameter.copy_(read(f"{prefixes[module]}{name}", parameter.shape))

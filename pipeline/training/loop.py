@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from pipeline.errors import NonFiniteError
 from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
-from pipeline.training.checkpoint import save_checkpoint
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
+from pipeline.training.failures import not_finite
 from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.metrics import (
     TOTAL_LOSS,
@@ -38,7 +38,8 @@ from pipeline.training.metrics import (
     Window,
     training_seconds,
 )
-from pipeline.training.parent import noted_parent
+from pipeline.training.parent import Parent, noted_parent
+from pipeline.training.place import Place
 from pipeline.training.resume import load_newest
 from pipeline.training.rundir import CHECKPOINTS, SUMMARY
 from pipeline.training.samples import Samples
@@ -59,8 +60,6 @@ logger = logging.getLogger(__name__)
 
 _DATA_FACTS = ("hours", "speaker")
 """Entries that the card of a bundle takes from the card of the shards."""
-_NAMED_CLIPS = 12
-"""Clips of a broken batch that the error names; the log names all of them."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +79,6 @@ class WorkerPlan:
     shards: str
     tracking: RunReference | None = None
     codec: str | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Rank and device of a worker, and its reports.
-
-    Attributes:
-        rank: This worker's rank.
-        world_size: Number of workers.
-        device: Device of this worker.
-        report: Called by every worker with the metrics and the directory of each checkpoint.
-        is_preempted: Whether this worker knows of an announced eviction; a new one requests a
-            checkpoint.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
-    report: Callable[[dict[str, Any], Folder], None] = lambda metrics, folder: None
-    is_preempted: Callable[[], bool] = lambda: False
 
 
 class Training:
@@ -133,49 +112,65 @@ class Training:
             sharding(settings, place.device),
             None if self._store.steps() else parent,  # a checkpoint has all weights
         )
-        distill = settings.distill
-        self._teacher: Teacher | None = None
-        if distill is not None:
-            teacher = build_model(
-                settings, self._config, shards, device=place.device, parent=parent
-            )
-            dtype = torch.bfloat16 if precision_of(settings) == "bf16" else torch.float32
-            self._teacher = Teacher(teacher, distill, dtype)
-        self.feed = Feed(
-            shards,
-            settings.feed,
-            self._config,
-            tokenizer,
-            settings.seed,
-            rank=place.rank,
-            world_size=place.world_size,
-            student_times=None if distill is None else student_times(distill.num_flow_steps),
-        )
-        self._facts = {
-            "identity": settings.identity(),
-            "shards": shards.digest,
-            "codec": shards.codec,
-            "data": {
-                name: shards.card[name] for name in ("hours", "speaker") if name in shards.card
-            },
-            "model": to_dict(self._config),
-            "zero_stage": settings.engine.zero_stage,
-            "precision": precision_of(settings),
-        }
+        self._teacher = self._open_teacher(shards, parent)
+        self.feed = self._open_feed(shards, tokenizer)
+        self._facts = self._facts_of(shards)
         self.engine = TrainEngine(model, settings, place.device)
         self._costs = Costs.of(self._config, place.device, place.world_size)
-        self._tracker = Tracker(plan.tracking if place.rank == 0 else None)
+        self._tracker = Tracker(plan.tracking if place.is_first else None)
         self._samples = self._open_samples(shards, tokenizer)
         self._validation: Validation | None = None
-        if settings.validation.every and place.rank == 0:
+        if settings.validation.every and place.is_first:
             held_out = validation_feed(settings, shards.folder, parent, self._config, tokenizer)
             self._validation = Validation(settings, held_out, place.device)
         self._window = Window()
         self._policy = SavePolicy(
             self._run, place.rank, settings.checkpoint.every_minutes, place.is_preempted
         )
-        self.start, self._updates = load_newest(self._store, self.engine, place.rank)
+        self._updates = 0
+        self.start = load_newest(self._store, self._load, place)
         self._log = MetricsLog(self._run, self.start)
+
+    def _open_teacher(self, shards: TrainShards, parent: Parent | None) -> Teacher | None:
+        """The model that a distillation learns from: the parent of the run."""
+        settings, device = self._settings, self._place.device
+        if settings.distill is None:
+            return None
+        teacher = build_model(settings, self._config, shards, device=device, parent=parent)
+        dtype = torch.bfloat16 if precision_of(settings) == "bf16" else torch.float32
+        return Teacher(teacher, settings.distill, dtype)
+
+    def _open_feed(self, shards: TrainShards, tokenizer: Tokenizer) -> Feed:
+        settings = self._settings
+        times = None
+        if settings.distill is not None:
+            times = student_times(settings.distill.num_flow_steps)
+        return Feed(
+            shards,
+            settings.feed,
+            self._config,
+            tokenizer,
+            settings.seed,
+            rank=self._place.rank,
+            world_size=self._place.world_size,
+            student_times=times,
+        )
+
+    def _facts_of(self, shards: TrainShards) -> dict[str, Any]:
+        """Plain values that every checkpoint keeps."""
+        card = shards.card
+        return {
+            "identity": self._settings.identity(),
+            "shards": shards.digest,
+            "codec": shards.codec,
+            "data": {name: card[name] for name in _DATA_FACTS if name in card},
+            "model": to_dict(self._config),
+            "zero_stage": self._settings.engine.zero_stage,
+            "precision": precision_of(self._settings),
+        }
+
+    def _load(self, step: int) -> None:
+        self._updates = load_checkpoint(self._store, self.engine, step)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step, or to a stop request; returns the summary.
@@ -266,34 +261,23 @@ class Training:
     def _not_finite(self, said: str, step: int, suspects: list[str]) -> NonFiniteError:
         """The error of a step that is not finite, with the clips of all workers, which all call
         this."""
-        everyone: list[Any] = [None] * self._place.world_size
-        torch.distributed.all_gather_object(everyone, suspects)
-        clips = sorted({clip for part in everyone for clip in part})
-        if self._place.rank == 0:
-            logger.error("%s; its clips: %s", said, ", ".join(clips))
-        more = len(clips) - _NAMED_CLIPS
-        return NonFiniteError(
-            f"{said}; the weights are those before it. Its clips: "
-            f"{', '.join(clips[:_NAMED_CLIPS])}{f' and {more} more, see the log' * (more > 0)}. "
-            "Run the same command again with a lower optim.learning_rate or optim.clip_norm, or "
-            f"skip this step with --set feed.skip_steps=[{step}]"
-        )
+        clips = sorted({clip for part in self._place.gather(suspects) for clip in part})
+        skip = f"feed.skip_steps=[{step}]"
+        return not_finite(said, clips, skip, is_logged=self._place.is_first)
 
     def _say(self, text: str, *values: object) -> None:
         """Log a line; only rank 0 does."""
-        if self._place.rank == 0:
+        if self._place.is_first:
             logger.info(text, *values)
 
     def _open_samples(self, shards: TrainShards, tokenizer: Tokenizer) -> Samples | None:
         settings, codec = self._settings.sample, self._plan.codec
-        if not settings.every or codec is None or self._place.rank != 0:
+        if not settings.every or codec is None or not self._place.is_first:
             return None
         return Samples(settings, shards, Path(codec), tokenizer, self._place.device)
 
     def _summed(self, vector: Tensor) -> Tensor:
-        vector = vector.to(self._place.device)
-        torch.distributed.all_reduce(vector)
-        return vector.cpu()
+        return self._place.sum(vector).cpu()
 
     def _log_step(self, step: int) -> None:
         if not self._window.grad_norms:  # every step since the last line was skipped
@@ -304,7 +288,7 @@ class Training:
             step - 1, settings.optim
         )
         self._window = Window()
-        if self._place.rank != 0:
+        if not self._place.is_first:
             return
         self._log.add(step, metrics)
         self._tracker.log_metrics(metrics, step)
@@ -326,7 +310,7 @@ class Training:
         """Write and report the checkpoint of a step; every worker takes part."""
         facts = {**self._facts, "updates": self._updates}
         save_checkpoint(self._store, self.engine, step, facts)
-        if self._place.rank == 0:
+        if self._place.is_first:
             if self._validation is not None and self._validation.is_due(step):
                 metrics = self._validation.metrics(self._store, step)
                 self._log.add(step, metrics)
@@ -354,6 +338,6 @@ class Training:
             "num_workers": self._place.world_size,
             "mlflow_run": None if self._plan.tracking is None else self._plan.tracking.run_id,
         }
-        if self._place.rank == 0:
+        if self._place.is_first:
             self._run.write_json(SUMMARY, summary)
         return summary

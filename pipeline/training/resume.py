@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-
-import torch
+from collections.abc import Callable, Collection
 
 from pipeline.errors import DamagedError
-from pipeline.training.checkpoint import load_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.engine import TrainEngine
+from pipeline.training.place import Place
 
 logger = logging.getLogger(__name__)
 
 
-def load_newest(store: CheckpointStore, engine: TrainEngine, rank: int) -> tuple[int, int]:
+def load_newest(store: CheckpointStore, load: Callable[[int], None], place: Place) -> int:
     """Load the newest good checkpoint; every worker takes part.
 
     The first worker removes what an interrupted save has left, and checkpoints that turn out to be
@@ -23,25 +20,24 @@ def load_newest(store: CheckpointStore, engine: TrainEngine, rank: int) -> tuple
 
     Args:
         store: Checkpoints of the run.
-        engine: Model and optimiser to fill.
-        rank: Rank of this worker.
+        load: Loads the checkpoint of a step; raises `DamagedError` on every worker if one of them
+            cannot read it.
+        place: Place of this worker.
 
     Returns:
-        Step of the checkpoint and number of updates until then; zeros without one.
+        Step of the checkpoint; 0 without one.
 
     Raises:
         DamagedError: On every worker, if none of the complete checkpoints is good any more.
         IncompleteError: If the checkpoint is of another model.
     """
-    is_first, updates = rank == 0, 0
-    for number in store.sweep() if is_first else ():
+    for number in store.sweep() if place.is_first else ():
         logger.warning("removed the incomplete checkpoint of step %d", number)
-    cut_short = [store.damaged() if is_first else []]
-    torch.distributed.broadcast_object_list(cut_short, src=0)
-    damage = dict.fromkeys(cut_short[0], "a file is missing or cut short")
-    while step := _newest_but(store, damage, is_first):
+    cut_short = place.from_first(store.damaged() if place.is_first else [])
+    damage = dict.fromkeys(cut_short, "a file is missing or cut short")
+    while step := place.from_first(_newest_but(store, damage) if place.is_first else 0):
         try:
-            updates = load_checkpoint(store, engine, step)
+            load(step)
             break
         except DamagedError as error:
             damage[step] = str(error)
@@ -51,7 +47,19 @@ def load_newest(store: CheckpointStore, engine: TrainEngine, rank: int) -> tuple
             f"{'; '.join(f'step {n}: {said}' for n, said in sorted(damage.items()))}); restore "
             "one, or remove that directory to train from the beginning"
         )
-    for number, said in sorted(damage.items()) if is_first else ():
+    if place.is_first:
+        _replace(store, damage, step)
+    return step
+
+
+def _newest_but(store: CheckpointStore, damage: Collection[int]) -> int:
+    """The newest checkpoint without known damage; 0 if there is none."""
+    return max((step for step in store.steps() if step not in damage), default=0)
+
+
+def _replace(store: CheckpointStore, damage: dict[int, str], step: int) -> None:
+    """Remove damaged checkpoints, and log where the run continues."""
+    for number, said in sorted(damage.items()):
         logger.warning(
             "the checkpoint of step %d is damaged and removed (%s); step %d takes its place",
             number,
@@ -59,14 +67,5 @@ def load_newest(store: CheckpointStore, engine: TrainEngine, rank: int) -> tuple
             step,
         )
         store.remove(number)
-    if step and is_first:
+    if step:
         logger.info("continuing from step %d", step)
-    return step, updates
-
-
-def _newest_but(store: CheckpointStore, damage: Collection[int], is_first: bool) -> int:
-    """The newest checkpoint without known damage, 0 if there is none; the same everywhere."""
-    steps = store.steps() if is_first else []
-    found = [max((step for step in steps if step not in damage), default=0)]
-    torch.distributed.broadcast_object_list(found, src=0)
-    return found[0]

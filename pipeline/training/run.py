@@ -7,39 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray.train
-
 from model.cost import sizes
-from pipeline.cluster import ray_cluster
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
-from pipeline.tracking import Tracker, closing_run, open_run
+from pipeline.tracking import open_run
 from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.driver import train_claimed, training_worker
 from pipeline.training.engine import check_compiler
 from pipeline.training.export import check_codec
 from pipeline.training.feed import Feed
 from pipeline.training.hardware import checkpoint_bytes
 from pipeline.training.init_from import find_parent, with_architecture
-from pipeline.training.loop import Place, Training, WorkerPlan
+from pipeline.training.loop import Training, WorkerPlan
 from pipeline.training.parent import Parent
-from pipeline.training.rundir import (
-    CHECKPOINTS,
-    STOP_REQUEST,
-    SUMMARY,
-    change_tags,
-    claim_directory,
-)
+from pipeline.training.rundir import CHECKPOINTS, SUMMARY, claim_directory
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer, shards_for
 from pipeline.training.shards import TrainShards
 from pipeline.training.validation import validation_feed
-from pipeline.training.workers import (
-    FINAL_ERRORS,
-    failure_summary,
-    quiet_reports,
-    report_checkpoint,
-    run_group,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -98,29 +83,10 @@ def train_run(
         tags |= {f"parent_{name}": str(value) for name, value in parent.facts().items()}
     params = settings.model_dump(mode="json")
     reference = open_run(settings.tracking, run.uri, claim["run_id"], params, tags)
-    for name in (SUMMARY, STOP_REQUEST):
-        run.delete(name)
     folder = None if codec is None else str(Path(codec).resolve())
     plan = WorkerPlan(settings, run.uri, source.folder.uri, reference, folder)
-    with closing_run(reference) as tracker, ray_cluster():
-        tracker.log_tags(change_tags(claim))
-        engine = settings.engine
-        run_group(
-            _worker,
-            {"plan": plan, "setup": worker_setup},
-            folder=run.child(CHECKPOINTS),
-            num_workers=engine.num_workers,
-            resources={"CPU": engine.cpus_per_worker} | ({"GPU": 1.0} if engine.use_gpu else {}),
-            max_failures=engine.max_failures,
-            request_stop=lambda name: run.write_bytes(STOP_REQUEST, f"{name}\n".encode()),
-        )
-        summary: dict[str, Any] = run.read_json(SUMMARY)
-        if summary["state"] == "failed":
-            raise FINAL_ERRORS[summary["kind"]](summary["error"])
-    run.delete(STOP_REQUEST)
-    if summary["state"] == "stopped":
-        Tracker(reference).finish("KILLED")
-    return summary
+    config = {"plan": plan, "setup": worker_setup}
+    return train_claimed(run, claim, reference, _worker, config, settings.engine)
 
 
 def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | None) -> int:
@@ -155,20 +121,6 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
 
 def _worker(config: dict[str, Any]) -> None:
     """The function that every Ray Train worker runs."""
-    if config["setup"] is not None:
-        config["setup"]()
-    quiet_reports()
     plan: WorkerPlan = config["plan"]
-    context = ray.train.get_context()
-    place = Place(
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-        device=ray.train.torch.get_device(),
-        report=report_checkpoint,
-        is_preempted=lambda: ray.train.get_preemption_info() is not None,
-    )
-    try:
+    with training_worker(Folder.at(plan.run), config["setup"]) as place:
         Training(plan, place).run()
-    except tuple(FINAL_ERRORS.values()) as error:
-        if place.rank == 0:
-            Folder.at(plan.run).write_json(SUMMARY, failure_summary(error))

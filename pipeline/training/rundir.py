@@ -22,7 +22,7 @@ import yaml
 
 from model.bundle.voices import Voice, voices_from_bytes, voices_to_bytes
 from pipeline.errors import IncompleteError, SettingsError
-from pipeline.settings import flatten, save_settings
+from pipeline.settings import Settings, flatten, save_settings
 from pipeline.storage import Folder
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.parent import Parent, note_parent
@@ -67,7 +67,7 @@ def claim_directory(
         claim: dict[str, Any] = run.read_json(CLAIM)
         _check_claim(run, claim, wanted, settings, shards)
         claim["identity"] = wanted["identity"]
-        _note_changes(run, claim, settings)
+        note_changes(run, claim, settings, settings.optim.num_steps, ADJUSTABLE)
     else:
         if run.child(CHECKPOINTS).exists():
             raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
@@ -133,15 +133,33 @@ def _named_weights(claim: Mapping[str, Any]) -> str:
     return f"the weights {claim['parent'][:12]}..." if "parent" in claim else "no weights"
 
 
-def _note_changes(run: Folder, claim: dict[str, Any], settings: TrainSettings) -> None:
+def note_changes(
+    run: Folder,
+    claim: dict[str, Any],
+    settings: Settings,
+    num_steps: int,
+    adjustable: Iterable[str],
+) -> None:
+    """Record in a claim the settings that changed since the last start, and write it.
+
+    Args:
+        run: Run directory.
+        claim: Its claim; `changes` is extended.
+        settings: Settings of this start.
+        num_steps: Steps of the run by these settings.
+        adjustable: Dotted keys of the settings that may change.
+
+    Raises:
+        SettingsError: If the run has trained for more steps than it should now.
+    """
     newest = (CheckpointStore(run.child(CHECKPOINTS)).steps() or [0])[-1]
-    if newest > settings.optim.num_steps:
+    if newest > num_steps:
         raise SettingsError(
-            f"optim.num_steps is {settings.optim.num_steps} and {run.uri} has reached step "
-            f"{newest}; give at least {newest}, or --output a new directory"
+            f"optim.num_steps is {num_steps} and {run.uri} has reached step {newest}; give at "
+            f"least {newest}, or --output a new directory"
         )
     old = yaml.safe_load(run.read_bytes(SETTINGS)) if run.exists(SETTINGS) else {}
-    changes = changed_settings(old, settings.model_dump(mode="json"), ADJUSTABLE) if old else {}
+    changes = changed_settings(old, settings.model_dump(mode="json"), adjustable) if old else {}
     for key, (before, now) in changes.items():
         logger.info("%s changes from %s to %s at step %d", key, before, now, newest)
     change = {"step": newest, "settings": changes}

@@ -131,15 +131,23 @@ class FeedSettings(Settings):
         return self
 
 
-class EngineSettings(Settings):
-    """Where and how the steps run. These settings change the result by rounding only."""
+class WorkerSettings(Settings):
+    """Ray Train workers and what each of them reserves."""
 
     num_workers: Positive = 1
     """Number of training processes, one for each device."""
     use_gpu: bool = False
-    """Whether every worker uses a GPU; otherwise training runs on the CPU through gloo."""
+    """Whether every worker uses a GPU, with NCCL; otherwise training runs on the CPU, with gloo."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """Logical CPUs reserved for a worker."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Restarts of the worker group after a lost worker, from the last checkpoint; -1 has no
+    limit."""
+
+
+class EngineSettings(WorkerSettings):
+    """Where and how the steps run. These settings change the result by rounding only."""
+
     zero_stage: Literal[1, 2, 3] = 2
     """Stage of DeepSpeed ZeRO: 1 shards the optimiser, 2 also gradients, 3 also parameters."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -153,11 +161,9 @@ class EngineSettings(Settings):
     """Whether the backward pass computes every layer again from its input, so that only the inputs
     are kept: about a tenth of the activation memory for one more forward pass. Set it where a
     micro-batch does not fit (`pipeline.training.hardware.activation_bytes`)."""
-    max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Restarts of the worker group after a lost worker; -1 has no limit."""
 
 
-class CheckpointSettings(Settings):
+class SaveSettings(Settings):
     """When checkpoints are written, and how many are kept."""
 
     every: Positive = 1000
@@ -167,6 +173,11 @@ class CheckpointSettings(Settings):
     more than that; 0 writes them by steps alone."""
     num_to_keep: Positive = 3
     """Number of newest checkpoints that are kept."""
+
+
+class CheckpointSettings(SaveSettings):
+    """When checkpoints are written, and which are kept."""
+
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Steps between checkpoints that are never removed, a multiple of `every`; 0 keeps none."""
     keep_best: Annotated[int, Field(ge=0)] = 0

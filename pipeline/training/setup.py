@@ -157,6 +157,7 @@ def build_model(
         model = AudioCALM(config)
 
     def finish(module: nn.Module) -> None:
+        """Fill, freeze and shard the own parameters of a module that has just got memory."""
         for fill in given:
             fill(module)
         if module is model.backbone.embed_tokens and settings.optim.embedding_multiplier == 0:

@@ -12,18 +12,13 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.cluster import require_resources
-from pipeline.errors import DamagedError, DiskFullError, NonFiniteError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.storage import Folder
+from pipeline.training.place import Place
 from pipeline.training.signals import wait_for
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _GROUP_START_S = 1800
-
-FINAL_ERRORS: dict[str, type[PipelineError]] = {
-    kind.__name__: kind for kind in (NonFiniteError, DiskFullError, DamagedError)
-}
-"""Errors that all workers raise together and that no restart of the group would solve. A worker
-records them in the summary of its run and returns, and the driver raises them."""
 
 
 def run_group(
@@ -87,12 +82,19 @@ def run_group(
         raise PipelineError(f"training failed: {_cause(error)}") from error
 
 
-def failure_summary(error: BaseException) -> dict[str, str]:
-    """Entry of one of `FINAL_ERRORS` in the summary of a run."""
-    return {"state": "failed", "kind": type(error).__name__, "error": str(error)}
+def place_of_worker() -> Place:
+    """The place of the Ray Train worker that calls this; its checkpoints are reported to Ray."""
+    context = ray.train.get_context()
+    return Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=ray.train.torch.get_device(),
+        report=_report_checkpoint,
+        is_preempted=lambda: ray.train.get_preemption_info() is not None,
+    )
 
 
-def report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:
+def _report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:
     """Report a checkpoint to Ray Train that already lies in the folder of `run_group`."""
     ray.train.report(
         metrics,

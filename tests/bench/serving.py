@@ -66,10 +66,13 @@ def main() -> int:
             "batch": {"max_batch": _SLOTS, "max_waiting": _WAITING},
         }
     )
-    print(f"{hardware()}; bundle {options.bundle}; {datetime.date.today().isoformat()}")
-    print(f"command: python -m tests.bench.serving {' '.join(sys.argv[1:])}".rstrip())
     with ray_cluster(num_cpus=os.cpu_count()), deployed(settings, _APP) as url:
-        faults = _measure(url, partial(_is_right, expected), options.seconds, options.overload)
+        is_right = partial(_is_right, expected)
+        lines, faults = _measure(url, is_right, options.seconds, options.overload)
+    # At the end: until here Ray Serve logs every request between them.
+    print(f"\n{hardware()}; bundle {options.bundle}; {datetime.date.today().isoformat()}")
+    print(f"command: python -m tests.bench.serving {' '.join(sys.argv[1:])}".rstrip())
+    print("\n".join(lines))
     for fault in faults:
         print(f"FAULT {fault}")
     return 1 if faults else 0
@@ -77,12 +80,13 @@ def main() -> int:
 
 def _measure(
     url: str, is_right: Callable[[Mapping[str, Any], bytes], bool], seconds: float, overload: float
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
+    """Lines of the table, and faults."""
     faults: list[str] = []
-    print(
-        "\n| clients | requests | complete | 429 | audio s/s | RTF p50 | first audio p50, s | p95 |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| clients | requests | complete | 429 | audio s/s | RTF p50 | first audio p50, s | p95 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     capacity = _SLOTS + _WAITING + _QUEUED
     rounds = [(clients, seconds, True) for clients in _CLIENTS]
     memory = []
@@ -97,12 +101,12 @@ def _measure(
                 waits_when_refused=is_patient,
             )
         )
-        print(_row(clients, report), flush=True)
+        lines.append(_row(clients, report))
         faults += report.faults
         faults += _freed()
         memory.append(_replica_mb())
-    print("\nmemory of the replica after each row, MB:", ", ".join(f"{mb:.0f}" for mb in memory))
-    return faults
+    lines += ["", f"memory of the replica, MB: {', '.join(f'{mb:.0f}' for mb in memory)}"]
+    return lines, faults
 
 
 def _row(clients: int, report: Report) -> str:

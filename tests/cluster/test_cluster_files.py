@@ -271,7 +271,7 @@ def test_every_job_file_resolves_to_settings_that_the_cluster_can_hold(
     (gpus_per_pod, cpus_per_pod) = int(limits["nvidia.com/gpu"]), float(limits["cpu"])
     if job in ("train", "train-codec"):
         used = settings.engine if job == "train" else settings.resources
-        workers = used.num_workers if job == "train" else used.workers
+        workers = used.num_workers
         assert used.use_gpu
         assert workers <= group["maxReplicas"] * gpus_per_pod
         assert used.cpus_per_worker * gpus_per_pod <= cpus_per_pod

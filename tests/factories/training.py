@@ -19,7 +19,8 @@ from model.optim import adamw, average_decay, parameter_groups, set_rates, updat
 from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
 from pipeline.training.feed import Feed
-from pipeline.training.loop import Place, Training, WorkerPlan
+from pipeline.training.loop import Training, WorkerPlan
+from pipeline.training.place import Place
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import build_model, model_config, open_tokenizer
 from pipeline.training.shards import TrainShards

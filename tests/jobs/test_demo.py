@@ -25,7 +25,7 @@ from model.bundle.shipped import SHIPPED
 from tests.factories.bundle import write_bundle
 
 FEWER: dict[str, dict[str, Any]] = {
-    "codec_tiny_cpu": {"resources": {"workers": 1}, "crops": {"per_step": 4}},
+    "codec_tiny_cpu": {"resources": {"num_workers": 1}, "crops": {"per_step": 4}},
     "train_tiny_cpu": {"engine": {"num_workers": 1}, "feed": {"documents_per_step": 4}},
     "train_tiny_demo": {"engine": {"num_workers": 1}, "feed": {"documents_per_step": 4}},
     "prepare_tiny_cpu": {

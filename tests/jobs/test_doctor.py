@@ -3,6 +3,7 @@
 import pytest
 
 from jobs import doctor
+from pipeline import machine_check
 from tests.factories.job_server import FakeServer
 
 
@@ -11,14 +12,21 @@ def test_every_requirement_is_reported_and_nothing_is_missing(
 ) -> None:
     assert doctor.main([]) == 0
     printed = capsys.readouterr().out
-    for name in (*doctor.REQUIRED, "accelerator", "ray cluster", "bundle", "espeak-ng", "flite"):
+    for name in (
+        *machine_check.REQUIRED,
+        "accelerator",
+        "ray cluster",
+        "bundle",
+        "espeak-ng",
+        "flite",
+    ):
         assert name in printed
 
 
 def test_a_missing_package_is_named_with_its_remedy_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "REQUIRED", (*doctor.REQUIRED, "no_such_package"))
+    monkeypatch.setattr(machine_check, "REQUIRED", (*machine_check.REQUIRED, "no_such_package"))
     assert doctor.main([]) == 1
     assert "run `make setup`" in capsys.readouterr().out
 
@@ -27,7 +35,7 @@ def test_a_missing_speech_program_is_a_note_with_its_package(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    found = next(finding for finding in doctor.examine() if finding.subject == "flite")
+    found = next(finding for finding in machine_check.check_machine() if finding.subject == "flite")
     assert found.state == "note"
     assert "apt-get install flite" in found.detail
 
@@ -42,8 +50,8 @@ def test_a_missing_speech_program_is_a_note_with_its_package(
     ],
 )
 def test_one_sentence_says_what_the_machine_can_do(states: dict[str, str], words: str) -> None:
-    findings = [doctor.Finding(state, subject, "") for subject, state in states.items()]
-    said = doctor.verdict(findings)
+    findings = [machine_check.Finding(state, subject, "") for subject, state in states.items()]
+    said = machine_check.verdict(findings)
     assert words in said
     assert said.count(".") - said.count("_gpu.yaml") - said.count("*.") == 1
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
+from jobs.cluster_arguments import SUBMITTABLE
 from jobs.settings import SCHEMAS
-from jobs.submit_words import SUBMITTABLE, Submission
+from jobs.submission import Submission
 from pipeline.errors import SettingsError
 from tests.factories.job_server import FakeServer
 
@@ -194,3 +195,16 @@ def test_a_submission_without_a_name_is_named_after_its_command() -> None:
     assert Submission.of("shard", SHARD).name.startswith("shard-")
     with pytest.raises(SettingsError, match="tracking"):
         Submission.of("train", [*TRAIN[1:], "--set", "tracking.no=1"])
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "--number", "0"], ["submit", *TRAIN, "--stop-seconds", "-5"]]
+)
+def test_a_count_below_one_is_refused(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    assert "give at least 1" in capsys.readouterr().err
+    assert not server.submitted

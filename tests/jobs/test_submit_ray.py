@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,12 +15,12 @@ import pytest
 from jobs import cli
 from pipeline.settings import save_settings
 from pipeline.submission.client import NAME, connect
+from tests.factories.ray_head import ray_head
 from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import small_settings
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 
-_STARTS = 4
 _SLOW_JOB = """
 import signal, sys, time
 from datetime import datetime
@@ -43,37 +42,10 @@ while True:
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address() -> Iterator[str]:
     """Address of the job server of a Ray head of its own."""
-    from ray.cluster_utils import Cluster
-
-    binaries = Path(sys.executable).parent
-    monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")  # the job's python
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    handler = signal.getsignal(signal.SIGTERM)  # a head node installs its own
-    cluster = Cluster()
-    for attempt in range(1, _STARTS + 1):
-        try:
-            head = cluster.add_node(
-                num_cpus=3,
-                include_dashboard=True,
-                dashboard_port=0,
-                dashboard_agent_listen_port=0,
-                object_store_memory=80 * 2**20,
-            )
-            break
-        except Exception:  # a busy machine is too slow for the 30 s that Ray fixes
-            cluster.shutdown()
-            cluster = Cluster()
-            if attempt == _STARTS:
-                raise
-    try:
-        yield f"http://{head.webui_url}"
-    finally:
-        cluster.shutdown()
-        signal.signal(signal.SIGTERM, handler)
+    with ray_head(num_cpus=3) as url:
+        yield url
 
 
 def leave_after_progress(cluster: list[str], job: str) -> None:

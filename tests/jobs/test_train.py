@@ -71,8 +71,8 @@ def test_clips_that_are_left_out_are_counted_before_workers_start(tmp_path, monk
     from pipeline.training.run import train_run
     from tests.factories.training import small_settings
 
-    monkeypatch.setattr("pipeline.training.run.run_group", lambda *args, **kwargs: None)
-    monkeypatch.setattr("pipeline.training.run.ray_cluster", contextlib.nullcontext)
+    monkeypatch.setattr("pipeline.training.driver.run_group", lambda *args, **kwargs: None)
+    monkeypatch.setattr("pipeline.training.driver.ray_cluster", contextlib.nullcontext)
     write_shards(
         tmp_path / "shards", [FakeClip(name="a"), FakeClip(name="b", descriptions=("x" * 400,))]
     )
@@ -85,8 +85,8 @@ def test_a_modality_that_never_comes_is_told_before_workers_start(tmp_path, monk
     from pipeline.training.run import train_run
     from tests.factories.training import small_settings
 
-    monkeypatch.setattr("pipeline.training.run.run_group", lambda *args, **kwargs: None)
-    monkeypatch.setattr("pipeline.training.run.ray_cluster", contextlib.nullcontext)
+    monkeypatch.setattr("pipeline.training.driver.run_group", lambda *args, **kwargs: None)
+    monkeypatch.setattr("pipeline.training.driver.ray_cluster", contextlib.nullcontext)
     monkeypatch.setattr("pipeline.training.order._PERIOD", 2)
     clips = [FakeClip(name=f"s{i}", modality="sound") for i in range(16)]
     write_shards(tmp_path / "shards", [*clips, FakeClip(name="m", modality="music")])

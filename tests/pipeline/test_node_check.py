@@ -19,8 +19,8 @@ def found(subject: str, **changes: object) -> tuple[str, str]:
         "has_gpu": False,
     }  # fmt: skip
     findings = check_node(**{**arguments, **changes})  # type: ignore[arg-type]
-    (one,) = [finding for finding in findings if finding[1] == subject]
-    return one[0], one[2]
+    (one,) = [finding for finding in findings if finding.subject == subject]
+    return one.state, one.detail
 
 
 def test_other_versions_than_the_drivers_are_named() -> None:

@@ -129,3 +129,12 @@ def test_a_kept_file_outlives_its_original(tmp_path: Path) -> None:
     assert {copy.name for copy in copies} == {"x.txt"}
     with pytest.raises(FileNotFoundError):
         outbox.keep(tmp_path / "missing")
+
+
+def test_a_mistake_of_this_program_is_logged_with_its_traceback(caplog) -> None:
+    outbox, service = Outbox("S", pause_s=0.0), Service(TypeError("two"), OSError("away"))
+    outbox.post("a", service.sending("a"))
+    assert outbox.flush(60) == 0
+    (mistake,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert mistake.exc_info is not None
+    assert mistake.exc_info[0] is TypeError

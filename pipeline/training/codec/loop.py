@@ -1,8 +1,8 @@
-"""Training of the codec: the loop one worker runs, and the Ray Train job around it.
+"""Training of the codec: the loop that one worker runs.
 
-The loop is a plain function of settings, clips and its place in the group; with a world size of one
-it needs neither Ray nor a process group. Running the same job again continues from the last
-checkpoint and ends with the same weights as a run that was never interrupted.
+It is a plain function of settings, clips and its place in the group; with a world size of one it
+needs neither Ray nor a process group. Running it again continues from the last checkpoint and ends
+with the same weights as a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -11,32 +11,25 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.codec.registry import codec_files
 from model.codec.vae.losses import CodecObjective
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
-from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
+from pipeline.errors import DamagedError, DiskFullError
 from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
-from pipeline.training.checkpoint_store import disk_full_noted
+from pipeline.training.checkpoint_store import CheckpointStore, disk_full_noted
 from pipeline.training.codec.adversary import Adversary
-from pipeline.training.codec.checkpoint import (
-    checkpoint_steps,
-    load_checkpoint,
-    prune_checkpoints,
-    remove_checkpoint,
-    save_checkpoint,
-)
+from pipeline.training.codec.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.codec.report import (
     measured_importance,
     validation_losses,
@@ -44,12 +37,14 @@ from pipeline.training.codec.report import (
 )
 from pipeline.training.codec.settings import TrainCodecSettings
 from pipeline.training.codec.setup import crop_source, first_codec, first_crops
-from pipeline.training.rundir import STOP_REQUEST
+from pipeline.training.failures import not_finite
+from pipeline.training.place import Place
+from pipeline.training.resume import load_newest
+from pipeline.training.rundir import CHECKPOINTS, SUMMARY
+from pipeline.training.save_policy import SavePolicy
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-"""Folder of checkpoints in the output directory."""
 CODEC = "codec"
 """Folder of the finished codec in the output directory."""
 RECONSTRUCTIONS = "reconstructions"
@@ -57,35 +52,6 @@ RECONSTRUCTIONS = "reconstructions"
 METRICS = "metrics.json"
 """Losses and facts of the finished run; its presence says that the run has finished."""
 _NOISE = 1 << 20
-_POLL_SECONDS = 1.0
-_NAMED_CLIPS = 12
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One worker's place in the group.
-
-    Attributes:
-        rank: Number of the worker, from 0.
-        world_size: Number of workers.
-        device: Device of its codec.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    device: str = "cpu"
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over all workers, the same bits on each."""
-        if self.world_size == 1:
-            return values
-        dist.all_reduce(values)
-        return values / self.world_size
-
-    def wait(self) -> None:
-        """Wait for all workers."""
-        if self.world_size > 1:
-            dist.barrier()
 
 
 def run_worker(
@@ -93,54 +59,48 @@ def run_worker(
     clips: Folder,
     output: Folder,
     *,
-    worker: Worker,
+    place: Place,
     run: RunReference | None = None,
-    report: Callable[[dict[str, float]], None] | None = None,
 ) -> None:
-    """Train to the last step and write the codec from the first worker, or stop on request.
+    """Train to the last step, or to a stop request; the first worker writes the codec and how the
+    run ended.
 
     Args:
         settings: The recipe.
         clips: Complete `clips/` directory.
         output: Directory for checkpoints and the codec.
-        worker: This worker's place in the group.
+        place: This worker's place in the group.
         run: MLflow run to log to.
-        report: Called by every worker with the losses at each logged step.
 
     Raises:
         NonFiniteError: If a loss or gradient is not finite on any worker; raised on all of them.
         DiskFullError: If there is no room for a checkpoint; raised on all of them.
         DamagedError: If no checkpoint is good any more; raised on all of them.
     """
-    tracker = Tracker(run if worker.rank == 0 else None)
+    tracker = Tracker(run if place.is_first else None)
     try:
-        _train(settings, clips, output, worker, tracker, report)
+        training = CodecTraining(settings, clips, output, place)
+        training.resume()
+        for point in training.steps():
+            if place.is_first:
+                _log(point, training, tracker)
+        place.wait()
+        if not place.is_first:
+            return
+        if not training.is_stopped:
+            finish(training, clips, output, tracker)
+        state = "stopped" if training.is_stopped else "finished"
+        last = settings.optim.num_steps
+        output.write_json(SUMMARY, {"state": state, "step": training.step, "num_steps": last})
     finally:
         tracker.flush()
 
 
-def _train(
-    settings: TrainCodecSettings,
-    clips: Folder,
-    output: Folder,
-    worker: Worker,
-    tracker: Tracker,
-    report: Callable[[dict[str, float]], None] | None,
-) -> None:
-    training = CodecTraining(settings, clips, output, worker)
-    training.resume()
-    for point in training.steps():
-        if worker.rank == 0:
-            rate = {"codec/steps_per_s": training.steps_per_s}
-            named = {f"codec/{name}": value for name, value in point.items() if name != "step"}
-            step = int(point["step"])
-            tracker.log_metrics(named | rate, step)
-            logger.info("%s", step_line(step, settings.optim.num_steps, point["total"]))
-        if report is not None:
-            report(point)
-    worker.wait()
-    if worker.rank == 0 and not training.is_stopped:
-        finish(training, clips, output, tracker)
+def _log(point: dict[str, float], training: CodecTraining, tracker: Tracker) -> None:
+    named = {f"codec/{name}": value for name, value in point.items() if name != "step"}
+    step, last = int(point["step"]), training.settings.optim.num_steps
+    tracker.log_metrics(named | {"codec/steps_per_s": training.steps_per_s}, step)
+    logger.info("%s", step_line(step, last, point["total"]))
 
 
 class CodecTraining:
@@ -150,37 +110,41 @@ class CodecTraining:
         settings: The recipe.
         clips: Complete `clips/` directory.
         output: Directory for checkpoints.
-        worker: This worker's place in the group.
+        place: This worker's place in the group.
+
+    Attributes:
+        is_stopped: Whether a request ended the training before its last step.
     """
 
     def __init__(
-        self, settings: TrainCodecSettings, clips: Folder, output: Folder, worker: Worker
+        self, settings: TrainCodecSettings, clips: Folder, output: Folder, place: Place
     ) -> None:
-        self.settings, self.worker = settings, worker
-        self.checkpoints = output.child(CHECKPOINTS)
+        self.settings, self.place = settings, place
+        self.store = CheckpointStore(output.child(CHECKPOINTS))
         self.is_stopped = False
-        """Whether a request ended the training before its last step."""
-        self._output, self._polled = output, 0.0
+        self._policy = SavePolicy(
+            output, place.rank, settings.checkpoint.every_minutes, place.is_preempted
+        )
         self.codec = first_codec(settings)
         self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
         self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
-        is_new = settings.init_from is None and not checkpoint_steps(self.checkpoints)
+        is_new = settings.init_from is None and not self.store.steps()
         if is_new and self.codec.config.principal_bands:
             self.codec.start_linear(list(first_crops(self.source, settings)))
-        self.average = copy.deepcopy(self.codec).to(worker.device)
-        self.codec = self.codec.to(worker.device).train()
+        self.average = copy.deepcopy(self.codec).to(place.device)
+        self.codec = self.codec.to(place.device).train()
         groups = parameter_groups(self.codec, settings.optim)
         self.optimizer = adamw(groups, settings.optim)
         objective = CodecObjective(self.codec, settings.loss, settings.latent_noise)
         self.objective: nn.Module = objective
-        if worker.world_size > 1:
-            devices = [worker.device] if worker.device.startswith("cuda") else None
+        if place.world_size > 1:
+            devices = [place.device] if place.device.type == "cuda" else None
             self.objective = DistributedDataParallel(objective, device_ids=devices)
         self.adversary: Adversary | None = None
         if settings.adversarial.start_step is not None:
-            is_parallel = worker.world_size > 1
+            is_parallel = place.world_size > 1
             channels = self.codec.num_channels
-            self.adversary = Adversary(settings, channels, worker.device, is_parallel)
+            self.adversary = Adversary(settings, channels, str(place.device), is_parallel)
         self.step = 0
         self.curve: list[dict[str, float]] = []
         self.steps_per_s = 0.0
@@ -193,39 +157,25 @@ class CodecTraining:
         Raises:
             DamagedError: If there are checkpoints and none is good.
         """
-        damage: dict[int, str] = {}
-        for step in reversed(checkpoint_steps(self.checkpoints)):
-            try:
-                tensors, state = load_checkpoint(self.checkpoints, step, self._optimizers())
-            except DamagedError as error:
-                damage[step] = str(error)
-                continue
-            break
-        else:
-            if damage:
-                raise DamagedError(
-                    f"no checkpoint in {self.checkpoints.uri} is good any more "
-                    f"({'; '.join(damage.values())}); restore one, or remove that directory to "
-                    "train from the beginning"
-                )
-            return
-        if self.worker.rank == 0:
-            for number, said in damage.items():
-                logger.warning(
-                    "the checkpoint of step %d is damaged and removed (%s); step %d takes its "
-                    "place",
-                    number,
-                    said,
-                    step,
-                )
-                remove_checkpoint(self.checkpoints, number)
+        load_newest(self.store, self._load, self.place)
+
+    def _load(self, step: int) -> None:
+        found: tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None = None
+        problem = ""
+        try:
+            found = load_checkpoint(self.store, step, self._optimizers())
+        except DamagedError as error:
+            problem = str(error)
+        problems = [said for said in self.place.gather(problem) if said]
+        if found is None or problems:
+            raise DamagedError(problems[0])
+        tensors, state = found
         self.codec.load_state_dict(tensors["model"])
         if self.adversary is not None:
             self.adversary.load(tensors["discriminators"])
         self.average.load_state_dict(tensors["average"])
         self.step, self.curve, self._sums = step, state["curve"], state["sums"]
         self._clock = (self.step, time.perf_counter())
-        logger.info("worker %d continues from step %d", self.worker.rank, self.step)
 
     def steps(self) -> Iterator[dict[str, float]]:
         """Train to the end, or to a stop request; yields the mean losses since the last point.
@@ -245,30 +195,25 @@ class CodecTraining:
                     self._update(*batch)
                 self.step += 1
                 is_last = self.step == last
-                self.is_stopped = self._wants_stop() and not is_last
+                is_stopping, is_saving = self._wishes()
+                self.is_stopped = is_stopping and not is_last
                 if (self.step % settings.log_every == 0 or is_last) and self._sums:
                     yield self._point()
-                if self.step % settings.checkpoint_every == 0 or is_last or self.is_stopped:
+                is_due = self.step % settings.checkpoint.every == 0
+                if is_due or is_last or self.is_stopped or is_saving:
                     self._save()
 
-    def _wants_stop(self) -> bool:
-        """Whether a stop was requested; rank 0 checks at intervals, and the mean informs all
-        workers."""
-        now, asked = time.monotonic(), False
-        if self.worker.rank == 0 and now - self._polled >= _POLL_SECONDS:
-            self._polled = now
-            asked = self._output.exists(STOP_REQUEST)
-        return self._on_any_worker(asked)
-
-    def _on_any_worker(self, is_true: bool) -> bool:
-        flag = torch.tensor([float(is_true)], device=self.worker.device)
-        return bool(self.worker.mean(flag)[0] > 0)
+    def _wishes(self) -> tuple[bool, bool]:
+        """Whether any worker wants to stop, and whether any wants a checkpoint."""
+        own = torch.tensor([float(self._policy.wants_stop()), float(self._policy.wants_save())])
+        stop, save = self.place.sum(own).tolist()
+        return stop > 0, save > 0
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor] | None:
         if step in self.settings.crops.skip_steps:
             return None
-        seed, worker = self.settings.seed, self.worker
-        indices = range(worker.rank, self.settings.crops.per_step, worker.world_size)
+        seed, place = self.settings.seed, self.place
+        indices = range(place.rank, self.settings.crops.per_step, place.world_size)
         shape = (2, self.num_frames, self.codec.latent_dim)
         noise = [
             np.random.default_rng([seed, step, index, _NOISE]).standard_normal(shape, np.float32)
@@ -278,7 +223,7 @@ class CodecTraining:
         return waveform, torch.from_numpy(np.stack(noise, axis=1))
 
     def _update(self, waveform: Tensor, noise: Tensor) -> None:
-        optim, device = self.settings.optim, self.worker.device
+        optim, device = self.settings.optim, self.place.device
         set_rates(self.optimizer.param_groups, self.step, optim)
         real = waveform.to(device)
         is_judged = self.adversary is not None and self.settings.adversarial.is_due(self.step)
@@ -307,26 +252,19 @@ class CodecTraining:
 
     def _autocast(self) -> torch.autocast:
         is_half = self.settings.precision == "bfloat16"
-        kind = torch.device(self.worker.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=is_half)
+        return torch.autocast(self.place.device.type, torch.bfloat16, enabled=is_half)
 
     def _finite(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Means over all workers, the same on each; raises on each if one is not finite."""
-        means = self.worker.mean(torch.stack(list(values.values())).detach().float()).tolist()
+        own = torch.stack(list(values.values())).detach().float()
+        means = (self.place.sum(own) / self.place.world_size).tolist()
         named = dict(zip(values, means, strict=True))
         if bad := ", ".join(name for name, value in named.items() if not math.isfinite(value)):
-            crops = self.settings.crops
-            clips = self.source.clips(self.settings.seed, self.step, range(crops.per_step))
-            more = len(clips) - _NAMED_CLIPS
-            if self.worker.rank == 0:
-                logger.error("step %d: %s not finite; its clips: %s", self.step, bad, clips)
-            raise NonFiniteError(
-                f"step {self.step}: {bad} not finite on some worker; the last checkpoint is sound. "
-                f"The step's clips: {', '.join(clips[:_NAMED_CLIPS])}"
-                f"{f' and {more} more, see the log' * (more > 0)}. Run the same command again with "
-                "a lower optim.learning_rate or optim.clip_norm, or skip this step with "
-                f"--set crops.skip_steps=[{self.step}]"
-            )
+            every = range(self.settings.crops.per_step)
+            clips = self.source.clips(self.settings.seed, self.step, every)
+            said = f"step {self.step}: {bad} not finite on some worker"
+            skip = f"crops.skip_steps=[{self.step}]"
+            raise not_finite(said, clips, skip, is_logged=self.place.is_first)
         return named
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -345,34 +283,37 @@ class CodecTraining:
         return self.curve[-1]
 
     def _save(self) -> None:
-        problems: list[str] = []
-        if self.worker.rank == 0:
-            tensors = {"model": self.codec.state_dict(), "average": self.average.state_dict()}
-            if self.adversary is not None:
-                tensors["discriminators"] = self.adversary.discriminators.state_dict()
-            state = {"curve": self.curve, "sums": self._sums}
-            with disk_full_noted() as problems:
-                save_checkpoint(self.checkpoints, self.step, tensors, self._optimizers(), state)
-                prune_checkpoints(self.checkpoints, self.settings.checkpoints_kept)
-            if problems:
-                remove_checkpoint(self.checkpoints, self.step)
-            else:
-                logger.info("%s", checkpoint_line(self.step))
-        if self._on_any_worker(bool(problems)):
-            good = [step for step in checkpoint_steps(self.checkpoints) if step != self.step]
-            newest = f"step {good[-1]} is the newest good one" if good else "there is none before"
-            raise DiskFullError(
-                f"no room for the checkpoint of step {self.step} in {self.checkpoints.uri}: "
-                f"{' '.join(problems)}; {newest}. Free some space or lower checkpoints_kept, then "
-                "run the same command again to continue"
-            )
+        """Write and report a checkpoint; every worker takes part.
+
+        Raises:
+            DiskFullError: On every worker, if there is no room for it.
+        """
+        problem = self._written() if self.place.is_first else ""
+        if problem := self.place.from_first(problem):
+            raise DiskFullError(problem)
+        self._policy.saved()
+        self.place.report({"step": self.step}, self.store.at(self.step))
+
+    def _written(self) -> str:
+        """Write a checkpoint; returns the problem of a full disk, or nothing."""
+        tensors = {"model": self.codec.state_dict(), "average": self.average.state_dict()}
+        if self.adversary is not None:
+            tensors["discriminators"] = self.adversary.discriminators.state_dict()
+        state = {"curve": self.curve, "sums": self._sums}
+        with disk_full_noted() as problems:
+            save_checkpoint(self.store, self.step, tensors, self._optimizers(), state)
+        if problems:
+            return self.store.without_room(self.step, problems[0])
+        self.store.retain(self.settings.checkpoint.num_to_keep)
+        logger.info("%s", checkpoint_line(self.step))
+        return ""
 
 
 def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker) -> None:
     """Measure the averaged codec and write it, its reconstructions and, last, the metrics."""
     settings, codec = training.settings, training.average.eval()
     held_out = crop_source(settings, clips, "validation", codec, training.num_frames)
-    importance = measured_importance(codec, held_out, settings.seed, training.worker.device)
+    importance = measured_importance(codec, held_out, settings.seed, training.place.device)
     codec = codec.cpu()
     measured = validation_losses(
         codec, held_out, settings.validation_crops, settings.seed, settings.loss

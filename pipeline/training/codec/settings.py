@@ -13,8 +13,22 @@ from model.codec.vae.codec_config import codec_config_from_dict
 from model.codec.vae.discriminator import DiscriminatorConfig, discriminator_config
 from model.codec.vae.losses import CodecLossConfig
 from model.optim import OptimConfig
-from pipeline.settings import Settings
+from pipeline.settings import Settings, digest_of
 from pipeline.tracking import TrackingSettings
+from pipeline.training.settings import ADJUSTABLE_OPTIM, SaveSettings, WorkerSettings
+
+ADJUSTABLE_CODEC = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "crops.skip_steps")
+"""Settings that may change when a run is resumed; every change is recorded in `run.json`."""
+_OPERATIONAL = (
+    "resources",
+    "tracking",
+    "checkpoint",
+    "log_every",
+    "validation_crops",
+    "reconstructions",
+    "reconstruction_s",
+)
+"""Settings that do not affect the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +66,11 @@ class CropSettings(Settings):
     each worker; a larger one is decoded crop by crop."""
 
 
-class ResourceSettings(Settings):
-    """Workers of the job and what each reserves."""
+class CodecSaveSettings(SaveSettings):
+    """`SaveSettings` with the interval of codec training, whose checkpoints are small."""
 
-    workers: int = Field(default=2, ge=1)
-    """Ray Train workers, one process each; divides the crops per step."""
-    cpus_per_worker: float = Field(default=1, gt=0)
-    """Logical CPUs of a worker."""
-    use_gpu: bool = False
-    """Whether every worker uses one GPU, with NCCL instead of gloo."""
-    max_failures: int = Field(default=2, ge=-1)
-    """Restarts of a crashed worker group, from the last checkpoint; -1 has no limit."""
+    every: int = Field(default=200, gt=0)
+    """Steps between checkpoints; the last step always has one."""
 
 
 class TrainCodecSettings(Settings):
@@ -89,16 +97,14 @@ class TrainCodecSettings(Settings):
     """Optimiser, schedule and weight average."""
     crops: CropSettings = Field(default_factory=CropSettings)
     """Crops of a step."""
-    resources: ResourceSettings = Field(default_factory=ResourceSettings)
-    """Workers."""
+    resources: WorkerSettings = Field(default_factory=WorkerSettings)
+    """Workers; they divide the crops of a step."""
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     """MLflow."""
     seed: int = Field(default=0, ge=0)
     """Seed of the initial weights, the crops and the noise."""
-    checkpoint_every: int = Field(default=200, gt=0)
-    """Steps between checkpoints."""
-    checkpoints_kept: int = Field(default=2, ge=1)
-    """Number of most recent checkpoints that are kept."""
+    checkpoint: CodecSaveSettings = Field(default_factory=CodecSaveSettings)
+    """When checkpoints are written, and how many are kept."""
     log_every: int = Field(default=20, gt=0)
     """Steps between logged losses, which are means over the steps since the last log."""
     validation_crops: int = Field(default=32, ge=1)
@@ -110,14 +116,22 @@ class TrainCodecSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainCodecSettings:
-        if self.crops.per_step % self.resources.workers:
+        if self.crops.per_step % self.resources.num_workers:
             raise ValueError(
                 f"crops.per_step {self.crops.per_step} does not divide into "
-                f"{self.resources.workers} workers; change either"
+                f"{self.resources.num_workers} workers; change either"
             )
         self.codec_config()
         self.discriminator_config()
         return self
+
+    def identity(self) -> str:
+        """Digest of the settings that identify a run; the others may change on resume."""
+        values = self.model_dump(mode="json", exclude=set(_OPERATIONAL))
+        for name in ADJUSTABLE_OPTIM:
+            values["optim"].pop(name)
+        values["crops"].pop("skip_steps")
+        return digest_of(values)
 
     def discriminator_config(self) -> DiscriminatorConfig:
         """Configuration of the discriminators: the preset with its changes.

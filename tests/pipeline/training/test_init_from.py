@@ -215,8 +215,8 @@ def test_the_driver_refuses_before_any_worker_starts(
     def start(*args: object, **kwargs: object) -> None:
         raise AssertionError("workers were started")
 
-    monkeypatch.setattr("pipeline.training.run.run_group", start)
-    monkeypatch.setattr("pipeline.training.run.ray_cluster", contextlib.nullcontext)
+    monkeypatch.setattr("pipeline.training.driver.run_group", start)
+    monkeypatch.setattr("pipeline.training.driver.ray_cluster", contextlib.nullcontext)
     folder = _shards(tmp_path / "shards", place / "bundle", digest="f" * 64)
     words = ["--shards", folder.uri, "--output", str(tmp_path / "run")]
     assert train.main([*words, "--init-from", str(place / "bundle")]) == 1

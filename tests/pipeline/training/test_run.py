@@ -128,7 +128,7 @@ def endless(request, small_shards, tmp_path) -> tuple[str, Settings, list[str], 
     if request.param == "train":
         settings: Settings = small_settings(optim={"num_steps": 10**6}, checkpoint={"every": 50})
         return "train", settings, ["--shards", str(small_shards)], run
-    values = codec_settings_values(optim={"num_steps": 10**6}, checkpoint_every=50)
+    values = codec_settings_values(optim={"num_steps": 10**6}, checkpoint={"every": 50})
     clips = write_clips(tmp_path)
     return "train-codec", TrainCodecSettings.model_validate(values), ["--clips", clips.uri], run
 

@@ -225,7 +225,7 @@ def test_shards_without_held_out_clips_are_refused_before_workers_start(
     def start(*args: object, **kwargs: object) -> None:
         raise AssertionError("workers were started")
 
-    monkeypatch.setattr("pipeline.training.run.run_group", start)
+    monkeypatch.setattr("pipeline.training.driver.run_group", start)
     with pytest.raises(SettingsError, match=r"no clip in its validation split .*set validation"):
         train_run(_settings(), str(small_shards), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -7,12 +7,8 @@ import torch
 
 from pipeline.errors import DamagedError
 from pipeline.storage import Folder
-from pipeline.training.codec.checkpoint import (
-    checkpoint_steps,
-    load_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.codec.checkpoint import load_checkpoint, save_checkpoint
 
 
 def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.AdamW]:
@@ -31,13 +27,13 @@ def advance(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> None:
 
 
 def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
+    store = CheckpointStore(Folder.at(tmp_path))
     layer, optimizer = trained(3)
     save_checkpoint(
-        folder, 3, {"model": layer.state_dict()}, {"optimizer": optimizer}, {"curve": [1.5]}
+        store, 3, {"model": layer.state_dict()}, {"optimizer": optimizer}, {"curve": [1.5]}
     )
     other, fresh = trained(0)
-    tensors, state = load_checkpoint(folder, 3, {"optimizer": fresh})
+    tensors, state = load_checkpoint(store, 3, {"optimizer": fresh})
     other.load_state_dict(tensors["model"])
     assert state == {"curve": [1.5]}
     for pair in ((layer, optimizer), (other, fresh)):
@@ -47,34 +43,34 @@ def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_its_marker_is_no_checkpoint(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
+    store = CheckpointStore(Folder.at(tmp_path))
     for step in (2, 10, 6):
-        save_checkpoint(folder, step, {}, {"optimizer": trained(1)[1]}, {})
-    folder.delete("step-00000010/state.json")
-    assert checkpoint_steps(folder) == [2, 6]
+        save_checkpoint(store, step, {}, {"optimizer": trained(1)[1]}, {})
+    store.at(10).delete("_COMPLETE")
+    assert store.steps() == [2, 6]
 
 
 def test_only_the_latest_are_kept(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
+    store = CheckpointStore(Folder.at(tmp_path))
     for step in (1, 2, 3):
-        save_checkpoint(folder, step, {}, {"optimizer": trained(1)[1]}, {})
-    prune_checkpoints(folder, 2)
-    assert checkpoint_steps(folder) == [2, 3]
-    assert not folder.exists("step-00000001")
+        save_checkpoint(store, step, {}, {"optimizer": trained(1)[1]}, {})
+    store.retain(2)
+    assert store.steps() == [2, 3]
+    assert not store.at(1).exists()
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b"[]", b'{"files": [], "state": {}}'])
 def test_an_unreadable_marker_is_damage(tmp_path: Path, payload: bytes) -> None:
-    folder = Folder.at(tmp_path)
-    save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
-    (tmp_path / "step-00000004" / "state.json").write_bytes(payload)
-    with pytest.raises(DamagedError, match=r"state\.json is missing or damaged"):
-        load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})
+    store = CheckpointStore(Folder.at(tmp_path))
+    save_checkpoint(store, 4, {}, {"optimizer": trained(1)[1]}, {})
+    (tmp_path / "step_00000004" / "trainer_state.json").write_bytes(payload)
+    with pytest.raises(DamagedError, match=r"trainer_state\.json was altered"):
+        load_checkpoint(store, 4, {"optimizer": trained(0)[1]})
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    folder = Folder.at(tmp_path)
-    save_checkpoint(folder, 4, {}, {"optimizer": trained(1)[1]}, {})
-    (tmp_path / "step-00000004" / "optimizer.safetensors").write_bytes(b"torn")
+    store = CheckpointStore(Folder.at(tmp_path))
+    save_checkpoint(store, 4, {}, {"optimizer": trained(1)[1]}, {})
+    (tmp_path / "step_00000004" / "optimizer.safetensors").write_bytes(b"torn")
     with pytest.raises(DamagedError, match=r"optimizer\.safetensors is missing or was altered"):
-        load_checkpoint(folder, 4, {"optimizer": trained(0)[1]})
+        load_checkpoint(store, 4, {"optimizer": trained(0)[1]})

@@ -12,9 +12,10 @@ from model.codec.registry import load_codec
 from pipeline.errors import IncompleteError, NonFiniteError, SettingsError
 from pipeline.storage import Folder
 from pipeline.training.codec.job import train_codec
-from pipeline.training.codec.loop import Worker, run_worker
+from pipeline.training.codec.loop import run_worker
 from pipeline.training.codec.settings import TrainCodecSettings
-from pipeline.training.workers import failure_summary
+from pipeline.training.failures import failure_summary
+from pipeline.training.place import Place
 from tests.factories.codec import codec_settings_values, write_clips
 
 
@@ -28,14 +29,14 @@ def test_clips_must_be_complete(tmp_path: Path) -> None:
 def fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """`train_codec` on the same clips with other settings; the workers only write what they say."""
     clips, output = write_clips(tmp_path), Folder.at(tmp_path / "run")
-    monkeypatch.setattr("pipeline.training.codec.job.ray_cluster", contextlib.nullcontext)
+    monkeypatch.setattr("pipeline.training.driver.ray_cluster", contextlib.nullcontext)
 
     def train(written: dict[str, dict[str, object]], **changes: object) -> dict[str, object]:
         def work(*args: object, **kwargs: object) -> None:
             for name, value in written.items():
                 output.write_json(name, value)
 
-        monkeypatch.setattr("pipeline.training.codec.job.run_group", work)
+        monkeypatch.setattr("pipeline.training.driver.run_group", work)
         settings = TrainCodecSettings.model_validate(codec_settings_values(**changes))
         return train_codec(settings, clips, output)
 
@@ -45,12 +46,22 @@ def fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 OPTIM = codec_settings_values()["optim"]
 
 
+FINISHED = {"state": "finished"}
+
+
+def checkpoint(step: int) -> str:
+    """Marker of a checkpoint without files."""
+    return f"checkpoints/step_{step:08d}/_COMPLETE"
+
+
 def test_a_finished_run_may_be_lengthened_with_another_rate(fitted, tmp_path: Path) -> None:
-    done = {"metrics.json": {"steps": 8}, "checkpoints/step-00000008/state.json": {}}
+    done = {"metrics.json": {"steps": 8}, checkpoint(8): {"files": {}}, "summary.json": FINISHED}
     assert fitted(done) == {"steps": 8}
     assert fitted({"metrics.json": {"steps": 0}}) == {"steps": 8}, "a finished run is left alone"
     longer = OPTIM | {"num_steps": 16, "learning_rate": 1e-3}
-    assert fitted({"metrics.json": {"steps": 16}}, optim=longer) == {"steps": 16}
+    assert fitted({"metrics.json": {"steps": 16}, "summary.json": FINISHED}, optim=longer) == {
+        "steps": 16
+    }
     claim = json.loads((tmp_path / "run" / "run.json").read_text())
     assert claim["changes"] == [
         {
@@ -65,12 +76,13 @@ def test_a_finished_run_may_be_lengthened_with_another_rate(fitted, tmp_path: Pa
 
 
 def test_a_stopped_run_says_so_and_what_failed_for_good_is_raised(fitted, tmp_path: Path) -> None:
-    stopped = fitted({"checkpoints/step-00000003/state.json": {}, "stop_request": {}})
-    assert stopped == {"state": "stopped", "step": 3, "num_steps": 8}
+    said = {"state": "stopped", "step": 3, "num_steps": 8}
+    assert fitted({checkpoint(3): {"files": {}}, "stop_request": {}, "summary.json": said}) == said
     assert not (tmp_path / "run" / "stop_request").exists()
     with pytest.raises(NonFiniteError, match="its clips"):
         fitted({"summary.json": failure_summary(NonFiniteError("its clips"))})
-    assert fitted({"metrics.json": {"steps": 8}}) == {"steps": 8}
+    done = {"metrics.json": {"steps": 8}, "summary.json": FINISHED}
+    assert fitted(done) == {"steps": 8}
 
 
 @pytest.mark.ray
@@ -80,7 +92,7 @@ def test_two_workers_train_one_codec(
 ) -> None:
     clips, output = write_clips(tmp_path), tmp_path / "run"
     values = codec_settings_values(
-        resources={"workers": 2}, tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"}
+        resources={"num_workers": 2}, tracking={"uri": f"sqlite:///{tmp_path}/mlflow.db"}
     )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
@@ -91,13 +103,12 @@ def test_two_workers_train_one_codec(
 
     alone = tmp_path / "alone"
     settings = TrainCodecSettings.model_validate(codec_settings_values(latent_noise=0.05))
-    run_worker(settings, clips, Folder.at(alone), worker=Worker())
+    run_worker(settings, clips, Folder.at(alone), place=Place())
     expected = json.loads((alone / "metrics.json").read_text())
     # the spread that scales the latent noise is of each worker's own rows
     assert metrics["loss_first"] == pytest.approx(expected["loss_first"], rel=0.02)
     assert metrics["loss_last"] == pytest.approx(expected["loss_last"], rel=0.05)
     load_codec(output / "codec")
-    assert not (output / "ray-train").exists()
 
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert main(words) == 0

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from model.codec.registry import codec_importance, load_codec
 from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
 from pipeline.storage import Folder
-from pipeline.training.codec.checkpoint import checkpoint_steps
-from pipeline.training.codec.loop import CHECKPOINTS, CodecTraining, Worker, run_worker
+from pipeline.training.checkpoint_store import CheckpointStore
+from pipeline.training.codec.loop import CodecTraining, run_worker
 from pipeline.training.codec.settings import TrainCodecSettings
-from pipeline.training.rundir import STOP_REQUEST
+from pipeline.training.place import Place
+from pipeline.training.rundir import CHECKPOINTS, STOP_REQUEST
 from tests.factories.cards import finish
 from tests.factories.codec import PRINCIPAL, codec_settings_values, write_clips
 
@@ -30,7 +31,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def train(clips: Folder, output: Path, **changes: Any) -> dict[str, Any]:
-    run_worker(settings(**changes), clips, Folder.at(output), worker=Worker())
+    run_worker(settings(**changes), clips, Folder.at(output), place=Place())
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text())
     return metrics
 
@@ -52,9 +53,9 @@ def test_a_run_leaves_a_codec_curves_and_reconstructions(clips: Folder, tmp_path
     assert made == {
         "00-codec.png", "00-codec.wav", "00-original.png", "00-original.wav", "curves.png",
     }  # fmt: skip
-    average = load_file(tmp_path / CHECKPOINTS / "step-00000008" / "average.safetensors")
+    average = load_file(tmp_path / CHECKPOINTS / "step_00000008" / "average.safetensors")
     assert all(torch.equal(codec.state_dict()[name], value) for name, value in average.items())
-    assert checkpoint_steps(Folder.at(tmp_path / CHECKPOINTS)) == [6, 8]
+    assert CheckpointStore(Folder.at(tmp_path / CHECKPOINTS)).steps() == [6, 8]
 
 
 LINEAR: dict[str, Any] = {"codec": {**codec_settings_values()["codec"], **PRINCIPAL}}
@@ -65,7 +66,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
     clips: Folder, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     whole = train(clips, tmp_path / "whole", **changes)
-    training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path / "torn"), Worker())
+    training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path / "torn"), Place())
     for _ in training.steps():
         if training.step == 4:  # one step after the checkpoint, lost with the process
             break
@@ -77,7 +78,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
 
 
 def test_a_run_begins_as_principal_components_of_its_crops(clips: Folder, tmp_path: Path) -> None:
-    training = CodecTraining(settings(**LINEAR), clips, Folder.at(tmp_path), Worker())
+    training = CodecTraining(settings(**LINEAR), clips, Folder.at(tmp_path), Place())
     latents = training.codec.encoder(torch.from_numpy(training.source.batch(0, 0, range(64))))[0]
     spread = latents[..., :2].flatten(0, 1).std(dim=0)
     torch.testing.assert_close(spread, torch.ones(2), atol=0.5, rtol=0.0)
@@ -116,14 +117,14 @@ def test_an_interrupted_adversarial_run_ends_in_the_same_bytes(
 ) -> None:
     whole = train(clips, tmp_path / "whole", **ADVERSARIAL)
     torn = Folder.at(tmp_path / "torn")
-    training = CodecTraining(settings(**ADVERSARIAL), clips, torn, Worker())
+    training = CodecTraining(settings(**ADVERSARIAL), clips, torn, Place())
     for _ in training.steps():
         if training.step == 8:  # its checkpoint is not written yet: goes on from step 6
             break
     torch.manual_seed(99)
     assert train(clips, tmp_path / "torn", **ADVERSARIAL) == whole
     for name in ("model", "average", "discriminators", "discriminator_optimizer"):
-        path = Path(CHECKPOINTS) / "step-00000008" / f"{name}.safetensors"
+        path = Path(CHECKPOINTS) / "step_00000008" / f"{name}.safetensors"
         assert (tmp_path / "torn" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
 
 
@@ -131,7 +132,7 @@ def test_a_discriminator_that_is_not_finite_stops_before_its_step(
     clips: Folder, tmp_path: Path
 ) -> None:
     changes = {**ADVERSARIAL, "adversarial": {"start_step": 0}}
-    training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path), Worker())
+    training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path), Place())
     assert training.adversary is not None
     weights = training.adversary.discriminators.state_dict()
     with torch.no_grad():
@@ -148,7 +149,7 @@ def test_a_run_begins_with_the_weights_it_is_given(clips: Folder, tmp_path: Path
     train(clips, tmp_path / "first")
     given = str(tmp_path / "first" / "codec")
     training = CodecTraining(
-        settings(init_from=given, seed=5), clips, Folder.at(tmp_path / "second"), Worker()
+        settings(init_from=given, seed=5), clips, Folder.at(tmp_path / "second"), Place()
     )
     expected = load_codec(given).state_dict()
     for begun in (training.codec, training.average):
@@ -157,7 +158,7 @@ def test_a_run_begins_with_the_weights_it_is_given(clips: Folder, tmp_path: Path
     values["codec"] = {**values["codec"], "ffn_dim": 32}
     with pytest.raises(ValueError, match=r"ffn_dim \(24, not 32\)"):
         CodecTraining(
-            TrainCodecSettings.model_validate(values), clips, Folder.at(tmp_path), Worker()
+            TrainCodecSettings.model_validate(values), clips, Folder.at(tmp_path), Place()
         )
 
 
@@ -174,7 +175,7 @@ def test_layers_in_bfloat16_learn_what_float32_learns(clips: Folder, tmp_path: P
 
 def test_a_seed_changes_the_run(clips: Folder, tmp_path: Path) -> None:
     runs = [
-        CodecTraining(settings(seed=seed), clips, Folder.at(tmp_path / str(seed)), Worker())
+        CodecTraining(settings(seed=seed), clips, Folder.at(tmp_path / str(seed)), Place())
         for seed in (0, 1)
     ]
     first, other = (next(training.steps())["total"] for training in runs)
@@ -183,14 +184,14 @@ def test_a_seed_changes_the_run(clips: Folder, tmp_path: Path) -> None:
 
 def test_a_run_of_some_length_learns_clearly(clips: Folder, tmp_path: Path) -> None:
     optim = {"num_steps": 120, "warmup_steps": 10, "learning_rate": 1e-2, "ema_decay": 0.9}
-    metrics = train(clips, tmp_path, optim=optim, log_every=6, checkpoint_every=200)
+    metrics = train(clips, tmp_path, optim=optim, log_every=6, checkpoint={"every": 200})
     assert metrics["loss_last"] < 0.8 * metrics["loss_first"]
     # One synthetic clip the run never hears; the crops it does hear are a handful.
     assert metrics["validation"]["total"] < 0.97 * metrics["loss_first"]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(clips: Folder, tmp_path: Path) -> None:
-    training = CodecTraining(settings(), clips, Folder.at(tmp_path), Worker())
+    training = CodecTraining(settings(), clips, Folder.at(tmp_path), Place())
     with torch.no_grad():
         training.codec.decoder.spread.weight.fill_(float("nan"))
     before = training.codec.encoder.project.weight.clone()
@@ -210,8 +211,8 @@ def test_a_stop_request_saves_and_the_next_start_ends_in_the_same_bytes(
     stopped = tmp_path / "stopped"
     stopped.mkdir()
     (stopped / STOP_REQUEST).write_text("please")
-    run_worker(settings(), clips, Folder.at(stopped), worker=Worker())
-    assert checkpoint_steps(Folder.at(stopped / CHECKPOINTS)) == [1]
+    run_worker(settings(), clips, Folder.at(stopped), place=Place())
+    assert CheckpointStore(Folder.at(stopped / CHECKPOINTS)).steps() == [1]
     assert not (stopped / "metrics.json").exists()
     (stopped / STOP_REQUEST).unlink()
     assert train(clips, stopped) == whole
@@ -220,23 +221,23 @@ def test_a_stop_request_saves_and_the_next_start_ends_in_the_same_bytes(
 def test_damaged_checkpoints_fall_back_to_the_newest_good_one(
     clips: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = train(clips, tmp_path, checkpoints_kept=9)
-    (tmp_path / CHECKPOINTS / "step-00000008" / "model.safetensors").unlink()
-    state = tmp_path / CHECKPOINTS / "step-00000006" / "state.json"
+    whole = train(clips, tmp_path, checkpoint={"every": 3, "num_to_keep": 9})
+    (tmp_path / CHECKPOINTS / "step_00000008" / "model.safetensors").unlink()
+    state = tmp_path / CHECKPOINTS / "step_00000006" / "trainer_state.json"
     state.write_text(state.read_text()[:-9])
-    training = CodecTraining(settings(), clips, Folder.at(tmp_path), Worker())
+    training = CodecTraining(settings(), clips, Folder.at(tmp_path), Place())
     training.resume()
     assert training.step == 3
     assert "step 8 is damaged" in caplog.text
     assert "step 6 is damaged" in caplog.text
     assert "step 3 takes its place" in caplog.text
-    assert checkpoint_steps(Folder.at(tmp_path / CHECKPOINTS)) == [3]
+    assert CheckpointStore(Folder.at(tmp_path / CHECKPOINTS)).steps() == [3]
     (tmp_path / "metrics.json").unlink()
     assert train(clips, tmp_path) == whole
-    for path in (tmp_path / CHECKPOINTS).glob("step-*/average.safetensors"):
+    for path in (tmp_path / CHECKPOINTS).glob("step_*/average.safetensors"):
         path.write_bytes(b"")
     with pytest.raises(DamagedError, match="train from the beginning"):
-        CodecTraining(settings(), clips, Folder.at(tmp_path), Worker()).resume()
+        CodecTraining(settings(), clips, Folder.at(tmp_path), Place()).resume()
 
 
 def test_a_full_disk_keeps_the_newest_good_checkpoint(
@@ -245,20 +246,20 @@ def test_a_full_disk_keeps_the_newest_good_checkpoint(
     original = Folder.write_bytes
 
     def write_bytes(self: Folder, name: str, payload: bytes) -> None:
-        if "step-00000006" in self.path and name == "optimizer.safetensors":
+        if "step_00000006" in self.path and name == "optimizer.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
         original(self, name, payload)
 
     monkeypatch.setattr(Folder, "write_bytes", write_bytes)
     with pytest.raises(DiskFullError, match=r"step 6 in .*No space.*step 3 is the newest good one"):
         train(clips, tmp_path)
-    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step-00000003"]
+    assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step_00000003"]
 
 
 def test_a_skipped_step_is_not_heard(clips: Folder, tmp_path: Path) -> None:
     crops = codec_settings_values()["crops"] | {"skip_steps": [1, 7]}
     training = CodecTraining(
-        settings(crops=crops, log_every=1), clips, Folder.at(tmp_path), Worker()
+        settings(crops=crops, log_every=1), clips, Folder.at(tmp_path), Place()
     )
     heard = []
     original = training.source.batch
@@ -267,7 +268,7 @@ def test_a_skipped_step_is_not_heard(clips: Folder, tmp_path: Path) -> None:
     )
     assert [point["step"] for point in training.steps()] == [1, 3, 4, 5, 6, 7]
     assert heard == [0, 2, 3, 4, 5, 6]
-    assert checkpoint_steps(Folder.at(tmp_path / CHECKPOINTS)) == [6, 8]
+    assert CheckpointStore(Folder.at(tmp_path / CHECKPOINTS)).steps() == [6, 8]
 
 
 def test_validation_falls_back_to_training_clips(
@@ -286,7 +287,7 @@ def test_validation_falls_back_to_training_clips(
 
 def test_crops_must_divide_among_workers() -> None:
     with pytest.raises(ValueError, match="does not divide into 3 workers"):
-        settings(resources={"workers": 3})
+        settings(resources={"num_workers": 3})
 
 
 def test_an_unknown_codec_field_is_refused_before_anything_starts() -> None:
