@@ -13,7 +13,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "speech": (
         "--modality=speech",
         "--description=A woman says a single English word, clearly and without hurry.",
-        "--transcript=seven",
+        "--transcript=nine",
         "--language=en",
     ),
     "sound": (

@@ -77,7 +77,7 @@ def test_sound_comes_first_and_training_starts_from_the_shipped_weights(tmp_path
     assert [step.name for step in first] == [f"generate first {name}" for name in PROMPTS]
     assert not any(step.uses_ray for step in first)
     assert all(f"--bundle={DEFAULT_BUNDLE}" in step.words for step in first)
-    assert [step.spoken for step in first] == ["seven", None, None]
+    assert [step.spoken for step in first] == ["nine", None, None]
     (train,) = (step.words for step in steps if step.name == "train")
     assert train[train.index("--init-from") + 1] == DEFAULT_BUNDLE
     before, after = (step.words for step in steps if step.words[0] == "evaluate")

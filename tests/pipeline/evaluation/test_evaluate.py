@@ -352,7 +352,7 @@ def test_a_recogniser_gives_error_rates_and_too_few_clips_are_not_printed(
     assert "<h2>Measures of speech</h2>" not in page, "no figure has five clips"
     assert "<td>speech: word error rate (all sentences, " in page
     assert "<td>1 clips each; 5 are needed: raise per_modality, per_corpus or num_digits" in page
-    assert "<dt>heard</dt><dd>two words</dd>" in page
+    assert "<dt>heard</dt><dd>Two words.</dd>" in page
     assert '<th scope="col">heard</th>' in page
     assert "| recogniser of words | fake 1 |" in out.read_bytes("report.md").decode()
 

@@ -28,6 +28,7 @@ def run(tmp_path: Path) -> Path:
     _write(tmp_path / "training" / "metrics.jsonl", {"step": 1, "loss/flow": 1.0})
     counts = {**dict.fromkeys(COUNTS, 0), "described": 2, "validation": 1, "train": 1}
     results: dict[str, Any] = {
+        "bundle_digest": "d" * 64,
         "settings": {"max_duration_s": 8.0},
         "clips": {"music": counts},
         "measures": [],

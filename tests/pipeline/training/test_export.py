@@ -190,6 +190,7 @@ def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, cap
     counts = dict.fromkeys(COUNTS, 0) | {"test": 4}
     measured = {
         "weights": weights,
+        "bundle_digest": "d" * 64,
         "settings": {"max_duration_s": 8.0, "seed": 3},
         "clips": {"speech": counts},
         "measures": [measure],
