@@ -9,7 +9,7 @@ from model.bundle import DEFAULT_BUNDLE
 MANIFEST = "bundle.json"
 """File of a bundle that names all others."""
 
-_TINY_DIGEST = "9118bf6db7ba75362ac08c63d9232a01f1f8761305a7d3777463bb4553da50f8"
+_TINY_DIGEST = "e0d1d321f378ede5e584580c72f5eaa5f7c65f74f5a56579bbb7a004c39885ad"
 
 SHIPPED: dict[str, tuple[Path, str]] = {
     DEFAULT_BUNDLE: (Path(__file__).parent / "pretrained" / "tiny", _TINY_DIGEST),
