@@ -65,7 +65,7 @@ def save_curves(
     y_label: str = "loss",
     is_log: bool = False,
 ) -> None:
-    """Lines over steps.
+    """Draw curves over a common horizontal axis, such as steps or seconds.
 
     Args:
         path: PNG file to write.

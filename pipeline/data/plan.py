@@ -100,6 +100,7 @@ def _stored(items: Iterator[tuple[int, Item]], folder: Folder) -> Iterator[Unit]
     lines: list[bytes] = []
 
     def flush() -> Iterator[Unit]:
+        """Write the collected lines to one file, and give their units."""
         payload = b"".join(lines)
         name = f"{UNITS}/{sha256(payload)[:32]}.jsonl"
         kept.add(name)

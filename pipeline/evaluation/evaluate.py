@@ -142,11 +142,7 @@ def evaluate(
         findings.extend(metric.summarise(evidence))
     clusters = {clip.clip_id: cluster_of(clip) for clip in [*choice.clips, *pool]}
     results = {
-        "bundle": loaded.card.get("name", str(bundle)),
-        "bundle_digest": loaded.digest,
-        "recogniser": None if recogniser is None else f"{recogniser.name} {recogniser.version}",
-        "weights": {name: loaded.card.get(name) for name in ("run", "step")},
-        "settings": settings.model_dump(mode="json", exclude={"resources", "tracking"}),
+        **_identity(loaded, str(bundle), recogniser, settings),
         "clips": choice.counts,
         "failed": {o.clip.clip_id: o.failure for o in evidence.clips if o.failure is not None},
         "measures": [measure.figures(settings.seed, clusters) for measure in findings.measures],
@@ -168,6 +164,19 @@ def evaluate(
         loaded.codec.timebase.sample_rate,
         lambda clip: listen(tasks[clip.clip_id][0], loaded, cache),
     )
+
+
+def _identity(
+    loaded: Bundle, name: str, recogniser: Recogniser | None, settings: EvaluateSettings
+) -> dict[str, Any]:
+    """What was measured, and with which settings."""
+    return {
+        "bundle": loaded.card.get("name", name),
+        "bundle_digest": loaded.digest,
+        "recogniser": None if recogniser is None else f"{recogniser.name} {recogniser.version}",
+        "weights": {part: loaded.card.get(part) for part in ("run", "step")},
+        "settings": settings.model_dump(mode="json", exclude={"resources", "tracking"}),
+    }
 
 
 def build_metrics(

@@ -94,7 +94,7 @@ def excitation(
         num_before: Frames of each row before these; None is the beginning.
         window_length: Samples of a frame.
         hop_length: Samples between frames.
-        pulses: Of the voice, if one is known.
+        pulses: Those of the voice, if one is known.
 
     Returns:
         The excitation, and the state after these frames.

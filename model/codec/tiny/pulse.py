@@ -64,8 +64,8 @@ class PulseTrain(nn.Module):
         """Pulses of the frames of the given latent frames, and the state after them.
 
         Args:
-            pitch: Of latent frames, float64 where pieces shall join without a difference.
-            state: After the frames before these; None is the beginning.
+            pitch: Pitch of latent frames; in float64 pieces join without a difference.
+            state: State after the frames before these; None is the beginning.
         """
         if state is None:
             state = self.initial_state().expand(len(pitch.octave), -1)

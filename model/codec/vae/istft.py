@@ -29,7 +29,7 @@ class HeadSpectrum:
         log_magnitude: Natural logarithm of the magnitude of each bin.
         phase: Offset of each bin's phase from that of a steady tone, radians; None if phases follow
             from the magnitudes.
-        pulses: Of the voice, if one is known; they go before what follows from the magnitudes.
+        pulses: Pulses of the voice, if one is known; they replace what follows from the magnitudes.
     """
 
     log_magnitude: Float[Tensor, "batch channels seq bins"]
@@ -95,7 +95,7 @@ class SpectralHead(nn.Module):
         Args:
             features: Features of the frames.
             linear: Log magnitudes under a window of unit energy to which the network adds.
-            pulses: Of the voice, if one is known.
+            pulses: Pulses of the voice, if one is known.
         """
         projected = self.project(features).float()
         shaped = rearrange(projected, "b s (c k) -> b c s k", c=self.num_channels)

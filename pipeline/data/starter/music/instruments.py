@@ -45,6 +45,7 @@ def fm(ratio: float, index: float, decay_s: float, fall_s: float) -> Instrument:
     """
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         time = dsp.times(dsp.samples(held_s + min(decay_s, 0.6)))
         depth = index * np.exp(-time / fall_s)
         tone = np.sin(
@@ -67,6 +68,7 @@ def string(brightness: float, decay_s: float, held: float = 1.0) -> Instrument:
     """A plucked string; `held` below 1 damps it before its time is over."""
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         tone = pluck(frequency, round(held_s * held + 0.12, 3), brightness, decay_s)
         return tone * adsr(len(tone), 0.001, 0.1, 1.0, 0.1)
 
@@ -85,6 +87,7 @@ def drawbars(levels: Sequence[float], attack_s: float = 0.008) -> Instrument:
     footage = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         time = dsp.times(dsp.samples(held_s + 0.06))
         spin = 0.0015 * np.sin(2 * np.pi * 5.8 * time)
         tone = np.zeros_like(time)
@@ -99,6 +102,7 @@ def ensemble(attack_s: float, cutoff: float, release_s: float, detune: float) ->
     """Several saws slightly apart through a low-pass: string sections and pads."""
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         count = dsp.samples(held_s + release_s)
         voices = np.zeros(count)
         for number, cents in enumerate((-1.0, -0.35, 0.4, 1.0)):
@@ -123,6 +127,7 @@ def wind(harmonics: Sequence[float], breath: float, attack_s: float, depth: floa
     """A blown pipe: few harmonics, breath noise, vibrato."""
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         count = dsp.samples(held_s + 0.08)
         pitch = frequency * vibrato(count, depth)
         pitch[: dsp.samples(attack_s)] *= np.linspace(0.985, 1, min(count, dsp.samples(attack_s)))
@@ -141,6 +146,7 @@ def brass(top: float, attack_s: float) -> Instrument:
     """Lips and bell: the louder, the brighter; `top` is the brightest partial."""
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         count = dsp.samples(held_s + 0.08)
         tone = saw(frequency * vibrato(count, 0.004))
         loud = adsr(count, attack_s, 0.15, 0.75, 0.08)
@@ -162,6 +168,7 @@ def synth(width: float | None, top_hz: float, fall_s: float, sustain: float) -> 
     """Subtractive synthesiser: saw (width None) or pulse, with a cutoff that falls."""
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         count = dsp.samples(held_s + 0.05)
         pitch = _flat(frequency, held_s + 0.05)
         tone = (
@@ -178,6 +185,7 @@ def chip(width: float | None) -> Instrument:
     """A console's sound channel: pulse of some width, or a stepped triangle (None)."""
 
     def play(frequency: float, held_s: float) -> Wave:
+        """One note: its frequency in Hz, and how long it is held."""
         count = dsp.samples(held_s)
         if width is not None:
             return 0.5 * pulse(_flat(frequency, held_s), width) * adsr(count, 0.001, 0.2, 0.7, 0.01)
