@@ -6,9 +6,13 @@ import contextlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -62,6 +66,56 @@ def test_it_gives_up_in_the_end_and_at_once_for_another_reason(
     with pytest.raises(Exception, match=message), ray_cluster():
         raise AssertionError
     assert len(calls) == len(failures)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process that waits, with words on its command line, once it runs."""
+    with contextlib.ExitStack() as stack:
+
+        def start(code: str, *words: str) -> subprocess.Popen[str]:
+            command = [sys.executable, "-c", code, *words]
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+WAIT = "print(flush=True); input()"
+WAIT_WITH_A_CHILD = (
+    "import subprocess, sys; "
+    f"child = subprocess.Popen([sys.executable, '-c', {WAIT!r}], stdin=subprocess.PIPE); "
+    "print(child.pid, flush=True); child.wait()"
+)
+
+
+def test_a_start_that_fails_leaves_no_process_of_ray(
+    monkeypatch: pytest.MonkeyPatch, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    started: list[psutil.Process] = []
+
+    def start(**_: object) -> None:
+        server = spawn(WAIT_WITH_A_CHILD, str(Path(ray.__file__).parent / "gcs_server"))
+        assert server.stdout is not None
+        worker = psutil.Process(int(server.stdout.readline()))
+        other = spawn(WAIT)
+        started.extend([psutil.Process(server.pid), worker, psutil.Process(other.pid)])
+        raise Exception("no")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(Exception, match=r"^no$"), ray_cluster():
+        raise AssertionError
+    server, worker, other = started
+    assert not server.is_running()
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert other.is_running()
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
