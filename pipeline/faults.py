@@ -179,7 +179,7 @@ def retried(call: Callable[[], Result], what: str) -> Result:
     )
     try:
         return retrying(call)
-    except Exception as error:
+    except Exception as error:  # raised again, as it is or as the cause
         if _is_worth_another(error):
             raise MachineError(f"{what}: {error} ({ATTEMPTS} attempts)") from error
         raise

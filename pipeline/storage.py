@@ -181,7 +181,7 @@ class Folder:
         aside = posixpath.join(parent, f"{_ASIDE}{uuid.uuid4().hex}-{base[-80:]}")
         try:
             self._write_aside(aside, path, payload)
-        except BaseException:
+        except BaseException:  # raised again, without the partial file
             with contextlib.suppress(OSError):
                 self.filesystem.delete_file(aside)
             raise

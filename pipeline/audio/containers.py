@@ -185,7 +185,7 @@ class _Column:
         """Open the table again after an error: what failed to iterate looks finished."""
         try:
             yield
-        except Exception:
+        except BaseException:  # raised again
             self._kept = []
             raise
 

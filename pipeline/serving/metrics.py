@@ -86,7 +86,7 @@ class SamplerMetrics:
                         self._note_end(item, self._clock() - arrived_at, audio_s)
                     self._note(stats())
                     yield item
-        except Exception:
+        except Exception:  # raised again; a cancelled request is none
             outcome = "failed"
             raise
         finally:

@@ -7,7 +7,7 @@ import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -124,29 +124,26 @@ async def respond(
         ApiError: If the request is refused, times out, or fails before the first chunk.
     """
     answer = Answer(engine, job, form, patience.request_s)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(answer.close)
         first = await answer.begin()
-        content = b"" if form.is_streamed else first + await answer.whole()
-    except BaseException:
-        await answer.close()
-        raise
-    all_headers = {
-        **headers,
-        **answer.layout.headers(),
-        "X-Model-Digest": answer.model,
-        "Cache-Control": "no-store",
-    }
-    if not form.is_streamed:
-        # A stream can say so in the log alone: its headers are sent before its end is known.
-        capped = {"X-Capped": "true"} if answer.is_capped else {}
+        all_headers = {
+            **headers,
+            **answer.layout.headers(),
+            "X-Model-Digest": answer.model,
+            "Cache-Control": "no-store",
+        }
         media_type = content_type(form.audio_format, answer.layout)
-        return Response(content, media_type=media_type, headers=all_headers | capped)
+        if not form.is_streamed:
+            content = first + await answer.whole()
+            # Only a log message can say so of a stream: its headers are sent before its end.
+            capped = {"X-Capped": "true"} if answer.is_capped else {}
+            return Response(content, media_type=media_type, headers=all_headers | capped)
+        stack.pop_all()  # the body closes the answer
     # Proxies must not collect the stream.
     all_headers["X-Accel-Buffering"] = "no"
-    if form.has_events:
-        body, media_type = _events(first, answer), "text/event-stream"
-    else:
-        body, media_type = _body(first, answer), content_type(form.audio_format, answer.layout)
+    body = _events(first, answer) if form.has_events else _body(first, answer)
+    media_type = "text/event-stream" if form.has_events else media_type
     return AudioStream(body, patience.client_s, media_type=media_type, headers=all_headers)
 
 
@@ -189,11 +186,10 @@ async def respond_with_several(
     tasks = [asyncio.ensure_future(made(job)) for job in jobs]
     try:
         pieces = await asyncio.gather(*tasks)
-    except BaseException:
+    finally:  # after an error, the other requests end before the answer does
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        raise
     content = await asyncio.to_thread(json.dumps, {"data": pieces})
     all_headers = {**headers, "Cache-Control": "no-store"}
     return Response(content, media_type="application/json", headers=all_headers)
@@ -320,7 +316,7 @@ async def _events(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
         }
         yield _event({"type": "speech.audio.done", "usage": counts})
         yield b"data: [DONE]\n\n"
-    except Exception:
+    except Exception:  # raised again, so that the body stays unfinished
         message = "generation failed; the cause is in the log of the server"
         yield _event({"type": "error", "error": error_body(500, message, code="generation_failed")})
         raise

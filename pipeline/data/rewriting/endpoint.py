@@ -109,9 +109,8 @@ class ChatEndpoint:
             futures = [pool.submit(one, index) for index in range(len(requests))]
             try:
                 return [future.result() for future in futures]
-            except BaseException:
+            finally:  # after an error, requests that still wait in the queue are not sent
                 pool.shutdown(wait=False, cancel_futures=True)
-                raise
 
     def _connect(self) -> httpx.Client:
         return httpx.Client(
