@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def plan_train(options: Namespace) -> None:
     """Print the plan of a training recipe."""
     from model.codec.registry import codec_shape
-    from pipeline.training.plan import Hardware, TypicalClip, plan_training, planned_config
+    from pipeline.training.hardware import Hardware
+    from pipeline.training.plan import TypicalClip, plan_training, planned_config
     from pipeline.training.plan_report import plan_report
     from pipeline.training.settings import TrainSettings
 
@@ -68,8 +69,7 @@ def plan_train(options: Namespace) -> None:
         options.clip_seconds, options.text_tokens, timebase.frame_rate, options.speech_share
     )
     config = planned_config(settings.model, latent_dim)
-    plan = plan_training(settings, config, hardware, clip, options.mfu)
-    print(plan_report(plan, settings, hardware, clip, options.mfu))
+    print(plan_report(plan_training(settings, config, hardware, clip, options.mfu)))
 
 
 def plan_encode(options: Namespace) -> None:
