@@ -13,7 +13,7 @@ import soundfile
 from pipeline.audio.files import read_audio, resample
 from pipeline.data.descriptions.facts import Facts
 from pipeline.data.rewriting.cache import ReplyCache, Usage, ask
-from pipeline.data.rewriting.chat import ChatModel, Reply, SentAudio
+from pipeline.data.rewriting.chat import ChatModel, Reply, SentAudio, Unanswered
 from pipeline.data.rewriting.prompts import caption_request, notes_of, rewrite_request
 from pipeline.data.rewriting.settings import CaptionSettings, RewriteSettings
 from pipeline.data.rewriting.validation import Invalid, Limits, check
@@ -104,24 +104,31 @@ def reword(
     tally = Tally("rewrite")
     answers = ask(model, cache, requests, usage)
     for (draft, index), answer in zip(places, answers, strict=True):
-        if not isinstance(answer, Reply):
-            tally.fell_back(answer)
-            continue
         limits = Limits(
             language=_language(draft, settings),
             min_words=settings.min_words,
             max_words=max_words,
             known="\n".join([*notes_of(draft.facts), draft.texts[index]]),
         )
-        text, invalid = check(answer, limits, draft.clip)
-        if invalid is None and text in draft.texts:
-            invalid = Invalid.DUPLICATE
-        if invalid is not None:
-            tally.fell_back(invalid)
+        text, reason = _usable(answer, limits, draft)
+        if reason is not None:
+            tally.fell_back(reason)
             continue
         draft.texts[index], draft.source = text, "rewritten"
         tally.used()
     return tally.counts
+
+
+def _usable(
+    answer: Reply | Unanswered, limits: Limits, draft: Draft
+) -> tuple[str, Unanswered | Invalid | None]:
+    """The text of an answer, and the reason why it cannot be used, if there is one."""
+    if not isinstance(answer, Reply):
+        return "", answer
+    text, invalid = check(answer, limits, draft.clip)
+    if invalid is None and text in draft.texts:
+        invalid = Invalid.DUPLICATE
+    return text, invalid
 
 
 def _language(draft: Draft, settings: RewriteSettings) -> str:
