@@ -1,4 +1,4 @@
-"""Where Ray comes from: the cluster a job was submitted to, or a local one for its duration."""
+"""Connection to Ray: the cluster that a job was submitted to, or a local one for its duration."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
 }
-"""Patience of Ray Serve's controller, which takes its environment from the job that starts Serve.
-By default it kills a proxy that is not up after 5 s, which on a busy machine it never is. Values of
-the driver's own environment go before these."""
+"""Timeouts of Ray Serve's controller, which inherits the environment of the job that starts Serve.
+By default it kills a proxy that is not up after 5 s, which is too short on a busy machine. Values
+that the driver's own environment sets take precedence."""
 
 
 _is_kept = ContextVar("is_kept", default=False)
@@ -51,7 +51,7 @@ _is_kept = ContextVar("is_kept", default=False)
 def kept_ray() -> Iterator[None]:
     """Keep a Ray that `ray_cluster` starts inside this block for its next use in the block.
 
-    Nothing is started where nothing asks for it.
+    The block itself starts nothing.
     """
     was_there = ray.is_initialized()
     token = _is_kept.set(True)
@@ -153,7 +153,7 @@ def _may_grow() -> bool:
 
 
 def _connect(address: str) -> None:
-    """Connect to a cluster; Ray's failure in one line."""
+    """Connect to a cluster; an error of Ray is raised again as one line."""
     if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"RAY_ADDRESS is {address}, which is a job server and no address of a cluster; run "

@@ -34,7 +34,7 @@ class TooManyRejectsError(PipelineError):
 
 
 class TooManyFallbacksError(PipelineError):
-    """A language model left more texts to their templates than the recipe allows."""
+    """More texts fell back to their templates, without a usable completion, than allowed."""
 
 
 class MachineError(PipelineError):

@@ -190,7 +190,7 @@ def _is_worth_another(error: BaseException) -> bool:
 
 
 def retries(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """A function on files whose calls go through `retried`."""
+    """Decorate a function on files so that every call goes through `retried`."""
 
     @functools.wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
@@ -255,11 +255,11 @@ def _free_memory() -> None:
 
 
 class SteadyFile(io.RawIOBase):
-    """A file for reading that is opened again, and read on, after a transient error.
+    """A readable file that is opened again after a transient error and read from where it was.
 
     Args:
         opener: Opens the file at its beginning.
-        what: Names it in errors.
+        what: Name of the file in errors.
         ends_at_fault: Whether a fault that stays looks like the end of the file to the reader, who
             must ask `fault` afterwards: a decoder takes what is raised for a damaged file.
     """
@@ -286,11 +286,11 @@ class SteadyFile(io.RawIOBase):
                 file.close()
 
     def readable(self) -> bool:
-        """True."""
+        """True, for `io.RawIOBase`."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """True, for `io.RawIOBase`."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -44,7 +44,7 @@ PITCH_RANGES = {
     "sound": PitchRange(60.0, 1000.0),
     "music": PitchRange(60.0, 1000.0),
 }
-"""Where the pitch of each modality is looked for, Hz."""
+"""Range of frequencies in which the pitch of each modality is searched, Hz."""
 
 
 def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> dict[str, float]:
@@ -52,7 +52,7 @@ def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> d
 
     Args:
         waveform: `channels samples` in [-1, 1].
-        sample_rate: Its rate, Hz.
+        sample_rate: Rate of the waveform, Hz.
         modality: speech, sound or music.
 
     Returns:

@@ -28,7 +28,7 @@ def decay_time_s(mono: NDArray[np.float32], sample_rate: int) -> float | None:
 
     Args:
         mono: Samples.
-        sample_rate: Their rate, Hz; at least 6000.
+        sample_rate: Rate of the samples, Hz; at least 6000.
     """
     levels = _octave_levels(mono, sample_rate)
     floor = np.percentile(levels, 5, axis=1, keepdims=True)

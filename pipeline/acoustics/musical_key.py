@@ -61,7 +61,7 @@ def estimate_key(mono: NDArray[np.float32], sample_rate: int) -> Key | None:
 
     Args:
         mono: Samples.
-        sample_rate: Their rate, Hz; at least 4000.
+        sample_rate: Rate of the samples, Hz; at least 4000.
 
     Source:
         Krumhansl and Kessler 1982 (probe tone profiles), Krumhansl 1990 (correlation), Gomez 2006

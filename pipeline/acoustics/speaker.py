@@ -27,7 +27,7 @@ _NUM_BANDS = 40
 _HIGHEST_HZ = 7600.0
 _NUM_CEPSTRA = 24
 VOICE_PITCH = PitchRange(60.0, 420.0)
-"""Where the pitch of a voice is looked for."""
+"""Range of frequencies in which the pitch of a voice is searched."""
 _NUM_PITCH_BINS = 32
 _BELOW_LOUDEST_DB = 35.0
 _SCALE_FILE = "speaker_scale.json"

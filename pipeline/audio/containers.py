@@ -90,7 +90,7 @@ def table_batches(
 
     Args:
         folder: Directory of the table.
-        name: Its name.
+        name: Name of the table in the folder.
         columns: Columns to decode, nested ones as `column.field`; Arrow always gives all.
         first_row: The first batch holds it; Parquet does not decode what comes before.
 

@@ -186,7 +186,7 @@ def read_audio(
         start_s: Begin of the span, seconds; None is the begin of the file.
         end_s: End of the span, seconds; None is the end of the file.
         max_duration_s: Refuse anything longer before it fills the memory; None takes all.
-        is_exact: As for `open_audio`.
+        is_exact: Whether spans are cut to the sample, as in `open_audio`.
 
     Raises:
         AudioError: If it is unreadable, empty, too long, not finite or far out of range, or if the

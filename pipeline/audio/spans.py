@@ -160,7 +160,7 @@ class SpanDecoder:
         return self._pass.blocks(start, self.warnings)
 
     def close(self) -> None:
-        """Nothing: the pass stays open for the next span."""
+        """Do nothing: the pass stays open for the next span."""
 
 
 class Passes:

@@ -81,7 +81,7 @@ class EncodeSettings(Settings):
     speaker_encoder: str | None = None
     """Folder of a published x-vector model, reachable from every node; None is the built-in one."""
     max_reject_share: float = Field(default=0.1, ge=0, le=1)
-    """Above this share of rejected clips the stage fails."""
+    """Share of rejected clips above which the stage fails."""
     resources: EncodeResources = EncodeResources()
     """Workers; with a GPU each worker keeps the codec there."""
 

@@ -77,18 +77,18 @@ class CorpusSettings(Settings):
 
 
 class IngestSettings(Settings):
-    """What is read, what is believed, what is refused."""
+    """Settings of `ingest`: corpora, defaults for missing facts, and limits."""
 
     inputs: tuple[str, ...] = ()
     """Directories in which corpora are found by their layouts."""
     corpora: tuple[CorpusSettings, ...] = ()
-    """Directories that need saying more of."""
+    """Directories with settings of their own."""
     modality: Modality | None = None
-    """Where neither layout nor folder name tells; None rejects such clips."""
+    """Modality of clips whose layout and folder name do not state it; None rejects such clips."""
     language: Language | None = None
-    """BCP 47 tag of speech, where the corpus does not tell."""
+    """BCP 47 tag of speech whose corpus does not state its language."""
     licence: str | None = None
-    """Where the corpus does not tell."""
+    """Licence of clips whose corpus does not state it."""
     unit_clips: int | None = Field(default=None, ge=1)
     """Clips of one unit of work; None takes 64, and more, up to 2,048, for more than 65,536 clips:
     what the driver holds depends on the number of units."""
@@ -99,9 +99,9 @@ class IngestSettings(Settings):
     segments: SegmentSettings = SegmentSettings()
     """Cutting of long recordings."""
     refusals: RefusalSettings = RefusalSettings()
-    """Duplicates, and how alike is the same."""
+    """Deduplication, and the lists of clips that must not be trained on."""
     evaluation_sets: tuple[EvaluationSettings, ...] = ()
-    """What no model may be trained on: their clips are rejected as `evaluation_leak`."""
+    """Sets that no model may be trained on: their clips are rejected as `evaluation_leak`."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for validation."""
     test_share: float = Field(default=0.05, ge=0, lt=1)

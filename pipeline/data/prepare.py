@@ -44,7 +44,7 @@ def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, 
 
     Args:
         settings: Settings of the stages.
-        output: Their parent.
+        output: Parent directory of the stages.
         codec: Folder of the codec.
 
     Returns:

@@ -26,7 +26,7 @@ class ScratchMap:
     """Texts by key, in a table of a scratch database.
 
     Args:
-        database: Where the table is made.
+        database: Scratch database in which the table is made.
     """
 
     _numbers = count()

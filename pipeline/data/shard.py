@@ -48,7 +48,7 @@ class ShardSettings(Settings):
     parts_per_unit: int = Field(default=64, ge=1)
     """Parts of `clips/` that one unit of work reads, and one index file holds."""
     max_reject_share: float = Field(default=0.5, ge=0, le=1)
-    """Above this share of rejected clips, those of earlier stages included, it fails."""
+    """Share of rejected clips, those of earlier stages included, above which the stage fails."""
     resources: Resources = Resources()
     """Workers."""
 

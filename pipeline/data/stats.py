@@ -44,7 +44,7 @@ class LatentSums:
         self.total_square = self.total_square + squares.sum(axis=0)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, to the last bit."""
+        """The sums as JSON values, exact to the last bit."""
         return {
             "num_frames": self.num_frames,
             "total": self.total.tolist(),

@@ -16,7 +16,7 @@ from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 INDEXES = ("index/index.json", "index.json")
-"""Where the index lies."""
+"""Path of the index, relative to the corpus."""
 
 
 class AudioIndexFile:

@@ -43,7 +43,7 @@ MODALITY_FOLDERS = {
     "sfx": "sound",
     "music": "music",
 }
-"""Names of directories that say what lies in them."""
+"""Names of directories that state the modality of the audio in them."""
 _LICENCE_FILES = re.compile(r"(licen[cs]e|copying|readme)[^/]*", re.IGNORECASE)
 
 
@@ -62,7 +62,7 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip is described.
+    """File and line of a manifest that describe a clip.
 
     Attributes:
         manifest: Name of the manifest, or of the audio file itself, in the corpus.
@@ -208,7 +208,7 @@ class CorpusFolder:
         """The audio file called like the first of the names that one has, claimed.
 
         Args:
-            stems: Names without folder and ending.
+            stems: File names without folder and ending.
             within: Some directory on the way to it must be called so; empty takes any.
 
         Raises:
@@ -249,7 +249,7 @@ class CorpusFolder:
             key: Unique inside the corpus, and stable.
             audio: Name of the audio file, or `archive.tar#member`.
             modality: What the layout or row says; settings, folder names and defaults fill in.
-            place: Where the clip is described.
+            place: File and line of the manifest that describe the clip.
             fields: Other fields of `ClipRow`, empty where unknown; `speaker` without the corpus.
         """
         facts = self.facts
@@ -378,7 +378,7 @@ def _first_lines(stream: BinaryIO) -> bytes:
 
 
 def uri_of(listing: Listing, name: str) -> str:
-    """Where a listed file lies: a local path as it is, anything else percent-encoded."""
+    """Location of a listed file: a local path as it is, anything else percent-encoded."""
     uri = listing.folder.uri
     quoted = quote(name) if "://" in uri else name
     return posixpath.join(uri, quoted).rstrip("/")

@@ -85,7 +85,7 @@ class Catalogue:
 
         Args:
             corpus: Name of the corpus.
-            uri: Where the corpus lies.
+            uri: URI of the corpus.
             row: The clip.
             fact: Size and time of its file.
 
@@ -239,7 +239,7 @@ class Catalogue:
         )
 
     def assign(self, units: Iterable[tuple[int, int]]) -> None:
-        """Put items into units, given unit and number of the item."""
+        """Assign items to units, by pairs of unit and number of the item."""
         self._database.executemany("UPDATE items SET unit = ? WHERE number = ?", units)
 
     def keys(self) -> Iterator[tuple[int, str]]:

@@ -27,8 +27,8 @@ class Entry:
     """One row or object.
 
     Attributes:
-        place: Where it stands.
-        values: By column or key.
+        place: File and line of the entry.
+        values: Values by column or key.
     """
 
     place: Place
@@ -51,7 +51,7 @@ def table_entries(
         folder: The corpus.
         name: The table.
         required: Columns that the header must have.
-        delimiter: Between cells.
+        delimiter: Character between cells.
         is_quoted: Whether double quotes enclose cells.
         encoding: Encoding of the file where it is not UTF-8, as its publisher says; bytes that are
             UTF-8 are read as that.
@@ -120,7 +120,7 @@ def json_objects(
     Args:
         folder: The corpus.
         name: The file.
-        key: Where in the file's object they are; None is the object itself.
+        key: Key of the file's object that holds them; None is the object itself.
     """
     folder.claim(name)
     try:

@@ -33,10 +33,10 @@ class AudioTable:
     """A table with audio.
 
     Attributes:
-        name: Its name in the corpus.
-        audio: The column of audio.
-        schema: All its columns.
-        classes: Names of the classes of columns that hold their numbers.
+        name: Name of the table in the corpus.
+        audio: Column with the audio.
+        schema: All columns of the table.
+        classes: Class names of the columns that hold class numbers.
     """
 
     name: str

@@ -58,7 +58,7 @@ class Line:
     """One line or table row.
 
     Attributes:
-        number: Counted from 1; of the first line, where a row has several.
+        number: Line number from 1; that of the first line where a row spans several.
         text: The line, or empty for a table row.
         cells: Cells of a table row.
     """
@@ -176,10 +176,10 @@ def read_table(source: Iterable[Line | BadLine], delimiter: str) -> Iterator[Lin
 
     Args:
         source: What `read_lines` gives.
-        delimiter: Between cells.
+        delimiter: Character between cells.
 
     Raises:
-        ManifestError: As `read_lines`.
+        ManifestError: If `read_lines` raises it while the lines are read.
     """
     lines = _Window(iter(source))
     index = open_quotes = 0

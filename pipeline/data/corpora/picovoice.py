@@ -14,7 +14,7 @@ from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 LABELS = ("label/label.json", "label.json", "labels.json")
-"""Where the labels lie."""
+"""Path of the labels, relative to the corpus."""
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 

@@ -42,7 +42,7 @@ def is_manifest_header(keys: Iterable[str]) -> bool:
 
 @dataclass
 class RecordReader:
-    """Makes clips of records; what is odd but harmless becomes a note of the clip.
+    """Converts records to clips; a harmless oddity becomes a note of the clip.
 
     Attributes:
         folder: The corpus.
@@ -72,7 +72,7 @@ class RecordReader:
 
         Args:
             record: Values by key: JSON types, or the strings of a table.
-            place: Where the record stands.
+            place: File and line of the record.
             near: Directory that its audio path starts from.
             audio: The audio file, where it is known without the record.
             key: Key of the clip, where the record has no id; None takes the audio's name. A span

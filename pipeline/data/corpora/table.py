@@ -16,7 +16,7 @@ from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 TABLE_FOLDERS = ("", "meta", "metadata")
-"""Where tables lie, relative to the corpus."""
+"""Directories of the tables, relative to the corpus."""
 _DELIMITERS = ",;\t|"
 
 

@@ -127,7 +127,7 @@ class MusicalTags:
 
     Attributes:
         instruments: What plays, each with the article it needs.
-        voices: Who sings, each with the article it needs.
+        voices: Singers, each with its article.
         genres: Styles that stand before `piece` or `music`.
         kinds: What the piece is, in place of `piece`: `love song`.
         moods: Adjectives.
@@ -136,7 +136,7 @@ class MusicalTags:
         recordings: Adjectives that stand before `recording`.
         tempo: Adjective; None if no tag says it.
         bpm: Beats per minute; None if no tag says it.
-        key: For example `E flat major`; None if no tag says it.
+        key: Musical key, such as `E flat major`; None if no tag states it.
     """
 
     instruments: tuple[str, ...]

@@ -52,7 +52,7 @@ def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tup
 
     Args:
         facts: What is known.
-        seed: The same seed and facts give the same texts.
+        seed: Seed of the wording; the same seed and facts give the same texts.
         count: Texts wanted; fewer come back where the facts allow no more.
         max_words: Longest text.
 

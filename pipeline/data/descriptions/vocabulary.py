@@ -20,7 +20,7 @@ class Scale:
         slot: Slot that the words fill.
         attribute: Name of the measured value.
         steps: Upper bounds, rising, each with its phrases; no phrases means not worth a word.
-        modalities: Where it applies.
+        modalities: Modalities that it applies to.
     """
 
     slot: str
@@ -165,10 +165,10 @@ SCALES = (
 """Everything measured that has words."""
 
 MIN_BEAT_STRENGTH = 0.25
-"""Below it a tempo is not spoken of."""
+"""Beat strength below which no tempo is mentioned."""
 
 MIN_KEY_CONFIDENCE = 0.15
-"""Below it a key is not spoken of."""
+"""Confidence of a key below which no key is mentioned."""
 
 _MASS = frozenset(
     _words(

@@ -21,10 +21,10 @@ class Described:
     Attributes:
         clip_id: The clip's id.
         modality: The clip's modality.
-        source: Where the texts come from.
-        texts: Its descriptions.
+        source: Origin of the texts.
+        texts: Descriptions of the clip.
         transcript: Words spoken or sung, or empty.
-        language: Their language, or empty.
+        language: Language of the texts, or empty.
         audio: Address of its first seconds, or empty.
         silence: Why there is no audio, or empty.
     """

@@ -39,7 +39,7 @@ class Bar:
     """A rectangle of the drawing.
 
     Attributes:
-        x: Left edge.
+        x: Position of the left edge.
         y: Upper edge, counted downwards.
         width: Width.
         height: Height.
@@ -60,7 +60,7 @@ class Histogram:
     """One distribution.
 
     Attributes:
-        name: In words, without unit.
+        name: Name in words, without unit.
         unit: Unit of the axis; may be empty.
         edges: Edges of the bins, one more than bins.
         counts: Values in each bin, by modality.

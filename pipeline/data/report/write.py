@@ -41,7 +41,7 @@ class DataReportSettings(Settings):
     max_measured_clips: int = Field(default=200_000, ge=1)
     """Clips that attribute histograms are made of; of more, every n-th part is read."""
     tracking: TrackingSettings = TrackingSettings()
-    """Where page and cards are logged."""
+    """Tracking server that page and cards are logged to."""
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class _Fingerprints:
 def _partitioned(
     blocks: Iterator[NDArray[np.void]], num_partitions: int
 ) -> Iterator[NDArray[np.void]]:
-    """The same keys, so divided that equal keys are in one part."""
+    """Partition the keys, with equal keys in the same part."""
     if num_partitions <= 1:
         yield from blocks
         return

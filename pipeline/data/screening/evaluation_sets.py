@@ -50,9 +50,9 @@ class EvaluationScans:
 
     Attributes:
         entries: The sets.
-        work: Where their scans go.
+        work: Directory of their scans.
         checks: Limits of their clips.
-        refusals: How alike is the same.
+        refusals: Limit of deduplication.
         resources: Worker processes.
 
     Raises:

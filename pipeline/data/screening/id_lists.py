@@ -40,7 +40,7 @@ class ListedIds:
         """Why a clip must not be used; empty if no list names it.
 
         Args:
-            corpus: Its corpus.
+            corpus: Corpus of the clip.
             clip_id: `<corpus>/<key>`. A list may name the key, its last part, or the audio file.
         """
         key = stem_of(clip_id.removeprefix(f"{corpus}/"))

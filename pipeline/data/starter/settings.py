@@ -42,7 +42,7 @@ def positive(weights: Mapping[KeyT, float]) -> dict[KeyT, float]:
 
 
 def _checked(names: tuple[str, ...], known: Iterable[str], what: str) -> tuple[str, ...]:
-    """Names that are known, each once, at least one."""
+    """Check that the names are known and differ, and that there is at least one."""
     unknown = sorted(set(names) - set(known))
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(
@@ -206,7 +206,7 @@ def generator(settings: StarterSettings, *path: int | str) -> np.random.Generato
     """Random generator of one named choice, independent of every other one.
 
     Args:
-        settings: Gives the seed.
+        settings: Settings with the seed of the corpus.
         path: Names and numbers of the choice, e.g. `"sound", 17`.
     """
     words = [part if isinstance(part, int) else int.from_bytes(part.encode()) for part in path]

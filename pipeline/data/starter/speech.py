@@ -72,7 +72,7 @@ class Utterance:
         sample_rate: Hz.
         transcript: Words spoken.
         kind: Kind of text.
-        speaker: Who speaks.
+        speaker: Speaker of the utterance.
         style: Manner, accent and surroundings, comma separated.
         captions: Sentences about the clip.
     """

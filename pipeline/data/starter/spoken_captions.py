@@ -30,7 +30,7 @@ def spoken_captions(
     """Two captions of a clip: one tells what is heard, the other calls the speaker by name.
 
     Args:
-        speaker: Who speaks.
+        speaker: Name of the speaker.
         manner: neutral, slow, fast or lively.
         surroundings: `ROOM`, `NOISE`, both or neither.
         rng: Draws the wording.
