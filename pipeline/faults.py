@@ -167,6 +167,7 @@ def retried(call: Callable[[], Result], what: str) -> Result:
     """
 
     def note(state: RetryCallState) -> None:
+        """Log a failed attempt."""
         error = state.outcome.exception() if state.outcome else None
         logger.warning("%s, attempt %d of %d: %s", what, state.attempt_number, ATTEMPTS, error)
 
@@ -194,6 +195,7 @@ def retries(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
     @functools.wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        """The function, retried."""
         names = [str(arg) for arg in (getattr(args[0], "uri", args[0]), *args[1:2])]
         what = f"{function.__name__} {'/'.join(name[:200] for name in names)}"
         return retried(lambda: function(*args, **kwargs), what)

@@ -64,7 +64,7 @@ class ClipTask:
         reference: Another recording of the speaker, for voice similarity.
         voice: Speaker embedding that the model is given.
         is_continued: Whether the model continues the reference.
-        metrics: Names of the metrics that observe it; None is all.
+        metrics: Metrics that observe the clip, by name; None is all.
     """
 
     clip: HeldOutClip
@@ -153,7 +153,7 @@ class ClipCache:
 
 
 class ClipWorker:
-    """Does clip tasks in one process."""
+    """Processes clip tasks in one process."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ def compare(
         findings: Figures of this evaluation.
         others: Values of the other one, as `read_other` gives them.
         seed: Seed of the resampling.
-        clusters: As `Measure.figures` takes them.
+        clusters: Cluster of each clip, as in `Measure.figures`.
 
     Raises:
         SettingsError: If the evaluations have no clips in common.

@@ -73,7 +73,7 @@ class Evaluation:
         badness: How bad the generated audio of each clip is: 0 is best, 1 is worst.
         heard: What the recogniser of words heard, by clip id and form.
         sample_rate: Rate of all waveforms, Hz.
-        listen: Gives a clip in all forms.
+        listen: Function that returns a clip in all forms.
     """
 
     results: dict[str, Any]
@@ -341,6 +341,7 @@ def _evidence(
     cache: ClipCache,
 ) -> Evidence:
     def observed(task: ClipTask) -> Any:
+        """The cached observations of a task."""
         return cache.observed(task, cache.record(task.key(bundle.digest)))
 
     return Evidence(

@@ -22,7 +22,7 @@ class SamplerMetrics:
     Built inside a replica, where those labels are known.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -97,7 +97,7 @@ class Sampler:
         return self._engine.stats()
 
     def check_health(self) -> None:
-        """Called by Serve; an exception restarts the replica."""
+        """Raise if the engine is broken: Serve then restarts the replica."""
         self._engine.check_health()
 
 

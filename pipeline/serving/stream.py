@@ -44,7 +44,7 @@ class Service:
 
 
 class AudioEngine(Protocol):
-    """Makes audio for the endpoint: a local engine, or replicas behind a handle."""
+    """Generator of audio for the endpoint: a local engine, or replicas behind a handle."""
 
     def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         """Opening, PCM chunks and ending, or one refusal; raises on a failure after the opening."""
@@ -58,12 +58,12 @@ class SlowClientError(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """Timeouts of an answer.
 
     Attributes:
-        request_s: From the request to the last byte, seconds.
-        client_s: For the client to take one chunk, seconds.
+        request_s: Timeout from the request to the last byte, seconds.
+        client_s: Timeout for the client to take one chunk, seconds.
     """
 
     request_s: float
@@ -106,7 +106,7 @@ async def respond(
     form: Form,
     *,
     headers: Mapping[str, str],
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Response:
     """Generate audio and answer with it.
 
@@ -114,16 +114,16 @@ async def respond(
     and not a broken 200.
 
     Args:
-        engine: Makes the audio.
+        engine: Engine that generates the audio.
         job: Job to generate.
         form: Format of the answer.
         headers: Additional headers of a successful answer.
-        patience: Timeouts.
+        timeouts: Timeouts.
 
     Raises:
         ApiError: If the request is refused, times out, or fails before the first chunk.
     """
-    answer = Answer(engine, job, form, patience.request_s)
+    answer = Answer(engine, job, form, timeouts.request_s)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(answer.close)
         first = await answer.begin()
@@ -144,7 +144,7 @@ async def respond(
     all_headers["X-Accel-Buffering"] = "no"
     body = _events(first, answer) if form.has_events else _body(first, answer)
     media_type = "text/event-stream" if form.has_events else media_type
-    return AudioStream(body, patience.client_s, media_type=media_type, headers=all_headers)
+    return AudioStream(body, timeouts.client_s, media_type=media_type, headers=all_headers)
 
 
 async def respond_with_several(
@@ -153,16 +153,16 @@ async def respond_with_several(
     form: Form,
     *,
     headers: Mapping[str, str],
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Response:
     """Generate several pieces of audio concurrently and answer with all of them as JSON.
 
     Args:
-        engine: Makes the audio.
+        engine: Engine that generates the audio.
         jobs: Jobs to generate.
         form: Format of each; none is streamed.
         headers: Additional headers of a successful answer.
-        patience: Timeouts of each.
+        timeouts: Timeouts of each.
 
     Raises:
         ApiError: If one of them is refused, times out or fails; the others are cancelled.
@@ -171,7 +171,7 @@ async def respond_with_several(
 
     async def made(job: AudioJob) -> dict[str, Any]:
         """One piece of audio as an entry of the answer."""
-        answer = Answer(engine, job, form, patience.request_s)
+        answer = Answer(engine, job, form, timeouts.request_s)
         try:
             content = await answer.begin() + await answer.whole()
         finally:
@@ -201,7 +201,7 @@ class Answer:
     Encoding runs outside of the event loop, which other streams need.
 
     Args:
-        engine: Makes the audio.
+        engine: Engine that generates the audio.
         job: Job to generate.
         form: Format, and whether the file is needed as a whole.
         request_s: Time until the deadline, seconds.

@@ -43,7 +43,7 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
 
     Args:
         app: The application.
-        engine: Reports the voices of the bundle.
+        engine: Engine that states the voices of the bundle.
         store: Uploaded voices; None refuses uploads.
     """
 

@@ -69,6 +69,7 @@ def _expand(grammar: Grammar, name: str, rng: np.random.Generator) -> str:
     seen: set[str] = set()
 
     def fill(found: re.Match[str]) -> str:
+        """An expansion of a slot that was not used yet, if a few draws find one."""
         for _ in range(_REDRAWS):
             text = _expand(grammar, found[1], rng)
             if text not in seen:
