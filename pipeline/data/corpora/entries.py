@@ -117,6 +117,8 @@ def json_objects(
 ) -> Iterator[tuple[str, JsonObject] | Reject]:
     """Objects in a JSON file by their key, or index in a list; the file is claimed.
 
+    What is no object is rejected, and so is a key's second value.
+
     Args:
         folder: The corpus.
         name: The file.
@@ -132,6 +134,10 @@ def json_objects(
     except ManifestError as error:
         yield folder.reject_manifest(error, name)
         return
+    for repeated in found.repeated if isinstance(found, JsonObject) else ():
+        yield folder.reject(
+            Reason.CONFLICT, "listed twice; the first entry is kept", name, field=repeated
+        )
     items = found.items() if isinstance(found, JsonObject) else enumerate(found)
     for index, item in items:
         if isinstance(item, JsonObject):
