@@ -64,11 +64,6 @@ class StatisticsEncoder:
         return (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
 
 
-def embed_speaker(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Built-in embedding of the voice in a waveform of `channels samples`."""
-    return StatisticsEncoder().embed(waveform, sample_rate)
-
-
 def voice_statistics(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64] | None:
     """The 192 statistics before scaling; None where nothing is loud enough.
 

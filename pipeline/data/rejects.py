@@ -88,8 +88,6 @@ class Reason(StrEnum):
     """The clip was rejected when it was encoded; the reason is in the rejects of `latents/`."""
     NO_DESCRIPTION = "no_description"
     """Nothing is known about the clip that could be put into words."""
-    TEXT_TOO_LONG = "text_too_long"
-    """The description does not fit the model's prompt."""
 
 
 def reject(

@@ -73,16 +73,6 @@ class Score:
     notes: tuple[Note, ...]
     mood: str
 
-    @property
-    def num_bars(self) -> int:
-        """Bars in all sections."""
-        return sum(section.bars for section in self.sections)
-
-    @property
-    def body_s(self) -> float:
-        """Seconds from the first beat to the end of the last bar."""
-        return self.num_bars * self.style.beats * 60 / self.tempo_bpm
-
 
 def compose(style: Style, duration_s: float, rng: Generator) -> Score:
     """A piece whose bars end 0.5 to 2 s before the duration where the tempo range allows it."""
