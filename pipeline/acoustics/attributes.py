@@ -22,7 +22,7 @@ from pipeline.acoustics.pitch import PitchRange, pitch_track
 from pipeline.audio.files import resample
 
 ATTRIBUTES_VERSION = 2
-"""Raised when more is measured, or otherwise, so that clips are measured again."""
+"""Version of the measurements. Another version measures all clips again."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -158,7 +158,7 @@ def _activity(levels: Array) -> dict[str, float]:
 
 
 def active_frames(levels: Array) -> NDArray[np.bool_]:
-    """Which frames stand out of the background; all of them where the level hardly moves."""
+    """Whether each frame is louder than the background; all are where the level hardly moves."""
     loud, floor = np.percentile(levels, [95, 5])
     if loud - floor < _STATIONARY_DB:
         return np.ones(len(levels), bool)

@@ -1,4 +1,4 @@
-"""How fast sound dies away once it ends: of a short source, the reverberation of its room."""
+"""Decay time of a sound once it ends; for a short source, the reverberation time of its room."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class SpeakerEncoder(Protocol):
     """A waveform to a vector of unit length; close vectors are close voices.
 
     Attributes:
-        name: Stands in the card, with the digest of weights if there are any.
+        name: Name in the card, with the digest of the weights if there are any.
         speaker_dim: Width of the vector.
     """
 

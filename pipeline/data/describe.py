@@ -55,7 +55,7 @@ _MANY_FALLBACKS = 0.1
 
 
 class DescribeSettings(Settings):
-    """How clips are put into words."""
+    """Settings of `describe`."""
 
     texts_per_clip: int = Field(default=4, ge=1)
     """Descriptions of a clip; training draws one at a time."""

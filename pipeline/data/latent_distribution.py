@@ -1,4 +1,4 @@
-"""How near the latents of a codec are to a Gaussian: what a flow from noise to them has to bridge.
+"""Distance of a codec's latents from a Gaussian, which a flow from noise to them has to bridge.
 
 Measured on standardised samples of the posterior, as training draws them.
 """

@@ -1,4 +1,4 @@
-"""ingest, encode, describe and shard in a row; each does only what is not done yet."""
+"""The four stages in a row: ingest, encode, describe, shard; each does only what is missing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _FLOOR = 1e-10
 
 
 class SegmentSettings(Settings):
-    """Which recordings are cut, and how long their segments may be."""
+    """Settings of the cutting of long recordings into segments."""
 
     enabled: bool = False
     """Whether long recordings are cut; otherwise only the checks limit their length."""
@@ -56,7 +56,7 @@ class Segment:
     Attributes:
         start: First sample, counted from the start of the recording or of its span.
         waveform: Samples of the segment.
-        is_at_pause: Whether it ends in a pause, or where the recording does.
+        is_at_pause: Whether it ends in a pause, or at the end of the recording.
     """
 
     start: int

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_STD = 1e-3
-"""Floor of a standard deviation: a dimension that does not move is not blown up."""
+"""Floor of a standard deviation: a constant dimension is not amplified."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Which tags of music name what plays, which a style, and which a mood: each fits elsewhere."""
+"""Sorting of music tags into instruments, styles, moods and other slots of a sentence."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _RENAMED = {
     "ambiental": "ambient", "drama": "dramatic", "dream": "dreamy", "e-bass": "electric bass",
     "e-guitar": "electric guitar", "e-guitars": "electric guitars", "fun": "fun",
 }  # fmt: skip
-"""Tags that nobody would write in a sentence, and what they would write."""
+"""Tags that do not fit into a sentence, and the words that replace them."""
 _THEMES = {
     "action": "for an action scene", "adventure": "for an adventure",
     "advertising": "for an advert",
@@ -104,7 +104,7 @@ _PROPER = re.compile(
     + "|".join(name.lower() for name in LANGUAGES.values() if name not in ("Polish", "Ewe", "Twi"))
     + r")\b"
 )
-"""Words with a capital."""
+"""Words that are written with a capital letter."""
 _TEMPO = re.compile(
     r"(?:(?P<word>slow|slower|medium|moderate|fast|medium fast|very slow|very fast) tempo"
     r"|(?P<up>up ?-?tempo))"

@@ -51,7 +51,7 @@ PITCH_WORDS = {
     "medium": ("medium-pitched",),
     "high": ("high", "high-pitched"),
 }
-"""Adjectives of a voice; said of a person they would mean something else."""
+"""Adjectives of a voice that would mean something else about a person."""
 PITCH_OF_PERSON = {"deep": ("deep-voiced",)}
 
 SCALES = (
@@ -162,7 +162,7 @@ SCALES = (
         (_REST, ("high",)),
     ), ("sound",)),
 )  # fmt: skip
-"""Everything measured that has words."""
+"""The words of every measured attribute that has some."""
 
 MIN_BEAT_STRENGTH = 0.25
 """Beat strength below which no tempo is mentioned."""

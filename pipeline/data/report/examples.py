@@ -41,12 +41,12 @@ class Described:
 
 @dataclass(frozen=True)
 class Texts:
-    """What `describe` wrote.
+    """Counts and examples of the texts that `describe` wrote.
 
     Attributes:
         clips: Clips described.
         texts: Descriptions of them all.
-        distinct: Distinct ones among those.
+        distinct: Number of distinct texts among them.
         words: Mean number of words.
         sources: Clips by source.
         examples: Some, by modality.

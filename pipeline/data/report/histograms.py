@@ -13,7 +13,7 @@ from pipeline.page import number
 
 NUM_BINS = 40
 WIDTH, HEIGHT = 400.0, 110.0
-"""Size of the drawing, in its own units."""
+"""Width and height of the drawing, in its own units."""
 _UNITS = {
     "_dbfs": "dBFS",
     "_db": "dB",
@@ -44,7 +44,7 @@ class Bar:
         width: Width.
         height: Height.
         series: Modality.
-        tip: What the mouse shows.
+        tip: Text of the tooltip.
     """
 
     x: float

@@ -22,7 +22,7 @@ from pipeline.data.scratch import ScratchMap, scratch_database
 from pipeline.data.screening.fingerprints import MAX_WORDS, Words, error_rate
 
 DURATION_TOLERANCE_S = 0.15
-"""How far the durations of one recording may differ, seconds: lossy coders pad."""
+"""Largest difference of the durations of one recording, seconds: lossy coders pad."""
 _MASKS = np.uint32(0xC6D14881), np.uint32(0xD20698A8)
 """Twelve bits each of the two words of a key."""
 _APART = 5  # words of a key, so that they share no samples of a stride of one

@@ -20,7 +20,7 @@ class IdList(Settings):
     """Path or URI: a text file with an id a line, or a JSON file with a list of ids or an object of
     lists. The keys of an object are the beginnings of ids, as in WavCaps: `FreeSound`."""
     corpus: str | None = None
-    """Corpus that the ids are of; None takes all corpora."""
+    """Corpus of the ids; None applies them to all corpora."""
 
 
 class ListedIds:

@@ -12,10 +12,10 @@ from collections import Counter
 from functools import cache
 
 _MIN_LETTERS = 12
-"""Letters from which the script of a text is judged."""
+"""Number of letters below which the script of a text is not judged."""
 _MIN_SCRIPT_SHARE = 0.9
 _MIN_WORDS = 8
-"""Words from which a text in the right script is judged."""
+"""Number of words below which a text in the right script is not judged."""
 _MIN_OTHER_SHARE = 0.35
 _TIMES_OWN = 4  # languages share a few words: `was`, `in`, `no`
 _MIN_LETTERS_ASKED = 4
