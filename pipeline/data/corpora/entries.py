@@ -100,7 +100,7 @@ def json_line_entries(folder: CorpusFolder, name: str) -> Iterator[Entry | Rejec
 def parsed_lines(
     folder: CorpusFolder, name: str, parse: Callable[[CorpusFolder, str, Line], T | Reject]
 ) -> Iterator[T | Reject]:
-    """What `parse` makes of every line that is not blank; the file is claimed."""
+    """The result of `parse` for every line that is not blank; the file is claimed."""
     folder.claim(name)
     try:
         for line in folder.lines(name):
@@ -117,7 +117,7 @@ def json_objects(
 ) -> Iterator[tuple[str, JsonObject] | Reject]:
     """Objects in a JSON file by their key, or index in a list; the file is claimed.
 
-    What is no object is rejected, and so is a key's second value.
+    A value that is no object is rejected, and so is the second value of a key.
 
     Args:
         folder: The corpus.
@@ -152,7 +152,7 @@ def json_objects(
 
 
 def read_text(folder: CorpusFolder, name: str) -> str | Reject:
-    """A small UTF-8 file as it is, or why not; the file is claimed."""
+    """The text of a small UTF-8 file, or a reject; the file is claimed."""
     folder.claim(name)
     try:
         return folder.read_bytes(name).decode("utf-8-sig")

@@ -23,7 +23,7 @@ from pipeline.data.schema import ClipRow, Reject
 from pipeline.storage import Folder
 
 SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves beside tables of several splits, and beside those of one."""
+"""Files that `save_to_disk` writes beside tables of several splits, and beside those of one."""
 _CARD_LICENCE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 _METADATA = b"huggingface"  # key of the features in the schema of a table
 

@@ -105,7 +105,7 @@ class AudioIndex:
 
     @cached_property
     def _roots(self) -> list[str]:
-        """What paths into the corpus folder begin with: its own path, and where links lead to."""
+        """Prefixes of paths into the corpus folder: its own path, and the target of links."""
         paths = [self._uri] if "://" in self._uri else [self._uri, os.path.realpath(self._uri)]
         return [path.rstrip("/") + "/" for path in paths]
 

@@ -1,4 +1,4 @@
-"""Reading what others wrote: lines, tables and JSON, with the line of whatever is wrong.
+"""Reading of manifests: lines, tables and JSON, with the line number of every fault.
 
 Nothing here evaluates code, guesses an encoding, or recurses into its input.
 """
@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that cannot be read, with why."""
+    """A line that cannot be read, with the reason."""
 
     number: int
     reason: Reason
@@ -238,10 +238,10 @@ def _rows(
 
 
 class JsonObject(dict[str, Any]):
-    """A JSON object; where a key came twice the first value stays.
+    """A JSON object; of a repeated key the first value is kept.
 
     Attributes:
-        repeated: Keys that came more than once.
+        repeated: Keys that are repeated.
     """
 
     repeated: tuple[str, ...] = ()

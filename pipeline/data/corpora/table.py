@@ -1,4 +1,4 @@
-"""Tables with a header row: one's own, and the base of the published layouts that are tables."""
+"""Tables with a header row: a user's own, and the base of published layouts that are tables."""
 
 from __future__ import annotations
 

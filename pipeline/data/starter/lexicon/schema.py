@@ -1,4 +1,4 @@
-"""What a language must offer so that texts can be composed in it."""
+"""The sentence parts that a language needs so that texts can be composed in it."""
 
 from __future__ import annotations
 

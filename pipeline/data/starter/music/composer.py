@@ -56,7 +56,7 @@ class Score:
     """A composed piece.
 
     Attributes:
-        style: How it goes.
+        style: Style of the piece.
         key: Tonic and mode.
         tempo_bpm: Beats a minute, whole.
         sections: The form.

@@ -1,4 +1,4 @@
-"""Playing a score, and saying what it is: the audio of a piece with its labels."""
+"""The audio of a score, and the labels of the piece."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each style goes: tempo, meter, harmony, rhythm, instruments, mood.
+"""Styles of music: tempo, meter, harmony, rhythm, instruments, mood.
 
 Rhythms are one bar long, four steps a beat: a symbol starts a note, `-` holds it, `.` is silence.
 In `bass`, R 3 5 8 are root, third, fifth and octave; in `chords`, x is the whole chord and a digit
