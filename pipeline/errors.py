@@ -62,7 +62,7 @@ class DiskFullError(PipelineError):
 
 
 class PlannedOnlyError(Exception):
-    """Raised in place of work: a stage was asked what it would do, and there is something.
+    """A dry run found work to do; raised in place of doing it.
 
     Attributes:
         preview: A `pipeline.data.units.preview.Preview`.

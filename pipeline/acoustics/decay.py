@@ -20,7 +20,7 @@ _SHARE = 45.0  # percentile of the lines: the source may die slower than the roo
 
 
 def decay_time_s(mono: NDArray[np.float32], sample_rate: int) -> float | None:
-    """Seconds in which the sound falls by 60 dB once it ends; None where no straight fall is heard.
+    """Time in which the sound falls by 60 dB once it ends, seconds; None without a straight decay.
 
     Straight lines are laid through the levels of three octaves wherever they fall steadily. Of
     speech, steps and the like this is an estimate of the reverberation time of the room. A string

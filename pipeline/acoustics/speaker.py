@@ -55,7 +55,7 @@ class StatisticsEncoder:
     speaker_dim = SPEAKER_DIM
 
     def embed(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-        """The voice in a waveform; a zero vector where nothing is loud enough to tell."""
+        """The voice in a waveform; a zero vector if it is too quiet."""
         centre, scale = _centre_and_scale()
         statistics = voice_statistics(waveform, sample_rate)
         if statistics is None:

@@ -74,8 +74,8 @@ class OnePass:
 
         Args:
             start: First sample.
-            warnings: Takes what is odd from the start of the file to where the reader is: the same
-                that a reader alone would be told.
+            warnings: List that receives the warnings from the start of the file to the reader's
+                position, as if it had read alone.
         """
         position, num_told = start, 0
         while True:

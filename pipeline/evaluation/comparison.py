@@ -21,7 +21,7 @@ CLIPS = "clips.json"
 
 
 def clip_values(findings: Findings) -> list[dict[str, Any]]:
-    """The values behind every figure that has some, as plain values for `clips.json`."""
+    """The values of single clips from which figures are computed, for `clips.json`."""
     return [
         {
             "modality": measure.modality,

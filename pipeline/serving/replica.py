@@ -158,7 +158,7 @@ class HandleEngine:
         """Public facts about the model, from any replica.
 
         Raises:
-            NotReadyError: If none answers in time and none sends audio, or the one asked died.
+            NotReadyError: If no replica answers in time or sends audio, or the chosen one died.
         """
         asked_at = self._clock()
         try:

@@ -1,4 +1,4 @@
-"""Settings of rewriting and captioning: what is asked of which model, and how it is reached."""
+"""Settings of rewriting and captioning: models, prompts, endpoints and their limits."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class _Fingerprints:
             self._flush()
 
     def words(self, number: int) -> Words:
-        """Words of a clip, with zeros behind them."""
+        """Words of a clip, padded with zeros."""
         self._flush()
         size = MAX_WORDS * 4
         self._by_clip.seek(number * size)
