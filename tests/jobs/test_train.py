@@ -81,7 +81,9 @@ def test_clips_that_are_left_out_are_counted_before_workers_start(tmp_path, monk
     assert "1 of 2 clips are left out" in caplog.text
 
 
-def test_a_modality_that_never_comes_is_told_before_workers_start(tmp_path, monkeypatch, caplog):
+def test_a_modality_that_is_never_drawn_is_reported_before_workers_start(
+    tmp_path, monkeypatch, caplog
+):
     from pipeline.training.run import train_run
     from tests.factories.training import small_settings
 

@@ -52,14 +52,14 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], list[str]]:
 BUSY = "The current node timed out during startup. The GCS has become overloaded."
 
 
-def test_a_busy_machine_is_asked_again(starts: Callable[[list[str]], list[str]]) -> None:
+def test_ray_is_started_again_on_a_busy_machine(starts: Callable[[list[str]], list[str]]) -> None:
     calls = starts([BUSY, "Failed to connect to GCS. Please check `gcs_server.out`"])
     with ray_cluster():
         assert len(calls) == 3
 
 
 @pytest.mark.parametrize(("failures", "message"), [([BUSY] * 6, "too busy"), (["no"], "no")])
-def test_it_gives_up_in_the_end_and_at_once_for_another_reason(
+def test_starting_ray_gives_up_in_the_end_and_at_once_for_another_reason(
     starts: Callable[[list[str]], list[str]], failures: list[str], message: str
 ) -> None:
     calls = starts(failures)

@@ -158,13 +158,13 @@ INPUT = [
 
 
 @pytest.mark.parametrize("error", MEMORY, ids=repr)
-def test_exhausted_memory_is_told_from_other_errors(error: Exception) -> None:
+def test_exhausted_memory_is_distinguished_from_other_errors(error: Exception) -> None:
     assert is_out_of_memory(error)
     assert is_device_fault(error)
 
 
 @pytest.mark.parametrize("error", DEVICE, ids=repr)
-def test_a_broken_accelerator_is_told_from_bad_input(error: Exception) -> None:
+def test_a_broken_accelerator_is_distinguished_from_bad_input(error: Exception) -> None:
     assert is_device_fault(error)
     assert not is_out_of_memory(error)
 

@@ -143,7 +143,7 @@ def test_stage_that_failed_on_its_limit_goes_on_when_the_endpoint_is_back(corpus
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "undisturbed")
 
 
-def test_complete_stage_asks_again_what_had_no_answer_only_when_told(corpus, tmp_path):
+def test_a_complete_stage_repeats_failed_requests_only_with_redo_unanswered(corpus, tmp_path):
     is_up = []
 
     def respond(body, number):

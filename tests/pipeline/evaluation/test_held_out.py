@@ -136,7 +136,7 @@ def test_long_undescribed_and_very_short_clips_are_left_out(tmp_path: Path) -> N
     assert len(chosen) == 25
 
 
-def test_singing_is_told_from_speech(tmp_path: Path) -> None:
+def test_singing_is_marked_in_the_chosen_clips(tmp_path: Path) -> None:
     for clip in pick(prepared(tmp_path)):
         assert clip.is_singing == (clip.modality == "music")
 

@@ -129,7 +129,7 @@ def test_smooth_spectra_sound_as_steady_noise_of_their_level() -> None:
     assert float(flat.max() / flat.min()) < 1.5
 
 
-def test_what_is_quieter_than_is_told_apart_is_silent() -> None:
+def test_frames_below_the_quietest_level_are_silent() -> None:
     head = SpectralHead(3, 1, 64, 16, is_propagated=True)
     logs = torch.full((1, 1, 4, 33), math.log(1.5 * QUIETEST * window_energy(head.window_length)))
     logs[:, :, 2:] += 3

@@ -218,7 +218,7 @@ def test_files_addresses_and_identifiers_are_seen_in_a_text(text, is_one):
     assert names_a_file(text) is is_one
 
 
-def test_a_key_is_said_of_music_where_it_is_certain_and_nobody_said_otherwise():
+def test_a_key_is_stated_if_it_is_certain_and_no_caption_states_another():
     measured = {"key_number": 21.0, "key_confidence": 0.3}
     clip = clip_values(modality="music", tags=["piano"])
     assert facts_of(clip, measured, max_words=80).slots["key"] == ("A minor",)

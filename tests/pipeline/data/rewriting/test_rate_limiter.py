@@ -22,7 +22,7 @@ def leaving_times(count: int, tokens: float, **limits: float) -> list[float]:
     return times
 
 
-def test_without_limits_nobody_waits():
+def test_requests_do_not_wait_without_limits():
     assert leaving_times(3, 1000) == [0, 0, 0]
 
 
@@ -30,14 +30,14 @@ def test_requests_are_evenly_spaced():
     assert leaving_times(3, 0, requests_per_minute=20) == [0, 3, 6]
 
 
-def test_the_tighter_limit_counts():
+def test_the_tighter_limit_applies():
     times = leaving_times(3, 100, requests_per_minute=60, tokens_per_minute=600)
     assert times == [0, 10, 20]
     times = leaving_times(3, 1, requests_per_minute=60, tokens_per_minute=600)
     assert times == [0, 1, 2]
 
 
-def test_real_cost_corrects_the_expected_one():
+def test_actual_tokens_correct_the_estimate():
     waits = Waits()
     limiter = RateLimiter(tokens_per_minute=60, clock=lambda: waits.now, sleep=waits.sleep)
     limiter.wait(10)
@@ -46,7 +46,7 @@ def test_real_cost_corrects_the_expected_one():
     assert waits.now == pytest.approx(2)
 
 
-def test_pause_holds_everybody():
+def test_a_pause_delays_all_requests():
     waits = Waits()
     limiter = RateLimiter(clock=lambda: waits.now, sleep=waits.sleep)
     limiter.pause(5)

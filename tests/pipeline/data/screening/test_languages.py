@@ -23,7 +23,7 @@ FRENCH = "Elle ne savait pas que son frère était dans la maison avec les autre
         (FRENCH, "de", "'fr'"),
     ],
 )
-def test_plain_mismatch_is_told_with_its_evidence(transcript, language, evidence):
+def test_a_clear_mismatch_is_reported_with_its_evidence(transcript, language, evidence):
     assert evidence in language_mismatch(transcript, language)
 
 
@@ -79,7 +79,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("tag", SENTENCES)
-def test_answer_in_the_language_asked_for_is_told_from_most_others(tag):
+def test_a_text_in_the_requested_language_is_distinguished_from_most_others(tag):
     found = {other for other in SENTENCES if is_other_language(SENTENCES[tag], other)}
     near = {"es": {"pt", "it"}, "pt": {"es", "it"}, "it": {"es", "pt"}, "zh": {"ja", "ko"}}
     assert tag not in found
@@ -101,5 +101,5 @@ def test_answer_in_the_language_asked_for_is_told_from_most_others(tag):
         ("一首很慢的 Jazz 歌", "zh-hant"),
     ],
 )
-def test_answer_whose_language_cannot_be_told_passes(text, tag):
+def test_a_text_whose_language_is_uncertain_passes(text, tag):
     assert not is_other_language(text, tag)
