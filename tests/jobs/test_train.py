@@ -53,7 +53,7 @@ def test_samples_without_a_codec_are_refused_before_workers_start(tmp_path):
         ({"pack_length": 16}, "no clips to train on"),
     ],
 )
-def test_what_no_worker_could_feed_is_refused_without_ray(tmp_path, monkeypatch, feed, message):
+def test_an_impossible_feed_is_refused_before_ray_starts(tmp_path, monkeypatch, feed, message):
     from pipeline.training.run import train_run
     from tests.factories.training import small_settings
 

@@ -176,7 +176,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ({"fpga": 0.5}, 1, "0.5 fpga; Ray has 2 nodes with 0 fpga"),
     ],
 )
-def test_what_the_cluster_can_never_give_is_refused_with_the_remedy(
+def test_resources_that_the_cluster_lacks_are_refused_with_the_remedy(
     nodes: Callable[..., None], per_worker: dict[str, float], num_workers: int, said: str
 ) -> None:
     nodes({"CPU": 8.0, "memory": 16 * GIB}, {"CPU": 4.0, "memory": 32 * GIB})
@@ -191,7 +191,7 @@ def test_what_the_cluster_can_never_give_is_refused_with_the_remedy(
     ("per_worker", "num_workers"),
     [({"CPU": 4}, 3), ({"CPU": 0.1}, 120), ({"GPU": 0.3}, 3), ({"GPU": 0, "memory": 0}, 99)],
 )
-def test_what_fits_is_taken(
+def test_workers_that_fit_the_cluster_are_accepted(
     nodes: Callable[..., None], per_worker: dict[str, float], num_workers: int
 ) -> None:
     nodes({"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0})
@@ -268,7 +268,7 @@ def test_serve_is_patient_unless_the_environment_says_otherwise(
 
 
 @pytest.mark.parametrize("taken", [{}, {"OMP_NUM_THREADS": "4"}, None])
-def test_what_a_submitted_job_sets_itself_is_left_to_it(
+def test_variables_of_the_job_are_not_set_again(
     monkeypatch: pytest.MonkeyPatch, taken: dict[str, str] | None
 ) -> None:
     given: dict[str, dict[str, str]] = {}

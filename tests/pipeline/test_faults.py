@@ -131,7 +131,7 @@ def test_faults_of_storage_and_network_are_transient(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
-def test_what_will_not_pass_is_not(error: Exception) -> None:
+def test_permanent_errors_are_not_transient(error: Exception) -> None:
     assert not is_transient(error)
 
 

@@ -82,7 +82,7 @@ def test_training_clips_are_taken_only_if_asked_for(tmp_path: Path) -> None:
     assert splits_of(filled, "sound") == ["test"] * 2 + ["validation"] * 2 + ["train"] * 4
 
 
-def test_what_becomes_of_every_clip_is_counted_and_logged(
+def test_chosen_and_left_out_clips_are_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -119,7 +119,7 @@ RAW = {"Content-Type": "application/json"}
         ("\U0001f642" * 3000, 1),
     ],
 )
-def test_what_is_out_of_range_never_reaches_the_engine(
+def test_values_out_of_range_never_reach_the_engine(
     client: TestClient, engine: LocalEngine, field: str, value: object
 ) -> None:
     response = post(client, **{field: value})

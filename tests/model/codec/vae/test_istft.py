@@ -86,7 +86,7 @@ def chord(num_samples: int) -> torch.Tensor:
     return (0.3 * (0.61 * sample).sin() + 0.2 * (1.47 * sample).cos())[None, None]
 
 
-def test_what_is_analysed_sounds_as_it_was() -> None:
+def test_analysis_and_synthesis_give_the_waveform_back() -> None:
     head = SpectralHead(3, 2, 64, 16)
     waveform = torch.cat([chord(320), torch.randn(1, 1, 320)], dim=1)
     spectrum = head.analyse(waveform)

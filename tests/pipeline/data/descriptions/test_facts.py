@@ -158,7 +158,7 @@ def test_singing_is_its_own_kind_of_text_whatever_the_modality():
 
 
 @pytest.mark.parametrize("said", [{"captions": ["A slow tune."]}, {"tags": ["slow tempo"]}])
-def test_what_people_said_is_not_contradicted_by_measurement(said):
+def test_measurements_do_not_contradict_captions(said):
     measured = {"tempo_bpm": 150.0, "beat_strength": 0.9, "level_dbfs": -5.0, "duration_s": 5.0}
     slots = facts_of(clip_values(modality="music", **said), measured, max_words=80).slots
     assert slots.get("tempo", ("slow",)) == slots.get("tempo_word", ("slow",)) == ("slow",)
