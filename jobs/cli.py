@@ -41,7 +41,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "check": {
         "evaluate": "measure a bundle or a codec and write a report",
         "study": "train several arms with several seeds and compare their held-out losses",
-        "demo": "run the whole way, small, from corpus to report",
+        "demo": "run every stage at a small size, from corpus to report",
         "doctor": "say what is installed and what is missing, here or on a cluster",
         "settings": "print the settings of a command with their meaning",
         "completion": "print the shell completion for bash, zsh or tcsh",

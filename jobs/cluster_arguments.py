@@ -71,7 +71,8 @@ def check_variables(env: Sequence[str], secrets: Sequence[str]) -> None:
         secrets: Variables that must be set on the cluster.
 
     Raises:
-        SettingsError: If a name is none, or a variable of `env` is not set or looks like a secret.
+        SettingsError: If a name is not valid, or a variable of `env` is not set or looks like a
+            secret.
     """
     for variable in (*env, *secrets):
         if not _VARIABLE.fullmatch(variable):

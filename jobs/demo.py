@@ -1,4 +1,4 @@
-"""Run the whole way, small: audio at once, then corpus, data stages, training, bundle, report.
+"""Run every stage at a small size: audio first, then corpus, training, bundle and report.
 
 It first makes speech, rain and music with the bundle of the package, then trains that bundle on a
 starter corpus, and measures it before and after. With --from-scratch, or in a package without

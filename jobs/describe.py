@@ -1,6 +1,6 @@
 """Write several descriptions of every clip that has latents to descriptions/.
 
-A grammar composes them from metadata and measured attributes; a language model may reword them. No
+A grammar composes them from metadata and measured attributes; a language model may rewrite them. No
 audio is read, unless a captioner is set.
 """
 

@@ -17,31 +17,38 @@ if TYPE_CHECKING:
 
 
 def add_options(options: ArgumentParser) -> None:
-    """Add all options; none of them is checked here."""
+    """Add all options; their values are checked in `request_from`."""
     add = options.add_argument
-    text = "words to speak; with --modality sound or music, what it sounds like"
+    text = "words to speak; with --modality sound or music, the description of the audio"
     add("text", nargs="?", metavar="TEXT", help=text)
     shipped = f"trained bundle; default: {DEFAULT_BUNDLE}, which comes with the package"
     add("--bundle", default=DEFAULT_BUNDLE, metavar="DIR", help=shipped)
-    add("--description", help="what it sounds like: the scene, the style, the voice")
-    add("--transcript", help="words to speak or sing, verbatim; the same as TEXT")
-    add("--modality", choices=MODALITIES, help="default: speech with words, else sound")
-    add("--language", help="BCP 47 tag of the words")
+    add("--description", help="description of the audio: the scene, the style, the voice")
+    add("--transcript", help="words to speak or sing, verbatim; TEXT is the short form")
+    add("--modality", choices=MODALITIES, help="default: speech with a transcript, else sound")
+    add("--language", help="language of the words, as a BCP 47 tag")
     add("--singing", action="store_true", help="the words are sung")
     add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
     continued = "recording that the speech continues, in its voice; needs --continue-transcript"
     add("--continue", dest="continued", metavar="WAV", help=continued)
-    said = "what is said in the recording of --continue, verbatim"
-    add("--continue-transcript", metavar="TEXT", help=said)
-    add("--speaker-encoder", metavar="DIR", help="as in the data's `encode.speaker_encoder`")
-    add("--seconds", type=float, metavar="S", help="exact duration")
-    add("--flow-steps", type=int, metavar="N", help="solver steps a block; default: the bundle's")
-    guidance = "how closely to follow the description; likewise"
+    transcript = "words of the recording of --continue, verbatim"
+    add("--continue-transcript", metavar="TEXT", help=transcript)
+    encoder = (
+        "folder of the speaker encoder that encoded the training data; default: the built-in one"
+    )
+    add("--speaker-encoder", metavar="DIR", help=encoder)
+    add("--seconds", type=float, metavar="S", help="exact duration of the audio")
+    steps = "solver steps for each block; default: those of the bundle"
+    add("--flow-steps", type=int, metavar="N", help=steps)
+    guidance = "scale of classifier-free guidance; default: that of the bundle"
     add("--guidance", type=float, metavar="G", help=guidance)
-    add("--temperature", type=float, metavar="T", help="variance of the initial noise; likewise")
-    add("--seed", type=int, default=0, metavar="N", help="same seed, same audio (default 0)")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    precision = "default auto: bf16 on a GPU, fp32 on a CPU"
+    temperature = "variance of the initial noise; default: that of the bundle"
+    add("--temperature", type=float, metavar="T", help=temperature)
+    seed = "seed of the noise: the same seed gives the same audio; default: 0"
+    add("--seed", type=int, default=0, metavar="N", help=seed)
+    device = "device of the model; default: auto, a GPU if there is one"
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help=device)
+    precision = "type of the weights; default: auto, bf16 on a GPU and fp32 on a CPU"
     add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help=precision)
     add(
         "--out",
@@ -50,7 +57,7 @@ def add_options(options: ArgumentParser) -> None:
         metavar="FILE",
         help="file to write: .wav, .flac, .mp3, .opus, .ogg or .aac",
     )
-    add("--list-voices", action="store_true", help="say which voices the bundle has, make nothing")
+    add("--list-voices", action="store_true", help="list the voices of the bundle and exit")
 
 
 def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:

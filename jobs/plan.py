@@ -17,22 +17,40 @@ def build_parser() -> ArgumentParser:
     built = parser("plan", __doc__ or "")
     add = built.add_argument
     add("stage", nargs="?", choices=("train", "encode"), default="train", help="default: train")
-    add("--gpus", required=True, type=int, metavar="N", help="GPUs; workers in plan encode")
+    add(
+        "--gpus",
+        required=True,
+        type=int,
+        metavar="N",
+        help="number of GPUs; of workers in plan encode",
+    )
     add("--gpu", metavar="NAME", help="kind of GPU, such as h100; gives its memory and peak")
     add("--gpu-memory", type=float, metavar="GB", help="memory of one GPU, 10^9 bytes")
     add("--gpu-tflops", type=float, metavar="T", help="dense bf16 peak of one GPU, TFLOP/s")
     add("--gpus-per-node", type=int, default=8, metavar="N", help="GPUs of one machine; default: 8")
     reserve = "share of the memory left free for buffers; default: 0.1"
     add("--memory-reserve", type=float, default=0.1, metavar="SHARE", help=reserve)
-    add("--mfu", type=float, metavar="SHARE", help="share of the peak, as rate/mfu says")
+    add("--mfu", type=float, metavar="SHARE", help="utilisation (MFU), as rate/mfu of a run")
     add("--price", type=float, metavar="PRICE", help="price of one GPU for one hour")
-    add("--clip-seconds", type=float, default=10.0, metavar="S", help="of a clip; default: 10")
-    add("--text-tokens", type=int, default=80, metavar="N", help="tokens of its text; default: 80")
+    add(
+        "--clip-seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="duration of a clip; default: 10",
+    )
+    add(
+        "--text-tokens",
+        type=int,
+        default=80,
+        metavar="N",
+        help="tokens of a clip's text; default: 80",
+    )
     speech = "share of the clips that are speech; default: 0.5"
     add("--speech-share", type=float, default=0.5, metavar="SHARE", help=speech)
     add("--codec", default="paper", metavar="NAME|DIR", help="preset or codec; default: paper")
     add("--hours", type=float, metavar="H", help="plan encode: hours of audio")
-    factor = "plan encode: seconds of one worker for a second of audio"
+    factor = "plan encode: seconds that one worker takes for a second of audio"
     add("--real-time-factor", type=float, metavar="X", help=factor)
     return built
 
@@ -47,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def plan_train(options: Namespace) -> None:
     """Print the plan of a training recipe."""
     from model.codec.registry import codec_shape
-    from pipeline.training.plan import Hardware, TypicalClip, plan_training, planned_config
+    from pipeline.training.hardware import Hardware
+    from pipeline.training.plan import TypicalClip, plan_training, planned_config
     from pipeline.training.plan_report import plan_report
     from pipeline.training.settings import TrainSettings
 
@@ -68,8 +87,7 @@ def plan_train(options: Namespace) -> None:
         options.clip_seconds, options.text_tokens, timebase.frame_rate, options.speech_share
     )
     config = planned_config(settings.model, latent_dim)
-    plan = plan_training(settings, config, hardware, clip, options.mfu)
-    print(plan_report(plan, settings, hardware, clip, options.mfu))
+    print(plan_report(plan_training(settings, config, hardware, clip, options.mfu)))
 
 
 def plan_encode(options: Namespace) -> None:

@@ -73,11 +73,11 @@ def recorded_prompt(path: str | Path, transcript: str, bundle: Bundle) -> Speech
     Args:
         path: Audio file.
         transcript: What is said in it, verbatim.
-        bundle: Its codec encodes the recording.
+        bundle: Bundle whose codec encodes the recording.
 
     Raises:
         VoiceError: If the file is not audio.
-        RequestError: As `spoken_recording`.
+        RequestError: If `spoken_recording` refuses the recording or its words.
     """
     from pipeline.continuation import speech_prompt, spoken_recording
 
@@ -121,9 +121,9 @@ def bundle_voice(bundle: Bundle, voice: str, encoder: str | None = None) -> Tens
     """Speaker embedding of a named voice of a bundle, or of a recording.
 
     Args:
-        bundle: Its voices are known by name.
+        bundle: Bundle with named voices.
         voice: A name, or the path of a recording.
-        encoder: As for `recorded_voice`.
+        encoder: Folder of the speaker encoder, as in `recorded_voice`.
 
     Raises:
         RequestError: If it is neither a voice of the bundle nor a file.

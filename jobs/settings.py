@@ -46,7 +46,9 @@ def build_parser() -> ArgumentParser:
     built.add_argument(
         "command", choices=tuple(SCHEMAS), metavar="COMMAND", help=", ".join(SCHEMAS)
     )
-    built.add_argument("key", nargs="?", default="", metavar="KEY", help="only keys that begin so")
+    built.add_argument(
+        "key", nargs="?", default="", metavar="KEY", help="beginning of the keys to print"
+    )
     return built
 
 

@@ -101,8 +101,8 @@ class Submission:
 
         Args:
             cluster: Name of the RayCluster.
-            stop_s: As for `send`.
-            driver_cpus: As for `send`.
+            stop_s: Time between SIGTERM and SIGKILL when the job is stopped, seconds.
+            driver_cpus: Logical CPUs of the driver; None is the default of the command.
 
         Raises:
             SettingsError: If an argument names a file that is not in the image.

@@ -1,4 +1,4 @@
-"""Where Ray comes from: the cluster a job was submitted to, or a local one for its duration."""
+"""Connection to Ray: the cluster that a job was submitted to, or a local one for its duration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 
+import psutil
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
@@ -21,6 +23,7 @@ from pipeline.threads import ONE_THREAD
 logger = logging.getLogger(__name__)
 
 _STARTS = 6
+_END_S = 10.0
 _NOT_IN_TIME = ("timed out during startup", "Failed to connect to GCS")
 """Parts of Ray's error message when one of its processes was too slow to start."""
 
@@ -36,9 +39,9 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
 }
-"""Patience of Ray Serve's controller, which takes its environment from the job that starts Serve.
-By default it kills a proxy that is not up after 5 s, which on a busy machine it never is. Values of
-the driver's own environment go before these."""
+"""Timeouts of Ray Serve's controller, which inherits the environment of the job that starts Serve.
+By default it kills a proxy that is not up after 5 s, which is too short on a busy machine. Values
+that the driver's own environment sets take precedence."""
 
 
 _is_kept = ContextVar("is_kept", default=False)
@@ -48,7 +51,7 @@ _is_kept = ContextVar("is_kept", default=False)
 def kept_ray() -> Iterator[None]:
     """Keep a Ray that `ray_cluster` starts inside this block for its next use in the block.
 
-    Nothing is started where nothing asks for it.
+    The block itself starts nothing.
     """
     was_there = ray.is_initialized()
     token = _is_kept.set(True)
@@ -150,7 +153,7 @@ def _may_grow() -> bool:
 
 
 def _connect(address: str) -> None:
-    """Connect to a cluster; Ray's failure in one line."""
+    """Connect to a cluster; an error of Ray is raised again as one line."""
     if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"RAY_ADDRESS is {address}, which is a job server and no address of a cluster; run "
@@ -170,20 +173,21 @@ def _connect(address: str) -> None:
 
 
 def _start_local(num_cpus: int | None) -> None:
-    """Start Ray here; a machine too busy to do so in the 30 s that Ray fixes is asked again."""
-    # Who runs this tells nobody, unless they say so.
+    """Start Ray here; retry on a machine too busy to do so within the 30 s that Ray allows."""
+    # Ray reports usage statistics by default; here only users who ask for it take part.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for attempt in range(1, _STARTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                runtime_env={"env_vars": local_environment()},
-                logging_level=logging.ERROR,
-            )
+            with no_ray_left_behind():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    runtime_env={"env_vars": local_environment()},
+                    logging_level=logging.ERROR,
+                )
             return
-        except Exception as error:  # Ray raises nothing narrower
+        except Exception as error:  # Ray raises `Exception` itself when a process is slow
             if not any(said in str(error) for said in _NOT_IN_TIME):
                 raise
             if attempt == _STARTS:
@@ -192,7 +196,37 @@ def _start_local(num_cpus: int | None) -> None:
                     "other programs, or wait"
                 ) from error
             logger.warning("Ray did not start in time, attempt %d of %d", attempt, _STARTS)
-            ray.shutdown()
+
+
+@contextlib.contextmanager
+def no_ray_left_behind() -> Iterator[None]:
+    """End the processes of a Ray whose start fails inside this block.
+
+    `ray.shutdown` ends only an instance that has started. The servers of one that has not would
+    run until this process ends, and slow down the next attempt.
+    """
+    this = psutil.Process()
+    before = set(this.children())
+    try:
+        yield
+    except BaseException:  # raised again
+        ray.shutdown()
+        _kill_ray(set(this.children()) - before)
+        raise
+
+
+def _kill_ray(children: set[psutil.Process]) -> None:
+    """Kill those of the processes that run a program of Ray, and all their descendants."""
+    package = str(Path(ray.__file__).parent)
+    doomed = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(package in argument for argument in child.cmdline()):
+                doomed += [child, *child.children(recursive=True)]
+    for process in doomed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(doomed, timeout=_END_S)
 
 
 def local_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A recording and its words that speech goes on from: voice cloning by continuation.
+"""Voice cloning by continuation: speech that goes on from a recording and its transcript.
 
 Checking a recording needs no model, so that a front end does it; encoding it takes a bundle.
 """
@@ -26,7 +26,7 @@ MAX_RATE = 48_000
 _MAX_TRANSCRIPT_CHARS = 1000
 _STEP_S = 0.02
 _MARGIN_S = 0.04
-"""Kept before and after what is heard."""
+"""Silence kept before and after the speech, seconds."""
 _BELOW_PEAK_DB = 40.0
 _AUDIBLE_DBFS = -60.0
 
@@ -55,7 +55,7 @@ def spoken_recording(
 
     Args:
         waveform: Recording, `channels samples`.
-        sample_rate: Its rate, Hz.
+        sample_rate: Rate of the recording, Hz.
         transcript: What is said in it, verbatim.
 
     Raises:
@@ -80,7 +80,7 @@ def speech_prompt(recording: SpokenRecording, bundle: Bundle) -> SpeechPrompt:
 
     Args:
         recording: Checked recording.
-        bundle: Its codec encodes the recording.
+        bundle: Bundle whose codec encodes the recording.
     """
     import torch
 

@@ -34,7 +34,7 @@ class TooManyRejectsError(PipelineError):
 
 
 class TooManyFallbacksError(PipelineError):
-    """A language model left more texts to their templates than the recipe allows."""
+    """More texts fell back to their templates, without a usable completion, than allowed."""
 
 
 class MachineError(PipelineError):
@@ -62,7 +62,7 @@ class DiskFullError(PipelineError):
 
 
 class PlannedOnlyError(Exception):
-    """Raised in place of work: a stage was asked what it would do, and there is something.
+    """A dry run found work to do; raised in place of doing it.
 
     Attributes:
         preview: A `pipeline.data.units.preview.Preview`.

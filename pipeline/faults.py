@@ -167,6 +167,7 @@ def retried(call: Callable[[], Result], what: str) -> Result:
     """
 
     def note(state: RetryCallState) -> None:
+        """Log a failed attempt."""
         error = state.outcome.exception() if state.outcome else None
         logger.warning("%s, attempt %d of %d: %s", what, state.attempt_number, ATTEMPTS, error)
 
@@ -179,7 +180,7 @@ def retried(call: Callable[[], Result], what: str) -> Result:
     )
     try:
         return retrying(call)
-    except Exception as error:
+    except Exception as error:  # raised again, as it is or as the cause
         if _is_worth_another(error):
             raise MachineError(f"{what}: {error} ({ATTEMPTS} attempts)") from error
         raise
@@ -190,10 +191,11 @@ def _is_worth_another(error: BaseException) -> bool:
 
 
 def retries(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """A function on files whose calls go through `retried`."""
+    """Decorate a function on files so that every call goes through `retried`."""
 
     @functools.wraps(function)
     def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        """The function, retried."""
         names = [str(arg) for arg in (getattr(args[0], "uri", args[0]), *args[1:2])]
         what = f"{function.__name__} {'/'.join(name[:200] for name in names)}"
         return retried(lambda: function(*args, **kwargs), what)
@@ -255,11 +257,11 @@ def _free_memory() -> None:
 
 
 class SteadyFile(io.RawIOBase):
-    """A file for reading that is opened again, and read on, after a transient error.
+    """A readable file that is opened again after a transient error and read from where it was.
 
     Args:
         opener: Opens the file at its beginning.
-        what: Names it in errors.
+        what: Name of the file in errors.
         ends_at_fault: Whether a fault that stays looks like the end of the file to the reader, who
             must ask `fault` afterwards: a decoder takes what is raised for a damaged file.
     """
@@ -286,11 +288,11 @@ class SteadyFile(io.RawIOBase):
                 file.close()
 
     def readable(self) -> bool:
-        """True."""
+        """True, for `io.RawIOBase`."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """True, for `io.RawIOBase`."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DYNAMIC_RANGE_DB = 80.0
-"""What a spectrogram shows below its loudest point."""
+"""Range of levels that a spectrogram shows below its loudest point, dB."""
 
 
 def save_spectrogram(
@@ -71,9 +71,9 @@ def save_curves(
         path: PNG file to write.
         curves: Name to (step, value) points; those without points are left out.
         title: Heading.
-        x_label: Of the horizontal axis.
-        y_label: Of the vertical axis.
-        is_log: Logarithmic vertical axis.
+        x_label: Label of the horizontal axis.
+        y_label: Label of the vertical axis.
+        is_log: Whether the vertical axis is logarithmic.
     """
     figure = _figure(7.0, 3.2)
     axes = figure.subplots()

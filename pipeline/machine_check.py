@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from model.bundle import DEFAULT_BUNDLE
 from model.bundle.shipped import has_bundle
 
-REQUIRED = ("torch", "torchaudio", "ray", "deepspeed", "mlflow", "pyarrow", "webdataset")
+REQUIRED = ("torch", "torchaudio", "ray", "deepspeed", "mlflow", "pyarrow")
 OPTIONAL = {
     "pocketsphinx": "spoken digits in evaluate: install the extra `eval`",
     "jiwer": "word error rate in evaluate: install the extra `eval`",

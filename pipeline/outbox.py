@@ -55,7 +55,7 @@ class Outbox:
         """Send a record soon, or once the service is back; returns at once.
 
         Args:
-            what: Names the record in a warning.
+            what: Name of the record in a warning.
             send: Raises RefusedRecordError if the record is to be dropped, anything else if it is
                 to be tried again.
         """

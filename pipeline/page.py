@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one style, text that stays text, pictures and audio inside."""
+"""Self-contained HTML pages: one style, escaped text, pictures and audio inside the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 MEDIA_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".png": "image/png"}
-"""What can be put into a page, by ending."""
+"""Media types of the files that a page can hold, by the ending of their names."""
 
 
 def render_page(template: Path, **values: object) -> bytes:
@@ -18,7 +18,7 @@ def render_page(template: Path, **values: object) -> bytes:
     Args:
         template: Jinja file; `inline` makes a file's contents an address, `cell` and
             `number` format values.
-        values: What the template names.
+        values: Variables of the template.
 
     Raises:
         OSError: If an audio file or image of the page is missing.
@@ -37,12 +37,12 @@ def render_page(template: Path, **values: object) -> bytes:
 
 
 def data_uri(payload: bytes, media_type: str) -> str:
-    """Contents as an address that needs no file."""
+    """Contents as a `data:` URI, which needs no file beside the page."""
     return f"data:{media_type};base64,{base64.b64encode(payload).decode()}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """So many significant digits, without an exponent."""
+    """A value with the given number of significant digits, without an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))

@@ -1,4 +1,4 @@
-"""Progress lines in the log of a job: written by trainings, read by whoever follows a job.
+"""Progress lines in the log of a job: written by trainings, read by the commands that follow jobs.
 
 The log is the only thing that a client of a cluster can always read, so progress travels in it.
 """

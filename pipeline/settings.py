@@ -77,7 +77,7 @@ def changed(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
     """The settings with nested changes; mappings are merged, everything else is replaced.
 
     Raises:
-        SettingsError: As `load_settings`.
+        SettingsError: If a key is unknown or a value is not allowed.
     """
     merged = OmegaConf.merge(settings.model_dump(mode="json"), dict(changes))
     try:

@@ -45,7 +45,7 @@ def settings_of(schema: type, prefix: str = "", values: Any = None) -> Iterator[
 
     Args:
         schema: A `Settings` class, or a dataclass that is part of one.
-        prefix: Put before the keys.
+        prefix: Prefix of the keys.
         values: Instance whose values are the defaults; None takes the class's own.
     """
     values = values if values is not None else _instance(schema)

@@ -42,9 +42,9 @@ class Folder:
     """A directory on any file system pyarrow or fsspec knows.
 
     Attributes:
-        filesystem: Where it lies.
-        path: Its path there, without scheme.
-        uri: As the user wrote it; local paths made absolute.
+        filesystem: File system that holds the directory.
+        path: Path on that file system, without scheme.
+        uri: URI as the user wrote it; local paths are made absolute.
     """
 
     filesystem: fs.FileSystem
@@ -129,7 +129,7 @@ class Folder:
         return sorted(n for n in names if n.startswith(prefix) and n.endswith(suffix))
 
     def times_ns(self, suffix: str = "") -> list[int]:
-        """When the files directly in it were last written, nanoseconds; unordered."""
+        """Modification times, in ns since the epoch, of the files directly in it, unordered."""
         return [info.mtime_ns or 0 for info in self.infos() if info.path.endswith(suffix)]
 
     def open(self, name: str) -> BinaryIO:
@@ -181,7 +181,7 @@ class Folder:
         aside = posixpath.join(parent, f"{_ASIDE}{uuid.uuid4().hex}-{base[-80:]}")
         try:
             self._write_aside(aside, path, payload)
-        except BaseException:
+        except BaseException:  # raised again, without the partial file
             with contextlib.suppress(OSError):
                 self.filesystem.delete_file(aside)
             raise
@@ -199,7 +199,7 @@ class Folder:
             self.filesystem.move(aside, path)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write JSON in a form that is the same bytes for the same value."""
+        """Write canonical JSON: equal values give equal bytes."""
         self.write_bytes(name, json_bytes(value))
 
     @retries
@@ -214,7 +214,7 @@ class Folder:
             self.filesystem.delete_file(self.join(name))
 
     def sweep(self) -> int:
-        """Remove what killed writers left aside; returns how many files."""
+        """Remove the temporary files of killed writers; returns their number."""
         aside = [
             posixpath.relpath(info.path, self.path)
             for info in self.infos(recursive=True)

@@ -41,8 +41,8 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
-"""With MLflow's own limits, 120 s and seven retries, one call of an unreachable server lasts
-minutes. Values that the environment holds are left as they are."""
+"""Timeouts and retries of MLflow. With its own limits, 120 s and seven retries, one call of an
+unreachable server lasts minutes. Values that the environment sets take precedence."""
 _calls = threading.RLock()
 _DELIVERY_S = 10.0
 """How long the end of a run waits for records that are still to be delivered."""
@@ -104,11 +104,11 @@ def open_run(
     """Find the run with this identity, or create it; the driver calls this once.
 
     Args:
-        settings: Where to look.
+        settings: Settings of tracking.
         output: The job's output directory; names the run and places the default database.
         identity: What makes two starts of a job the same run.
         params: Resolved settings, logged flat when the run is created.
-        tags: More tags of a new run.
+        tags: Further tags of a new run.
 
     Returns:
         The reference to pass to the process that logs; None if tracking is off, or if MLflow
@@ -169,7 +169,7 @@ class Tracker:
     so that no training step waits for a server.
 
     Args:
-        reference: From `open_run`; pass None on every rank but the first.
+        reference: Result of `open_run`; pass None on every rank but the first.
     """
 
     def __init__(self, reference: RunReference | None) -> None:
@@ -285,7 +285,7 @@ def _deliver(send: Callable[[], Any]) -> None:
 
 @contextmanager
 def _outage_survived(what: str) -> Iterator[None]:
-    """Days of training do not end because a tracking server or its database is away."""
+    """Log the errors of this block, so that a lost tracking server does not end a long training."""
     try:
         with _bounded_calls():
             yield
@@ -296,7 +296,7 @@ def _outage_survived(what: str) -> Iterator[None]:
 
 @contextmanager
 def _bounded_calls() -> Iterator[None]:
-    """Calls of MLflow inside this block give up after seconds."""
+    """Limit calls of MLflow inside this block to seconds."""
     with _calls:
         mine = {name: value for name, value in _PATIENCE.items() if name not in os.environ}
         os.environ.update(mine)
@@ -309,7 +309,7 @@ def _bounded_calls() -> Iterator[None]:
 
 @contextmanager
 def _database_lock(uri: str) -> Iterator[None]:
-    """One process at a time opens a SQLite database.
+    """Hold the lock of a SQLite database, which one process at a time opens.
 
     MLflow (3.17) creates and migrates its tables without excluding other processes, so that of
     several first starts at once all but one fail.

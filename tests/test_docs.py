@@ -58,7 +58,7 @@ def test_prose_is_narrow_and_table_cells_are_short(document: str) -> None:
     for number, line in lines_of(document):
         where = f"{document}:{number}"
         if line.startswith("|"):
-            assert max(map(len, re.split(r"(?<!\\)\|", line))) <= 122, where
+            assert max(map(len, re.split(r"(?<!\\)\|", line))) <= 112, where
         else:
             assert len(line) <= 120, where
 
@@ -94,6 +94,8 @@ def test_the_contribution_guide_names_what_is_there() -> None:
         ("pipeline/evaluation/music_metric.py", "MusicMetric"),
         ("pipeline/evaluation/evaluate.py", "build_metrics"),
         ("pipeline/data/corpora/registry.py", "SPECIFIC"),
+        ("jobs/cli.py", "GROUPS"),
+        ("jobs/settings.py", "SCHEMAS"),
     ):
         assert f"`{name}`" in CONTRIBUTING
         assert re.search(rf"\b{name}\b", (ROOT / folder).read_text("utf-8")), name

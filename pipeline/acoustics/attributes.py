@@ -22,7 +22,7 @@ from pipeline.acoustics.pitch import PitchRange, pitch_track
 from pipeline.audio.files import resample
 
 ATTRIBUTES_VERSION = 2
-"""Raised when more is measured, or otherwise, so that clips are measured again."""
+"""Version of the measurements. Another version measures all clips again."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -44,7 +44,7 @@ PITCH_RANGES = {
     "sound": PitchRange(60.0, 1000.0),
     "music": PitchRange(60.0, 1000.0),
 }
-"""Where the pitch of each modality is looked for, Hz."""
+"""Range of frequencies in which the pitch of each modality is searched, Hz."""
 
 
 def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> dict[str, float]:
@@ -52,7 +52,7 @@ def measure(waveform: NDArray[np.float32], sample_rate: int, modality: str) -> d
 
     Args:
         waveform: `channels samples` in [-1, 1].
-        sample_rate: Its rate, Hz.
+        sample_rate: Rate of the waveform, Hz.
         modality: speech, sound or music.
 
     Returns:
@@ -158,7 +158,7 @@ def _activity(levels: Array) -> dict[str, float]:
 
 
 def active_frames(levels: Array) -> NDArray[np.bool_]:
-    """Which frames stand out of the background; all of them where the level hardly moves."""
+    """Whether each frame is louder than the background; all are where the level hardly moves."""
     loud, floor = np.percentile(levels, [95, 5])
     if loud - floor < _STATIONARY_DB:
         return np.ones(len(levels), bool)

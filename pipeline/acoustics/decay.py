@@ -1,4 +1,4 @@
-"""How fast sound dies away once it ends: of a short source, the reverberation of its room."""
+"""Decay time of a sound once it ends; for a short source, the reverberation time of its room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARE = 45.0  # percentile of the lines: the source may die slower than the roo
 
 
 def decay_time_s(mono: NDArray[np.float32], sample_rate: int) -> float | None:
-    """Seconds in which the sound falls by 60 dB once it ends; None where no straight fall is heard.
+    """Time in which the sound falls by 60 dB once it ends, seconds; None without a straight decay.
 
     Straight lines are laid through the levels of three octaves wherever they fall steadily. Of
     speech, steps and the like this is an estimate of the reverberation time of the room. A string
@@ -28,7 +28,7 @@ def decay_time_s(mono: NDArray[np.float32], sample_rate: int) -> float | None:
 
     Args:
         mono: Samples.
-        sample_rate: Their rate, Hz; at least 6000.
+        sample_rate: Rate of the samples, Hz; at least 6000.
     """
     levels = _octave_levels(mono, sample_rate)
     floor = np.percentile(levels, 5, axis=1, keepdims=True)

@@ -57,11 +57,11 @@ def measure_key(waveform: NDArray[np.float32], sample_rate: int) -> Key | None:
 
 
 def estimate_key(mono: NDArray[np.float32], sample_rate: int) -> Key | None:
-    """The key that the long-term chroma fits best; None where none fits, or too little is heard.
+    """The key that fits the long-term chroma best; None if none fits, or there is too little sound.
 
     Args:
         mono: Samples.
-        sample_rate: Their rate, Hz; at least 4000.
+        sample_rate: Rate of the samples, Hz; at least 4000.
 
     Source:
         Krumhansl and Kessler 1982 (probe tone profiles), Krumhansl 1990 (correlation), Gomez 2006

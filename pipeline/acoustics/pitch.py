@@ -16,7 +16,7 @@ _CHUNK_FRAMES = 2048
 
 @dataclass(frozen=True)
 class PitchRange:
-    """Where to look, Hz."""
+    """Range of frequencies in which pitch is searched, Hz."""
 
     low_hz: float
     high_hz: float
@@ -29,8 +29,8 @@ def pitch_track(
 
     Args:
         mono: Samples.
-        sample_rate: Their rate, Hz; a few kHz are enough.
-        bounds: Where to look.
+        sample_rate: Rate of the samples, Hz; a few kHz are enough.
+        bounds: Range of frequencies to search.
 
     Source:
         YIN, de Cheveigne and Kawahara 2002, steps 1 to 5; threshold 0.15.

@@ -27,7 +27,7 @@ _NUM_BANDS = 40
 _HIGHEST_HZ = 7600.0
 _NUM_CEPSTRA = 24
 VOICE_PITCH = PitchRange(60.0, 420.0)
-"""Where the pitch of a voice is looked for."""
+"""Range of frequencies in which the pitch of a voice is searched."""
 _NUM_PITCH_BINS = 32
 _BELOW_LOUDEST_DB = 35.0
 _SCALE_FILE = "speaker_scale.json"
@@ -37,7 +37,7 @@ class SpeakerEncoder(Protocol):
     """A waveform to a vector of unit length; close vectors are close voices.
 
     Attributes:
-        name: Stands in the card, with the digest of weights if there are any.
+        name: Name in the card, with the digest of the weights if there are any.
         speaker_dim: Width of the vector.
     """
 
@@ -55,18 +55,13 @@ class StatisticsEncoder:
     speaker_dim = SPEAKER_DIM
 
     def embed(self, waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-        """The voice in a waveform; a zero vector where nothing is loud enough to tell."""
+        """The voice in a waveform; a zero vector if it is too quiet."""
         centre, scale = _centre_and_scale()
         statistics = voice_statistics(waveform, sample_rate)
         if statistics is None:
             return np.zeros(SPEAKER_DIM, np.float32)
         vector = np.clip((statistics - centre) / scale, -5, 5)
         return (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
-
-
-def embed_speaker(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Built-in embedding of the voice in a waveform of `channels samples`."""
-    return StatisticsEncoder().embed(waveform, sample_rate)
 
 
 def voice_statistics(waveform: NDArray[np.float32], sample_rate: int) -> NDArray[np.float64] | None:

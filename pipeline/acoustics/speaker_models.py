@@ -26,7 +26,7 @@ def load_speaker_encoder(folder: str | None, device: torch.device | None = None)
 
     Args:
         folder: Local folder; None is the built-in encoder.
-        device: Where it computes; None is the CPU.
+        device: Torch device of the encoder; None is the CPU.
 
     Raises:
         ValueError: If the folder holds no x-vector model, or weights that are not safetensors, or
@@ -65,10 +65,10 @@ class XVectorEncoder:
 
     Args:
         folder: Local folder.
-        device: Where it computes; None is the CPU.
+        device: Torch device of the encoder; None is the CPU.
 
     Raises:
-        ValueError: See `load_speaker_encoder`.
+        ValueError: If the folder does not hold an encoder that `load_speaker_encoder` accepts.
     """
 
     def __init__(self, folder: str, device: torch.device | None = None) -> None:

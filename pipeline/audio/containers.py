@@ -90,7 +90,7 @@ def table_batches(
 
     Args:
         folder: Directory of the table.
-        name: Its name.
+        name: Name of the table in the folder.
         columns: Columns to decode, nested ones as `column.field`; Arrow always gives all.
         first_row: The first batch holds it; Parquet does not decode what comes before.
 
@@ -147,7 +147,7 @@ def _parquet_batches(
 
 
 class _Column:
-    """The bytes in one column of a table, cheap to read forwards.
+    """The bytes in one column of a table, read with little cost in the order of its rows.
 
     The batch in hand and the one before stay, for threads that read rows nearly in order.
     """
@@ -182,10 +182,10 @@ class _Column:
 
     @contextlib.contextmanager
     def _starting_afresh(self) -> Iterator[None]:
-        """Open the table again after an error: what failed to iterate looks finished."""
+        """Open the table again after an error: a failed iterator looks exhausted."""
         try:
             yield
-        except Exception:
+        except BaseException:  # raised again
             self._kept = []
             raise
 
@@ -217,5 +217,5 @@ def _members(tar: str, _size: int | None, _mtime_ns: int | None) -> dict[str, tu
 
 @lru_cache(maxsize=16)
 def _authority(uri: str) -> Folder:
-    """A bucket or host, connected once a process."""
+    """The root of a bucket or host, connected once a process."""
     return Folder.at(uri if not uri.startswith("file://") else "/")

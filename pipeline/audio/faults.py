@@ -1,4 +1,4 @@
-"""What an audio file promises, what can be wrong with it, and how that is told from a disk fault.
+"""Faults of audio files, and how they are told from faults of the storage.
 
 A decoder's error is a property of the file only if its bytes could be read. Decoders swallow the
 errors of reading, so the stream is asked afterwards.
@@ -20,7 +20,7 @@ from pipeline.faults import SteadyFile
 
 
 class AudioFault(StrEnum):
-    """What is wrong with an audio file; the values are reject reasons."""
+    """Kind of fault of an audio file; the values are reject reasons."""
 
     UNREADABLE = "unreadable"
     EMPTY_AUDIO = "empty_audio"
@@ -45,7 +45,7 @@ class AudioError(Exception):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a header promises.
+    """Facts that the header of an audio file states.
 
     Attributes:
         sample_rate: Hz.

@@ -48,7 +48,7 @@ class FfmpegDecoder:
             raise AudioError(AudioFault.UNREADABLE, f"no decoder reads it: {error}") from error
         try:
             self._open_track(stream)
-        except BaseException:
+        except BaseException:  # raised again, with the container closed
             self._container.close()
             raise
         self.warnings: list[str] = []

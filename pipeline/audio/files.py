@@ -42,15 +42,15 @@ __all__ = [
 ]
 
 RATES_HZ = (1_000, 768_000)
-"""Sample rates believed; a header that says otherwise is taken for damaged."""
+"""Range of plausible sample rates; a header with another one counts as damaged."""
 MAX_CHANNELS = 64
-"""Channels believed."""
+"""Largest plausible number of channels; a header with more counts as damaged."""
 MAX_OVERSHOOT = 2.0
 """Largest sample magnitude that is still scaled back into [-1, 1]: lossy decoders overshoot."""
 REMOTE_BYTES = 64 * 2**20
 """Files on other machines up to this size are fetched whole; larger ones in pieces of 1 MiB."""
 SPAN_TOLERANCE_S = 0.1
-"""A span may end this much beyond its file, seconds; it is then cut."""
+"""Time by which a span may end beyond its file, seconds; it is then cut."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def open_audio(
 
     Args:
         uri: Path, URI, or an address inside a tar or table; see `pipeline.audio.containers`.
-        start_s: Begin of the span, seconds; None is the begin of the file.
+        start_s: Start of the span, seconds; None is the start of the file.
         end_s: End of the span, seconds; None is the end of the file.
         is_exact: Whether a span must be the very samples that decoding the whole file gives. MP3
             and Opus are then decoded from the start, in one pass for all spans of a file. False
@@ -160,7 +160,7 @@ def open_audio(
 
 
 def probe(uri: str) -> AudioInfo:
-    """What the header of a file says, without decoding it.
+    """The facts that the header of a file states, without decoding it.
 
     Raises:
         AudioError: If no decoder reads it, or its header is absurd.
@@ -179,14 +179,14 @@ def read_audio(
 ) -> Audio:
     """Decode a file or span into memory.
 
-    Slight overshoot, as lossy decoders give, is scaled back into [-1, 1] and noted.
+    A slight overshoot, which lossy decoders produce, is scaled back into [-1, 1] and noted.
 
     Args:
         uri: Path, URI, or an address inside a tar or table; see `pipeline.audio.containers`.
-        start_s: Begin of the span, seconds; None is the begin of the file.
+        start_s: Start of the span, seconds; None is the start of the file.
         end_s: End of the span, seconds; None is the end of the file.
         max_duration_s: Refuse anything longer before it fills the memory; None takes all.
-        is_exact: As for `open_audio`.
+        is_exact: Whether spans are cut to the sample, as in `open_audio`.
 
     Raises:
         AudioError: If it is unreadable, empty, too long, not finite or far out of range, or if the
@@ -311,7 +311,7 @@ def _stamp(uri: str) -> tuple[int | None, int | None]:
 
 @contextlib.contextmanager
 def _open_binary(uri: str) -> Iterator[BinaryIO]:
-    """The bytes of a file; what storage does to them is told apart from what is wrong with them."""
+    """Open the bytes of a file, with errors of the storage told apart from errors of the file."""
     try:
         stream = _opened(uri)
     except FileNotFoundError as error:

@@ -86,7 +86,7 @@ class SndfileDecoder:
             start = start - count if count else 0
 
     def _fill(self, buffer: Float[np.ndarray, "samples channels"], start: int) -> tuple[int, bool]:
-        """Decode from `start` on: how many samples, and whether the buffer is full of them."""
+        """Decode into the buffer from `start` on: number of samples, and whether it is full."""
         try:
             # One call a block: soundfile seeks twice in each, which costs more than decoding.
             filled = len(self._file.read(out=buffer, dtype="float32"))
@@ -96,7 +96,7 @@ class SndfileDecoder:
         return self._refill(buffer, start), False
 
     def _refill(self, buffer: Float[np.ndarray, "samples channels"], start: int) -> int:
-        """What of a damaged block can be decoded, in small steps; an error leaves no way back."""
+        """Decode the good part of a damaged block in small steps; an error cannot be skipped."""
         self._stream.seek(0)
         done = -start
         with (

@@ -24,14 +24,14 @@ MAX_KEPT_BYTES = 64 * 2**20
 """Decoded samples that are kept of each: 6 minutes of stereo at 44.1 kHz."""
 
 OpenDecoder = Callable[[], contextlib.AbstractContextManager[Decoder]]
-"""Opens the file from its start."""
+"""Function that opens the file from its start."""
 
 
 class OnePass:
     """A decoder that is read once, by several readers.
 
     Args:
-        open_decoder: Opens the file.
+        open_decoder: Function that opens the file.
     """
 
     def __init__(self, open_decoder: OpenDecoder) -> None:
@@ -49,12 +49,12 @@ class OnePass:
 
     @property
     def info(self) -> AudioInfo:
-        """What the file says of itself."""
+        """Facts from the header of the file."""
         return self._decoder.info
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder itself, for one who needs no pass."""
+        """The decoder itself, for a caller that needs no shared pass."""
         return self._decoder
 
     def reaches(self, start: int) -> bool:
@@ -63,7 +63,7 @@ class OnePass:
             return self._reaches(start)
 
     def close(self) -> None:
-        """Close the decoder; those who still read go on with one of their own."""
+        """Close the decoder; readers that have not finished open their own."""
         with self._lock:
             self._close()
 
@@ -74,8 +74,8 @@ class OnePass:
 
         Args:
             start: First sample.
-            warnings: Takes what is odd from the start of the file to where the reader is: the same
-                that a reader alone would be told.
+            warnings: List that receives the warnings from the start of the file to the reader's
+                position, as if it had read alone.
         """
         position, num_told = start, 0
         while True:
@@ -160,7 +160,7 @@ class SpanDecoder:
         return self._pass.blocks(start, self.warnings)
 
     def close(self) -> None:
-        """Nothing: the pass stays open for the next span."""
+        """Do nothing: the pass stays open for the next span."""
 
 
 class Passes:

@@ -1,8 +1,8 @@
 """clips/ + measured attributes -> descriptions/: several description-style texts of every clip.
 
-The texts are composed from what is known. Where the recipe says so, a model that listens adds a
-caption first, and a language model rewords some of them afterwards; the composed text stands
-wherever an answer cannot be used.
+The texts are composed from the facts of the clip. If the recipe asks for it, a captioner adds a
+caption first, and a language model rewrites some of the texts afterwards; a text without a usable
+completion stays as it was composed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.data.rewriting.cache import ReplyCache, Usage
 from pipeline.data.rewriting.chat import ChatModel, Unanswered
 from pipeline.data.rewriting.endpoint import ChatEndpoint, read_key
 from pipeline.data.rewriting.local import LocalChatModel, local_model_name
-from pipeline.data.rewriting.rewriter import FELL_BACK, Draft, caption, reword
+from pipeline.data.rewriting.rewriter import FELL_BACK, Draft, caption, rewrite
 from pipeline.data.rewriting.settings import (
     CaptionSettings,
     EndpointSettings,
@@ -55,40 +55,41 @@ _MANY_FALLBACKS = 0.1
 
 
 class DescribeSettings(Settings):
-    """How clips are put into words."""
+    """Settings of `describe`."""
 
     texts_per_clip: int = Field(default=4, ge=1)
     """Descriptions of a clip; training draws one at a time."""
     seed: int = 0
-    """Another seed, other wording."""
+    """Seed of the wording; another seed words the same facts differently."""
     max_words: int = Field(default=80, ge=1)
     """Longest description; captions of the corpus beyond it are cut at a sentence."""
     grammar_version: int = GRAMMAR_VERSION
-    """Version of the grammar, part of the settings digest: a new one writes the texts again."""
+    """Version of the grammar. It is part of the settings digest: another one writes texts anew."""
     rewrite: RewriteSettings = RewriteSettings()
-    """Rewording by a language model."""
+    """Rewriting by a language model."""
     caption: CaptionSettings = CaptionSettings()
-    """Captions by a model that listens."""
+    """Captions by a captioner."""
     endpoint: EndpointSettings = EndpointSettings()
-    """How rewriting and captioning reach their model."""
+    """Endpoint of the rewriting model, and of the captioner unless it has its own."""
     caption_endpoint: EndpointSettings | None = None
-    """How captioning does, where it is elsewhere."""
+    """Endpoint of the captioner, if it differs from `endpoint`."""
     local: LocalModelSettings = LocalModelSettings()
-    """How a model from a folder is run."""
+    """How a model from a local folder is run."""
     cache: str | None = None
-    """Folder or URI of the models' answers; None is `<output>-cache`. Kept, a re-run is free."""
+    """Folder or URI of the cached completions; None is `<output>-cache`. With it, running again
+    sends no prompt a second time."""
     redo_unanswered: bool = False
-    """Do units again in which questions had no answer, although all is complete."""
+    """Whether a complete stage redoes the units in which prompts had no completion."""
     max_fallback_share: float = Field(default=1.0, ge=0, le=1)
-    """Above this share of questions without a usable answer the stage fails."""
+    """Share of prompts without a usable completion above which the stage fails."""
     max_reject_share: float = Field(default=0.5, ge=0, le=1)
-    """Above this share of rejected clips, those without latents included, it fails."""
+    """Share of rejected clips, those without latents included, above which the stage fails."""
     resources: Resources = Resources()
     """Workers."""
 
     @property
     def asks_models(self) -> bool:
-        """Whether anything but the grammar writes."""
+        """Whether a language model or a captioner is used."""
         return self.rewrite.source != "none" or self.caption.source != "none"
 
 
@@ -222,12 +223,12 @@ class DescribeWorker:
     """Describes the clips of one part.
 
     Args:
-        clips: What ingest wrote.
-        latents: What encode wrote.
+        clips: Directory that ingest wrote.
+        latents: Directory that encode wrote.
         settings: Settings of the stage.
-        model_name: Names the rewriting model in the cache.
-        cache: Folder of the models' completions.
-        usage: Where each unit notes how many questions it asked.
+        model_name: Name of the rewriting model in the cache.
+        cache: Folder of the cached completions.
+        usage: Folder in which each unit records how many prompts it sent.
     """
 
     def __init__(
@@ -268,7 +269,7 @@ class DescribeWorker:
             else:
                 detail = "no caption, tag, title or measurement to put into words"
                 rejects.append(_reject(clip, Reason.NO_DESCRIPTION, detail))
-        self._reword(drafts, usage, counts)
+        self._rewrite(drafts, usage, counts)
         if self._settings.asks_models:
             self._usage.write_json(f"{unit.name}.json", usage.counts)
         totals: dict[str, float] = {key: float(count) for key, count in counts.items()}
@@ -313,10 +314,10 @@ class DescribeWorker:
         counts.update(outcomes)
         return captions
 
-    def _reword(self, drafts: list[Draft], usage: Usage, counts: Counter[str]) -> None:
+    def _rewrite(self, drafts: list[Draft], usage: Usage, counts: Counter[str]) -> None:
         if self._settings.rewrite.source == "none":
             return
-        outcomes = reword(
+        outcomes = rewrite(
             drafts,
             self._writer,
             self._cache,

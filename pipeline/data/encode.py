@@ -52,36 +52,36 @@ COLUMNS = [
     "language",
     "content_sha256",
 ]
-"""Columns of `clips/` that latents depend on: a new caption or transcript encodes nothing again."""
+"""Columns of `clips/` that latents depend on: a changed caption or transcript encodes nothing."""
 _SILENCE_S = 2.0
 
 
 class EncodeResources(Resources):
-    """What encoding may use; batching changes latents by rounding only, so it redoes nothing."""
+    """Resources of encoding. They change latents by rounding only, so a change redoes nothing."""
 
     max_batch_s: float = Field(default=60.0, gt=0)
-    """Audio in one codec batch, padding included, seconds."""
+    """Largest amount of audio in one codec batch, padding included, seconds."""
     max_batch_clips: int = Field(default=16, ge=1)
-    """Clips in one codec batch."""
+    """Largest number of clips in one codec batch."""
     window_s: float = Field(default=600.0, gt=0)
-    """Decoded audio held at once, seconds; batches of like length are made inside it."""
+    """Decoded audio that is held at once, seconds; clips of similar length in it form batches."""
     decode_threads: int = Field(default=1, ge=1)
-    """Clips decoded and measured at once in one worker; several keep a GPU busy."""
+    """Number of clips that one worker decodes and measures at once; several keep a GPU busy."""
 
 
 class EncodeSettings(Settings):
-    """How clips become latents."""
+    """Settings of `encode`."""
 
     measures_attributes: bool = True
     """Whether level, pitch, tempo and the like are measured."""
     attributes_version: int = ATTRIBUTES_VERSION
-    """Version of the measurements, part of the settings digest: a new one measures again."""
+    """Version of the measurements, part of the settings digest: another one measures again."""
     embeds_speakers: bool = True
     """Whether speech gets a speaker embedding."""
     speaker_encoder: str | None = None
     """Folder of a published x-vector model, reachable from every node; None is the built-in one."""
     max_reject_share: float = Field(default=0.1, ge=0, le=1)
-    """Above this share of rejected clips the stage fails."""
+    """Share of rejected clips above which the stage fails."""
     resources: EncodeResources = EncodeResources()
     """Workers; with a GPU each worker keeps the codec there."""
 
@@ -180,7 +180,7 @@ class _Clip:
 
     @property
     def is_finite(self) -> bool:
-        """Whether its latents are numbers."""
+        """Whether all of its latents are finite."""
         return bool(np.isfinite(self.mean).all() and np.isfinite(self.log_std).all())
 
 

@@ -1,4 +1,4 @@
-"""How long encoding a corpus will take and how large its latents will be."""
+"""Estimate of the time to encode a corpus, and of the size of its latents."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def encode_report(plan: EncodePlan, num_workers: int, price_per_hour: float | No
     """The plan as lines for a terminal.
 
     Args:
-        plan: What `plan_encoding` estimated.
-        num_workers: The workers it was made for.
+        plan: Estimates from `plan_encoding`.
+        num_workers: Number of workers that they were made for.
         price_per_hour: Price of one worker (one GPU) for one hour.
     """
     cost = "unknown; give --price per GPU hour"

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = "ingest"
 WORK_SUFFIX = ".work"
-"""The plan and the scan lie in a folder called like the output, with this added."""
+"""Suffix of the folder beside the output that holds the plan and the scan."""
 _SAMPLE_CLIPS = _SAMPLE_UNITS = 8
 
 Modality = Literal["speech", "sound", "music"]
@@ -58,7 +58,7 @@ Language = Annotated[str, AfterValidator(_checked_language)]
 
 
 class CorpusSettings(Settings):
-    """One directory, and what its owner says of the corpora in it."""
+    """A directory, and facts about the corpora in it that its owner states."""
 
     path: str
     """Directory, path or URI."""
@@ -77,18 +77,18 @@ class CorpusSettings(Settings):
 
 
 class IngestSettings(Settings):
-    """What is read, what is believed, what is refused."""
+    """Settings of `ingest`: corpora, defaults for missing facts, and limits."""
 
     inputs: tuple[str, ...] = ()
     """Directories in which corpora are found by their layouts."""
     corpora: tuple[CorpusSettings, ...] = ()
-    """Directories that need saying more of."""
+    """Directories with settings of their own."""
     modality: Modality | None = None
-    """Where neither layout nor folder name tells; None rejects such clips."""
+    """Modality of clips whose layout and folder name do not state it; None rejects such clips."""
     language: Language | None = None
-    """BCP 47 tag of speech, where the corpus does not tell."""
+    """BCP 47 tag of speech whose corpus does not state its language."""
     licence: str | None = None
-    """Where the corpus does not tell."""
+    """Licence of clips whose corpus does not state it."""
     unit_clips: int | None = Field(default=None, ge=1)
     """Clips of one unit of work; None takes 64, and more, up to 2,048, for more than 65,536 clips:
     what the driver holds depends on the number of units."""
@@ -99,17 +99,17 @@ class IngestSettings(Settings):
     segments: SegmentSettings = SegmentSettings()
     """Cutting of long recordings."""
     refusals: RefusalSettings = RefusalSettings()
-    """Duplicates, and how alike is the same."""
+    """Deduplication, and the lists of clips that must not be trained on."""
     evaluation_sets: tuple[EvaluationSettings, ...] = ()
-    """What no model may be trained on: their clips are rejected as `evaluation_leak`."""
+    """Sets that no model may be trained on: their clips are rejected as `evaluation_leak`."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for validation."""
     test_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of clips (speech: of speakers) for test."""
     min_speakers: int = Field(default=20, ge=0)
-    """A corpus with fewer speakers is split by clip or file, not by speaker."""
+    """Number of speakers below which a corpus is split by clip or file instead of by speaker."""
     keep_declared_splits: bool = True
-    """Whether a corpus's own split wins over the hash."""
+    """Whether a split that the corpus declares takes precedence over the hash."""
     max_reject_share: float = Field(default=0.5, ge=0, le=1)
     """Share of rejected items above which the job fails."""
     resources: Resources = Resources(workers=2)
@@ -117,7 +117,7 @@ class IngestSettings(Settings):
 
 
 class _FinalSettings(Settings):
-    """What `clips/` depends on, besides the rows themselves."""
+    """Settings that `clips/` depends on, besides the rows themselves."""
 
     checks: CheckSettings
     segments: SegmentSettings
@@ -128,7 +128,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     """Bring `clips/` up to date with the corpora.
 
     Args:
-        settings: What to read and how to judge it.
+        settings: Corpora and limits.
         output: The `clips/` directory; the plan and the scan go into `<output>.work`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How near the latents of a codec are to a Gaussian: what a flow from noise to them has to bridge.
+"""Distance of a codec's latents from a Gaussian, which a flow from noise to them has to bridge.
 
 Measured on standardised samples of the posterior, as training draws them.
 """
@@ -19,7 +19,7 @@ from pipeline.storage import Folder
 MAX_CLIPS = 256
 FRAMES_PER_CLIP = 32
 INACTIVE_SHARE = 0.01
-"""Below this share of a dimension's variance that comes from the clip, it carries nothing."""
+"""Share of a dimension's variance that comes from the clip, below which it is called inactive."""
 _COLUMNS = ["shard", "num_frames"] + [
     f"{name}_{what}" for name in ("mean", "log_std") for what in ("offset", "size")
 ]
@@ -81,7 +81,7 @@ def stored_distribution(latents: Folder, names: list[str]) -> dict[str, Any] | N
 
     Args:
         latents: The directory; its card may be missing.
-        names: Its index tables.
+        names: Names of its index tables.
     """
     if not names:
         return None

@@ -1,4 +1,4 @@
-"""ingest, encode, describe and shard in a row; each does only what is not done yet."""
+"""The four stages in a row: ingest, encode, describe, shard; each does only what is missing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def prepare(settings: PrepareSettings, output: Folder, codec: str) -> dict[str, 
 
     Args:
         settings: Settings of the stages.
-        output: Their parent.
+        output: Parent directory of the stages.
         codec: Folder of the codec.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Why something was read and not kept: the reason codes, and the one way to make a reject row."""
+"""Reason codes of rejects, and the one function that makes a reject row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Reason(StrEnum):
     UNCLAIMED = "unclaimed"
     """A manifest that no layout reads."""
     MISSING_MODALITY = "missing_modality"
-    """Nothing says whether the clip is speech, sound or music."""
+    """A clip that nothing identifies as speech, sound or music."""
 
     # Manifests
     MALFORMED = "malformed"
@@ -43,9 +43,9 @@ class Reason(StrEnum):
     OUTSIDE_CORPUS = "outside_corpus"
     """A row that names a file outside the corpus folder."""
     DUPLICATE_ID = "duplicate_id"
-    """The same clip described twice, alike."""
+    """A clip that is described twice in the same way."""
     CONFLICT = "conflict"
-    """The same clip or key described twice, differently."""
+    """A clip or key that is described twice in different ways."""
     BAD_SPAN = "bad_span"
     """A span that ends before it starts, is not finite, negative, or overlaps another cue."""
 
@@ -69,13 +69,13 @@ class Reason(StrEnum):
     WRONG_DURATION = "wrong_duration"
     """Audio shorter than the corpus says, with a transcript that therefore cannot be trusted."""
     TRANSCRIPT_TOO_LONG = "transcript_too_long"
-    """More words than anybody can say in the duration."""
+    """A transcript with more words than can be spoken in the duration."""
     LANGUAGE_MISMATCH = "language_mismatch"
     """A transcript that is plainly in another language than its tag says."""
     NARROW_BANDWIDTH = "narrow_bandwidth"
     """Audio that ends far below half its sample rate: it was upsampled."""
     DUPLICATE_AUDIO = "duplicate_audio"
-    """The same recording as another clip, which is kept."""
+    """A clip with the same recording as another one, which is kept."""
     EVALUATION_LEAK = "evaluation_leak"
     """A clip of an evaluation set, which no model may be trained on."""
 
@@ -87,9 +87,7 @@ class Reason(StrEnum):
     NO_LATENTS = "no_latents"
     """The clip was rejected when it was encoded; the reason is in the rejects of `latents/`."""
     NO_DESCRIPTION = "no_description"
-    """Nothing is known about the clip that could be put into words."""
-    TEXT_TOO_LONG = "text_too_long"
-    """The description does not fit the model's prompt."""
+    """A clip without any fact that could be put into words."""
 
 
 def reject(

@@ -1,4 +1,4 @@
-"""Decodes and checks what the corpora name: a clip, the segments of one, or the reason why not."""
+"""The scan: it decodes and checks all clips of the corpora, and cuts long ones into segments."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def unit_of(name: str) -> str:
 
 
 class _ScanSettings(Settings):
-    """What a scan depends on, besides the rows of the plan."""
+    """Settings that a scan depends on, besides the rows of the plan."""
 
     checks: CheckSettings
     segments: SegmentSettings

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Raised when the meaning of a column changes; readers refuse other versions."""
+"""Version of the columns and their meaning; readers refuse other versions."""
 
 SPLITS = ("train", "validation", "test")
 """Split names, in the order of the hash ranges that assign them."""
@@ -35,7 +35,7 @@ class ClipRow:
     end_s: float | None = None
     """End of the span, seconds."""
     declared_duration_s: float | None = None
-    """What the corpus says of the duration, checked against the audio."""
+    """Duration that the corpus states, checked against the audio, seconds."""
     language: str | None = None
     """BCP 47 tag of speech or singing, lower case."""
     transcript: str | None = None
@@ -64,7 +64,7 @@ class ClipRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reject:
-    """One thing that was read and not kept, with why."""
+    """An item that was read and not kept, with the reason."""
 
     stage: str
     """ingest, encode, describe or shard."""

@@ -1,4 +1,4 @@
-"""Tables on scratch disk: what discovery knows of every file and clip does not fit into memory."""
+"""Tables on scratch disk, for facts about every file and clip that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ScratchMap:
     """Texts by key, in a table of a scratch database.
 
     Args:
-        database: Where the table is made.
+        database: Scratch database in which the table is made.
     """
 
     _numbers = count()

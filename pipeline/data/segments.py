@@ -26,7 +26,7 @@ _FLOOR = 1e-10
 
 
 class SegmentSettings(Settings):
-    """Which recordings are cut, and how long their segments may be."""
+    """Settings of the cutting of long recordings into segments."""
 
     enabled: bool = False
     """Whether long recordings are cut; otherwise only the checks limit their length."""
@@ -37,9 +37,9 @@ class SegmentSettings(Settings):
     music_s: float = Field(default=60.0, ge=1)
     """Longest segment of music, seconds."""
     min_s: float = Field(default=2.0, gt=0)
-    """No segment is made shorter than this, seconds; never more than a quarter of the longest."""
+    """Shortest segment, seconds; at most a quarter of the longest."""
     max_recording_s: float = Field(default=6 * 3600.0, gt=0)
-    """Longer recordings are rejected whole, seconds."""
+    """Duration above which a recording is rejected whole, seconds."""
     keep_transcribed: bool = True
     """A clip with a transcript is never cut, as nothing says which words lie where. True leaves it
     whole up to the limit of the checks; False rejects it where it is longer than a segment."""
@@ -55,8 +55,8 @@ class Segment:
 
     Attributes:
         start: First sample, counted from the start of the recording or of its span.
-        waveform: Its samples.
-        is_at_pause: Whether it ends in a pause, or where the recording does.
+        waveform: Samples of the segment.
+        is_at_pause: Whether it ends in a pause, or at the end of the recording.
     """
 
     start: int

@@ -43,12 +43,12 @@ _OFFSETS = ("mean_offset", "mean_size", "log_std_offset", "log_std_size")
 
 
 class ShardSettings(Settings):
-    """How clips are indexed for training."""
+    """Settings of `shard`."""
 
     parts_per_unit: int = Field(default=64, ge=1)
-    """Parts of `clips/` that one unit of work reads, and one index file holds."""
+    """Number of parts of `clips/` that one unit of work reads and one index file holds."""
     max_reject_share: float = Field(default=0.5, ge=0, le=1)
-    """Above this share of rejected clips, those of earlier stages included, it fails."""
+    """Share of rejected clips, those of earlier stages included, above which the stage fails."""
     resources: Resources = Resources()
     """Workers."""
 

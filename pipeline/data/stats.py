@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_STD = 1e-3
-"""Floor of a standard deviation: a dimension that does not move is not blown up."""
+"""Floor of a standard deviation: a constant dimension is not amplified."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class LatentSums:
         self.total_square = self.total_square + squares.sum(axis=0)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, to the last bit."""
+        """The sums as JSON values, exact to the last bit."""
         return {
             "num_frames": self.num_frames,
             "total": self.total.tolist(),

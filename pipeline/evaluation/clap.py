@@ -50,7 +50,7 @@ class ClapEmbedding:
         self.version = digest.hexdigest()
 
     def __reduce__(self) -> tuple[type[ClapEmbedding], tuple[str]]:
-        """Loaded again where it is unpickled."""
+        """Pickle the folder alone: the model is loaded again where it is unpickled."""
         return ClapEmbedding, (self._folder,)
 
     def embed(self, waveform: Tensor, sample_rate: int) -> NDArray[np.floating[Any]]:

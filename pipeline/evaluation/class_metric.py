@@ -122,6 +122,7 @@ class ClassMetric(Metric):
 
     def _some(self, clips: Sequence[HeldOutClip]) -> list[HeldOutClip]:
         def draw(clip: HeldOutClip) -> str:
+            """A random but repeatable sort key."""
             return hashlib.sha256(f"{self._seed}/{clip.clip_id}".encode()).hexdigest()
 
         return sorted(clips, key=draw)[: self._max_clips]
@@ -167,6 +168,7 @@ class ClassMetric(Metric):
         features: Features,
     ) -> Findings:
         def is_right(clips: Sequence[HeldOutClip], vectors: Sequence[Any]) -> dict[str, bool]:
+            """Whether each clip is classified as its label says, by clip id."""
             said = classifier.classify(vectors) if vectors else []
             return {
                 clip.clip_id: bool(label == target.label_of(clip))

@@ -64,7 +64,7 @@ class ClipTask:
         reference: Another recording of the speaker, for voice similarity.
         voice: Speaker embedding that the model is given.
         is_continued: Whether the model continues the reference.
-        metrics: Names of the metrics that observe it; None is all.
+        metrics: Metrics that observe the clip, by name; None is all.
     """
 
     clip: HeldOutClip
@@ -153,7 +153,7 @@ class ClipCache:
 
 
 class ClipWorker:
-    """Does clip tasks in one process."""
+    """Processes clip tasks in one process."""
 
     def __init__(
         self,
@@ -179,13 +179,13 @@ class ClipWorker:
         """Bring the record of a clip up to date.
 
         Returns:
-            What went wrong; empty if nothing did. An error of one clip must not end the others.
+            An error message, or an empty text. The caller fails the job after the other clips.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the order of sums, and so the last bits, depend on it
         try:
             self._process(task)
-        except Exception as error:
+        except Exception as error:  # any metric or model may raise anything; logged and returned
             logger.error("clip %s was not evaluated", task.clip.clip_id, exc_info=error)
             return f"clip {task.clip.clip_id}: {type(error).__name__}: {error}"
         finally:

@@ -21,7 +21,7 @@ CLIPS = "clips.json"
 
 
 def clip_values(findings: Findings) -> list[dict[str, Any]]:
-    """The values behind every figure that has some, as plain values for `clips.json`."""
+    """The values of single clips from which figures are computed, for `clips.json`."""
     return [
         {
             "modality": measure.modality,
@@ -71,7 +71,7 @@ def compare(
         findings: Figures of this evaluation.
         others: Values of the other one, as `read_other` gives them.
         seed: Seed of the resampling.
-        clusters: As `Measure.figures` takes them.
+        clusters: Cluster of each clip, as in `Measure.figures`.
 
     Raises:
         SettingsError: If the evaluations have no clips in common.

@@ -53,7 +53,7 @@ class MelStatistics:
         return frechet.mel_embedding(waveform, sample_rate)
 
     def score(self, waveform: Tensor, sample_rate: int, text: str) -> None:
-        """None: it knows no text."""
+        """None, since the embedding has no text encoder."""
         return
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +73,7 @@ class Evaluation:
         badness: How bad the generated audio of each clip is: 0 is best, 1 is worst.
         heard: What the recogniser of words heard, by clip id and form.
         sample_rate: Rate of all waveforms, Hz.
-        listen: Gives a clip in all forms.
+        listen: Function that returns a clip in all forms.
     """
 
     results: dict[str, Any]
@@ -125,16 +126,12 @@ def evaluate(
     metrics, skipped = build_metrics(settings, pool, references, recogniser)
     voices = _voices(loaded, data, references, settings)
     tasks = _tasks(choice.clips, references, voices, settings, metrics)
-    recordings = {
-        clip.clip_id: ClipTask(clip, forms=("real",), metrics=(metric.name,))
-        for metric in metrics
-        for clip in metric.recordings(choice.clips)
-    }
+    recordings = _recording_tasks(choice.clips, metrics)
     for name in (RESULTS, CLIPS, PAGE, MARKDOWN):
         output.delete(name)
     cache = ClipCache(output.child(CACHE), metrics)
-    _observe([*(t for takes in tasks.values() for t in takes), *recordings.values()],
-             loaded, str(bundle), cache, metrics, settings, on_progress)  # fmt: skip
+    all_tasks = [*itertools.chain.from_iterable(tasks.values()), *recordings.values()]
+    _observe(all_tasks, loaded, str(bundle), cache, metrics, settings, on_progress)
 
     evidence = _evidence(tasks, recordings, loaded, cache)
     findings = Findings(skipped=skipped)
@@ -144,11 +141,7 @@ def evaluate(
     results = {
         **_identity(loaded, str(bundle), recogniser, settings),
         "clips": choice.counts,
-        "failed": {o.clip.clip_id: o.failure for o in evidence.clips if o.failure is not None},
-        "measures": [measure.figures(settings.seed, clusters) for measure in findings.measures],
-        "curves": findings.curves,
-        "not_measured": findings.skipped,
-        "timing": _timing(evidence, settings),
+        **_figures(evidence, findings, settings, clusters),
     }
     if other is not None:
         rows = compare(findings, other[1], settings.seed, clusters)
@@ -176,6 +169,22 @@ def _identity(
         "recogniser": None if recogniser is None else f"{recogniser.name} {recogniser.version}",
         "weights": {part: loaded.card.get(part) for part in ("run", "step")},
         "settings": settings.model_dump(mode="json", exclude={"resources", "tracking"}),
+    }
+
+
+def _figures(
+    evidence: Evidence,
+    findings: Findings,
+    settings: EvaluateSettings,
+    clusters: Mapping[str, str],
+) -> dict[str, Any]:
+    """What was found, and what could not be measured."""
+    return {
+        "failed": {o.clip.clip_id: o.failure for o in evidence.clips if o.failure is not None},
+        "measures": [measure.figures(settings.seed, clusters) for measure in findings.measures],
+        "curves": findings.curves,
+        "not_measured": findings.skipped,
+        "timing": _timing(evidence, settings),
     }
 
 
@@ -288,6 +297,17 @@ def _tasks(
     return found
 
 
+def _recording_tasks(
+    clips: Sequence[HeldOutClip], metrics: Sequence[Metric]
+) -> dict[str, ClipTask]:
+    """Tasks that only observe a recording: those of clips whose audio is not evaluated."""
+    return {
+        clip.clip_id: ClipTask(clip, forms=("real",), metrics=(metric.name,))
+        for metric in metrics
+        for clip in metric.recordings(clips)
+    }
+
+
 def _observe(
     tasks: Sequence[ClipTask],
     bundle: Bundle,
@@ -321,6 +341,7 @@ def _evidence(
     cache: ClipCache,
 ) -> Evidence:
     def observed(task: ClipTask) -> Any:
+        """The cached observations of a task."""
         return cache.observed(task, cache.record(task.key(bundle.digest)))
 
     return Evidence(

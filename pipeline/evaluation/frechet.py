@@ -120,6 +120,7 @@ def kernel_distance(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> f
     bandwidth = float(np.median(pdist(theirs))) or 1.0
 
     def kernel(distances: NDArray[np.float64]) -> float:
+        """Mean of the Gaussian kernel over distances."""
         return float(np.exp(-np.square(distances) / (2 * bandwidth**2)).mean())
 
     within = kernel(pdist(ours)) + kernel(pdist(theirs))

@@ -159,8 +159,8 @@ def describe_counts(modality: str, count: Mapping[str, int], max_duration_s: flo
     """Message about chosen and left-out clips of a modality, with a remedy if none was chosen.
 
     Args:
-        modality: Its name.
-        count: Its `COUNTS`.
+        modality: Name of the modality.
+        count: Value of each of the modality's `COUNTS`.
         max_duration_s: Limit of the choice, seconds.
     """
     reasons = {

@@ -129,7 +129,7 @@ def paired_difference(
 
     Args:
         ours: Numerator and denominator of each clip.
-        theirs: The same of the other system, in the same order of clips.
+        theirs: Numerator and denominator of the other system, for the same clips in order.
         seed: Seed of the resampling.
         clusters: Cluster of each clip, such as its speaker; None takes every clip by itself.
 

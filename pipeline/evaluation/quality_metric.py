@@ -35,7 +35,7 @@ _NOTE = (
 )
 
 Model = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From `windows samples` to `windows scales`."""
+"""Function from `windows samples` to `windows scales`."""
 
 
 class QualityMetric(Metric):
@@ -124,6 +124,7 @@ def _open(path: Path) -> Model:
     name = session.get_inputs()[0].name
 
     def run(waves: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs of the network, computed one window at a time."""
         scores = [session.run(None, {name: wave[None]})[0][0] for wave in waves]
         return np.stack(scores)
 

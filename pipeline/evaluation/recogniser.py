@@ -106,7 +106,7 @@ class WhisperRecogniser:
         self.languages: Sequence[str] = self._model.supported_languages
 
     def __reduce__(self) -> tuple[type[WhisperRecogniser], tuple[Path, int]]:
-        """Loaded again where it is unpickled."""
+        """Pickle the arguments: the model is loaded again where it is unpickled."""
         return WhisperRecogniser, (self._folder, self._num_threads)
 
     def hear(self, waveform: Tensor, sample_rate: int, language: str) -> Heard:

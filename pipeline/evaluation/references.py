@@ -33,6 +33,7 @@ def choose_references(
             by_speaker[clip.speaker].append(clip)
 
     def order(clip: HeldOutClip) -> tuple[bool, str]:
+        """A sort key: long enough clips first, in an order that the seed draws."""
         drawn = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).hexdigest()
         return clip.duration_s < _LONG_ENOUGH_S, drawn
 

@@ -87,7 +87,7 @@ def log_evaluation(results: dict[str, Any], output: Path, tracking: TrackingSett
     Args:
         results: Contents of `results.json`.
         output: Directory of `write_evaluation`.
-        tracking: Where to log.
+        tracking: Settings of the tracking server.
     """
     identity = digest_of([results["bundle_digest"], results["settings"], str(output.resolve())])
     params = results["settings"] | {"bundle": results["bundle"]}
@@ -130,7 +130,7 @@ def sample_card(
         text: What it was made from, or a caption.
         wav: Audio.
         group: Heading over several cards.
-        loudest_db: As `save_spectrogram` takes it.
+        loudest_db: Top of the colour scale, as in `save_spectrogram`.
     """
     frames, sample_rate = soundfile.read(wav, dtype="float32", always_2d=True)
     picture = wav.with_suffix(".png")

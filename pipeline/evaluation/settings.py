@@ -17,7 +17,7 @@ class PublishedFigure(Settings):
     value: float
     """Published value."""
     source: str
-    """Where it is reported, and for which model."""
+    """Publication that reports it, and the model that it is reported for."""
 
 
 class EvaluateSettings(Settings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,10 +23,6 @@ class SignalFacts:
     silent_share: float
     clipped_share: float
     is_finite: bool
-
-    def as_dict(self) -> dict[str, float | bool]:
-        """Plain values for a report."""
-        return asdict(self)
 
 
 def examine(waveform: Tensor, sample_rate: int) -> SignalFacts:

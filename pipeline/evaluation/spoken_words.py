@@ -44,7 +44,7 @@ class Errors:
     Attributes:
         word_edits: Substitutions, insertions and deletions of words.
         words: Number of words of the transcript.
-        character_edits: The same for characters, spaces included.
+        character_edits: Number of edits of characters, spaces included.
         characters: Number of characters of the transcript.
         missing_at_end: Number of words at the end of the transcript that were not recognised.
         extra_at_end: Number of words recognised beyond the end of the transcript.

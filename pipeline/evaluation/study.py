@@ -24,8 +24,8 @@ from pipeline.page import number
 from pipeline.storage import Folder
 
 COMPUTE, EXPOSURE = "equal compute", "equal number of documents of the modality"
-"""Where arms are compared: at the end of their budgets, and after as many documents of a modality
-as the reference had seen at its end."""
+"""Points at which arms are compared: the end of their budgets, and the step after which they have
+seen as many documents of a modality as the reference at its end."""
 _MIN_SEEDS = 3
 _SIGNIFICANT = 0.05
 _LOSS_NOTE = (

@@ -119,7 +119,7 @@ def shown(estimate: dict[str, Any] | None, digits: int = 3) -> str | None:
     """An estimate with its interval; None without a value, or with too few clips for one.
 
     Args:
-        estimate: As `intervals` gives it.
+        estimate: Estimate from `pipeline.evaluation.intervals`.
         digits: Significant digits.
     """
     if estimate is None or not is_supported(estimate):
@@ -247,6 +247,7 @@ def _verdict(row: dict[str, Any], p: float) -> str:
 
 def _published(published: list[dict[str, Any]], measures: list[dict[str, Any]]) -> Table:
     def ours(name: str) -> str:
+        """Cell with our figure of that name."""
         found = (m.get("generated") for m in measures if m["name"].startswith(name))
         estimate = next(found, None)
         if estimate is None:

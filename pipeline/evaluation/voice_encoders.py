@@ -104,7 +104,7 @@ class PublishedEncoder:
         self.name = self.version = self._encoder.name
 
     def __reduce__(self) -> tuple[type[PublishedEncoder], tuple[str]]:
-        """Loaded again where it is unpickled."""
+        """Pickle the folder alone: the encoder is loaded again where it is unpickled."""
         return PublishedEncoder, (self._folder,)
 
     def embed(self, waveform: Tensor, sample_rate: int) -> NDArray[np.float32]:

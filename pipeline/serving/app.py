@@ -20,7 +20,7 @@ from pipeline.serving.information import add_information, require_model
 from pipeline.serving.keys import KeyGuard, RateLimiter
 from pipeline.serving.schemas import GenerationBody, SpeechBody
 from pipeline.serving.settings import ServeSettings
-from pipeline.serving.stream import AudioEngine, Patience, respond, respond_with_several
+from pipeline.serving.stream import AudioEngine, Timeouts, respond, respond_with_several
 from pipeline.serving.uploads import Embed
 from pipeline.serving.voice_routes import add_voices
 from pipeline.serving.voice_store import VoiceStore
@@ -77,8 +77,8 @@ def create_app(
     """The application of one ingress.
 
     Args:
-        engine: Makes the audio.
-        settings: Names, defaults and limits.
+        engine: Engine that generates the audio.
+        settings: Settings of the endpoint.
         key_digests: SHA-256 of each API key by its label; empty disables authentication.
         embed: Computes the speaker embedding of a recording; None accepts no uploads.
     """
@@ -121,7 +121,7 @@ def _paths_of_recordings(settings: ServeSettings) -> list[str]:
 def _add_audio(
     app: FastAPI, engine: AudioEngine, settings: ServeSettings, admission: Admission
 ) -> None:
-    patience = Patience(settings.timeout_s, settings.client_timeout_s)
+    timeouts = Timeouts(settings.timeout_s, settings.client_timeout_s)
 
     @app.post("/v1/audio/generations", response_class=Response, responses=_GENERATIONS)
     async def generations(
@@ -135,10 +135,10 @@ def _add_audio(
             headers = {"X-Seed": str(job.seed)}
             form = replace(body.form, names_origin=settings.names_origin)
             if body.n == 1:
-                return await respond(engine, job, form, headers=headers, patience=patience)
+                return await respond(engine, job, form, headers=headers, timeouts=timeouts)
             jobs = [replace(job, seed=job.seed + index) for index in range(body.n)]
             return await respond_with_several(
-                engine, jobs, form, headers=headers, patience=patience
+                engine, jobs, form, headers=headers, timeouts=timeouts
             )
         except ApiError as error:
             raise _renamed(error, {"duration_s": "seconds", "continue": "continuation"}) from error
@@ -156,7 +156,7 @@ def _add_audio(
             job = await admission.admit(job, _label(request))
             headers["X-Seed"] = str(job.seed)
             form = replace(body.form, names_origin=settings.names_origin)
-            return await respond(engine, job, form, headers=headers, patience=patience)
+            return await respond(engine, job, form, headers=headers, timeouts=timeouts)
         except ApiError as error:
             names = {"transcript": "input", "description": "instructions"}
             raise _renamed(error, names) from error

@@ -44,7 +44,7 @@ _MIN_TEMPO = 0.5
 
 
 class AudioEncoder:
-    """Encodes one answer.
+    """Encoder of the audio of one answer.
 
     Not safe for use from two threads at the same time.
 

@@ -102,7 +102,7 @@ class BatchEngine(Generic[HandleT]):
     """Generates for many requests at once.
 
     Args:
-        worker: Makes the audio.
+        worker: Worker that generates the audio.
         settings: Slots, waiting places, lag, and when a step counts as stuck.
     """
 

@@ -135,7 +135,7 @@ def add_errors(app: FastAPI, retry_after_s: int) -> None:
 
     Args:
         app: The application.
-        retry_after_s: What a client that comes too early is told to wait, seconds.
+        retry_after_s: Value of Retry-After where the endpoint is busy, seconds.
     """
 
     def answer(status: int, message: str, **more: Any) -> JSONResponse:

@@ -19,7 +19,7 @@ def require_model(settings: ServeSettings, name: str) -> None:
     """Refuse the name of a model that is not served.
 
     Raises:
-        ApiError: 404, as OpenAI's clients know it.
+        ApiError: With status 404, as OpenAI's API answers it.
     """
     names = _model_names(settings)
     if name not in names:
@@ -36,8 +36,8 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
 
     Args:
         app: The application.
-        engine: Reports whether the model is ready.
-        settings: Names of the model.
+        engine: Engine that states whether the model is ready.
+        settings: Settings of the endpoint, with the names of the model.
     """
 
     @app.get("/", include_in_schema=False)
@@ -69,7 +69,7 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
 
     @app.get("/v1/audio/models", responses=ERRORS)
     async def audio_models() -> dict[str, Any]:
-        """The same names in the format that chat front ends expect."""
+        """The names of the model in the format that chat front ends expect."""
         return {"models": [{"id": name, "name": name} for name in _model_names(settings)]}
 
 

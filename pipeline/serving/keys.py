@@ -29,7 +29,7 @@ def key_digests(environment: Mapping[str, str]) -> dict[str, str]:
     """SHA-256 of each key by its label; the keys themselves stay in the environment.
 
     Args:
-        environment: Where `AUDIOCALM_API_KEYS` may stand.
+        environment: Environment variables, among them perhaps `AUDIOCALM_API_KEYS`.
 
     Raises:
         SettingsError: If the variable is set and an entry is not `label:key`, a label stands twice
@@ -86,7 +86,7 @@ class KeyGuard:
     Args:
         app: Application to wrap.
         digests: SHA-256 of each key by its label.
-        limiter: Counts the POST requests of each label; None counts none.
+        limiter: Rate limiter of the POST requests of each label; None has no limit.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class SamplerMetrics:
     Built inside a replica, where those labels are known.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -86,7 +86,7 @@ class SamplerMetrics:
                         self._note_end(item, self._clock() - arrived_at, audio_s)
                     self._note(stats())
                     yield item
-        except Exception:
+        except Exception:  # raised again; a cancelled request is none
             outcome = "failed"
             raise
         finally:

@@ -41,8 +41,8 @@ class MadeFile:
     Attributes:
         path: The file.
         duration_s: Audio in it, seconds.
-        elapsed_s: From the request to the last chunk, without loading, seconds.
-        first_s: From the request to the first chunk, seconds.
+        elapsed_s: Time from the request to the last chunk, without loading, seconds.
+        first_s: Time from the request to the first chunk, seconds.
         is_capped: Whether speech was cut off at its maximum duration.
     """
 
@@ -66,7 +66,7 @@ def open_synthesizer(
     Args:
         folder: The bundle.
         device: auto, cpu or cuda; auto takes a GPU where there is one.
-        precision: As for `load_bundle`.
+        precision: Type of the weights, as in `load_bundle`.
 
     Raises:
         BundleError: If the bundle is incomplete or altered.
@@ -89,7 +89,7 @@ def voice_of(
     """Speaker embedding of a named voice, or of a recording.
 
     Args:
-        bundle: Its voices are known by name.
+        bundle: Bundle with named voices.
         voice: A name, or the path of a recording.
         embed: Computes the embedding of a recording.
 
@@ -123,7 +123,7 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
     """Write an audio file that appears complete or not at all; its tags name model and seed.
 
     Args:
-        synthesizer: Makes the audio.
+        synthesizer: Synthesizer of the bundle.
         request: What to make.
         path: File to write, in the format of its ending; its folder is made if it is not there.
 

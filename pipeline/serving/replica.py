@@ -97,7 +97,7 @@ class Sampler:
         return self._engine.stats()
 
     def check_health(self) -> None:
-        """Called by Serve; an exception restarts the replica."""
+        """Raise if the engine is broken: Serve then restarts the replica."""
         self._engine.check_health()
 
 
@@ -158,7 +158,7 @@ class HandleEngine:
         """Public facts about the model, from any replica.
 
         Raises:
-            NotReadyError: If none answers in time and none sends audio, or the one asked died.
+            NotReadyError: If no replica answers in time or sends audio, or the chosen one died.
         """
         asked_at = self._clock()
         try:
@@ -225,16 +225,25 @@ def build(
     load_policy(settings.policy)  # before an ingress starts and fails
     digests = key_digests(os.environ)
     values = settings.model_dump(mode="json")
-    batch, scale = settings.batch, settings.autoscale
-    slots = batch.max_batch + batch.max_waiting
-    sampler = serve.deployment(
+    sampler = _sampler_deployment(settings).bind(values, voices)
+    return _ingress_deployment(settings).bind(sampler, values, digests, embed)
+
+
+def _slots(settings: ServeSettings) -> int:
+    """Requests that one replica holds: those it generates and those that wait inside it."""
+    return settings.batch.max_batch + settings.batch.max_waiting
+
+
+def _sampler_deployment(settings: ServeSettings) -> serve.Deployment:
+    scale = settings.autoscale
+    return serve.deployment(
         Sampler,
         name=SAMPLER,
         ray_actor_options={
             "num_cpus": settings.cpus_per_replica,
             "num_gpus": _gpus(settings),
         },
-        max_ongoing_requests=slots,
+        max_ongoing_requests=_slots(settings),
         max_queued_requests=settings.max_queued_requests,
         autoscaling_config=AutoscalingConfig(
             min_replicas=scale.min_replicas,
@@ -248,8 +257,12 @@ def build(
         max_surge_percent=settings.upgrade_surge_percent,
         max_constructor_retry_count=3,
     )
-    capacity = slots * scale.max_replicas + settings.max_queued_requests
-    ingress = serve.deployment(
+
+
+def _ingress_deployment(settings: ServeSettings) -> serve.Deployment:
+    """HTTP in front of the replicas, with room for all that they and their queue can hold."""
+    capacity = _slots(settings) * settings.autoscale.max_replicas + settings.max_queued_requests
+    return serve.deployment(
         serve.ingress()(Ingress),
         name=INGRESS,
         num_replicas=settings.num_ingress,
@@ -262,7 +275,6 @@ def build(
         graceful_shutdown_timeout_s=settings.timeout_s,
         max_surge_percent=100,
     )
-    return ingress.bind(sampler.bind(values, voices), values, digests, embed)
 
 
 def _policy(target_audio_s: float | None) -> AutoscalingPolicy:

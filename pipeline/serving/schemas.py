@@ -32,7 +32,7 @@ MAX_VARIANTS = 8
 """Maximum of `n`."""
 
 VOICE_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-"""Names of voices that clients bring."""
+"""Pattern of the names of voices that clients add."""
 DEFAULT_VOICE = "default"
 """The voice that the description alone shapes."""
 _SAMPLING = ("num_flow_steps", "guidance_scale", "temperature")

@@ -78,7 +78,7 @@ class AutoscaleSettings(Settings):
     min_replicas: int = Field(default=1, ge=0)
     """Replicas kept without load; 0 lets the first request wait for a cold start."""
     max_replicas: int = Field(default=1, ge=1)
-    """Replicas at most."""
+    """Maximum number of replicas."""
     target_ongoing_requests: float = Field(default=8.0, gt=0)
     """Requests each replica should have; must be below its slots, else it never scales. Not used
     with `target_audio_s`."""
@@ -87,9 +87,9 @@ class AutoscaleSettings(Settings):
     `target_ongoing_requests`: a long text then counts more than a short sound. About what a full
     replica makes in `upscale_delay_s`. Null scales by requests."""
     upscale_delay_s: float = Field(default=10.0, ge=0)
-    """Load must last this long before replicas are added, seconds."""
+    """Time that the load must last before replicas are added, seconds."""
     downscale_delay_s: float = Field(default=300.0, ge=0)
-    """Calm must last this long before replicas are removed, seconds."""
+    """Time that the load must be low before replicas are removed, seconds."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AutoscaleSettings:
@@ -126,9 +126,9 @@ class ServeSettings(Settings):
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes a GPU where the replica was given one."""
+    """Device of the model; auto is the GPU of the replica if it has one, else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the model's weights: auto is bf16 on a GPU and fp32 on a CPU. In fp32 the audio of a
+    """Type of the model's weights: auto is bf16 on a GPU, fp32 on a CPU. In fp32 the audio of a
     request does not depend on its neighbours beyond rounding in the fifth digit."""
     gpus_per_replica: float | None = Field(default=None, ge=0)
     """GPUs of one replica; a fraction shares one. Null is one where the cluster has any now."""
@@ -173,10 +173,10 @@ class ServeSettings(Settings):
     """Web pages of other origins that may call the endpoint, as in `https://example.org`; `*` is
     any. None by default: a browser then refuses them."""
     client_timeout_s: float = Field(default=60.0, gt=0)
-    """How long a client may keep the endpoint waiting, for its body or to take a chunk of audio,
-    before its request ends, seconds."""
+    """Timeout for a client to send its body or to take a chunk of audio, seconds; the request ends
+    after it."""
     request_timeout_s: float | None = Field(default=None, gt=0)
-    """How long one request may take in all, waiting included, seconds; null is a minute and twice
+    """Timeout of one request, waiting included, seconds; null is a minute and twice
     the longest audio."""
     limits: LimitSettings = LimitSettings()
     """Limits of one request."""
@@ -197,7 +197,7 @@ class ServeSettings(Settings):
 
     @property
     def timeout_s(self) -> float:
-        """How long one request may take in all, seconds."""
+        """Timeout of one request, waiting included, seconds."""
         limits = self.limits.limits()
         longest_s = max(limits.max_duration_s, limits.longest_speech_s)
         return self.request_timeout_s or 60.0 + 2 * longest_s

@@ -7,7 +7,7 @@ import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -44,7 +44,7 @@ class Service:
 
 
 class AudioEngine(Protocol):
-    """Makes audio for the endpoint: a local engine, or replicas behind a handle."""
+    """Generator of audio for the endpoint: a local engine, or replicas behind a handle."""
 
     def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         """Opening, PCM chunks and ending, or one refusal; raises on a failure after the opening."""
@@ -58,12 +58,12 @@ class SlowClientError(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """Timeouts of an answer.
 
     Attributes:
-        request_s: From the request to the last byte, seconds.
-        client_s: For the client to take one chunk, seconds.
+        request_s: Timeout from the request to the last byte, seconds.
+        client_s: Timeout for the client to take one chunk, seconds.
     """
 
     request_s: float
@@ -106,7 +106,7 @@ async def respond(
     form: Form,
     *,
     headers: Mapping[str, str],
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Response:
     """Generate audio and answer with it.
 
@@ -114,40 +114,37 @@ async def respond(
     and not a broken 200.
 
     Args:
-        engine: Makes the audio.
+        engine: Engine that generates the audio.
         job: Job to generate.
         form: Format of the answer.
         headers: Additional headers of a successful answer.
-        patience: Timeouts.
+        timeouts: Timeouts.
 
     Raises:
         ApiError: If the request is refused, times out, or fails before the first chunk.
     """
-    answer = Answer(engine, job, form, patience.request_s)
-    try:
+    answer = Answer(engine, job, form, timeouts.request_s)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(answer.close)
         first = await answer.begin()
-        content = b"" if form.is_streamed else first + await answer.whole()
-    except BaseException:
-        await answer.close()
-        raise
-    all_headers = {
-        **headers,
-        **answer.layout.headers(),
-        "X-Model-Digest": answer.model,
-        "Cache-Control": "no-store",
-    }
-    if not form.is_streamed:
-        # A stream can say so in the log alone: its headers are sent before its end is known.
-        capped = {"X-Capped": "true"} if answer.is_capped else {}
+        all_headers = {
+            **headers,
+            **answer.layout.headers(),
+            "X-Model-Digest": answer.model,
+            "Cache-Control": "no-store",
+        }
         media_type = content_type(form.audio_format, answer.layout)
-        return Response(content, media_type=media_type, headers=all_headers | capped)
+        if not form.is_streamed:
+            content = first + await answer.whole()
+            # Only a log message can say so of a stream: its headers are sent before its end.
+            capped = {"X-Capped": "true"} if answer.is_capped else {}
+            return Response(content, media_type=media_type, headers=all_headers | capped)
+        stack.pop_all()  # the body closes the answer
     # Proxies must not collect the stream.
     all_headers["X-Accel-Buffering"] = "no"
-    if form.has_events:
-        body, media_type = _events(first, answer), "text/event-stream"
-    else:
-        body, media_type = _body(first, answer), content_type(form.audio_format, answer.layout)
-    return AudioStream(body, patience.client_s, media_type=media_type, headers=all_headers)
+    body = _events(first, answer) if form.has_events else _body(first, answer)
+    media_type = "text/event-stream" if form.has_events else media_type
+    return AudioStream(body, timeouts.client_s, media_type=media_type, headers=all_headers)
 
 
 async def respond_with_several(
@@ -156,16 +153,16 @@ async def respond_with_several(
     form: Form,
     *,
     headers: Mapping[str, str],
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Response:
     """Generate several pieces of audio concurrently and answer with all of them as JSON.
 
     Args:
-        engine: Makes the audio.
+        engine: Engine that generates the audio.
         jobs: Jobs to generate.
         form: Format of each; none is streamed.
         headers: Additional headers of a successful answer.
-        patience: Timeouts of each.
+        timeouts: Timeouts of each.
 
     Raises:
         ApiError: If one of them is refused, times out or fails; the others are cancelled.
@@ -174,7 +171,7 @@ async def respond_with_several(
 
     async def made(job: AudioJob) -> dict[str, Any]:
         """One piece of audio as an entry of the answer."""
-        answer = Answer(engine, job, form, patience.request_s)
+        answer = Answer(engine, job, form, timeouts.request_s)
         try:
             content = await answer.begin() + await answer.whole()
         finally:
@@ -189,11 +186,10 @@ async def respond_with_several(
     tasks = [asyncio.ensure_future(made(job)) for job in jobs]
     try:
         pieces = await asyncio.gather(*tasks)
-    except BaseException:
+    finally:  # after an error, the other requests end before the answer does
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        raise
     content = await asyncio.to_thread(json.dumps, {"data": pieces})
     all_headers = {**headers, "Cache-Control": "no-store"}
     return Response(content, media_type="application/json", headers=all_headers)
@@ -205,7 +201,7 @@ class Answer:
     Encoding runs outside of the event loop, which other streams need.
 
     Args:
-        engine: Makes the audio.
+        engine: Engine that generates the audio.
         job: Job to generate.
         form: Format, and whether the file is needed as a whole.
         request_s: Time until the deadline, seconds.
@@ -320,7 +316,7 @@ async def _events(first: bytes, answer: Answer) -> AsyncIterator[bytes]:
         }
         yield _event({"type": "speech.audio.done", "usage": counts})
         yield b"data: [DONE]\n\n"
-    except Exception:
+    except Exception:  # raised again, so that the body stays unfinished
         message = "generation failed; the cause is in the log of the server"
         yield _event({"type": "error", "error": error_body(500, message, code="generation_failed")})
         raise

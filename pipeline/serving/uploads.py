@@ -33,10 +33,10 @@ def uploaded(recording: bytes, field: str) -> Iterator[str]:
 
     Args:
         recording: An audio file in any common format.
-        field: Its field in the request body.
+        field: Field of the recording in the request body.
 
     Raises:
-        ApiError: 400 if the block raises an error about the recording.
+        ApiError: With status 400, if the block raises an error about the recording.
     """
     with tempfile.TemporaryDirectory(prefix="audiocalm-upload-") as scratch:
         path = str(Path(scratch) / "recording")
@@ -59,7 +59,7 @@ def continued(job: AudioJob, body: ContinuationBody, embed: Embed | None) -> Aud
         embed: Computes the speaker embedding; None continues without one.
 
     Raises:
-        ApiError: 400 if the recording or its words cannot be used.
+        ApiError: With status 400, if the recording or its words cannot be used.
     """
     field = _FIELDS["continue"]
     with uploaded(body.audio, field) as path:

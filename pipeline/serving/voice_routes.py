@@ -26,6 +26,16 @@ _FORM_SCHEMA = {
         "consent": {"type": "string"},
     },
 }
+_VOICE_REQUEST = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": VoiceBody.model_json_schema()},
+            "multipart/form-data": {"schema": _FORM_SCHEMA},
+        },
+    }
+}
+"""The body of a new voice in OpenAPI: FastAPI describes only bodies that it parses itself."""
 
 
 def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> None:
@@ -33,7 +43,7 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
 
     Args:
         app: The application.
-        engine: Reports the voices of the bundle.
+        engine: Engine that states the voices of the bundle.
         store: Uploaded voices; None refuses uploads.
     """
 
@@ -43,19 +53,7 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
         uploaded = [] if store is None else await asyncio.to_thread(store.names)
         return _listed(await engine.service(), uploaded)
 
-    @app.post(
-        "/v1/audio/voices",
-        responses=ERRORS,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": VoiceBody.model_json_schema()},
-                    "multipart/form-data": {"schema": _FORM_SCHEMA},
-                },
-            }
-        },
-    )
+    @app.post("/v1/audio/voices", responses=ERRORS, openapi_extra=_VOICE_REQUEST)
     async def add_voice(request: Request) -> dict[str, Any]:
         """Create a voice from a recording, with a statement of the speaker's consent."""
         body = await _voice_body(request)

@@ -32,7 +32,7 @@ class Spoken:
     """State of a running request.
 
     Attributes:
-        utterance: Its progress.
+        utterance: Progress of the generation.
         num_samples: Samples generated so far.
     """
 
@@ -164,7 +164,7 @@ def load_worker(
     """Load the worker of a replica and warm it up.
 
     Args:
-        settings: Names the bundle and the device.
+        settings: Settings of the endpoint, with bundle and device.
         voices: Speaker embeddings by voice name, beyond those of the bundle.
         has_gpu: Whether the replica was given a GPU.
 

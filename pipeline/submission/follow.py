@@ -96,11 +96,11 @@ class _Log:
         self.is_cut = True
 
     def restart(self) -> None:
-        """The log comes from its beginning."""
+        """Note that the log is sent from its beginning again."""
         self._at, self.is_cut = 0, True
 
     def add(self, part: str) -> None:
-        """The next characters of the log."""
+        """Add the next characters of the log."""
         fresh = part[max(0, self._num_seen - self._at) :]
         self._at += len(part)
         self._num_seen = max(self._num_seen, self._at)
@@ -119,7 +119,7 @@ class ProgressDisplay:
     """One line that is rewritten on a terminal; elsewhere a line for each change.
 
     Args:
-        stream: Where to write; None is stderr.
+        stream: Text stream to write to; None is stderr.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -138,7 +138,7 @@ class ProgressDisplay:
             print(line, file=self._stream, flush=True)
 
     def end_line(self) -> None:
-        """Leave the line that is rewritten."""
+        """End the rewritten line, so that other output starts on a new one."""
         if self._width:
             print(file=self._stream, flush=True)
         self._width = 0

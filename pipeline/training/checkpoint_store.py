@@ -108,7 +108,7 @@ class CheckpointStore:
 
         Args:
             step: Step of the checkpoint.
-            said: Error of the disk.
+            said: Error message of the disk.
 
         Returns:
             What the operator has to know.

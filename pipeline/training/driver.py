@@ -28,7 +28,7 @@ def train_claimed(
 
     Args:
         run: Run directory.
-        claim: Its claim, whose changes of settings become tags.
+        claim: Claim of the run directory, whose changes of settings become tags.
         reference: MLflow run.
         worker: Called with `config` in every worker, inside `training_worker`.
         config: Argument of `worker`.

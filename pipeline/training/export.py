@@ -67,7 +67,7 @@ def export_run(
         sampling: Fields of `SamplingOptions` by modality, where a request does not say; None takes
             what the run samples with.
         weights: Type in which the weights are stored.
-        about: More fields of the card, such as licence and limits; may replace its name.
+        about: Further fields of the card, such as licence and limits; may replace its name.
         voices: Voices by name; None takes those of the run.
 
     Raises:

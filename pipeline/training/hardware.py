@@ -1,9 +1,14 @@
-"""What a GPU offers, and what a training run keeps in its memory."""
+"""What GPUs offer, and what a training run keeps in their memory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from model.config import ModelConfig
 from model.cost import Counts
+from pipeline.errors import SettingsError
 
 _GPUS = {
     "A100": (312e12, 80e9),
@@ -34,6 +39,101 @@ def memory_bytes(device_name: str) -> float | None:
 def gpu_names() -> list[str]:
     """GPUs whose peak and memory are known."""
     return sorted(_GPUS)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """GPUs of one kind.
+
+    Attributes:
+        num_gpus: GPUs of the run; each runs one worker.
+        memory_bytes: Memory of one GPU.
+        peak_flops: Dense bf16 operations per second of one GPU.
+        gpus_per_node: GPUs of one machine.
+        reserved_share: Share of the memory left free for the CUDA context, communication buffers
+            and fragmentation.
+        price_per_hour: Price of one GPU for one hour, in any currency; None prices nothing.
+    """
+
+    num_gpus: int
+    memory_bytes: float
+    peak_flops: float
+    gpus_per_node: int = 8
+    reserved_share: float = 0.1
+    price_per_hour: float | None = None
+
+    @staticmethod
+    def of(
+        name: str | None,
+        *,
+        memory_gb: float | None = None,
+        peak_tflops: float | None = None,
+        **values: Any,
+    ) -> Hardware:
+        """GPUs by their name, with memory and peak as given or else as the vendor states them.
+
+        Args:
+            name: Contains the model of the GPU, such as H100, in any case; None needs the others.
+            memory_gb: Memory of one GPU, 10^9 bytes.
+            peak_tflops: Dense bf16 peak of one GPU, 10^12 operations per second.
+            values: The other fields.
+
+        Raises:
+            SettingsError: If memory or peak is neither given nor known for the name, or a value is
+                out of range.
+        """
+        known = (name or "").upper()
+        memory = memory_bytes(known) if memory_gb is None else memory_gb * 1e9
+        peak = peak_flops(known) if peak_tflops is None else peak_tflops * 1e12
+        if memory is None or peak is None:
+            raise SettingsError(
+                f"memory or peak of GPU {name!r} is not known; known are {', '.join(gpu_names())}: "
+                "give one of these as --gpu, or both --gpu-memory and --gpu-tflops"
+            )
+        return Hardware(memory_bytes=memory, peak_flops=peak, **values)
+
+    def __post_init__(self) -> None:
+        limits = {
+            "num_gpus": self.num_gpus >= 1,
+            "gpus_per_node": self.gpus_per_node >= 1,
+            "memory_bytes": self.memory_bytes > 0,
+            "peak_flops": self.peak_flops > 0,
+            "reserved_share": 0 <= self.reserved_share < 1,
+            "price_per_hour": self.price_per_hour is None or self.price_per_hour >= 0,
+        }
+        check_limits(self, limits, "give a share in [0, 1) or a positive number")
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines that hold the GPUs."""
+        return -(-self.num_gpus // self.gpus_per_node)
+
+    @property
+    def usable_bytes(self) -> float:
+        """Memory of one GPU without the reserve."""
+        return self.memory_bytes * (1 - self.reserved_share)
+
+    def price(self, seconds: float) -> float | None:
+        """Price of all GPUs for a time."""
+        if self.price_per_hour is None:
+            return None
+        return self.num_gpus * seconds / 3600 * self.price_per_hour
+
+
+def check_limits(values: Any, limits: Mapping[str, bool], remedy: str) -> None:
+    """Refuse an object with a field out of range.
+
+    Args:
+        values: The object.
+        limits: Whether each field, by name, is in range.
+        remedy: Advice that ends the error message.
+
+    Raises:
+        SettingsError: With name and value of the first such field, and the remedy.
+    """
+    for name, is_met in limits.items():
+        if not is_met:
+            raise SettingsError(f"{name} is {getattr(values, name)}; {remedy}")
 
 
 def training_bytes(num_parameters: int, zero_stage: int, num_workers: int) -> float:

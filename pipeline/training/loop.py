@@ -239,17 +239,7 @@ class Training:
             parts.append(sums.to_vector())
         total = torch.zeros(VECTOR_LENGTH, dtype=torch.float64, device=self._place.device)
         total = self._summed(sum(parts, start=total))
-        if not bool(torch.isfinite(total).all()):
-            means = LossSums.from_vector(total).means()
-            broken = [name for name, value in means.items() if value != value or abs(value) > 1e30]
-            clips = [
-                clip
-                for part, held in zip(parts, batch.clips, strict=True)
-                if not bool(torch.isfinite(part).all())
-                for clip in held
-            ]
-            said = f"the loss of step {batch.step} is not finite in {', '.join(broken)}"
-            raise self._not_finite(said, batch.step, clips)
+        self._require_finite(total, parts, batch)
         try:
             norm = self.engine.step(batch.step)
         except NonFiniteError as error:
@@ -257,6 +247,21 @@ class Training:
             raise self._not_finite(str(error), batch.step, clips) from error
         self._updates += 1
         return total, counts, norm
+
+    def _require_finite(self, total: Tensor, parts: list[Tensor], batch: StepBatch) -> None:
+        """Refuse a loss that is not finite, naming the clips of the micro-batches at fault."""
+        if bool(torch.isfinite(total).all()):
+            return
+        means = LossSums.from_vector(total).means()
+        broken = [name for name, value in means.items() if value != value or abs(value) > 1e30]
+        clips = [
+            clip
+            for part, held in zip(parts, batch.clips, strict=True)
+            if not bool(torch.isfinite(part).all())
+            for clip in held
+        ]
+        said = f"the loss of step {batch.step} is not finite in {', '.join(broken)}"
+        raise self._not_finite(said, batch.step, clips)
 
     def _not_finite(self, said: str, step: int, suspects: list[str]) -> NonFiniteError:
         """The error of a step that is not finite, with the clips of all workers, which all call

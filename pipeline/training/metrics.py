@@ -88,7 +88,7 @@ class Window:
 
     Attributes:
         sums: Losses, as `LossSums.to_vector`.
-        counts: As `StepCounts.to_vector`.
+        counts: Counts of the steps, as `StepCounts.to_vector` gives them.
         grad_norms: Gradient norm of every step.
         seconds: Time of the steps themselves.
         wait_s: Time that the steps waited for their batches.

@@ -21,7 +21,7 @@ class Place:
         rank: This worker's rank.
         world_size: Number of workers.
         device: Device of this worker.
-        report: Called by every worker with the metrics and the directory of each checkpoint.
+        report: Function that every worker calls with the metrics and directory of a checkpoint.
         is_preempted: Whether this worker knows of an announced eviction; a new one requests a
             checkpoint.
     """

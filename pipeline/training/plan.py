@@ -7,9 +7,8 @@ length, the utilisation that the run will reach, and the hardware.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from model.config import ModelConfig
 from model.cost import Counts, Sizes, document_counts, sizes, training_flops
@@ -17,98 +16,18 @@ from model.sequence import document_length
 from model.timebase import num_blocks
 from pipeline.errors import SettingsError
 from pipeline.training.hardware import (
+    Hardware,
     activation_bytes,
+    check_limits,
     checkpoint_bytes,
-    gpu_names,
-    memory_bytes,
-    peak_flops,
     training_bytes,
 )
 from pipeline.training.init_from import open_parent
-from pipeline.training.settings import ModelSettings, TrainSettings
+from pipeline.training.settings import FeedSettings, ModelSettings, TrainSettings
 from pipeline.training.setup import preset_config
 
 ZERO_STAGES = (1, 2, 3)
 """Stages that `engine.zero_stage` can take."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """GPUs of one kind.
-
-    Attributes:
-        num_gpus: GPUs of the run; each runs one worker.
-        memory_bytes: Memory of one GPU.
-        peak_flops: Dense bf16 operations per second of one GPU.
-        gpus_per_node: GPUs of one machine.
-        reserved_share: Share of the memory left free for the CUDA context, communication buffers
-            and fragmentation.
-        price_per_hour: Price of one GPU for one hour, in any currency; None prices nothing.
-    """
-
-    num_gpus: int
-    memory_bytes: float
-    peak_flops: float
-    gpus_per_node: int = 8
-    reserved_share: float = 0.1
-    price_per_hour: float | None = None
-
-    @staticmethod
-    def of(
-        name: str | None,
-        *,
-        memory_gb: float | None = None,
-        peak_tflops: float | None = None,
-        **values: Any,
-    ) -> Hardware:
-        """GPUs by their name, with memory and peak as given or else as the vendor states them.
-
-        Args:
-            name: Contains the model of the GPU, such as H100, in any case; None needs the others.
-            memory_gb: Memory of one GPU, 10^9 bytes.
-            peak_tflops: Dense bf16 peak of one GPU, 10^12 operations per second.
-            values: The other fields.
-
-        Raises:
-            SettingsError: If memory or peak is neither given nor known for the name, or a value is
-                out of range.
-        """
-        known = (name or "").upper()
-        memory = memory_bytes(known) if memory_gb is None else memory_gb * 1e9
-        peak = peak_flops(known) if peak_tflops is None else peak_tflops * 1e12
-        if memory is None or peak is None:
-            raise SettingsError(
-                f"memory or peak of GPU {name!r} is not known; known are {', '.join(gpu_names())}: "
-                "give one of these as --gpu, or both --gpu-memory and --gpu-tflops"
-            )
-        return Hardware(memory_bytes=memory, peak_flops=peak, **values)
-
-    def __post_init__(self) -> None:
-        limits = {
-            "num_gpus": self.num_gpus >= 1,
-            "gpus_per_node": self.gpus_per_node >= 1,
-            "memory_bytes": self.memory_bytes > 0,
-            "peak_flops": self.peak_flops > 0,
-            "reserved_share": 0 <= self.reserved_share < 1,
-            "price_per_hour": self.price_per_hour is None or self.price_per_hour >= 0,
-        }
-        _check(self, limits, "give a share in [0, 1) or a positive number")
-
-    @property
-    def num_nodes(self) -> int:
-        """Machines that hold the GPUs."""
-        return -(-self.num_gpus // self.gpus_per_node)
-
-    @property
-    def usable_bytes(self) -> float:
-        """Memory of one GPU without the reserve."""
-        return self.memory_bytes * (1 - self.reserved_share)
-
-    def price(self, seconds: float) -> float | None:
-        """Price of all GPUs for a time."""
-        if self.price_per_hour is None:
-            return None
-        return self.num_gpus * seconds / 3600 * self.price_per_hour
 
 
 @dataclass(frozen=True)
@@ -133,7 +52,7 @@ class TypicalClip:
             "num_text": self.num_text >= 1,
             "speech_share": 0 <= self.speech_share <= 1,
         }
-        _check(self, limits, "give a share in [0, 1] or a positive number")
+        check_limits(self, limits, "give a share in [0, 1] or a positive number")
 
 
 @dataclass(frozen=True)
@@ -168,46 +87,53 @@ class MemoryOption:
 
 
 @dataclass(frozen=True)
-class TrainPlan:
-    """Estimates of a training run.
+class TypicalDocument:
+    """The typical clip as a document of a packed row.
 
     Attributes:
-        sizes: Parameters by part.
-        options: Memory under every ZeRO stage, without and with recomputation.
-        chosen: The option that the recipe asks for.
-        documents_per_row: Documents in one packed row.
-        positions_per_document: Positions of one document, noisy copies included.
-        is_cropped: Whether the typical clip does not fit a row whole.
-        seconds_per_document: Seconds of audio in one document.
-        micro_batches: Micro-batches of one worker in one step.
-        positions_per_step: Positions ("tokens") of one optimiser step, padding left out.
-        useful_share: Share of the computed positions that belong to a document.
-        audio_s_per_step: Seconds of audio of one step.
-        work_per_step: Useful floating-point operations of one step.
-        step_s: Seconds of one step.
-        num_steps: Steps of the run.
-        checkpoint_bytes: Size of one checkpoint.
-        num_checkpoints: Checkpoints that are on disk at once.
-        price: Price of the run; None without a price per hour.
+        num_frames: Latent frames of its whole blocks.
+        num_positions: Positions ("tokens") that it takes, noisy copies included.
+        duration_s: Seconds of audio.
+        is_cropped: Whether the clip is longer than a row has room for.
+        flops: Floating-point operations of its forward and backward pass, the mean over speech
+            and other clips.
     """
 
-    sizes: Sizes
-    options: tuple[MemoryOption, ...]
-    chosen: MemoryOption
-    documents_per_row: int
-    positions_per_document: int
+    num_frames: int
+    num_positions: int
+    duration_s: float
     is_cropped: bool
-    seconds_per_document: float
-    micro_batches: int
-    positions_per_step: int
-    useful_share: float
-    audio_s_per_step: float
-    work_per_step: float
-    step_s: float
-    num_steps: int
-    checkpoint_bytes: int
-    num_checkpoints: int
-    price: float | None
+    flops: float
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Estimates of a training run; a step is one optimiser step.
+
+    Attributes:
+        settings: The recipe.
+        hardware: GPUs of the run.
+        clip: The typical clip.
+        utilisation: MFU of the run.
+        sizes: Parameters by part.
+        document: The typical clip as the recipe packs it.
+        options: Memory under every ZeRO stage, without and with recomputation.
+    """
+
+    settings: TrainSettings
+    hardware: Hardware
+    clip: TypicalClip
+    utilisation: float
+    sizes: Sizes
+    document: TypicalDocument
+    options: tuple[MemoryOption, ...]
+
+    @property
+    def chosen(self) -> MemoryOption:
+        """The option that the recipe asks for."""
+        engine = self.settings.engine
+        wanted = (engine.zero_stage, engine.recompute_layers)
+        return next(o for o in self.options if (o.zero_stage, o.recomputes_layers) == wanted)
 
     @property
     def suggested(self) -> MemoryOption | None:
@@ -217,6 +143,74 @@ class TrainPlan:
         """
         fitting = [option for option in self.options if option.fits]
         return min(fitting, key=lambda o: (o.recomputes_layers, o.zero_stage), default=None)
+
+    @property
+    def documents_per_row(self) -> int:
+        """Documents in one packed row."""
+        return self.settings.feed.pack_length // self.document.num_positions
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one worker in one step."""
+        rows = -(-self.settings.feed.documents_per_step // self.documents_per_row)
+        return -(-rows // self._rows_at_once)
+
+    @property
+    def positions_per_step(self) -> int:
+        """Positions of one step, without padding."""
+        return self.settings.feed.documents_per_step * self.document.num_positions
+
+    @property
+    def useful_share(self) -> float:
+        """Share of the computed positions that belong to a document."""
+        rows = self.micro_batches * self._rows_at_once
+        return self.positions_per_step / (rows * self.settings.feed.pack_length)
+
+    @property
+    def audio_s_per_step(self) -> float:
+        """Seconds of audio of one step."""
+        return self.settings.feed.documents_per_step * self.document.duration_s
+
+    @property
+    def flops_per_step(self) -> float:
+        """Useful floating-point operations of one step."""
+        return self.settings.feed.documents_per_step * self.document.flops
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of one step."""
+        peak = self.hardware.num_gpus * self.hardware.peak_flops
+        return self.flops_per_step / (self.utilisation * peak)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run."""
+        return self.settings.optim.num_steps
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of the run."""
+        return self.num_steps * self.step_s
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Size of one checkpoint."""
+        return checkpoint_bytes(self.sizes.total)
+
+    @property
+    def num_checkpoints(self) -> int:
+        """Checkpoints that are on disk at once."""
+        return self.settings.checkpoint.most_at_once(self.num_steps)
+
+    @property
+    def price(self) -> float | None:
+        """Price of the run; None without a price per hour."""
+        return self.hardware.price(self.duration_s)
+
+    @property
+    def _rows_at_once(self) -> int:
+        """Rows of one micro-batch of all workers."""
+        return self.settings.feed.rows_per_micro_batch * self.hardware.num_gpus
 
 
 def planned_config(settings: ModelSettings, latent_dim: int) -> ModelConfig:
@@ -263,105 +257,73 @@ def plan_training(
             "engine.precision is fp32 and the memory and speed of a plan are those of bf16; set "
             "engine.precision to bf16 or auto"
         )
-    feed, counted = settings.feed, sizes(config)
-    blocks, is_cropped = _blocks(config, settings, clip)
-    num_frames = blocks * config.frames_per_block
-    documents = {
-        uses_expert: document_counts(
+    count, document = sizes(config), _typical_document(config, settings.feed, clip)
+    options = tuple(_memory_options(settings.feed, config, hardware, document, count.total))
+    return TrainPlan(settings, hardware, clip, utilisation, count, document, options)
+
+
+def _typical_document(
+    config: ModelConfig, feed: FeedSettings, clip: TypicalClip
+) -> TypicalDocument:
+    wanted = num_blocks(max(1, round(clip.duration_s * clip.frame_rate)), config.frames_per_block)
+    room = _blocks_of_row(config, feed, clip.num_text)
+    num_frames = min(wanted, room) * config.frames_per_block
+    other, speech = (
+        document_counts(
             config, clip.num_text, num_frames, feed.num_noisy_copies, uses_expert=uses_expert
         )
         for uses_expert in (False, True)
-    }
-    length = documents[False].positions
-    per_row = feed.pack_length // length
-    rows = -(-feed.documents_per_step // per_row)
-    micro_batches = -(-rows // (feed.rows_per_micro_batch * hardware.num_gpus))
-    computed_rows = micro_batches * feed.rows_per_micro_batch * hardware.num_gpus
-    num_speech = round(feed.documents_per_step * clip.speech_share)
-    work = num_speech * training_flops(config, documents[True]) + (
-        feed.documents_per_step - num_speech
-    ) * training_flops(config, documents[False])
-    positions = feed.documents_per_step * length
-    step_s = work / (utilisation * hardware.num_gpus * hardware.peak_flops)
-    options = tuple(
-        _memory(config, counted.total, settings, hardware, per_row * num_frames, stage, recomputes)
-        for recomputes in (False, True)
-        for stage in ZERO_STAGES
     )
-    wanted = (settings.engine.zero_stage, settings.engine.recompute_layers)
-    duration_s = min(clip.duration_s, num_frames / clip.frame_rate)
-    num_steps = settings.optim.num_steps
-    return TrainPlan(
-        sizes=counted,
-        options=options,
-        chosen=next(o for o in options if (o.zero_stage, o.recomputes_layers) == wanted),
-        documents_per_row=per_row,
-        positions_per_document=length,
-        is_cropped=is_cropped,
-        seconds_per_document=duration_s,
-        micro_batches=micro_batches,
-        positions_per_step=positions,
-        useful_share=positions / (computed_rows * feed.pack_length),
-        audio_s_per_step=feed.documents_per_step * duration_s,
-        work_per_step=work,
-        step_s=step_s,
-        num_steps=num_steps,
-        checkpoint_bytes=checkpoint_bytes(counted.total),
-        num_checkpoints=settings.checkpoint.most_at_once(num_steps),
-        price=hardware.price(num_steps * step_s),
+    return TypicalDocument(
+        num_frames=num_frames,
+        num_positions=other.positions,
+        duration_s=min(clip.duration_s, num_frames / clip.frame_rate),
+        is_cropped=wanted > room,
+        flops=clip.speech_share * training_flops(config, speech)
+        + (1 - clip.speech_share) * training_flops(config, other),
     )
 
 
-def _check(config: Any, limits: Mapping[str, bool], remedy: str) -> None:
-    for name, is_met in limits.items():
-        if not is_met:
-            raise SettingsError(f"{name} is {getattr(config, name)}; {remedy}")
+def _blocks_of_row(config: ModelConfig, feed: FeedSettings, num_text: int) -> int:
+    """Blocks of audio that a packed row has room for after a text.
 
-
-def _blocks(config: ModelConfig, settings: TrainSettings, clip: TypicalClip) -> tuple[int, bool]:
-    """Blocks of the typical document, and whether the row crops it."""
-    feed = settings.feed
-    block_length = document_length(
-        0, config.frames_per_block, feed.num_noisy_copies, config.head.kind
-    )
-    total = num_blocks(max(1, round(clip.duration_s * clip.frame_rate)), config.frames_per_block)
-    room = (feed.pack_length - clip.num_text) // block_length
+    Raises:
+        SettingsError: If there is room for none.
+    """
+    copies, frames = feed.num_noisy_copies, config.frames_per_block
+    block_length = document_length(0, frames, copies, config.head.kind)
+    room = (feed.pack_length - num_text) // block_length
     if room < 1:
         raise SettingsError(
             f"feed.pack_length {feed.pack_length} leaves no room for a block of {block_length} "
-            f"positions after {clip.num_text} tokens of text; give a longer row or less text"
+            f"positions after {num_text} tokens of text; give a longer row or less text"
         )
-    return min(total, room), total > room
+    return room
 
 
-def _memory(
+def _memory_options(
+    feed: FeedSettings,
     config: ModelConfig,
-    num_parameters: int,
-    settings: TrainSettings,
     hardware: Hardware,
-    noisy_frames: int,
-    zero_stage: int,
-    recomputes_layers: bool,
-) -> MemoryOption:
-    feed = settings.feed
-    states = training_bytes(num_parameters, zero_stage, hardware.num_gpus)
-
-    def kept(rows: int) -> int:
-        """Activations of full rows of speech."""
-        positions = rows * feed.pack_length
-        has_expert = config.expert.placement != "none"
-        counts = Counts(
-            positions=positions,
-            expert_positions=positions if has_expert else 0,
-            noisy_frames=rows * noisy_frames * feed.num_noisy_copies,
-        )
-        return activation_bytes(config, counts, recomputes_layers=recomputes_layers)
-
-    return MemoryOption(
-        zero_stage=zero_stage,
-        recomputes_layers=recomputes_layers,
-        state_bytes=states,
-        activation_bytes=kept(feed.rows_per_micro_batch),
-        usable_bytes=hardware.usable_bytes,
-        largest_micro_batch=max(0, int((hardware.usable_bytes - states) // kept(1))),
+    document: TypicalDocument,
+    num_parameters: int,
+) -> Iterator[MemoryOption]:
+    """Memory of one GPU whose rows are full and all of them speech."""
+    documents_per_row = feed.pack_length // document.num_positions
+    row = Counts(
+        positions=feed.pack_length,
+        expert_positions=feed.pack_length if config.expert.placement != "none" else 0,
+        noisy_frames=documents_per_row * document.num_frames * feed.num_noisy_copies,
     )
+    for recomputes_layers in (False, True):
+        row_bytes = activation_bytes(config, row, recomputes_layers=recomputes_layers)
+        for zero_stage in ZERO_STAGES:
+            state_bytes = training_bytes(num_parameters, zero_stage, hardware.num_gpus)
+            yield MemoryOption(
+                zero_stage=zero_stage,
+                recomputes_layers=recomputes_layers,
+                state_bytes=state_bytes,
+                activation_bytes=feed.rows_per_micro_batch * row_bytes,
+                usable_bytes=hardware.usable_bytes,
+                largest_micro_batch=max(0, int((hardware.usable_bytes - state_bytes) // row_bytes)),
+            )

@@ -2,75 +2,77 @@
 
 from __future__ import annotations
 
-from pipeline.training.plan import Hardware, MemoryOption, TrainPlan, TypicalClip
-from pipeline.training.settings import TrainSettings
+from model.cost import Sizes
+from pipeline.training.hardware import Hardware
+from pipeline.training.plan import MemoryOption, TrainPlan
 
 
-def plan_report(
-    plan: TrainPlan,
-    settings: TrainSettings,
-    hardware: Hardware,
-    clip: TypicalClip,
-    utilisation: float,
-) -> str:
-    """The plan as lines for a terminal.
+def plan_report(plan: TrainPlan) -> str:
+    """The plan as lines for a terminal."""
+    rows = {
+        "parameters": _parameters(plan.sizes),
+        "micro-batch": _micro_batch(plan),
+        "step": _step(plan),
+        "step time": _step_time(plan),
+        "run": _run(plan),
+        "checkpoint": _checkpoint(plan),
+        "nodes": f"{plan.hardware.num_nodes} with {plan.hardware.gpus_per_node} GPUs each",
+        "cost": _cost(plan.price, plan.hardware),
+    }
+    lines = [f"{name:<12} {text}" for name, text in rows.items()]
+    lines += ["", *_memory_table(plan), "", "Assumptions"]
+    return "\n".join(lines + [f"- {text}" for text in _assumptions(plan)])
 
-    Args:
-        plan: What `plan_training` estimated.
-        settings: The recipe it was made from.
-        hardware: The GPUs it was made for.
-        clip: The typical clip it was made for.
-        utilisation: The MFU it was made for.
-    """
-    feed, count = settings.feed, plan.sizes
-    seconds = plan.num_steps * plan.step_s
+
+def _parameters(count: Sizes) -> str:
+    return (
+        f"{count.total / 1e6:,.0f} M: embedding {count.embedding / 1e6:,.0f}, backbone "
+        f"{count.backbone / 1e6:,.0f}, expert {count.expert / 1e6:,.0f}, flow head "
+        f"{count.head / 1e6:,.0f}, other {count.other / 1e6:,.0f}"
+    )
+
+
+def _micro_batch(plan: TrainPlan) -> str:
+    feed = plan.settings.feed
+    return (
+        f"{feed.rows_per_micro_batch} row(s) of {feed.pack_length:,} positions per GPU, "
+        f"{plan.micro_batches} micro-batch(es) per step"
+    )
+
+
+def _step(plan: TrainPlan) -> str:
+    return (
+        f"{plan.settings.feed.documents_per_step:,} documents, {plan.positions_per_step:,} tokens, "
+        f"{plan.audio_s_per_step / 3600:.2f} h of audio, rows {plan.useful_share:.0%} full"
+    )
+
+
+def _step_time(plan: TrainPlan) -> str:
+    return (
+        f"{plan.step_s:.3g} s: {plan.flops_per_step / 1e12:,.0f} TFLOP at {plan.utilisation:.0%} "
+        f"MFU of {plan.hardware.num_gpus} x {plan.hardware.peak_flops / 1e12:,.0f} TFLOP/s"
+    )
+
+
+def _run(plan: TrainPlan) -> str:
     hours = plan.num_steps * plan.audio_s_per_step / 3600
+    return (
+        f"{plan.num_steps:,} steps, {hours:,.0f} h of audio heard, "
+        f"{plan.duration_s / 86_400:.2f} days, "
+        f"{plan.hardware.num_gpus * plan.duration_s / 3600:,.0f} GPU hours"
+    )
+
+
+def _checkpoint(plan: TrainPlan) -> str:
     on_disk = plan.num_checkpoints * plan.checkpoint_bytes
-    rows = [
-        (
-            "parameters",
-            f"{count.total / 1e6:,.0f} M: embedding {count.embedding / 1e6:,.0f}, backbone "
-            f"{count.backbone / 1e6:,.0f}, expert {count.expert / 1e6:,.0f}, flow head "
-            f"{count.head / 1e6:,.0f}, other {count.other / 1e6:,.0f}",
-        ),
-        (
-            "micro-batch",
-            f"{feed.rows_per_micro_batch} row(s) of {feed.pack_length:,} positions per GPU, "
-            f"{plan.micro_batches} micro-batch(es) per step",
-        ),
-        (
-            "step",
-            f"{feed.documents_per_step:,} documents, {plan.positions_per_step:,} tokens, "
-            f"{plan.audio_s_per_step / 3600:.2f} h of audio, rows {plan.useful_share:.0%} full",
-        ),
-        (
-            "step time",
-            f"{plan.step_s:.3g} s: {plan.work_per_step / 1e12:,.0f} TFLOP at "
-            f"{utilisation:.0%} MFU of {hardware.num_gpus} x "
-            f"{hardware.peak_flops / 1e12:,.0f} TFLOP/s",
-        ),
-        (
-            "run",
-            f"{plan.num_steps:,} steps, {hours:,.0f} h of audio heard, "
-            f"{seconds / 86_400:.2f} days, {hardware.num_gpus * seconds / 3600:,.0f} GPU hours",
-        ),
-        (
-            "checkpoint",
-            f"{_gb(plan.checkpoint_bytes)} each, {_gb(on_disk)} for the "
-            f"{plan.num_checkpoints} that are on disk at once",
-        ),
-        (
-            "nodes",
-            f"{hardware.num_nodes} with {hardware.gpus_per_node} GPUs each",
-        ),
-        ("cost", _cost(plan.price, hardware)),
-    ]
-    lines = [f"{name:<12} {text}" for name, text in rows]
-    lines += ["", *_memory_table(plan, hardware), "", "Assumptions"]
-    return "\n".join(lines + [f"- {text}" for text in _assumptions(plan, settings, hardware, clip)])
+    return (
+        f"{_gb(plan.checkpoint_bytes)} each, {_gb(on_disk)} for the {plan.num_checkpoints} that "
+        "are on disk at once"
+    )
 
 
-def _memory_table(plan: TrainPlan, hardware: Hardware) -> list[str]:
+def _memory_table(plan: TrainPlan) -> list[str]:
+    hardware = plan.hardware
     lines = [
         f"Memory of one GPU, GB; {hardware.usable_bytes / 1e9:.1f} of "
         f"{hardware.memory_bytes / 1e9:.1f} are usable",
@@ -106,27 +108,25 @@ def _named(option: MemoryOption) -> str:
     return f"engine.zero_stage={option.zero_stage} with engine.recompute_layers={recompute}"
 
 
-def _assumptions(
-    plan: TrainPlan, settings: TrainSettings, hardware: Hardware, clip: TypicalClip
-) -> list[str]:
-    copies = settings.feed.num_noisy_copies
+def _assumptions(plan: TrainPlan) -> list[str]:
+    clip, copies = plan.clip, plan.settings.feed.num_noisy_copies
     said = [
         f"every clip has {clip.duration_s:g} s of audio at {clip.frame_rate:.2f} frames/s and "
         f"{clip.num_text} tokens of text; {clip.speech_share:.0%} of the clips are speech. One "
-        f"takes {plan.positions_per_document:,} positions with {copies} noisy cop"
+        f"takes {plan.document.num_positions:,} positions with {copies} noisy cop"
         f"{'y' if copies == 1 else 'ies'}; {plan.documents_per_row} fit a row",
         "MFU counts useful operations (no padding, no masked pairs, no recomputed layers), as "
         "rate/mfu of a run does; partly filled rows and recomputation lower it",
         "time excludes checkpoints, samples, validation and restarts",
         "bf16 weights and gradients; float32 master weights, two moments and weight average; "
         "activations are those of uncompiled layers, all rows full of speech",
-        f"{hardware.reserved_share:.0%} of the memory is left for the CUDA context, communication "
-        "buffers and fragmentation",
+        f"{plan.hardware.reserved_share:.0%} of the memory is left for the CUDA context, "
+        "communication buffers and fragmentation",
     ]
-    if plan.is_cropped:
+    if plan.document.is_cropped:
         said.insert(
             1,
-            f"clips are longer than a row and cropped to {plan.seconds_per_document:.1f} s; raise "
+            f"clips are longer than a row and cropped to {plan.document.duration_s:.1f} s; raise "
             "feed.pack_length to hear all of them",
         )
     return said

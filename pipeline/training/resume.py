@@ -1,4 +1,4 @@
-"""Where a run continues: the newest checkpoint that is good, the same on all workers."""
+"""Resuming a run from the newest checkpoint that is good, the same one on all workers."""
 
 from __future__ import annotations
 

@@ -63,18 +63,12 @@ def train_run(
         settings = with_architecture(settings, parent)
     source = shards_for(Folder.at(shards), parent)
     checkpoint_bytes = _check_feed(settings, source, parent)
-    if codec is not None:
-        check_codec(Path(codec), source.codec)
-    elif settings.sample.every:
-        raise SettingsError("sample.every asks for audio, which needs the codec; give --codec")
+    folder = _codec_folder(codec, source, settings)
     claim = claim_directory(run, settings, source, parent)
     store = CheckpointStore(run.child(CHECKPOINTS))
-    newest = (store.steps() or [0])[-1]
-    if newest >= settings.optim.num_steps and run.exists(SUMMARY):
-        finished: dict[str, Any] = run.read_json(SUMMARY)
-        if finished["state"] == "finished":
-            logger.info("%s is finished: step %d is the last", run.uri, newest)
-            return finished
+    finished = _finished(run, store, settings.optim.num_steps)
+    if finished is not None:
+        return finished
     store.check_space(
         checkpoint_bytes, settings.checkpoint.most_at_once(settings.optim.num_steps) - 1
     )
@@ -83,7 +77,6 @@ def train_run(
         tags |= {f"parent_{name}": str(value) for name, value in parent.facts().items()}
     params = settings.model_dump(mode="json")
     reference = open_run(settings.tracking, run.uri, claim["run_id"], params, tags)
-    folder = None if codec is None else str(Path(codec).resolve())
     plan = WorkerPlan(settings, run.uri, source.folder.uri, reference, folder)
     config = {"plan": plan, "setup": worker_setup}
     return train_claimed(run, claim, reference, _worker, config, settings.engine)
@@ -117,6 +110,28 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
             share,
         )
     return checkpoint_bytes(sizes(config).total)
+
+
+def _codec_folder(codec: str | None, shards: TrainShards, settings: TrainSettings) -> str | None:
+    """Absolute path of the codec for samples, which must be the one of the shards."""
+    if codec is not None:
+        check_codec(Path(codec), shards.codec)
+        return str(Path(codec).resolve())
+    if settings.sample.every:
+        raise SettingsError("sample.every asks for audio, which needs the codec; give --codec")
+    return None
+
+
+def _finished(run: Folder, store: CheckpointStore, num_steps: int) -> dict[str, Any] | None:
+    """The summary of a run that took its last step; None if there is work."""
+    newest = (store.steps() or [0])[-1]
+    if newest < num_steps or not run.exists(SUMMARY):
+        return None
+    summary: dict[str, Any] = run.read_json(SUMMARY)
+    if summary["state"] != "finished":
+        return None
+    logger.info("%s is finished: step %d is the last", run.uri, newest)
+    return summary
 
 
 def _worker(config: dict[str, Any]) -> None:

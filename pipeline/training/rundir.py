@@ -144,7 +144,7 @@ def note_changes(
 
     Args:
         run: Run directory.
-        claim: Its claim; `changes` is extended.
+        claim: Claim of the directory, whose `changes` are extended.
         settings: Settings of this start.
         num_steps: Steps of the run by these settings.
         adjustable: Dotted keys of the settings that may change.

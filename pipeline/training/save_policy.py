@@ -1,4 +1,4 @@
-"""When a run stops or saves outside of its interval of steps: on request, by the clock, on notice.
+"""Stops and checkpoints outside of the interval of steps: on request, by the clock, on eviction.
 
 A worker states its wishes before a step. They are summed with the counts of the step, so that all
 workers save after the same step, whichever of them asked.

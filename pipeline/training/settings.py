@@ -146,7 +146,7 @@ class WorkerSettings(Settings):
 
 
 class EngineSettings(WorkerSettings):
-    """Where and how the steps run. These settings change the result by rounding only."""
+    """Workers, precision and memory. These settings change the result by rounding only."""
 
     zero_stage: Literal[1, 2, 3] = 2
     """Stage of DeepSpeed ZeRO: 1 shards the optimiser, 2 also gradients, 3 also parameters."""

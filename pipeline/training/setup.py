@@ -187,8 +187,8 @@ class Teacher:
     Every worker holds all of it, in the type of the run's forward pass.
 
     Args:
-        model: Those weights.
-        settings: What the student is made for.
+        model: Model with those weights.
+        settings: Settings of the distillation.
         dtype: Type of the teacher's forward pass.
     """
 

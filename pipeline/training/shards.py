@@ -136,7 +136,7 @@ class TrainShards:
         return np.asarray(self.latent_std / scale, dtype=np.float32)
 
     def with_latent_stats(self, mean: Sequence[float], scale: Sequence[float]) -> TrainShards:
-        """The same shards with other latent statistics than their own.
+        """The shards with other latent statistics than their own.
 
         Raises:
             SettingsError: If the number of channels differs.

@@ -76,9 +76,9 @@ class Arm:
     """One arm with its budget.
 
     Attributes:
-        name: Its name.
-        settings: Its training; `optim.num_steps` is its own.
-        shares: Share of each modality in its stream.
+        name: Name of the arm.
+        settings: Settings of its training, with its own `optim.num_steps`.
+        shares: Share of each modality in the stream.
         flops: Mean operations of a step.
         matched_steps: Step, by modality, after which it has seen as many documents of the modality
             as the reference at its end, and has a checkpoint; at most its last one.

@@ -86,7 +86,7 @@ class Validation:
     Args:
         settings: The run's settings.
         feed: `validation_feed`.
-        device: Where to compute.
+        device: Torch device of the computation.
     """
 
     def __init__(self, settings: TrainSettings, feed: Feed, device: torch.device) -> None:
@@ -135,11 +135,11 @@ def clip_losses(model: AudioCALM, feed: Feed) -> dict[str, tuple[float, float]]:
     """Flow loss of every held-out clip, in float32: sum over its noisy frames, and their number.
 
     Args:
-        model: In eval mode, on the CPU.
-        feed: `validation_feed`.
+        model: Model in eval mode, on the CPU.
+        feed: The result of `validation_feed`.
 
     Returns:
-        By clip key; a clip that was drawn several times has the sums over all draws.
+        The two values by clip key; a clip that was drawn several times has the sums of all draws.
     """
     found: dict[str, tuple[float, float]] = {}
     batch = feed.batch(0)

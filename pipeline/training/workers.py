@@ -54,12 +54,11 @@ def run_group(
         KeyboardInterrupt: On a second Ctrl-C.
         PipelineError: If the group failed for good, with the message of the worker that failed.
     """
-    is_local = not os.environ.get("RAY_ADDRESS")
     remedy = "lower the number of workers or the CPUs of a worker, or train on other hardware"
     require_resources("training", resources, num_workers, remedy=remedy)
     folder.delete(_SNAPSHOT)
+    is_local = not os.environ.get("RAY_ADDRESS")
     use_gpu = resources.get("GPU", 0) > 0
-    name = os.path.basename(folder.path)
     trainer = (_LocalTrainer if is_local else TorchTrainer)(
         worker,
         train_loop_config=config,
@@ -67,19 +66,24 @@ def run_group(
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=dict(resources)
         ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=os.path.dirname(folder.path),
-            storage_filesystem=folder.filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
-        ),
+        run_config=_run_config(folder, max_failures),
     )
     try:
         with _ray_train_environment(is_local):
             wait_for(trainer.fit, request_stop)
     except ray.train.TrainingFailedError as error:
         raise PipelineError(f"training failed: {_cause(error)}") from error
+
+
+def _run_config(folder: Folder, max_failures: int) -> ray.train.RunConfig:
+    """Ray Train's run: its directory is that of the checkpoints, its log warnings only."""
+    return ray.train.RunConfig(
+        name=os.path.basename(folder.path),
+        storage_path=os.path.dirname(folder.path),
+        storage_filesystem=folder.filesystem,
+        failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+    )
 
 
 def place_of_worker() -> Place:

@@ -35,16 +35,7 @@ def rows(subject: Subject, repeats: int) -> Iterator[Row]:
     dense = _step(model, batch, has_dense_mask=True)
     yield compare(what, run, "the same step with a dense mask", dense, repeats, speed)
     if subject.device.type == "cpu":
-        half = subject.built(config).train().bfloat16()
-        peak_half = peak_flops(subject.device, torch.bfloat16)
-        speed_half = _speed(config, batch, peak_half)
-        in_half = _step(half, batch)
-        yield compare(f"{what}, bf16", in_half, "float32", run, repeats, speed_half)
-        compiled = subject.built(config).train().bfloat16()
-        compiled.compile_layers()
-        faster = _step(compiled, batch)
-        faster()  # compiles
-        yield compare(f"{what}, bf16, compiled", faster, "bf16", in_half, repeats, speed_half)
+        yield from _in_bf16(subject, batch, what, run, repeats)
     yield compare(
         what,
         run,
@@ -72,6 +63,21 @@ def rows(subject: Subject, repeats: int) -> Iterator[Row]:
         repeats,
         _speed(local_config, local_batch, peak),
     )
+
+
+def _in_bf16(
+    subject: Subject, batch: TrainingBatch, what: str, run: Callable[[], object], repeats: int
+) -> Iterator[Row]:
+    """The step in bf16 against float32, and with compiled layers against without."""
+    config = subject.config
+    speed = _speed(config, batch, peak_flops(subject.device, torch.bfloat16))
+    in_half = _step(subject.built(config).train().bfloat16(), batch)
+    yield compare(f"{what}, bf16", in_half, "float32", run, repeats, speed)
+    compiled = subject.built(config).train().bfloat16()
+    compiled.compile_layers()
+    faster = _step(compiled, batch)
+    faster()  # compiles
+    yield compare(f"{what}, bf16, compiled", faster, "bf16", in_half, repeats, speed)
 
 
 def _speed(config: ModelConfig, batch: TrainingBatch, peak: float) -> Callable[[float], str]:

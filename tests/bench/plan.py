@@ -1,4 +1,4 @@
-"""`python -m tests.bench.plan`: parameters, memory and operations of every preset, as a table."""
+"""`python -m tests.bench.plan`: parameters, memory and operations of the presets, in two tables."""
 
 from __future__ import annotations
 
@@ -18,52 +18,64 @@ STAGES = (0, 1, 2, 3)
 POSITIONS = 8192
 
 
+MEMORY = ["preset", "parameters", "expert", *(f"ZeRO-{stage}" for stage in STAGES)]
+MEMORY += ["activations", "layers recomputed"]
+SECOND = ["preset", "KV cache, kB", "training, TFLOP", "thin head, TFLOP", "local head, TFLOP"]
+
+
 def main() -> None:
-    """Print the table."""
-    head = ["preset", "parameters", "expert"]
-    head += [f"GB a worker, ZeRO-{stage}" for stage in STAGES]
-    head += ["GB activations", "GB activations, layers recomputed"]
-    head += ["KV kB a second", "training TFLOP a second", "thin, TFLOP a second"]
-    head += ["local, TFLOP a second"]
+    """Print both tables."""
+    print("GB of one worker:\n")
+    print_table(MEMORY, [memory_cells(name, config) for name, config in PRESETS.items()])
+    print("\nFor one second of audio:\n")
+    print_table(SECOND, [second_cells(name, config) for name, config in PRESETS.items()])
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Print a table as Markdown."""
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for name, config in PRESETS.items():
-        print(f"| {' | '.join(cells(name, config))} |")
-    print(
-        f"\n{WORKERS} workers; bf16 weights and gradients, float32 master weights, moments and "
-        f"average. Activations: a micro-batch of {POSITIONS} positions of sound, bf16, uncompiled. "
-        f"{SECONDS} s of audio, {TEXT} tokens of text, one noisy "
-        "copy. Sampling: 16 steps with guidance, not speech; speech adds the expert's share. KV: "
-        "bf16, one row; guidance has two. A second is of audio."
-    )
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
 
 
-def cells(name: str, config: ModelConfig) -> list[str]:
-    """One row."""
-    count = sizes(config)
+def typical_clip(name: str, config: ModelConfig) -> tuple[int, float]:
+    """Frames of a clip in whole blocks, and the frame rate of the preset's codec."""
     rate = codec_shape("tiny" if name == "tiny" else "paper")[0].frame_rate
-    frames = round(SECONDS * rate) // config.frames_per_block * config.frames_per_block
-    duration_s = frames / rate
+    return round(SECONDS * rate) // config.frames_per_block * config.frames_per_block, rate
+
+
+def memory_cells(name: str, config: ModelConfig) -> list[str]:
+    """Parameters of a preset, and its memory in training."""
+    count, (frames, _) = sizes(config), typical_clip(name, config)
     document = document_counts(config, TEXT, frames, 1, uses_expert=False)
-    memory = [training_bytes(count.total, stage, WORKERS) / 1e9 for stage in STAGES]
+    memory = [training_bytes(count.total, stage, WORKERS) for stage in STAGES]
     held = dataclasses.replace(
         document,
         positions=POSITIONS,
         noisy_frames=POSITIONS * document.noisy_frames // document.positions,
     )
-    activations = [
-        activation_bytes(config, held, recomputes_layers=recomputes) / 1e9
-        for recomputes in (False, True)
+    memory += [
+        activation_bytes(config, held, recomputes_layers=recomputes) for recomputes in (False, True)
     ]
+    return [
+        name,
+        f"{count.total / 1e6:,.0f} M",
+        f"{100 * count.expert / count.total:.0f} %",
+        *(f"{size / 1e9:.1f}" for size in memory),
+    ]
+
+
+def second_cells(name: str, config: ModelConfig) -> list[str]:
+    """Cache and operations of a preset for a second of audio."""
+    frames, rate = typical_clip(name, config)
+    duration_s = frames / rate
+    document = document_counts(config, TEXT, frames, 1, uses_expert=False)
     local = dataclasses.replace(config, head=dataclasses.replace(config.head, kind="local"))
     sampling = [
         forward_flops(kind, sampling_counts(kind, TEXT, frames)) for kind in (config, local)
     ]
     return [
         name,
-        f"{count.total / 1e6:,.0f} M",
-        f"{100 * count.expert / count.total:.0f} %",
-        *(f"{size:.1f}" for size in memory),
-        *(f"{size:.1f}" for size in activations),
         f"{rate * cached_bytes(config) / 1e3:.0f}",
         f"{training_flops(config, document) / duration_s / 1e12:.3f}",
         *(f"{flops / duration_s / 1e12:.4f}" for flops in sampling),

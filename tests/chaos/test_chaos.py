@@ -26,7 +26,7 @@ def test_every_seed_kills_each_victim_once_in_order_of_the_points():
     assert len({kill.after for plan in plans for kill in plan}) > 20
 
 
-def test_missing_extra_and_changed_files_and_folders_are_told_apart(tmp_path: Path):
+def test_missing_extra_and_changed_files_and_folders_are_distinguished(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/same").write_bytes(b"1")
     (tmp_path / "a/other").write_bytes(b"2")

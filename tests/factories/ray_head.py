@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from pipeline.cluster import no_ray_left_behind
 from tests.factories.http import free_port
 
 _STARTS = 4
@@ -45,21 +45,19 @@ def ray_head(num_cpus: int) -> Iterator[str]:
 
 
 def _started(num_cpus: int) -> Cluster:
-    """A cluster of one node; a machine too busy for the 30 s that Ray fixes is tried again."""
+    """A cluster of one node; a machine too busy for the 30 s that Ray allows is tried again."""
     for attempt in range(1, _STARTS + 1):
-        cluster, before = Cluster(), set(psutil.Process().children(recursive=True))
+        cluster = Cluster()
         try:
-            cluster.add_node(
-                num_cpus=num_cpus,
-                include_dashboard=True,
-                object_store_memory=80 * 2**20,
-                **{name: free_port() for name in _PORTS},
-            )
+            with no_ray_left_behind():
+                cluster.add_node(
+                    num_cpus=num_cpus,
+                    include_dashboard=True,
+                    object_store_memory=80 * 2**20,
+                    **{name: free_port() for name in _PORTS},
+                )
             return cluster
         except Exception:  # Ray has no class of its own for a slow start; the last one is raised
-            # What has started by then is nobody's: it would slow down the next attempt.
-            for process in set(psutil.Process().children(recursive=True)) - before:
-                process.kill()
             if attempt == _STARTS:
                 raise
     raise AssertionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from model.config import BackboneConfig, HeadConfig, ModelConfig
 from pipeline.data.schema import INDEX, SCHEMA_VERSION
 from pipeline.storage import Folder, table_bytes
 from tests.factories.cards import finish
@@ -36,15 +38,20 @@ class FakeClip:
     split: str = "train"
 
 
-def mixed_clips(count: int = 12, num_frames: int = 9) -> list[FakeClip]:
-    """Speech of two speakers, sound and music, in turn, of slightly different lengths."""
+def mixed_clips(count: int = 12, num_frames: int = 9, split: str = "train") -> list[FakeClip]:
+    """Speech of two speakers, sound and music, in turn, of slightly different lengths.
+
+    Names are `clip-000` and so on in the training split, and begin with the split in another one.
+    """
+    name = "clip" if split == "train" else split
     clips = []
     for number in range(count):
         modality = ("speech", "sound", "music")[number % 3]
         is_speech = modality == "speech"
         clips.append(
             FakeClip(
-                name=f"clip-{number:03d}",
+                name=f"{name}-{number:03d}",
+                split=split,
                 modality=modality,
                 num_frames=num_frames + number % 4,
                 transcript=f"word {number}" if is_speech else None,
@@ -53,6 +60,20 @@ def mixed_clips(count: int = 12, num_frames: int = 9) -> list[FakeClip]:
             )
         )
     return clips
+
+
+def one_layer_config(**changes: Any) -> ModelConfig:
+    """The smallest model of these shards, with bytes for text and without voices."""
+    config = ModelConfig(
+        backbone=BackboneConfig(
+            hidden_dim=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=16,
+            vocab_size=512,
+        ),
+        head=HeadConfig(hidden_dim=16, num_layers=1, time_embedding_dim=8),
+        latent_dim=LATENT_DIM,
+        frames_per_block=4,
+    )  # fmt: skip
+    return dataclasses.replace(config, **changes)
 
 
 def clip_mean(name: str, num_frames: int, latent_dim: int = LATENT_DIM) -> np.ndarray:

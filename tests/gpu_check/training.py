@@ -83,15 +83,11 @@ def _variant_rows(
     formula = training_bytes(training.num_parameters, 1, 1) + max(
         activation_bytes(config, held, recomputes_layers=variant.recomputes) for held in counts
     )
-    if variant.compiles and plan.is_rehearsal:
-        yield Row(part, "all", "", "", "not run: compiled on GPUs only")
+    obstacle = _obstacle(plan, variant, formula)
+    if obstacle:
+        yield Row(part, "all", "", "", f"not run: {obstacle}")
         return
     if not plan.is_rehearsal:
-        available = torch.cuda.get_device_properties(plan.device).total_memory
-        if formula > _FILL * available:
-            needed = f"needs {formula / _GIB:.0f} GiB by the formula"
-            yield Row(part, "all", needed, "", "not run: too little memory")
-            return
         torch.cuda.reset_peak_memory_stats()
     model.backbone.recomputes_layers = variant.recomputes
     if variant.compiles:
@@ -111,21 +107,34 @@ def _variant_rows(
         yield Row(part, "peak memory", "", "", "not run: counted on CUDA only")
     else:
         yield _mfu(part, sum(training_flops(config, held) for held in counts[1:]), sum(times))
-        peak = torch.cuda.max_memory_allocated()
-        is_close = peak <= (1 + _MEMORY_TOLERANCE) * formula
-        yield Row(
-            part,
-            "peak memory",
-            f"{peak / _GIB:.1f} GiB",
-            f"formula {formula / _GIB:.1f} GiB, at most {100 * _MEMORY_TOLERANCE:g} % above",
-            "ok" if is_close else "FAILED",
-        )
+        yield _peak_memory(part, formula)
     yield Row(
         part,
         "graphs compiled after the second step",
         str(num_new),
         "0",
         "ok" if num_new == 0 else "FAILED",
+    )
+
+
+def _obstacle(plan: Plan, variant: _Variant, formula: float) -> str:
+    """Reason why a variant cannot run on this device; empty if it can."""
+    if plan.is_rehearsal:
+        return "compiled on GPUs only" if variant.compiles else ""
+    available = torch.cuda.get_device_properties(plan.device).total_memory
+    if formula > _FILL * available:
+        return f"too little memory for the {formula / _GIB:.0f} GiB of the formula"
+    return ""
+
+
+def _peak_memory(part: str, formula: float) -> Row:
+    peak = torch.cuda.max_memory_allocated()
+    return Row(
+        part,
+        "peak memory",
+        f"{peak / _GIB:.1f} GiB",
+        f"formula {formula / _GIB:.1f} GiB, at most {100 * _MEMORY_TOLERANCE:g} % above",
+        "ok" if peak <= (1 + _MEMORY_TOLERANCE) * formula else "FAILED",
     )
 
 

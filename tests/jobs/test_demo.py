@@ -119,7 +119,7 @@ def test_without_a_shipped_bundle_or_on_request_all_starts_from_nothing(
 
 
 @pytest.mark.usefixtures("bundle")
-def test_training_clips_make_up_the_measured_number_and_are_told_apart(tmp_path: Path) -> None:
+def test_training_clips_make_up_the_measured_number_and_are_counted_apart(tmp_path: Path) -> None:
     for step in plans(tmp_path, Sizes(1.0, 3)):
         assert step.words[0] != "evaluate" or "fill_from_training=true" in step.words
 

@@ -53,7 +53,7 @@ def test_samples_without_a_codec_are_refused_before_workers_start(tmp_path):
         ({"pack_length": 16}, "no clips to train on"),
     ],
 )
-def test_what_no_worker_could_feed_is_refused_without_ray(tmp_path, monkeypatch, feed, message):
+def test_an_impossible_feed_is_refused_before_ray_starts(tmp_path, monkeypatch, feed, message):
     from pipeline.training.run import train_run
     from tests.factories.training import small_settings
 
@@ -81,7 +81,9 @@ def test_clips_that_are_left_out_are_counted_before_workers_start(tmp_path, monk
     assert "1 of 2 clips are left out" in caplog.text
 
 
-def test_a_modality_that_never_comes_is_told_before_workers_start(tmp_path, monkeypatch, caplog):
+def test_a_modality_that_is_never_drawn_is_reported_before_workers_start(
+    tmp_path, monkeypatch, caplog
+):
     from pipeline.training.run import train_run
     from tests.factories.training import small_settings
 

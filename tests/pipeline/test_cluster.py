@@ -6,9 +6,13 @@ import contextlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -48,20 +52,70 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], list[str]]:
 BUSY = "The current node timed out during startup. The GCS has become overloaded."
 
 
-def test_a_busy_machine_is_asked_again(starts: Callable[[list[str]], list[str]]) -> None:
+def test_ray_is_started_again_on_a_busy_machine(starts: Callable[[list[str]], list[str]]) -> None:
     calls = starts([BUSY, "Failed to connect to GCS. Please check `gcs_server.out`"])
     with ray_cluster():
         assert len(calls) == 3
 
 
 @pytest.mark.parametrize(("failures", "message"), [([BUSY] * 6, "too busy"), (["no"], "no")])
-def test_it_gives_up_in_the_end_and_at_once_for_another_reason(
+def test_starting_ray_gives_up_in_the_end_and_at_once_for_another_reason(
     starts: Callable[[list[str]], list[str]], failures: list[str], message: str
 ) -> None:
     calls = starts(failures)
     with pytest.raises(Exception, match=message), ray_cluster():
         raise AssertionError
     assert len(calls) == len(failures)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process that waits, with words on its command line, once it runs."""
+    with contextlib.ExitStack() as stack:
+
+        def start(code: str, *words: str) -> subprocess.Popen[str]:
+            command = [sys.executable, "-c", code, *words]
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+WAIT = "print(flush=True); input()"
+WAIT_WITH_A_CHILD = (
+    "import subprocess, sys; "
+    f"child = subprocess.Popen([sys.executable, '-c', {WAIT!r}], stdin=subprocess.PIPE); "
+    "print(child.pid, flush=True); child.wait()"
+)
+
+
+def test_a_start_that_fails_leaves_no_process_of_ray(
+    monkeypatch: pytest.MonkeyPatch, spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
+    started: list[psutil.Process] = []
+
+    def start(**_: object) -> None:
+        server = spawn(WAIT_WITH_A_CHILD, str(Path(ray.__file__).parent / "gcs_server"))
+        assert server.stdout is not None
+        worker = psutil.Process(int(server.stdout.readline()))
+        other = spawn(WAIT)
+        started.extend([psutil.Process(server.pid), worker, psutil.Process(other.pid)])
+        raise Exception("no")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", start)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(Exception, match=r"^no$"), ray_cluster():
+        raise AssertionError
+    server, worker, other = started
+    assert not server.is_running()
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert other.is_running()
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
@@ -122,7 +176,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         ({"fpga": 0.5}, 1, "0.5 fpga; Ray has 2 nodes with 0 fpga"),
     ],
 )
-def test_what_the_cluster_can_never_give_is_refused_with_the_remedy(
+def test_resources_that_the_cluster_lacks_are_refused_with_the_remedy(
     nodes: Callable[..., None], per_worker: dict[str, float], num_workers: int, said: str
 ) -> None:
     nodes({"CPU": 8.0, "memory": 16 * GIB}, {"CPU": 4.0, "memory": 32 * GIB})
@@ -137,7 +191,7 @@ def test_what_the_cluster_can_never_give_is_refused_with_the_remedy(
     ("per_worker", "num_workers"),
     [({"CPU": 4}, 3), ({"CPU": 0.1}, 120), ({"GPU": 0.3}, 3), ({"GPU": 0, "memory": 0}, 99)],
 )
-def test_what_fits_is_taken(
+def test_workers_that_fit_the_cluster_are_accepted(
     nodes: Callable[..., None], per_worker: dict[str, float], num_workers: int
 ) -> None:
     nodes({"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0})
@@ -214,7 +268,7 @@ def test_serve_is_patient_unless_the_environment_says_otherwise(
 
 
 @pytest.mark.parametrize("taken", [{}, {"OMP_NUM_THREADS": "4"}, None])
-def test_what_a_submitted_job_sets_itself_is_left_to_it(
+def test_variables_of_the_job_are_not_set_again(
     monkeypatch: pytest.MonkeyPatch, taken: dict[str, str] | None
 ) -> None:
     given: dict[str, dict[str, str]] = {}

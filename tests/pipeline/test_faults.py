@@ -131,7 +131,7 @@ def test_faults_of_storage_and_network_are_transient(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
-def test_what_will_not_pass_is_not(error: Exception) -> None:
+def test_permanent_errors_are_not_transient(error: Exception) -> None:
     assert not is_transient(error)
 
 
@@ -158,13 +158,13 @@ INPUT = [
 
 
 @pytest.mark.parametrize("error", MEMORY, ids=repr)
-def test_exhausted_memory_is_told_from_other_errors(error: Exception) -> None:
+def test_exhausted_memory_is_distinguished_from_other_errors(error: Exception) -> None:
     assert is_out_of_memory(error)
     assert is_device_fault(error)
 
 
 @pytest.mark.parametrize("error", DEVICE, ids=repr)
-def test_a_broken_accelerator_is_told_from_bad_input(error: Exception) -> None:
+def test_a_broken_accelerator_is_distinguished_from_bad_input(error: Exception) -> None:
     assert is_device_fault(error)
     assert not is_out_of_memory(error)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import Any
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import json_objects
 from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.licences import licences_in
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
+from pipeline.data.corpora.manifests import JsonObject
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 INDEXES = ("index/index.json", "index.json")
-"""Where the index lies."""
+"""Path of the index, relative to the corpus."""
 
 
 class AudioIndexFile:
@@ -35,28 +35,16 @@ class AudioIndexFile:
         if name is None:
             yield folder.reject(Reason.MISSING_AUDIO, f"none of {', '.join(INDEXES)} is there")
             return
-        folder.claim(name)
-        try:
-            index = read_json(folder.read_bytes(name))
-            if not isinstance(index, JsonObject):
-                raise ManifestError(Reason.MALFORMED, "not an object of recordings")
-        except ManifestError as error:
-            yield folder.reject_manifest(error, name)
-            return
-        for key in index.repeated:
-            yield folder.reject(
-                Reason.CONFLICT, "listed twice; the first entry is kept", name, field=key
-            )
-        for key, entry in index.items():
-            yield _row(folder, name, key, entry)
+        for item in json_objects(folder, name):
+            yield item if isinstance(item, Reject) else _row(folder, name, *item)
 
 
 def _index(folder: CorpusFolder) -> str | None:
     return next((name for name in INDEXES if name in folder.names), None)
 
 
-def _row(folder: CorpusFolder, name: str, key: str, entry: Any) -> ClipRow | Reject:
-    if not isinstance(entry, JsonObject) or not isinstance(entry.get("path"), str):
+def _row(folder: CorpusFolder, name: str, key: str, entry: JsonObject) -> ClipRow | Reject:
+    if not isinstance(entry.get("path"), str):
         return folder.reject(Reason.MALFORMED, "the entry has no path", name, field=key)
     try:
         audio, note = folder.find_audio(entry["path"], posixpath.dirname(name))

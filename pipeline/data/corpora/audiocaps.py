@@ -16,7 +16,7 @@ from pipeline.data.schema import ClipRow, Reject
 EXCERPT_S = 10
 """Length of an excerpt, seconds."""
 FOLDERS = ("", "dataset", "dataset2.0", "csv_files", "metadata")
-"""Where the tables lie, relative to the corpus."""
+"""Directories of the tables, relative to the corpus."""
 _COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _TABLE = re.compile(r"(?:.*/)?(?P<set>train|val|test)\w*\.csv")

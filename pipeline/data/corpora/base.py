@@ -1,4 +1,4 @@
-"""What a corpus layout is, and the one view of a corpus directory that all layouts read through."""
+"""The protocol of corpus layouts, and the view of a corpus directory that all layouts read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pipeline.data.scratch import ScratchMap
 from pipeline.settings import digest_of
 
 HEAD_BYTES = 4_096
-"""How much of a file a layout looks at to recognise itself; in manifests at least whole lines."""
+"""Bytes of a file by which a layout recognises itself; of a manifest at least its first lines."""
 JSON_HEAD_BYTES = 2**20
-"""How much of a JSON file it looks at, which is one record."""
+"""Bytes of a JSON file by which a layout recognises itself; they hold one record."""
 MAX_LINE_BYTES = 64 * 2**20
-"""How long those lines may be."""
+"""Longest first line of a manifest that is read whole, bytes."""
 _WHOLE_LINES = 4  # of which the first may be broken
 _LINES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 MODALITIES = ("speech", "sound", "music")
@@ -43,13 +43,13 @@ MODALITY_FOLDERS = {
     "sfx": "sound",
     "music": "music",
 }
-"""Names of directories that say what lies in them."""
+"""Names of directories that state the modality of the audio in them."""
 _LICENCE_FILES = re.compile(r"(licen[cs]e|copying|readme)[^/]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusFacts:
-    """What settings say of a corpus: overrides win over the corpus, defaults fill its gaps."""
+    """Facts from settings: overrides take precedence over the corpus, defaults fill its gaps."""
 
     modality: str | None = None
     language: str | None = None
@@ -62,7 +62,7 @@ class CorpusFacts:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a clip is described.
+    """File and line of a manifest that describe a clip.
 
     Attributes:
         manifest: Name of the manifest, or of the audio file itself, in the corpus.
@@ -86,17 +86,17 @@ class Corpus(Protocol):
         """Whether the directory is the root of a corpus in this layout."""
 
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
-        """One item for every clip and for every row that is none; claims the files it used."""
+        """One item for each clip and each rejected row; the files that it uses are claimed."""
 
 
 class CorpusFolder:
-    """A corpus directory: its files, the way to a row's audio, and the making of rows.
+    """A corpus directory: its files, the lookup of audio, and the construction of rows.
 
     Args:
         listing: Listing of the input directory; files that the layout uses are claimed in it.
         root: The corpus directory, relative to it; empty is the input itself.
         name: Name of the corpus.
-        facts: What settings say of it.
+        facts: Facts from settings.
 
     Attributes:
         names: Files that the layout may use, relative to the corpus directory, sorted: those that
@@ -195,20 +195,20 @@ class CorpusFolder:
         self.listing.files.claim(posixpath.join(self.root, name), self.names.view)
 
     def find_audio(self, reference: str, near: str = "") -> tuple[str, str | None]:
-        """The file that a manifest means, claimed, and a note if it is called differently.
+        """The file that a manifest names, claimed, and a note if its name differs.
 
         Raises:
-            AudioLookupError: See `AudioIndex.find`.
+            AudioLookupError: If there is no such file, or several.
         """
         name, note = self._index.find(reference, near)
         self.claim(name)
         return name, note
 
     def find_named(self, stems: Sequence[str], within: str = "") -> str:
-        """The audio file called like the first of the names that one has, claimed.
+        """The audio file of the first name that exists, claimed.
 
         Args:
-            stems: Names without folder and ending.
+            stems: File names without folder and ending.
             within: Some directory on the way to it must be called so; empty takes any.
 
         Raises:
@@ -231,7 +231,7 @@ class CorpusFolder:
 
     @property
     def moved(self) -> dict[str, int]:
-        """Folders that manifests name and that are not here: paths found below, by folder."""
+        """Folders in manifests that do not exist, with the number of paths found elsewhere."""
         return dict(sorted(self._index.moved.items()))
 
     def claim_if_there(self, references: Iterable[str], near: str = "") -> None:
@@ -243,13 +243,13 @@ class CorpusFolder:
     def clip(
         self, key: str, audio: str, *, modality: str | None, place: Place, **fields: Any
     ) -> ClipRow | Reject:
-        """A clip row with the corpus's own facts filled in; a reject if the key came before.
+        """A clip row with the corpus's own facts filled in; a reject if the key is not new.
 
         Args:
             key: Unique inside the corpus, and stable.
             audio: Name of the audio file, or `archive.tar#member`.
             modality: What the layout or row says; settings, folder names and defaults fill in.
-            place: Where the clip is described.
+            place: File and line of the manifest that describe the clip.
             fields: Other fields of `ClipRow`, empty where unknown; `speaker` without the corpus.
         """
         facts = self.facts
@@ -329,7 +329,7 @@ class CorpusFolder:
         return self.reject(error.reason, error.detail, name, line=error.line, field=error.field)
 
     def modality_of(self, given: str | None) -> str | None:
-        """Modality of a clip of which layout or row say `given`; None if nothing tells."""
+        """Modality of a clip whose layout or row states `given`; None if it is not known."""
         facts = self.facts
         return facts.modality or given or self.modality_hint or facts.default_modality
 
@@ -378,7 +378,7 @@ def _first_lines(stream: BinaryIO) -> bytes:
 
 
 def uri_of(listing: Listing, name: str) -> str:
-    """Where a listed file lies: a local path as it is, anything else percent-encoded."""
+    """Location of a listed file: a local path as it is, anything else percent-encoded."""
     uri = listing.folder.uri
     quoted = quote(name) if "://" in uri else name
     return posixpath.join(uri, quoted).rstrip("/")

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Item = tuple[ClipRow, FileFact] | Reject
-"""A clip with the facts of its file, or something that is no clip."""
+"""A clip with the facts of its file, or a reject."""
 
 _ITEMS = """
 CREATE TABLE items (
@@ -81,11 +81,11 @@ class Catalogue:
         self._database.execute("CREATE INDEX by_corpus ON items (corpus, is_reject, number)")
 
     def add_clip(self, corpus: str, uri: str, row: ClipRow, fact: FileFact) -> None:
-        """Take a clip.
+        """Add a clip.
 
         Args:
             corpus: Name of the corpus.
-            uri: Where the corpus lies.
+            uri: URI of the corpus.
             row: The clip.
             fact: Size and time of its file.
 
@@ -108,7 +108,7 @@ class Catalogue:
         self._add(corpus, False, *texts, *about, json.dumps(clip_columns(row)))
 
     def add_reject(self, reject: Reject) -> None:
-        """Take something that is no clip; the same thing may come several times."""
+        """Add a reject; the same one may be added several times."""
         columns = asdict(reject)
         key = f"reject {digest_of(columns)}"
         repeats = 0
@@ -123,7 +123,7 @@ class Catalogue:
         return Rows(self, corpus, False, _clip)
 
     def rejects(self, corpus: str) -> Rows[Reject]:
-        """Rejects of a corpus in the order in which they were met."""
+        """Rejects of a corpus in the order in which they were read."""
         return Rows(self, corpus, True, _reject)
 
     def count(self, corpus: str, *, is_reject: bool) -> int:
@@ -146,7 +146,7 @@ class Catalogue:
             last = page[-1][0]
 
     def assign_splits(self, corpus: str, rule: SplitRule) -> None:
-        """Give every clip its split: its own, else that of what it belongs to, else the hash's."""
+        """Assign splits: the declared one, else that of its speaker or file, else by hash."""
         self._database.create_function(
             "hashed", 1, lambda key: split_of(key, rule.validation_share, rule.test_share)
         )
@@ -239,7 +239,7 @@ class Catalogue:
         )
 
     def assign(self, units: Iterable[tuple[int, int]]) -> None:
-        """Put items into units, given unit and number of the item."""
+        """Assign items to units, by pairs of unit and number of the item."""
         self._database.executemany("UPDATE items SET unit = ? WHERE number = ?", units)
 
     def keys(self) -> Iterator[tuple[int, str]]:

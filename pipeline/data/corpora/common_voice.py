@@ -16,7 +16,7 @@ SPLIT_TABLES = {"train.tsv": "train", "dev.tsv": "validation", "test.tsv": "test
 VALIDATED = "validated.tsv"
 """Table of all recordings that reviewers confirmed; the splits are a part of it."""
 LEFT_OUT = ("invalidated.tsv", "other.tsv")
-"""Tables of recordings that reviewers turned down, or have not heard."""
+"""Tables of recordings that reviewers rejected, or have not reviewed."""
 _COLUMNS = ("client_id", "path", "sentence")
 
 

@@ -27,8 +27,8 @@ class Entry:
     """One row or object.
 
     Attributes:
-        place: Where it stands.
-        values: By column or key.
+        place: File and line of the entry.
+        values: Values by column or key.
     """
 
     place: Place
@@ -51,7 +51,7 @@ def table_entries(
         folder: The corpus.
         name: The table.
         required: Columns that the header must have.
-        delimiter: Between cells.
+        delimiter: Character between cells.
         is_quoted: Whether double quotes enclose cells.
         encoding: Encoding of the file where it is not UTF-8, as its publisher says; bytes that are
             UTF-8 are read as that.
@@ -100,7 +100,7 @@ def json_line_entries(folder: CorpusFolder, name: str) -> Iterator[Entry | Rejec
 def parsed_lines(
     folder: CorpusFolder, name: str, parse: Callable[[CorpusFolder, str, Line], T | Reject]
 ) -> Iterator[T | Reject]:
-    """What `parse` makes of every line that is not blank; the file is claimed."""
+    """The result of `parse` for every line that is not blank; the file is claimed."""
     folder.claim(name)
     try:
         for line in folder.lines(name):
@@ -117,10 +117,12 @@ def json_objects(
 ) -> Iterator[tuple[str, JsonObject] | Reject]:
     """Objects in a JSON file by their key, or index in a list; the file is claimed.
 
+    A value that is no object is rejected, and so is the second value of a key.
+
     Args:
         folder: The corpus.
         name: The file.
-        key: Where in the file's object they are; None is the object itself.
+        key: Key of the file's object that holds them; None is the object itself.
     """
     folder.claim(name)
     try:
@@ -132,6 +134,10 @@ def json_objects(
     except ManifestError as error:
         yield folder.reject_manifest(error, name)
         return
+    for repeated in found.repeated if isinstance(found, JsonObject) else ():
+        yield folder.reject(
+            Reason.CONFLICT, "listed twice; the first entry is kept", name, field=repeated
+        )
     items = found.items() if isinstance(found, JsonObject) else enumerate(found)
     for index, item in items:
         if isinstance(item, JsonObject):
@@ -146,7 +152,7 @@ def json_objects(
 
 
 def read_text(folder: CorpusFolder, name: str) -> str | Reject:
-    """A small UTF-8 file as it is, or why not; the file is claimed."""
+    """The text of a small UTF-8 file, or a reject; the file is claimed."""
     folder.claim(name)
     try:
         return folder.read_bytes(name).decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Values of a record by the role they play, whatever its keys are called and however typed."""
+"""Values of a record by role, for keys of any name and values of any type."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 """Role of a value, and the keys that have it, the preferred one first."""
 _NAN_WORDS = frozenset(("NaN", "nan", "-NaN", "-nan"))
 _MISSING_WORDS = _NAN_WORDS | frozenset(_words("NA N/A n/a <NA> #N/A #NA NaT None NULL")) | {""}
-"""What spreadsheets and data frames write for a missing value; `null` is the German zero."""
+"""Words that spreadsheets and data frames write for a missing value; `null` is German for zero."""
 _ALWAYS_LISTS = frozenset({"aspect_list"})
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*")
 
@@ -61,7 +61,7 @@ def roles_of(keys: Iterable[str]) -> dict[str, list[str]]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: null, NaN, empty, or a word that tables write for it."""
+    """Whether a value is missing: null, NaN, empty, or a word that tables write for that."""
     if isinstance(value, str):
         return value.strip() in _MISSING_WORDS
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -78,7 +78,7 @@ class FieldError(Exception):
 
 
 class Fields:
-    """A record read by role; what is odd but harmless is noted.
+    """A record read by role; harmless oddities are noted.
 
     Args:
         record: Values by key: JSON types, or the strings of a table.
@@ -158,7 +158,7 @@ class Fields:
         return cleaned or None
 
     def _note_missing(self, name: str, value: Any) -> None:
-        """Say so where a word that may be meant was taken for a missing value."""
+        """Note that a word, which may be meant literally, was read as a missing value."""
         if isinstance(value, str) and value.strip():
             self.notes.append(f"{name}: {value.strip()!r} taken for a missing value")
 

@@ -1,4 +1,4 @@
-"""What the ending of a file's name says."""
+"""Kinds of files by the endings of their names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import posixpath
 _COMMON = "wav flac ogg oga opus mp3 m4a m4b mp4 aac webm mka mkv aiff aif aifc"
 _RARE = "au snd caf w64 rf64 wma amr sph mp2 mpga mov 3gp wv ape tta"
 AUDIO_SUFFIXES = frozenset(f".{name}" for name in f"{_COMMON} {_RARE}".split())
-"""Endings of names taken for audio; what a file is, its contents decide later."""
+"""Endings of names of audio files; the contents decide later whether they are."""
 MANIFEST_SUFFIXES = frozenset([".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".srt"])
-"""Endings of names taken for manifests: one that no layout reads is reported."""
+"""Endings of names of manifests; a manifest that no layout reads is reported."""
 
 
 def suffix_of(name: str) -> str:

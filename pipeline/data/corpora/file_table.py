@@ -27,7 +27,7 @@ class FileTable:
     """Facts of files by name, in the order of the names.
 
     Args:
-        files: Names with facts, in any order.
+        files: File names with facts, in any order.
     """
 
     def __init__(self, files: Iterable[tuple[str, FileFact]] = ()) -> None:
@@ -86,7 +86,7 @@ class FileTable:
     def select(
         self, condition: str, values: Sequence[str], order: str = "name"
     ) -> list[tuple[str]]:
-        """Names that fulfil a condition of SQL."""
+        """Select the names that meet a condition of SQL."""
         return self._database.execute(
             f"SELECT name FROM files WHERE {condition} ORDER BY {order}",
             [sql_text(value) for value in values],
@@ -119,7 +119,7 @@ class Names:
 
     @cached_property
     def audio(self) -> Names:
-        """Those that end like audio."""
+        """The names that have the ending of an audio file."""
         return replace(self, is_audio=True)
 
     def __iter__(self) -> Iterator[str]:
@@ -148,11 +148,11 @@ class Names:
         return self._relative(self.table.select(condition, (parent, *suffixes)))
 
     def like_path(self, path: str) -> list[str]:
-        """Names that are the path but for case, Unicode form and the ending of audio."""
+        """Names that equal the path apart from case, Unicode form and the ending of audio."""
         return self._like("_key_of_path", path)
 
     def like_last(self, path: str) -> list[str]:
-        """Names of which this holds for their last part and that of the path."""
+        """Names whose last part equals that of the path, apart from the same differences."""
         return self._like("_key_of_last", posixpath.basename(path))
 
     def _like(self, function: str, text: str) -> list[str]:

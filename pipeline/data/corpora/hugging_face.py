@@ -23,7 +23,7 @@ from pipeline.data.schema import ClipRow, Reject
 from pipeline.storage import Folder
 
 SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves beside tables of several splits, and beside those of one."""
+"""Files that `save_to_disk` writes beside tables of several splits, and beside those of one."""
 _CARD_LICENCE = re.compile(r"^license:\s*([\w.-]+)\s*$", re.MULTILINE)
 _METADATA = b"huggingface"  # key of the features in the schema of a table
 
@@ -33,10 +33,10 @@ class AudioTable:
     """A table with audio.
 
     Attributes:
-        name: Its name in the corpus.
-        audio: The column of audio.
-        schema: All its columns.
-        classes: Names of the classes of columns that hold their numbers.
+        name: Name of the table in the corpus.
+        audio: Column with the audio.
+        schema: All columns of the table.
+        classes: Class names of the columns that hold class numbers.
     """
 
     name: str

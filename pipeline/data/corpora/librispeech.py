@@ -26,7 +26,7 @@ SUBSET_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 @dataclass
 class Readers:
-    """What the table of readers says, by the reader's id."""
+    """Facts of the table of readers, by the reader's id."""
 
     sex: dict[str, str | None] = field(default_factory=dict)
     subset: dict[str, str] = field(default_factory=dict)

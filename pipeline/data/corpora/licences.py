@@ -32,7 +32,7 @@ def licences_in(text: str) -> set[str]:
 
 
 def licence_of(text: str) -> str | None:
-    """What a corpus writes of one clip's licence: its SPDX id, else the text; None if empty.
+    """The SPDX id of a licence as a corpus writes it, else the text; None if it is empty.
 
     Licences of single countries stay as they are written: few have an id.
     """

@@ -1,4 +1,4 @@
-"""Every file below an input directory, once, with what tells a changed file from an old one."""
+"""Every file below an input directory once, with the size and time that show a change."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _LITTER_FOLDERS = frozenset(
         *("$RECYCLE.BIN", "System Volume Information"),
     )
 )
-"""Directories of systems and tools, which are never looked into."""
+"""Directories of systems and tools, which are never read."""
 _LITTER_FILES = frozenset(
     (".DS_Store", ".localized", "Icon\r", "Thumbs.db", "ehthumbs.db", "desktop.ini", ".directory")
 )
-"""Files that systems leave beside those of people."""
+"""Files that operating systems create."""
 _APPLE_DOUBLE = "._"  # what a Mac writes beside each file on a foreign disk or in an archive
 
 

@@ -1,4 +1,4 @@
-"""From what a manifest writes to the audio file it means, and never out of the corpus folder."""
+"""Resolution of the audio paths that manifests contain, which never leave the corpus folder."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ class AudioIndex:
 
     @cached_property
     def _roots(self) -> list[str]:
-        """What paths into the corpus folder begin with: its own path, and where links lead to."""
+        """Prefixes of paths into the corpus folder: its own path, and the target of links."""
         paths = [self._uri] if "://" in self._uri else [self._uri, os.path.realpath(self._uri)]
         return [path.rstrip("/") + "/" for path in paths]
 
     def _ends(self, path: str, near: str) -> list[str]:
-        """Names that an absolute path may mean, the longest end of it first."""
+        """Candidate names for an absolute path, those of its longest suffix first."""
         parts = [part for part in posixpath.normpath(path).split("/") if part]
         ends = ["/".join(parts[at:]) for at in range(len(parts))]
         bases = list(dict.fromkeys(["", near, *self._bases]))

@@ -1,4 +1,4 @@
-"""Reading what others wrote: lines, tables and JSON, with the line of whatever is wrong.
+"""Reading of manifests: lines, tables and JSON, with the line number of every fault.
 
 Nothing here evaluates code, guesses an encoding, or recurses into its input.
 """
@@ -58,7 +58,7 @@ class Line:
     """One line or table row.
 
     Attributes:
-        number: Counted from 1; of the first line, where a row has several.
+        number: Line number from 1; that of the first line where a row spans several.
         text: The line, or empty for a table row.
         cells: Cells of a table row.
     """
@@ -70,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that cannot be read, with why."""
+    """A line that cannot be read, with the reason."""
 
     number: int
     reason: Reason
@@ -176,10 +176,10 @@ def read_table(source: Iterable[Line | BadLine], delimiter: str) -> Iterator[Lin
 
     Args:
         source: What `read_lines` gives.
-        delimiter: Between cells.
+        delimiter: Character between cells.
 
     Raises:
-        ManifestError: As `read_lines`.
+        ManifestError: If `read_lines` raises it while the lines are read.
     """
     lines = _Window(iter(source))
     index = open_quotes = 0
@@ -238,10 +238,10 @@ def _rows(
 
 
 class JsonObject(dict[str, Any]):
-    """A JSON object; where a key came twice the first value stays.
+    """A JSON object; of a repeated key the first value is kept.
 
     Attributes:
-        repeated: Keys that came more than once.
+        repeated: Keys that are repeated.
     """
 
     repeated: tuple[str, ...] = ()

@@ -54,7 +54,7 @@ _CATEGORIES = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood
 
 @dataclass(frozen=True)
 class Work:
-    """What the list of licences says of a track."""
+    """Facts of a track in the list of licences."""
 
     title: str | None
     artist: str | None

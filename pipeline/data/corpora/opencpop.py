@@ -16,7 +16,7 @@ from pipeline.data.schema import ClipRow, Reject
 TABLES = {"train.txt": "train", "test.txt": "test", "transcriptions.txt": None}
 """Tables and the split that each declares; the last holds the others."""
 FOLDER = "segments"
-"""Where the tables and the folder `wavs` lie, relative to the corpus."""
+"""Directory of the tables and of `wavs`, relative to the corpus."""
 _NUM_CELLS = 7
 
 

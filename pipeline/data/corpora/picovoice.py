@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import json_objects
 from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
+from pipeline.data.corpora.manifests import JsonObject
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 LABELS = ("label/label.json", "label.json", "labels.json")
-"""Where the labels lie."""
+"""Path of the labels, relative to the corpus."""
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -37,32 +37,20 @@ class Picovoice:
         if name is None:
             yield folder.reject(Reason.MISSING_AUDIO, f"none of {', '.join(LABELS)} is there")
             return
-        folder.claim(name)
-        try:
-            labels = read_json(folder.read_bytes(name))
-            if not isinstance(labels, JsonObject):
-                raise ManifestError(Reason.MALFORMED, "not an object of file names")
-        except ManifestError as error:
-            yield folder.reject_manifest(error, name)
-            return
-        for key in labels.repeated:
-            yield folder.reject(
-                Reason.CONFLICT, "labelled twice; the first label is kept", name, field=key
-            )
-        for key, label in labels.items():
-            yield _row(folder, name, key, label)
+        for item in json_objects(folder, name):
+            yield item if isinstance(item, Reject) else _row(folder, name, *item)
 
 
 def _labels(folder: CorpusFolder) -> str | None:
     return next((name for name in LABELS if name in folder.names), None)
 
 
-def _row(folder: CorpusFolder, name: str, key: str, label: Any) -> ClipRow | Reject:
+def _row(folder: CorpusFolder, name: str, key: str, label: JsonObject) -> ClipRow | Reject:
     try:
         audio, note = folder.find_audio(key)
     except AudioLookupError as error:
         return folder.reject(error.reason, error.detail, name, field=key)
-    slots = label.get("slots", {}) if isinstance(label, JsonObject) else None
+    slots = label.get("slots", {})
     if not isinstance(slots, JsonObject | dict) or not isinstance(label.get("intent"), str):
         return folder.reject(Reason.MALFORMED, "no intent with slots", name, field=key)
     tags = [_words(label["intent"])]

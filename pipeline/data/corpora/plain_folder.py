@@ -1,4 +1,4 @@
-"""Audio files about which nothing is written: the last resort."""
+"""Audio files without any manifest: the last resort."""
 
 from __future__ import annotations
 

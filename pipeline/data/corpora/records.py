@@ -17,7 +17,7 @@ from pipeline.data.schema import SPLITS, ClipRow, Reject
 from pipeline.data.scratch import ScratchMap
 
 LABELS = ("transcript", "caption", "tags", "title", "speaker", "language", "modality", "duration")
-"""Roles of which a table needs one, besides the audio, to be a manifest."""
+"""Roles of which a table needs at least one, besides the audio, to be a manifest."""
 _MUSICAL_KEYS = frozenset({"instrument", "instruments", "genre", "genres", "bpm", "tempo_bpm"})
 _DESCRIBED = frozenset({"sound", "music"})
 """Modalities of which a value called `text` says what is heard, not what is spoken."""
@@ -42,11 +42,11 @@ def is_manifest_header(keys: Iterable[str]) -> bool:
 
 @dataclass
 class RecordReader:
-    """Makes clips of records; what is odd but harmless becomes a note of the clip.
+    """Converts records to clips; a harmless oddity becomes a note of the clip.
 
     Attributes:
         folder: The corpus.
-        modality: What the layout is known to hold.
+        modality: Modality of the layout, if it is known.
         has_spans: Whether start and end, or start and duration, are a span of the audio file.
     """
 
@@ -68,11 +68,11 @@ class RecordReader:
         key: str | None = None,
         **known: Any,
     ) -> ClipRow | Reject:
-        """A clip, or why not.
+        """A clip, or a reject.
 
         Args:
             record: Values by key: JSON types, or the strings of a table.
-            place: Where the record stands.
+            place: File and line of the record.
             near: Directory that its audio path starts from.
             audio: The audio file, where it is known without the record.
             key: Key of the clip, where the record has no id; None takes the audio's name. A span

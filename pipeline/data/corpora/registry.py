@@ -65,7 +65,7 @@ SPECIFIC: tuple[Corpus, ...] = (
 GENERIC: tuple[Corpus, ...] = (JsonSidecar(), TextBeside())
 """Layouts of files that describe the file beside them; tried on what the others left."""
 LAST_RESORT: Corpus = PlainFolder()
-"""For audio that no layout claims."""
+"""Layouts for audio that no other layout claims."""
 
 
 def layout_named(name: str) -> Corpus:

@@ -1,4 +1,4 @@
-"""Manifests of one's own in JSON lines or Parquet: a record a clip."""
+"""A user's own manifests in JSON lines or Parquet: one record for each clip."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _COLUMNS = ("caption_id", "track_id", "caption", "path")
 class SongDescriber:
     """`song_describer.csv` beside `audio/<folder>/<track>.2min.mp3`.
 
-    Several captions of a track become one clip; captions that reviewers turned down are left out.
+    Several captions of a track become one clip; captions that reviewers rejected are left out.
     The corpus is for evaluation only, so all of it is the test split.
     """
 

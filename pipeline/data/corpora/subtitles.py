@@ -28,7 +28,7 @@ class Cue:
     Attributes:
         line: Line of its times, or its first line.
         text: Words, on one line.
-        start_s: Begin, seconds.
+        start_s: Start, seconds.
         end_s: End, seconds.
         problem: Why it cannot be used; empty if it can.
     """

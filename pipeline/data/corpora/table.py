@@ -1,4 +1,4 @@
-"""Tables with a header row: one's own, and the base of the published layouts that are tables."""
+"""Tables with a header row: a user's own, and the base of published layouts that are tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 TABLE_FOLDERS = ("", "meta", "metadata")
-"""Where tables lie, relative to the corpus."""
+"""Directories of the tables, relative to the corpus."""
 _DELIMITERS = ",;\t|"
 
 

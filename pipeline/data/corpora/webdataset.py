@@ -23,7 +23,7 @@ from pipeline.data.schema import ClipRow, Reject
 MAX_JSON_BYTES = 16 * 2**20
 """Size of a JSON member that is read."""
 NOT_OF_THE_CLIP = frozenset(ROLES["audio"]) | {"key", "__key__", "url", "name"}
-"""Keys that name files of the one who packed the tar."""
+"""Keys whose values name files as they were before the tar was packed."""
 _KEY = re.compile(r"(?:.*/)?\.*[^./]*", re.DOTALL)  # the path up to the first dot of its last part
 _PEEKED = 64  # members that are looked at to recognise a tar
 _PEEKED_TARS = 4  # tars that are opened for it

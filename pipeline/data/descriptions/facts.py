@@ -1,4 +1,4 @@
-"""What is known of a clip, as phrases that fit into sentences; no identifiers, no file names."""
+"""The facts of a clip as phrases that fit into sentences; no identifiers, no file names."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ CONTENT = ("person", "source", "tags", "instruments", "genre", "kind", "mood", "
 
 @dataclass(frozen=True)
 class Facts:
-    """What the grammar may say of a clip.
+    """Facts that the grammar may state about a clip.
 
     Attributes:
         modality: speech, sound, music, or singing where words are sung.

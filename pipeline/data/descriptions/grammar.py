@@ -62,7 +62,7 @@ class Grammar:
     """Rules by name; each a sequence of alternatives.
 
     Args:
-        rules: By name.
+        rules: Alternatives of each rule, by its name.
         covers: Subjects of slots that speak of more than the one in their name.
     """
 

@@ -1,4 +1,4 @@
-"""Which tags of music name what plays, which a style, and which a mood: each fits elsewhere."""
+"""Sorting of music tags into instruments, styles, moods and other slots of a sentence."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ _RENAMED = {
     "ambiental": "ambient", "drama": "dramatic", "dream": "dreamy", "e-bass": "electric bass",
     "e-guitar": "electric guitar", "e-guitars": "electric guitars", "fun": "fun",
 }  # fmt: skip
-"""Tags that nobody would write in a sentence, and what they would write."""
+"""Tags that do not fit into a sentence, and the words that replace them."""
 _THEMES = {
     "action": "for an action scene", "adventure": "for an adventure",
     "advertising": "for an advert",
@@ -104,7 +104,7 @@ _PROPER = re.compile(
     + "|".join(name.lower() for name in LANGUAGES.values() if name not in ("Polish", "Ewe", "Twi"))
     + r")\b"
 )
-"""Words with a capital."""
+"""Words that are written with a capital letter."""
 _TEMPO = re.compile(
     r"(?:(?P<word>slow|slower|medium|moderate|fast|medium fast|very slow|very fast) tempo"
     r"|(?P<up>up ?-?tempo))"
@@ -127,7 +127,7 @@ class MusicalTags:
 
     Attributes:
         instruments: What plays, each with the article it needs.
-        voices: Who sings, each with the article it needs.
+        voices: Singers, each with its article.
         genres: Styles that stand before `piece` or `music`.
         kinds: What the piece is, in place of `piece`: `love song`.
         moods: Adjectives.
@@ -136,7 +136,7 @@ class MusicalTags:
         recordings: Adjectives that stand before `recording`.
         tempo: Adjective; None if no tag says it.
         bpm: Beats per minute; None if no tag says it.
-        key: For example `E flat major`; None if no tag says it.
+        key: Musical key, such as `E flat major`; None if no tag states it.
     """
 
     instruments: tuple[str, ...]

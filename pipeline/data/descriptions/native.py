@@ -26,7 +26,7 @@ class Phrasebook:
     """The words of one language.
 
     Attributes:
-        person: Who speaks, by sex; the empty key is for unknown.
+        person: Noun for the speaker by sex; the empty key is for unknown.
         voice: The voice as a noun phrase, by sex.
         pitch: Noun phrases for the voice by kind of pitch.
         pace: Phrases by the steps of the English scale.
@@ -305,7 +305,7 @@ PHRASEBOOKS = {
     "it": _ITALIAN,
     "pt": _PORTUGUESE,
 }
-"""By primary BCP 47 subtag."""
+"""Phrasebooks by primary BCP 47 subtag."""
 NATIVE_GRAMMARS = {language: Grammar(book.rules) for language, book in PHRASEBOOKS.items()}
 """Grammars of the phrasebooks."""
 

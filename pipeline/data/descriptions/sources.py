@@ -1,4 +1,4 @@
-"""What a sound label says in a sentence: names that need other words, and what a source does."""
+"""Sentence parts for sound labels: better names, and clauses about what a source does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RENAMED = {
     "child speech": "a child speaking", "conversation": "a conversation",
     "walk": "walking", "yell": "yelling", "writing": "writing",
 }  # fmt: skip
-"""Labels that say it in no sentence, and the noun phrase that does."""
+"""Labels that do not fit into a sentence, and the noun phrases that replace them."""
 _CLAUSES = {
     "airplane": "an airplane flies past", "applause": "a crowd applauds", "bark": "a dog barks",
     "bee": "a bee buzzes", "bell": "a bell rings", "bird": "a bird sings",

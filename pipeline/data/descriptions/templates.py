@@ -13,7 +13,7 @@ from pipeline.data.descriptions.native import NATIVE_GRAMMARS
 from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
 
 GRAMMAR_VERSION = 5
-"""Raised when wording changes, so that texts are written again."""
+"""Version of the wording. Another version writes all texts again."""
 _MAX_DRAWS = 12
 _KEPT_SHARE = 0.8
 _CAPTION_SHARE = 0.6
@@ -31,7 +31,7 @@ GRAMMARS = {
 }
 """One English grammar per kind of clip."""
 _CORE = (*CONTENT, "language", "pronoun", "possessive")
-"""Subjects that no text is without by chance."""
+"""Subjects that no text leaves out at random."""
 _AFTER_CAPTION = {
     "speech": "speech_after",
     "singing": "song_after",
@@ -44,7 +44,7 @@ _WANTED = {
     "sound": (1, 2, 2, 3),
     "music": (2, 3, 3, 4, 5),
 }
-"""How much a text should say, drawn anew for each."""
+"""Numbers of facts that a text should state; one is drawn for each text."""
 
 
 def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tuple[list[str], str]:
@@ -52,7 +52,7 @@ def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tup
 
     Args:
         facts: What is known.
-        seed: The same seed and facts give the same texts.
+        seed: Seed of the wording; the same seed and facts give the same texts.
         count: Texts wanted; fewer come back where the facts allow no more.
         max_words: Longest text.
 

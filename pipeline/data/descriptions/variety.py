@@ -35,7 +35,7 @@ class Variety:
         duplicate_share: Share of texts that another one before them equals.
         distinct_forms: Different sequences of small words and punctuation, whatever stands between.
         words: Words measured.
-        words_per_text: Their mean.
+        words_per_text: Mean number of words of a text.
         word_types: Different words, whatever the case.
         type_token_ratio: `word_types / words`.
         type_token_ratio_1000: Mean of the ratio over windows of `WINDOW` words, which texts of any
@@ -109,8 +109,8 @@ def measure_folder(descriptions: Folder, names: Sequence[str], num_clips: int) -
     """Variety of the texts of a `descriptions/` directory, of all and by modality.
 
     Args:
-        descriptions: Its parts are written; the card may be missing.
-        names: Its tables.
+        descriptions: Directory whose parts are written; its card may be missing.
+        names: Names of its tables.
         num_clips: Clips in it.
     """
     meters: dict[str, VarietyMeter] = {"all": VarietyMeter()}

@@ -20,7 +20,7 @@ class Scale:
         slot: Slot that the words fill.
         attribute: Name of the measured value.
         steps: Upper bounds, rising, each with its phrases; no phrases means not worth a word.
-        modalities: Where it applies.
+        modalities: Modalities that it applies to.
     """
 
     slot: str
@@ -51,7 +51,7 @@ PITCH_WORDS = {
     "medium": ("medium-pitched",),
     "high": ("high", "high-pitched"),
 }
-"""Adjectives of a voice; said of a person they would mean something else."""
+"""Adjectives of a voice that would mean something else about a person."""
 PITCH_OF_PERSON = {"deep": ("deep-voiced",)}
 
 SCALES = (
@@ -162,13 +162,13 @@ SCALES = (
         (_REST, ("high",)),
     ), ("sound",)),
 )  # fmt: skip
-"""Everything measured that has words."""
+"""The words of every measured attribute that has some."""
 
 MIN_BEAT_STRENGTH = 0.25
-"""Below it a tempo is not spoken of."""
+"""Beat strength below which no tempo is mentioned."""
 
 MIN_KEY_CONFIDENCE = 0.15
-"""Below it a key is not spoken of."""
+"""Confidence of a key below which no key is mentioned."""
 
 _MASS = frozenset(
     _words(

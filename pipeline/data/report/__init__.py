@@ -1,1 +1,1 @@
-"""A prepared directory as one HTML page: what there is, how it sounds, what was refused and why."""
+"""A prepared directory as one HTML page: amounts, audio to hear, and rejects with their reasons."""

@@ -21,10 +21,10 @@ class Described:
     Attributes:
         clip_id: The clip's id.
         modality: The clip's modality.
-        source: Where the texts come from.
-        texts: Its descriptions.
+        source: Origin of the texts.
+        texts: Descriptions of the clip.
         transcript: Words spoken or sung, or empty.
-        language: Their language, or empty.
+        language: Language of the texts, or empty.
         audio: Address of its first seconds, or empty.
         silence: Why there is no audio, or empty.
     """
@@ -41,12 +41,12 @@ class Described:
 
 @dataclass(frozen=True)
 class Texts:
-    """What `describe` wrote.
+    """Counts and examples of the texts that `describe` wrote.
 
     Attributes:
         clips: Clips described.
         texts: Descriptions of them all.
-        distinct: Distinct ones among those.
+        distinct: Number of distinct texts among them.
         words: Mean number of words.
         sources: Clips by source.
         examples: Some, by modality.

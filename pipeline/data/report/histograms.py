@@ -13,7 +13,7 @@ from pipeline.page import number
 
 NUM_BINS = 40
 WIDTH, HEIGHT = 400.0, 110.0
-"""Size of the drawing, in its own units."""
+"""Width and height of the drawing, in its own units."""
 _UNITS = {
     "_dbfs": "dBFS",
     "_db": "dB",
@@ -39,12 +39,12 @@ class Bar:
     """A rectangle of the drawing.
 
     Attributes:
-        x: Left edge.
+        x: Position of the left edge.
         y: Upper edge, counted downwards.
         width: Width.
         height: Height.
         series: Modality.
-        tip: What the mouse shows.
+        tip: Text of the tooltip.
     """
 
     x: float
@@ -60,7 +60,7 @@ class Histogram:
     """One distribution.
 
     Attributes:
-        name: In words, without unit.
+        name: Name in words, without unit.
         unit: Unit of the axis; may be empty.
         edges: Edges of the bins, one more than bins.
         counts: Values in each bin, by modality.

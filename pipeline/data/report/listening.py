@@ -1,4 +1,4 @@
-"""Short pieces of audio inside the page, as far as its budget of bytes goes."""
+"""Short pieces of audio inside the page, up to a total size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_
 
 
 class Listening:
-    """Cuts, encodes and counts what is put into a page.
+    """Cuts and encodes the audio of a page, and keeps count of its size.
 
     Args:
         seconds: Audio kept from the beginning of a clip.

@@ -35,9 +35,9 @@ def measured_of(latents: StageFolder, clips: StageFolder | None, max_clips: int)
     """Read the attributes in the index of `latents/`.
 
     Args:
-        latents: Where the attributes are.
-        clips: Names the modality of every clip; without it all are one.
-        max_clips: Above this many clips every n-th part is read instead of all.
+        latents: Directory whose index holds the attributes.
+        clips: Directory that states the modality of every clip; None treats all as one modality.
+        max_clips: Number of clips above which only every n-th part is read.
     """
     written = int(latents.card["written"])
     stride = max(1, math.ceil(written / max_clips))

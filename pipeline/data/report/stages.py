@@ -18,7 +18,7 @@ class StageFolder:
 
     Attributes:
         stage: Name of the stage.
-        folder: Its directory.
+        folder: Directory of the stage.
         is_complete: Whether it is finished; otherwise the facts are of the units committed so far.
         card: The card, or what the commit records add up to.
     """

@@ -26,8 +26,8 @@ class Amount:
 
     Attributes:
         name: Value of the dimension.
-        hours: Its hours.
-        clips: Its clips.
+        hours: Hours of audio.
+        clips: Number of clips.
         share: Share of all hours, in [0, 1].
     """
 
@@ -43,7 +43,7 @@ class Totals:
 
     Attributes:
         clips: Number of clips.
-        hours: Their hours.
+        hours: Hours of their audio.
         speakers: Distinct speakers.
         sung: Clips with a sung transcript.
         tables: Amounts by dimension, the largest first.

@@ -28,25 +28,25 @@ _CLIP_STAGES = ("ingest", "scan")
 
 
 class DataReportSettings(Settings):
-    """How much the page shows."""
+    """Settings of `data-report`: the amount that the page shows."""
 
     per_modality: int = Field(default=4, ge=0)
-    """Described clips shown of each modality."""
+    """Number of described clips of each modality that are shown."""
     per_reason: int = Field(default=3, ge=0)
-    """Rejects shown of each reason in each stage."""
+    """Number of rejects of each reason in each stage that are shown."""
     clip_seconds: float = Field(default=6.0, gt=0)
-    """Audio of a clip inside the page, seconds from its begin."""
+    """Duration of the beginning of a clip that the page contains, seconds."""
     max_audio_bytes: int = Field(default=12 * 2**20, ge=0)
-    """Audio of all clips inside the page, bytes before base64; later ones are left out."""
+    """Largest size of all audio in the page, bytes before base64; later clips are left out."""
     max_measured_clips: int = Field(default=200_000, ge=1)
-    """Clips that attribute histograms are made of; of more, every n-th part is read."""
+    """Number of clips above which histograms of attributes are made of every n-th part only."""
     tracking: TrackingSettings = TrackingSettings()
-    """Where page and cards are logged."""
+    """Tracking server that page and cards are logged to."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """All that the page shows; None where the stage that tells is not there."""
+    """Contents of the page; None where their stage does not exist."""
 
     name: str
     stages: dict[str, StageFolder]
@@ -97,8 +97,8 @@ def write_data_report(
     """Write the page and log it.
 
     Args:
-        source: What `prepare` wrote, or one stage's directory.
-        settings: How much, and where to log.
+        source: Output directory of `prepare`, or the directory of one stage.
+        settings: Settings of the report.
         output: HTML file to write; None is `report.html` in `source`.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Descriptions worded by a language model, and captions by one that listens."""
+"""Rewriting of descriptions by a language model, and captions by a captioner."""

@@ -27,18 +27,18 @@ class ReplyCache:
             return None
 
     def put(self, key: str, reply: Reply) -> None:
-        """Remember an answer."""
+        """Store a completion."""
         self.folder.write_json(_name(key), asdict(reply))
 
 
 @dataclass
 class Usage:
-    """What answering took; differs from run to run, so it never enters a card."""
+    """Number of completions; it differs from run to run, so it never enters a card."""
 
     asked: int = 0
     cached: int = 0
     beat: Callable[[], None] = lambda: None
-    """Called after every answer."""
+    """Function that is called after every completion."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -49,13 +49,13 @@ class Usage:
 def ask(
     model: ChatModel, cache: ReplyCache, requests: Sequence[ChatRequest], usage: Usage
 ) -> list[Reply | Unanswered]:
-    """Answers in the order of the questions, each from the cache if it is there.
+    """Completions in the order of the requests, each from the cache if it is there.
 
     Args:
-        model: Asked for the rest; its answers are remembered as they come.
-        cache: Where.
-        requests: Questions; equal ones are asked once.
-        usage: Counted up.
+        model: Model that gets the other requests; its completions are stored as they come.
+        cache: Cache of completions.
+        requests: Requests; equal ones are sent once.
+        usage: Counts that are increased.
     """
     keys = [request.key(model.name) for request in requests]
     wanted = dict(zip(keys, requests, strict=True))
@@ -68,6 +68,7 @@ def ask(
     if missing:
 
         def keep(index: int, reply: Reply) -> None:
+            """Store a completion while others are still generated."""
             usage.beat()
             cache.put(missing[index], reply)
 

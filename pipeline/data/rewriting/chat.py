@@ -18,22 +18,22 @@ class Unanswered(StrEnum):
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     MALFORMED_REPLY = "malformed_reply"
-    """An answer that is not the JSON of a chat completion."""
+    """A response that is not the JSON of a chat completion."""
     REFUSED_REQUEST = "refused_request"
-    """A status 4xx that concerns this question alone."""
+    """A status 4xx that concerns this request alone."""
     ENDPOINT_DOWN = "endpoint_down"
-    """Not asked: too many questions in a row had no answer."""
+    """The request was not sent: too many in a row had no completion."""
     UNREADABLE_AUDIO = "unreadable_audio"
 
 
 @dataclass(frozen=True)
 class SentAudio:
-    """Audio that goes with a question.
+    """Audio of a request.
 
     Attributes:
-        digest: Names it in the cache, so that a remembered answer needs no audio.
-        read: Gives it as a WAV file; may raise `AudioError` or `OSError`.
-        duration_s: How much of it is sent.
+        digest: Digest that stands for it in the cache, so that a cached completion needs no audio.
+        read: Function that returns it as a WAV file; may raise `AudioError` or `OSError`.
+        duration_s: Duration of the part that is sent, seconds.
     """
 
     digest: str
@@ -43,14 +43,14 @@ class SentAudio:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One question.
+    """One request for a chat completion.
 
     Attributes:
         messages: `role` and `content`, text alone, in order.
         temperature: Sampling temperature; 0 is greedy.
-        max_tokens: Longest answer, tokens.
-        extra: More fields of the request's body.
-        audio: Sent with the last message.
+        max_tokens: Longest completion, tokens.
+        extra: Further fields of the request body.
+        audio: Audio that is sent with the last message.
     """
 
     messages: tuple[dict[str, str], ...]
@@ -60,7 +60,7 @@ class ChatRequest:
     audio: SentAudio | None = None
 
     def key(self, model: str) -> str:
-        """Digest of all that the answer depends on."""
+        """Digest of everything that the completion depends on."""
         return digest_of(
             {
                 "model": model,
@@ -75,17 +75,17 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its text, and whether it was cut off at `max_tokens`."""
+    """A completion: its text, and whether it was cut off at `max_tokens`."""
 
     text: str
     is_cut_off: bool = False
 
 
 class ChatModel(Protocol):
-    """Answers questions.
+    """A language model or captioner, local or at an endpoint.
 
     Attributes:
-        name: Names the weights in the cache.
+        name: Name of the weights in the cache.
     """
 
     name: str
@@ -93,4 +93,4 @@ class ChatModel(Protocol):
     def answer(
         self, requests: Sequence[ChatRequest], keep: Callable[[int, Reply], None]
     ) -> list[Reply | Unanswered]:
-        """Answers in the order of the questions; `keep` is told each at once, from any thread."""
+        """Completions in the order of the requests; `keep` gets each at once, from any thread."""

@@ -1,4 +1,4 @@
-"""Chat completions of any OpenAI-compatible endpoint: many at once, paced, retried."""
+"""Chat completions of any OpenAI-compatible endpoint: concurrent, rate limited, retried."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import httpx
 
 from pipeline.audio.files import AudioError
 from pipeline.data.rewriting.chat import ChatRequest, Reply, Unanswered
-from pipeline.data.rewriting.pace import Pace
+from pipeline.data.rewriting.rate_limiter import RateLimiter
 from pipeline.data.rewriting.settings import EndpointSettings
 from pipeline.errors import PipelineError, SettingsError
 
 logger = logging.getLogger(__name__)
 
 MAX_REPLY_BYTES = 4 << 20
-"""A longer answer is not a chat completion."""
+"""Size above which a response is not taken for a chat completion, bytes."""
 _BYTES_PER_TOKEN = 3.5  # of English text in common vocabularies; corrected by what is reported
 _TOKENS_PER_AUDIO_S = 25
 _FIRST_WAIT_S = 1.0
@@ -39,7 +39,7 @@ _MISCONFIGURED = {
 
 
 class _FailedTryError(Exception):
-    """One try without an answer; `wait_s` is what the endpoint asked for."""
+    """An attempt without a completion; `wait_s` is the wait that the endpoint requested."""
 
     def __init__(self, reason: Unanswered, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -47,14 +47,14 @@ class _FailedTryError(Exception):
 
 
 class ChatEndpoint:
-    """Asks an endpoint.
+    """Client of an endpoint.
 
     Args:
-        settings: How it is reached.
-        model: Name of the model there.
+        settings: Address, key, limits and retries.
+        model: Name of the model at the endpoint.
         share: Share of the allowed rate that this process may use.
-        clock: Seconds that only rise.
-        sleep: Waits so many seconds.
+        clock: Monotonic time, seconds.
+        sleep: Function that waits for a number of seconds.
 
     Raises:
         PipelineError: If the environment variable of the key is not set.
@@ -72,7 +72,7 @@ class ChatEndpoint:
         self._settings = settings
         self._key = read_key(settings)
         self._clock, self._sleep = clock, sleep
-        self._pace = Pace(
+        self._rate_limiter = RateLimiter(
             _part(settings.requests_per_minute, share),
             _part(settings.tokens_per_minute, share),
             clock,
@@ -89,13 +89,14 @@ class ChatEndpoint:
     def answer(
         self, requests: Sequence[ChatRequest], keep: Callable[[int, Reply], None]
     ) -> list[Reply | Unanswered]:
-        """See `ChatModel`.
+        """Completions in the order of the requests, as `ChatModel` states.
 
         Raises:
             SettingsError: If the endpoint refuses the key, the address or the model.
         """
 
         def one(index: int) -> Reply | Unanswered:
+            """The completion of one request, kept as soon as it is there."""
             reply = self._ask(client, requests[index])
             if isinstance(reply, Reply):
                 keep(index, reply)
@@ -109,9 +110,8 @@ class ChatEndpoint:
             futures = [pool.submit(one, index) for index in range(len(requests))]
             try:
                 return [future.result() for future in futures]
-            except BaseException:
+            finally:  # after an error, requests that still wait in the queue are not sent
                 pool.shutdown(wait=False, cancel_futures=True)
-                raise
 
     def _connect(self) -> httpx.Client:
         return httpx.Client(
@@ -137,7 +137,7 @@ class ChatEndpoint:
                     return reason
                 limit = self._settings.max_wait_s
                 if failed.wait_s is not None:
-                    self._pace.pause(min(failed.wait_s, limit))
+                    self._rate_limiter.pause(min(failed.wait_s, limit))
                 elif number + 1 < self._settings.max_attempts:
                     wait_s = min(limit, _FIRST_WAIT_S * 2**number)
                     self._sleep(wait_s * (0.5 + jitter.random() / 2))
@@ -165,7 +165,7 @@ class ChatEndpoint:
 
     def _try(self, client: httpx.Client, body: bytes, request: ChatRequest) -> Reply:
         expected = _expected_tokens(request)
-        self._pace.wait(expected)
+        self._rate_limiter.wait(expected)
         headers = {"Content-Type": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -183,7 +183,7 @@ class ChatEndpoint:
         self._check_status(response, payload)
         reply, tokens = _parse(payload)
         if tokens is not None:
-            self._pace.correct(tokens - expected)
+            self._rate_limiter.correct(tokens - expected)
         return reply
 
     def _read(self, response: httpx.Response, deadline: float) -> bytes:

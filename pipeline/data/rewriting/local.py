@@ -46,7 +46,7 @@ class LocalChatModel:
     it from then on.
 
     Args:
-        folder: As published: config, safetensors weights, tokenizer with a chat template.
+        folder: Published folder: config, safetensors weights, tokenizer with a chat template.
         settings: Device, dtype, batch.
         name: See `local_model_name`.
 

@@ -1,7 +1,7 @@
-"""What is asked of a model: to reword a description, or to describe a clip that it hears.
+"""Prompts: of a language model that rewrites a description, and of a captioner.
 
-The transcript is never part of a question, so no model can change, translate or complete it. What
-corpora say goes in as notes on single lines, marked as notes.
+The transcript is never part of a prompt, so no model can change, translate or complete it. Texts of
+corpora enter as notes on single lines, marked as notes.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _LABELS = {
     "source": "source", "labels": "labels", "key": "key",
     "room": "room",
 }  # fmt: skip
-"""Slots that become notes, and what they are called there."""
+"""Slots of the facts that become notes, and their names in the notes."""
 
 
 def notes_of(facts: Facts) -> list[str]:
-    """What is known of a clip, one line a fact."""
+    """The facts of a clip, one line each."""
     lines = [f"kind: {facts.modality}"]
     lines += [
         f"{label}: {facts.slots[slot][0]}"
@@ -71,14 +71,14 @@ def rewrite_request(
     max_words: int,
     settings: RewriteSettings,
 ) -> ChatRequest:
-    """The question for one text.
+    """The request to rewrite one text.
 
     Args:
-        facts: What is known of the clip.
-        draft: The composed text; it stands where no answer can be used.
+        facts: Facts of the clip.
+        draft: Composed text, which stays if no completion is usable.
         language: BCP 47 tag of the language to write in.
-        seed: Chooses the style.
-        max_words: Longest description.
+        seed: Seed of the style.
+        max_words: Number of words of the longest description.
         settings: The model's settings.
     """
     style = pick(_STYLES, random.Random(seed))
@@ -103,12 +103,12 @@ def rewrite_request(
 def caption_request(
     clip: Mapping[str, Any], audio: SentAudio, *, max_words: int, settings: CaptionSettings
 ) -> ChatRequest:
-    """The question about one clip that is sent along.
+    """The request to caption one clip.
 
     Args:
         clip: Row of `clips/`.
-        audio: The clip.
-        max_words: Longest caption.
+        audio: Audio of the clip.
+        max_words: Number of words of the longest caption.
         settings: The model's settings.
     """
     kind = "a song" if clip["is_singing"] else {"sound": "a sound"}.get(clip["modality"])

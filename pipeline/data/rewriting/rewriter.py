@@ -1,4 +1,7 @@
-"""Texts of clips through a language model: asked, checked, counted, with the template behind."""
+"""Rewriting and captioning by a language model: every completion is checked and counted.
+
+A text without a usable completion falls back to its template.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import soundfile
 from pipeline.audio.files import read_audio, resample
 from pipeline.data.descriptions.facts import Facts
 from pipeline.data.rewriting.cache import ReplyCache, Usage, ask
-from pipeline.data.rewriting.chat import ChatModel, Reply, SentAudio
+from pipeline.data.rewriting.chat import ChatModel, Reply, SentAudio, Unanswered
 from pipeline.data.rewriting.prompts import caption_request, notes_of, rewrite_request
 from pipeline.data.rewriting.settings import CaptionSettings, RewriteSettings
 from pipeline.data.rewriting.validation import Invalid, Limits, check
@@ -25,35 +28,35 @@ FELL_BACK = "fell_back"
 
 @dataclass
 class Tally:
-    """Outcomes of one kind of question, as the keys of a unit's totals.
+    """Outcomes of one kind of request, as the keys of a unit's totals.
 
     Attributes:
         kind: rewrite or caption.
-        counts: By key.
+        counts: Number of texts by key.
     """
 
     kind: str
     counts: Counter[str] = field(default_factory=Counter)
 
     def used(self) -> None:
-        """An answer became a text."""
+        """Count a completion that became a text."""
         self.counts[f"{self.kind}/used"] += 1
 
     def fell_back(self, reason: str) -> None:
-        """The template stays, or there is no caption."""
+        """Count a text that keeps its template, or a clip that gets no caption."""
         self.counts[f"{self.kind}/{FELL_BACK}/{reason}"] += 1
 
 
 @dataclass
 class Draft:
-    """The texts of one clip, some of which are to be reworded.
+    """The texts of one clip, some of which are to be rewritten.
 
     Attributes:
         clip: Row of `clips/`.
-        facts: What is known of it.
-        texts: Composed texts; reworded ones take their place.
+        facts: Facts of the clip.
+        texts: Composed texts; rewritten ones replace them.
         source: caption, audio_caption or template; rewritten once any text is.
-        seed: Chooses the styles.
+        seed: Seed of the styles.
     """
 
     clip: Mapping[str, Any]
@@ -63,7 +66,7 @@ class Draft:
     seed: str
 
 
-def reword(
+def rewrite(
     drafts: Sequence[Draft],
     model: ChatModel,
     cache: ReplyCache,
@@ -72,15 +75,15 @@ def reword(
     max_words: int,
     usage: Usage,
 ) -> Counter[str]:
-    """Replace the last texts of every draft by the model's wording where it can be used.
+    """Replace the last texts of every draft by the model's completions where these are usable.
 
     Args:
-        drafts: Changed in place.
-        model: Asked.
+        drafts: Drafts, which are changed in place.
+        model: Language model.
         cache: Cache of its completions.
         settings: Settings of rewriting.
-        max_words: Longest text.
-        usage: Counted up.
+        max_words: Number of words of the longest text.
+        usage: Counts that are increased.
 
     Returns:
         Outcomes by key; see `Tally`.
@@ -104,24 +107,31 @@ def reword(
     tally = Tally("rewrite")
     answers = ask(model, cache, requests, usage)
     for (draft, index), answer in zip(places, answers, strict=True):
-        if not isinstance(answer, Reply):
-            tally.fell_back(answer)
-            continue
         limits = Limits(
             language=_language(draft, settings),
             min_words=settings.min_words,
             max_words=max_words,
             known="\n".join([*notes_of(draft.facts), draft.texts[index]]),
         )
-        text, invalid = check(answer, limits, draft.clip)
-        if invalid is None and text in draft.texts:
-            invalid = Invalid.DUPLICATE
-        if invalid is not None:
-            tally.fell_back(invalid)
+        text, reason = _usable(answer, limits, draft)
+        if reason is not None:
+            tally.fell_back(reason)
             continue
         draft.texts[index], draft.source = text, "rewritten"
         tally.used()
     return tally.counts
+
+
+def _usable(
+    answer: Reply | Unanswered, limits: Limits, draft: Draft
+) -> tuple[str, Unanswered | Invalid | None]:
+    """The text of a completion, and the reason why it is not usable, if there is one."""
+    if not isinstance(answer, Reply):
+        return "", answer
+    text, invalid = check(answer, limits, draft.clip)
+    if invalid is None and text in draft.texts:
+        invalid = Invalid.DUPLICATE
+    return text, invalid
 
 
 def _language(draft: Draft, settings: RewriteSettings) -> str:
@@ -137,18 +147,18 @@ def caption(
     max_words: int,
     usage: Usage,
 ) -> tuple[dict[str, str], Counter[str]]:
-    """What a model hears in the clips that the settings let it listen to.
+    """Caption the clips that the settings select.
 
     Args:
         clips: Rows of `clips/`.
-        model: Asked; audio is read only for answers that the cache does not have.
+        model: Captioner; audio is read only for completions that the cache does not have.
         cache: Cache of its completions.
         settings: Settings of captioning.
-        max_words: Longest caption.
-        usage: Counted up.
+        max_words: Number of words of the longest caption.
+        usage: Counts that are increased.
 
     Returns:
-        Captions by clip id, where there is one that can be used, and outcomes by key.
+        Captions by clip id, of clips with a usable one, and outcomes by key.
     """
     heard = [
         clip

@@ -1,4 +1,4 @@
-"""Settings of rewriting and captioning: what is asked of which model, and how it is reached."""
+"""Settings of rewriting and captioning: models, prompts, endpoints and their limits."""
 
 from __future__ import annotations
 
@@ -68,24 +68,26 @@ class LocalModelSettings(Settings):
 
 
 class RewriteSettings(Settings):
-    """Rewording of the composed texts by a language model."""
+    """Rewriting of the composed texts by a language model."""
 
     source: Literal["none", "endpoint", "local"] = "none"
-    """Nobody, an endpoint, or a model from a folder."""
+    """English, or the language of the words where somebody speaks or sings."""
+    """Source of completions: an endpoint or a model from a local folder; none rewrites nothing."""
     model: str = ""
-    """Its name at the endpoint, or its local folder."""
+    """Name of the model at the endpoint, or its local folder."""
     texts_per_clip: int = Field(default=2, ge=1)
-    """Texts of a clip that are reworded, the last ones; the others stay as they are."""
+    """Number of texts of a clip that are rewritten, its last ones; the others stay as they are."""
     language: Literal["en", "clip"] = "en"
+    """Language of the texts: English, or the language that is spoken or sung in the clip."""
     """English, or the language of the words where somebody speaks or sings."""
     temperature: float = Field(default=0.8, ge=0)
     """Sampling temperature; 0 is greedy."""
     max_tokens: int = Field(default=200, ge=1)
-    """Longest answer, tokens; one that is cut off is not used."""
+    """Longest completion, tokens; one that is cut off is not used."""
     min_words: int = Field(default=3, ge=1)
     """Shortest text."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """More fields of the request's body, such as `chat_template_kwargs`."""
+    """Further fields of the request body, such as `chat_template_kwargs`."""
     prompt_version: int = PROMPT_VERSION
     """Version of the prompts; recorded, so that new ones redo the texts."""
 
@@ -97,28 +99,28 @@ class RewriteSettings(Settings):
 
 
 class CaptionSettings(Settings):
-    """Captions by a model that listens; the only part of describe that reads audio."""
+    """Captions by a captioner; the only part of describe that reads audio."""
 
     source: Literal["none", "endpoint"] = "none"
-    """Nobody, or an endpoint that takes `input_audio`."""
+    """Source of captions: an endpoint that accepts `input_audio`, or none."""
     model: str = ""
-    """Its name there."""
+    """Name of the captioner at the endpoint."""
     modalities: tuple[Literal["speech", "sound", "music"], ...] = ("sound", "music")
-    """What is captioned."""
+    """Modalities that are captioned."""
     only_missing: bool = True
-    """Leave clips alone that the corpus itself captions."""
+    """Whether only clips without captions of their corpus are captioned."""
     max_s: float = Field(default=30.0, gt=0)
-    """Audio sent of a clip, from its begin, seconds."""
+    """Longest audio that is sent, seconds; of a longer clip, its beginning is sent."""
     sample_rate: int = Field(default=16_000, ge=8_000)
     """Rate of the audio sent, mono, Hz."""
     temperature: float = Field(default=0.2, ge=0)
     """Sampling temperature; 0 is greedy."""
     max_tokens: int = Field(default=200, ge=1)
-    """Longest answer, tokens; one that is cut off is not used."""
+    """Longest completion, tokens; one that is cut off is not used."""
     min_words: int = Field(default=3, ge=1)
     """Shortest caption."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """More fields of the request's body."""
+    """Further fields of the request body."""
     prompt_version: int = PROMPT_VERSION
     """Version of the prompt; recorded, so that a new one redoes the captions."""
 

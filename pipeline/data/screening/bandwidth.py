@@ -54,7 +54,7 @@ class BandwidthMeter:
         self._held, self._next = self._held[drop:], self._next - drop
 
     def cutoff_hz(self) -> float | None:
-        """Where the spectrum falls off a cliff, Hz; None where it does not, or little was heard.
+        """Frequency at which the spectrum drops sharply, Hz; None without a drop or enough audio.
 
         Energy must reach up to the cliff without gaps, and nothing above it may come near. So a
         voice, a bell or a bass note that just holds no high frequencies has no cut-off: between its

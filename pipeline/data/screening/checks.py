@@ -1,4 +1,4 @@
-"""What decoding must show before a clip is used: length, level, finiteness, and room for the words.
+"""Checks of decoded clips: length, level, finite values, and room for the words.
 
 Everything is measured block by block, so that a long file costs no more memory than a short one.
 """
@@ -28,34 +28,34 @@ _SLOW_SPEECH = 0.5  # characters a second under which a transcript is probably n
 
 
 class CheckSettings(Settings):
-    """Limits beyond which a clip is rejected; what only looks odd is noted on the clip."""
+    """Limits beyond which a clip is rejected, or an oddity is noted on it."""
 
     min_duration_s: float = Field(default=0.05, gt=0)
-    """Shorter clips are rejected, seconds."""
+    """Duration below which a clip is rejected, seconds."""
     max_duration_s: float = Field(default=600.0, gt=0)
-    """Longer clips are rejected, seconds."""
+    """Duration above which a clip is rejected, seconds."""
     min_peak_dbfs: float = Field(default=-60.0, lt=0)
-    """A clip whose largest sample lies below is silent, dB of full scale."""
+    """Peak below which a clip is rejected as silent, dB of full scale."""
     max_clipped_share: float = Field(default=0.95, gt=0, le=1)
     """Share of samples at full scale above which nothing is left of the sound, and the clip is
     rejected; overdriven recordings stay far below."""
     note_clipped_share: float = Field(default=0.001, gt=0, le=1)
-    """Share of samples at full scale above which it is noted."""
+    """Share of samples at full scale above which clipping is noted."""
     note_dc_offset: float = Field(default=0.05, gt=0)
-    """Mean sample value above which it is noted."""
+    """Mean sample value above which a DC offset is noted."""
     max_characters_per_s: float = Field(default=35.0, gt=0)
-    """Transcript characters a second that nobody exceeds."""
+    """Characters of the transcript per second above which a clip is rejected."""
     spare_characters: int = Field(default=12, ge=0)
-    """Characters allowed on top of that, for clips of a word."""
+    """Characters that are allowed in addition, for clips of one word."""
     duration_tolerance_s: float = Field(default=0.5, ge=0)
-    """How far the declared duration may be off, seconds."""
+    """Largest error of the declared duration, seconds."""
     duration_tolerance_share: float = Field(default=0.02, ge=0)
-    """How far it may be off, as a share of itself; the larger of the two counts."""
+    """Largest error of the declared duration, as a share of it; the larger of the two applies."""
     min_bandwidth_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of half the sample rate (of 24 kHz at most) below which a low-pass filter is a
     reject."""
     note_bandwidth_share: float = Field(default=0.5, ge=0, lt=1)
-    """Share below which it is noted."""
+    """Share of half the sample rate below which a low-pass filter is noted."""
     checks_language: bool = True
     """Whether a transcript that is plainly in another language than its tag is rejected."""
 
@@ -71,7 +71,7 @@ class UnfitError(Exception):
 
 @dataclass(frozen=True)
 class Measured:
-    """What decoding showed of a clip.
+    """Measurements of a decoded clip.
 
     Attributes:
         num_samples: Samples per channel.

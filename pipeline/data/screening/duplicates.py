@@ -22,7 +22,7 @@ from pipeline.data.scratch import ScratchMap, scratch_database
 from pipeline.data.screening.fingerprints import MAX_WORDS, Words, error_rate
 
 DURATION_TOLERANCE_S = 0.15
-"""How far the durations of one recording may differ, seconds: lossy coders pad."""
+"""Largest difference of the durations of one recording, seconds: lossy coders pad."""
 _MASKS = np.uint32(0xC6D14881), np.uint32(0xD20698A8)
 """Twelve bits each of the two words of a key."""
 _APART = 5  # words of a key, so that they share no samples of a stride of one
@@ -137,7 +137,7 @@ class _Fingerprints:
             self._flush()
 
     def words(self, number: int) -> Words:
-        """Words of a clip, with zeros behind them."""
+        """Words of a clip, padded with zeros."""
         self._flush()
         size = MAX_WORDS * 4
         self._by_clip.seek(number * size)
@@ -186,7 +186,7 @@ class _Fingerprints:
 def _partitioned(
     blocks: Iterator[NDArray[np.void]], num_partitions: int
 ) -> Iterator[NDArray[np.void]]:
-    """The same keys, so divided that equal keys are in one part."""
+    """Partition the keys, with equal keys in the same part."""
     if num_partitions <= 1:
         yield from blocks
         return

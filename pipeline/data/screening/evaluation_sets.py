@@ -28,18 +28,18 @@ _SPLITS = SplitRule(validation_share=0, test_share=0, min_speakers=0, is_declare
 
 
 class EvaluationSettings(Settings):
-    """A set that models are judged by, so that none may be trained on it."""
+    """An evaluation set, whose clips no model may be trained on."""
 
     path: str
-    """What `ingest` wrote of it, or a directory of corpora, path or URI."""
+    """Directory of clips that `ingest` wrote, or of corpora; path or URI."""
     layout: str | None = None
     """Name of the layout of a corpus; None recognises corpora in it and below."""
     name: str | None = None
-    """Stands in reject rows, once among the sets; None takes the last part of the path."""
+    """Name in reject rows, different for each set; None takes the last part of the path."""
 
 
 class _DenseSettings(Settings):
-    """What the dense fingerprints of evaluation sets depend on."""
+    """Settings that the dense fingerprints of evaluation sets depend on."""
 
     phases: int
 
@@ -50,9 +50,9 @@ class EvaluationScans:
 
     Attributes:
         entries: The sets.
-        work: Where their scans go.
+        work: Directory of their scans.
         checks: Limits of their clips.
-        refusals: How alike is the same.
+        refusals: Limit of deduplication.
         resources: Worker processes.
 
     Raises:

@@ -64,7 +64,7 @@ class ExcerptIndex:
 
         Args:
             words: Ordinary fingerprint of the clip.
-            duration_s: Its duration, seconds.
+            duration_s: Duration of the clip, seconds.
         """
         own = np.flatnonzero(words)
         if len(own) < MIN_WORDS or not len(self._sorted):

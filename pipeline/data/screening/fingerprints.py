@@ -25,7 +25,7 @@ _NUM_BANDS = 33
 _BANDS_HZ = (200.0, 3_000.0)
 _QUIET_DB = 40.0  # frames this far below the loudest say nothing: coding noise fills them
 MAX_WORDS = 128
-"""Words kept of a clip: of longer ones every second, fourth, ... is kept."""
+"""Largest number of words of a fingerprint; of longer ones every second, fourth, ... is kept."""
 MIN_WORDS = 28
 """Words with sound that two clips must share to be compared: under 2 s only samples tell."""
 _MIN_OVERLAP = 0.8

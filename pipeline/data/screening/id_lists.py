@@ -20,7 +20,7 @@ class IdList(Settings):
     """Path or URI: a text file with an id a line, or a JSON file with a list of ids or an object of
     lists. The keys of an object are the beginnings of ids, as in WavCaps: `FreeSound`."""
     corpus: str | None = None
-    """Corpus that the ids are of; None takes all corpora."""
+    """Corpus of the ids; None applies them to all corpora."""
 
 
 class ListedIds:
@@ -40,7 +40,7 @@ class ListedIds:
         """Why a clip must not be used; empty if no list names it.
 
         Args:
-            corpus: Its corpus.
+            corpus: Corpus of the clip.
             clip_id: `<corpus>/<key>`. A list may name the key, its last part, or the audio file.
         """
         key = stem_of(clip_id.removeprefix(f"{corpus}/"))

@@ -12,10 +12,10 @@ from collections import Counter
 from functools import cache
 
 _MIN_LETTERS = 12
-"""Letters from which the script of a text is judged."""
+"""Number of letters below which the script of a text is not judged."""
 _MIN_SCRIPT_SHARE = 0.9
 _MIN_WORDS = 8
-"""Words from which a text in the right script is judged."""
+"""Number of words below which a text in the right script is not judged."""
 _MIN_OTHER_SHARE = 0.35
 _TIMES_OWN = 4  # languages share a few words: `was`, `in`, `no`
 _MIN_LETTERS_ASKED = 4
@@ -140,14 +140,14 @@ def language_mismatch(transcript: str, language: str) -> str:
 
 
 def is_other_language(text: str, language: str) -> bool:
-    """Whether a text that was asked for in a language is in another one, as far as can be told.
+    """Whether a text is clearly in another language than the requested one.
 
     Stricter than `language_mismatch`: short texts are judged too, and romanised ones are not in
     the language. A rejected answer costs nothing, a rejected transcript a clip.
 
     Args:
         text: What came back.
-        language: BCP 47 tag of the language asked for.
+        language: BCP 47 tag of the requested language.
     """
     primary, *subtags = language.lower().replace("_", "-").split("-")
     scripts = Counter(_script(c) for c in text if c.isalpha())

@@ -37,14 +37,14 @@ _MIN_WORDS = 4
 _WORDS = re.compile(r"\w+")
 
 Refusals = dict[str, dict[str, list[str]]]
-"""By unit, clip id to reason and detail."""
+"""Reason and detail of every refused clip, by unit and clip id."""
 
 
 class RefusalSettings(Settings):
-    """What makes a clip of another clip one too many."""
+    """Deduplication of clips, and lists of clips that must not be trained on."""
 
     keep_duplicates: bool = False
-    """Whether clips that another clip repeats stay."""
+    """Whether duplicates of another clip are kept."""
     max_error_rate: float = Field(default=0.2, ge=0, le=0.3)
     """Share of bits in which the fingerprints of one recording may differ; 0 asks for equal
     samples. Other recordings differ in more than a third."""
@@ -57,11 +57,11 @@ class EvaluationSet:
     """The clips that must not be trained on.
 
     Attributes:
-        name: Stands in the reject rows.
-        folder: Where a scan or an ingest of them lies.
-        units: Names of its units.
+        name: Name that the reject rows state.
+        folder: Directory of a scan or an ingest of the clips.
+        units: Names of the units of that directory.
         digest: Digest of the folder.
-        dense: Where the dense fingerprints of its clips lie; None compares whole clips only.
+        dense: Directory of the dense fingerprints; None compares whole clips only.
     """
 
     name: str
@@ -76,8 +76,8 @@ class _Member:
     """A clip of a recording that several clips are of.
 
     Attributes:
-        rank: Its rank among them.
-        unit: Its unit; empty for a clip of an evaluation set.
+        rank: Rank among the clips of the recording.
+        unit: Unit of the clip; empty for a clip of an evaluation set.
         label: Evaluation set, and id in it; empty for a clip of the corpora.
     """
 
@@ -103,10 +103,10 @@ def find_refusals(
     part by part, and partitioned by their fingerprints on scratch disk; see `duplicates`.
 
     Args:
-        scan: Where the scan of the corpora lies.
-        units: Names of its units.
+        scan: Directory of the scan of the corpora.
+        units: Names of the units of the scan.
         evaluation_sets: Scans of what must not be trained on.
-        settings: How alike is the same.
+        settings: Settings of deduplication.
     """
     recordings = Recordings(settings.max_error_rate)
     held = _Held(evaluation_sets, settings)

@@ -1,4 +1,4 @@
-"""Bricks of synthesis: noise, filters, decaying modes, rooms, levels; waves are `samples`."""
+"""Parts of synthesis: noise, filters, decaying modes, rooms, levels; waves are `samples`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Wave = npt.NDArray[np.float64]
 Generator = np.random.Generator
 
 SAMPLE_RATE = 44_100
-"""Hz, of sounds and music."""
+"""Sample rate of sounds and music, Hz."""
 
 
 def samples(duration_s: float, sample_rate: int = SAMPLE_RATE) -> int:

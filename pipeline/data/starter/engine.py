@@ -1,4 +1,4 @@
-"""What a speech engine offers to the starter corpus, and how it fails."""
+"""The protocol of speech engines for the starter corpus, and their error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts composed by a grammar: what the starter corpus says."""
+"""Texts of the starter corpus, composed by a grammar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compose(kind: Kind, language: str, rng: np.random.Generator) -> str:
     """One text of a kind, written as it is spoken.
 
     Args:
-        kind: What to say; any kind but `open`.
+        kind: Kind of text; any but `open`.
         language: Tag of a grammar.
         rng: Draws the words.
 
@@ -69,6 +69,7 @@ def _expand(grammar: Grammar, name: str, rng: np.random.Generator) -> str:
     seen: set[str] = set()
 
     def fill(found: re.Match[str]) -> str:
+        """An expansion of a slot that was not used yet, if a few draws find one."""
         for _ in range(_REDRAWS):
             text = _expand(grammar, found[1], rng)
             if text not in seen:

@@ -42,7 +42,7 @@ def positive(weights: Mapping[KeyT, float]) -> dict[KeyT, float]:
 
 
 def _checked(names: tuple[str, ...], known: Iterable[str], what: str) -> tuple[str, ...]:
-    """Names that are known, each once, at least one."""
+    """Check that the names are known and differ, and that there is at least one."""
     unknown = sorted(set(names) - set(known))
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(
@@ -61,7 +61,7 @@ def _check_range(kind: str, shortest: float, longest: float) -> None:
 
 
 class SpeechSettings(Settings):
-    """What is spoken, and by whom. Weights are relative; what is not listed is left out."""
+    """Texts and voices of speech. Weights are relative; an entry that is not listed is left out."""
 
     engines: dict[Engine, Weight] = Field(default={"espeak": 1.0})
     """Weights of the engines that speak English, by duration: `espeak` is part of the package,
@@ -109,7 +109,7 @@ class SpeechSettings(Settings):
 
 
 class SoundSettings(Settings):
-    """Which sounds there are, and how long."""
+    """Classes and durations of sounds."""
 
     classes: tuple[str, ...] = tuple(CLASSES)
     """Classes of sound, e.g. rain and dog_bark; all 30 by default."""
@@ -139,7 +139,7 @@ class SoundSettings(Settings):
 
 
 class MusicSettings(Settings):
-    """Which music there is, and how long."""
+    """Styles and durations of music."""
 
     styles: tuple[str, ...] = tuple(STYLES)
     """Styles of music, e.g. techno and march; all 10 by default."""
@@ -175,9 +175,9 @@ class StarterSettings(Settings):
     speech: SpeechSettings = SpeechSettings()
     """What is spoken, and by whom."""
     sound: SoundSettings = SoundSettings()
-    """Which sounds there are, and how long."""
+    """Classes and durations of sounds."""
     music: MusicSettings = MusicSettings()
-    """Which music there is, and how long."""
+    """Styles and durations of music."""
 
     @model_validator(mode="after")
     def _is_feasible(self) -> Self:
@@ -206,7 +206,7 @@ def generator(settings: StarterSettings, *path: int | str) -> np.random.Generato
     """Random generator of one named choice, independent of every other one.
 
     Args:
-        settings: Gives the seed.
+        settings: Settings with the seed of the corpus.
         path: Names and numbers of the choice, e.g. `"sound", 17`.
     """
     words = [part if isinstance(part, int) else int.from_bytes(part.encode()) for part in path]

@@ -72,7 +72,7 @@ class Utterance:
         sample_rate: Hz.
         transcript: Words spoken.
         kind: Kind of text.
-        speaker: Who speaks.
+        speaker: Speaker of the utterance.
         style: Manner, accent and surroundings, comma separated.
         captions: Sentences about the clip.
     """
@@ -92,7 +92,7 @@ def plan_speech(settings: StarterSettings) -> list[SpeechPart]:
 
     Raises:
         SettingsError: If the file of sentences cannot be read or holds none.
-        SpeechEngineError: If an engine is asked for and not there.
+        SpeechEngineError: If a requested engine is not installed.
     """
     budget_s = settings.budget_s("speech")
     if budget_s <= 0:
@@ -227,7 +227,7 @@ def _speak(
 
 
 def _manner(rng: np.random.Generator, is_single: bool, *, can_be_lively: bool) -> tuple[str, float]:
-    """How it is said, and the rate it means; single words are not labelled fast or slow."""
+    """Manner of an utterance, and its speaking rate; single words are never called fast or slow."""
     draw = rng.random()
     if is_single:
         return ("neutral", float(rng.uniform(0.92, 1.15)))

@@ -27,10 +27,10 @@ _LANGUAGE_NAMES = {
 def spoken_captions(
     speaker: Speaker, manner: str, surroundings: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[str, str]:
-    """Two captions of a clip: one tells what is heard, the other calls the speaker by name.
+    """Two captions of a clip: one describes the voice, the other names the speaker.
 
     Args:
-        speaker: Who speaks.
+        speaker: Speaker of the clip.
         manner: neutral, slow, fast or lively.
         surroundings: `ROOM`, `NOISE`, both or neither.
         rng: Draws the wording.

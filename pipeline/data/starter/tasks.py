@@ -56,7 +56,7 @@ def plan_tasks(settings: StarterSettings) -> list[Task]:
 
     Raises:
         SettingsError: If the file of sentences cannot be read or holds none.
-        SpeechEngineError: If a speech engine is asked for and not there.
+        SpeechEngineError: If a requested speech engine is not installed.
     """
     pieces, scenes = plan_pieces(settings), plan_scenes(settings)
     tasks = [Task("speech", speech=part) for part in plan_speech(settings)]

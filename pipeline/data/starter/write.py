@@ -65,7 +65,7 @@ class Corpus:
     """A corpus on disk.
 
     Attributes:
-        folder: Where it lies.
+        folder: Directory of the corpus.
         card: Contents of its card.
         was_there: Whether it was found complete, and nothing was written.
     """

@@ -36,7 +36,7 @@ def save_checkpoint(
         tensors: State dicts by file stem.
         optimizers: Optimizers by file stem; moments go into files of tensors, hyper-parameters into
             the JSON.
-        state: More plain values to keep.
+        state: Further plain values to store.
     """
     folder = store.at(step)
     folder.delete(COMPLETE)  # of a damaged checkpoint of the same step

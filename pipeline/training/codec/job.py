@@ -51,18 +51,11 @@ def train_codec(
         PipelineError: If the workers failed more often than the recipe allows.
     """
     clips.card("ingest")
-    identity = {
-        "settings": settings.identity(),
-        "clips": clips.read_bytes(COMPLETE).decode().strip(),
-    }
-    if settings.init_from is not None:
-        identity["init_from"] = codec_digest(settings.init_from)
+    identity = _identity(settings, clips)
     claim = _claim(output, identity, settings)
-    if output.exists(METRICS):
-        finished: dict[str, Any] = output.read_json(METRICS)
-        if finished["steps"] >= settings.optim.num_steps:
-            logger.info("%s is finished; nothing to do", output.uri)
-            return finished
+    finished = _finished(output, settings.optim.num_steps)
+    if finished is not None:
+        return finished
     output.delete(METRICS)
     output.sweep()
     output.write_bytes(SETTINGS, save_settings(settings).encode())
@@ -86,6 +79,28 @@ def train_codec(
     if summary["state"] == "stopped":
         return summary
     metrics: dict[str, Any] = output.read_json(METRICS)
+    return metrics
+
+
+def _identity(settings: TrainCodecSettings, clips: Folder) -> dict[str, str]:
+    """What makes two starts the same run."""
+    identity = {
+        "settings": settings.identity(),
+        "clips": clips.read_bytes(COMPLETE).decode().strip(),
+    }
+    if settings.init_from is not None:
+        identity["init_from"] = codec_digest(settings.init_from)
+    return identity
+
+
+def _finished(output: Folder, num_steps: int) -> dict[str, Any] | None:
+    """The metrics of a run that took its last step; None if there is work."""
+    if not output.exists(METRICS):
+        return None
+    metrics: dict[str, Any] = output.read_json(METRICS)
+    if metrics["steps"] < num_steps:
+        return None
+    logger.info("%s is finished; nothing to do", output.uri)
     return metrics
 
 

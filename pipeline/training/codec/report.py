@@ -61,7 +61,7 @@ def measured_importance(
         codec: The codec, on the device.
         source: Crops to measure it on.
         seed: Which crops.
-        device: Where the codec lies.
+        device: Device of the codec.
     """
     waveform = torch.from_numpy(source.batch(seed, _STEP, range(_BATCH))).to(device)
     try:

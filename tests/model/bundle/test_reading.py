@@ -37,12 +37,12 @@ def test_reading_time_counts_what_is_a_syllable() -> None:
     "text",
     ["", "...", "\U0001f642\U0001f642", "\u200b", "\n-\n", "***", "\u3164", "\u2800", "\u0301"],
 )
-def test_nothing_to_say(text: str) -> None:
+def test_texts_without_words_are_recognised(text: str) -> None:
     assert not has_words(text)
 
 
 @pytest.mark.parametrize("text", ["a", "7", "\u4f60", "\u0928\u092e", "... ok", "1\ufe0f\u20e3"])
-def test_something_to_say(text: str) -> None:
+def test_texts_with_words_are_recognised(text: str) -> None:
     assert has_words(text)
 
 

@@ -69,7 +69,7 @@ def test_syllables_without_a_room_are_dry():
     assert found is None or found < 0.3
 
 
-def test_what_never_ends_has_no_decay():
+def test_continuous_sound_has_no_decay_time():
     rng = np.random.default_rng(0)
     assert decay_time_s(rng.standard_normal(4 * RATE).astype(np.float32), RATE) is None
     assert decay_time_s(np.zeros(4 * RATE, np.float32), RATE) is None

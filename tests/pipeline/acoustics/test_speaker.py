@@ -8,7 +8,6 @@ from pipeline.acoustics.speaker import (
     SpeakerEncoder,
     StatisticsEncoder,
     centre_and_scale,
-    embed_speaker,
     voice_statistics,
 )
 from tests.factories.clips import RATE, voice
@@ -17,7 +16,7 @@ VOICES = [(100.0, 0.92), (125.0, 1.0), (190.0, 1.1), (230.0, 1.2)]
 
 
 def test_embedding_has_unit_length_and_the_documented_width():
-    vector = embed_speaker(voice(2.0, 120.0)[None], RATE)
+    vector = StatisticsEncoder().embed(voice(2.0, 120.0)[None], RATE)
     assert vector.shape == (SPEAKER_DIM,)
     assert vector.dtype == np.float32
     assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
@@ -25,7 +24,7 @@ def test_embedding_has_unit_length_and_the_documented_width():
 
 def test_other_takes_of_a_voice_are_closer_than_other_voices():
     takes = [
-        [embed_speaker(voice(1.5, pitch, tract, seed)[None], RATE) for seed in range(4)]
+        [StatisticsEncoder().embed(voice(1.5, pitch, tract, seed)[None], RATE) for seed in range(4)]
         for pitch, tract in VOICES
     ]
     same = [float(a @ b) for take in takes for i, a in enumerate(take) for b in take[:i]]
@@ -41,20 +40,20 @@ def test_other_takes_of_a_voice_are_closer_than_other_voices():
 
 def test_embedding_hardly_depends_on_level_and_sample_rate():
     wave = voice(2.0, 120.0)[None]
-    whole = embed_speaker(wave, RATE)
-    assert float(whole @ embed_speaker(0.1 * wave, RATE)) > 0.99
+    whole = StatisticsEncoder().embed(wave, RATE)
+    assert float(whole @ StatisticsEncoder().embed(0.1 * wave, RATE)) > 0.99
     doubled = np.repeat(wave, 2, axis=1)  # images above 8 kHz lie outside the analysis
-    assert float(whole @ embed_speaker(doubled, 2 * RATE)) > 0.9
+    assert float(whole @ StatisticsEncoder().embed(doubled, 2 * RATE)) > 0.9
 
 
 def test_silence_has_the_zero_vector():
-    assert not embed_speaker(np.zeros((1, RATE), np.float32), RATE).any()
+    assert not StatisticsEncoder().embed(np.zeros((1, RATE), np.float32), RATE).any()
 
 
 @pytest.mark.parametrize("num_samples", [1, 100, 1000])
 def test_tiny_clips_are_no_error(num_samples):
     wave = voice(1.0, 120.0)[None, 4000 : 4000 + num_samples]
-    assert np.isfinite(embed_speaker(wave, RATE)).all()
+    assert np.isfinite(StatisticsEncoder().embed(wave, RATE)).all()
 
 
 def test_built_in_encoder_fits_the_interface():

@@ -75,7 +75,7 @@ ERRORS = [MemoryError(), AttributeError("codec"), AssertionError(), KeyError("x"
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("when", ["opened", "asked", "half way"])
-def test_whatever_a_decoder_raises_is_a_fault_of_its_file(monkeypatch, tmp_path, when, error):
+def test_any_error_of_a_decoder_is_a_fault_of_its_file(monkeypatch, tmp_path, when, error):
     class Broken:
         can_seek = seeks_exactly = True
 

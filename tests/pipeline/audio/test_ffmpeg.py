@@ -62,7 +62,7 @@ def test_a_file_that_keeps_changing_is_read_to_its_end_and_named_a_few_times(tmp
         ("matroska", (b"A_AAC",), (b"A_XYZ",), "A_XYZ"),
     ],
 )
-def test_a_codec_that_nobody_knows_is_named(tmp_path, container, old, new, name):
+def test_an_unknown_codec_is_named(tmp_path, container, old, new, name):
     payload = ffmpeg_bytes(tone(RATE), RATE, container)
     for before, after in zip(old, new, strict=True):
         assert before in payload

@@ -84,7 +84,7 @@ def test_lossy_containers_are_read_under_any_name(tmp_path, container, subtype):
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "adts"])
-def test_what_libsndfile_does_not_read_goes_through_ffmpeg(tmp_path, container):
+def test_formats_that_libsndfile_does_not_read_go_through_ffmpeg(tmp_path, container):
     import av
 
     path = tmp_path / "a.wav"
@@ -132,7 +132,7 @@ def header(rate=RATE, channels=1, tag=1, size=16_000, bits=16):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_is_no_audio_is_refused(tmp_path, payload, fault):
+def test_files_without_audio_are_refused(tmp_path, payload, fault):
     path = tmp_path / "a.wav"
     path.write_bytes(payload)
     assert fault_of(path) == fault

@@ -55,7 +55,7 @@ def prefixed(body, _number) -> Answer:
     return Answer(f"In short: {draft_of(body)}")
 
 
-def test_last_texts_are_reworded_and_the_others_stay(corpus, tmp_path):
+def test_last_texts_are_rewritten_and_the_others_stay(corpus, tmp_path):
     with chat_server(prefixed) as server:
         card = run(corpus, tmp_path / "out", with_endpoint(server))
     plain = rows_of(corpus / "plain")
@@ -143,7 +143,7 @@ def test_stage_that_failed_on_its_limit_goes_on_when_the_endpoint_is_back(corpus
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "undisturbed")
 
 
-def test_complete_stage_asks_again_what_had_no_answer_only_when_told(corpus, tmp_path):
+def test_a_complete_stage_repeats_failed_requests_only_with_redo_unanswered(corpus, tmp_path):
     is_up = []
 
     def respond(body, number):
@@ -237,7 +237,7 @@ def test_remembered_captions_read_no_audio(corpus, tmp_path, monkeypatch):
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-def test_captions_are_reworded_too(corpus, tmp_path):
+def test_captions_are_rewritten_too(corpus, tmp_path):
     def respond(body, number):
         if body["model"] == "listener":
             return Answer("A steady hiss in an empty room.")

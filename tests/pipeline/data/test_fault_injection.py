@@ -286,7 +286,7 @@ def test_a_local_file_that_cannot_be_read_is_no_damaged_one(
         read_audio(str(tmp_path / name))
 
 
-def test_a_missing_file_is_told_from_a_lost_mount(tmp_path: Path) -> None:
+def test_a_missing_file_is_distinguished_from_a_lost_mount(tmp_path: Path) -> None:
     write_recordings(tmp_path, {"mount/a.wav": noise(0.1), "mount/b.wav": noise(0.1)})
     (tmp_path / "mount/a.wav").unlink()
     with pytest.raises(AudioError, match="no such file"):

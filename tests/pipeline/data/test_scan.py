@@ -102,7 +102,7 @@ def test_a_transcript_is_never_cut(recording):
     assert "cannot be cut" in output.rejects[0].detail
 
 
-def test_what_is_short_enough_stays_whole(recording, tmp_path):
+def test_short_recordings_stay_whole(recording, tmp_path):
     short = write_tone(tmp_path / "short.wav", 1.9)
     (row,) = rows(scan(clip(short)))
     assert (row["clip_id"], row["start_s"]) == ("c/short", None)

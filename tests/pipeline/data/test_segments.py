@@ -59,7 +59,7 @@ def test_the_size_of_blocks_changes_nothing():
         assert [(part.start, part.end, part.is_at_pause) for part in found] == whole
 
 
-def test_a_cut_amid_sound_is_told():
+def test_a_cut_amid_sound_is_noted():
     assert [part.is_at_pause for part in segments(noise(7.0))] == [False, False, True]
 
 

@@ -118,7 +118,7 @@ def test_families_are_those_of_the_descriptions(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_what_is_missing_is_a_reason(tmp_path: Path) -> None:
+def test_missing_clips_are_a_reason_in_the_report(tmp_path: Path) -> None:
     pool = clips(tmp_path, {"train": 4, "test": 2})
     few = measure(pool, listen(pool))
     assert "0 classes have enough clips" in few.skipped["sound class, esc"]

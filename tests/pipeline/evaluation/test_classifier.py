@@ -26,7 +26,7 @@ def features(kinds: list[str], seeds: range) -> tuple[list[np.ndarray], list[str
     return [vector for vector, _ in pairs], [kind for _, kind in pairs]
 
 
-def test_held_out_clips_of_classes_that_differ_are_told_apart() -> None:
+def test_held_out_clips_of_different_classes_are_classified() -> None:
     train, test = (features(["low", "high", "noise"], seeds) for seeds in (range(6), range(6, 9)))
     classifier = Classifier(*train)
     assert classifier.classes == ("high", "low", "noise")

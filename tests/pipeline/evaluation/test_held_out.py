@@ -82,7 +82,7 @@ def test_training_clips_are_taken_only_if_asked_for(tmp_path: Path) -> None:
     assert splits_of(filled, "sound") == ["test"] * 2 + ["validation"] * 2 + ["train"] * 4
 
 
-def test_what_becomes_of_every_clip_is_counted_and_logged(
+def test_chosen_and_left_out_clips_are_counted_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -136,7 +136,7 @@ def test_long_undescribed_and_very_short_clips_are_left_out(tmp_path: Path) -> N
     assert len(chosen) == 25
 
 
-def test_singing_is_told_from_speech(tmp_path: Path) -> None:
+def test_singing_is_marked_in_the_chosen_clips(tmp_path: Path) -> None:
     for clip in pick(prepared(tmp_path)):
         assert clip.is_singing == (clip.modality == "music")
 

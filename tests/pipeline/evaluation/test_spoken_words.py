@@ -50,7 +50,7 @@ def test_texts_that_differ_have_errors(said: str, heard: str) -> None:
     assert count_errors(said, heard).word_edits > 0
 
 
-def test_spellings_are_told_apart_if_asked_for() -> None:
+def test_spellings_are_distinguished_on_request() -> None:
     assert count_errors("colour", "color", american_spelling=False).word_edits == 1
     assert count_errors("colour", "color").word_edits == 0
 
@@ -91,7 +91,7 @@ def test_words_beyond_the_end_and_silence_are_counted() -> None:
         ("", 4, 0),
     ],
 )
-def test_skipped_and_repeated_words_are_told_from_other_errors(
+def test_skipped_and_repeated_words_are_counted_apart_from_other_errors(
     heard: str, skipped: int, repeated: int
 ) -> None:
     found = count_errors("the rain has stopped", heard)

@@ -83,7 +83,7 @@ def test_the_whole_request_reaches_the_engine(client: TestClient, engine: LocalE
     assert engine.jobs == [AudioJob(**expected, sampling=sampling)]  # type: ignore[arg-type]
 
 
-def test_a_seed_is_drawn_and_told(client: TestClient, engine: LocalEngine) -> None:
+def test_a_seed_is_drawn_and_reported(client: TestClient, engine: LocalEngine) -> None:
     seeds = [int(post(client).headers["x-seed"]) for _ in range(2)]
     assert [job.seed for job in engine.jobs] == seeds
     assert seeds[0] != seeds[1]

@@ -104,5 +104,5 @@ def _sampler_policy(settings: ServeSettings) -> Any:
         (AudioJob(description="x", transcript="a" * 4000), 120.0),
     ],
 )
-def test_what_a_job_will_make_is_estimated(job: AudioJob, expected: float) -> None:
+def test_the_audio_of_a_job_is_estimated(job: AudioJob, expected: float) -> None:
     assert expected_audio_s(job, Limits()) == pytest.approx(expected)

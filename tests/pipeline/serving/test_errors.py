@@ -47,14 +47,14 @@ def test_a_body_that_is_no_json_is_400(client: TestClient) -> None:
     assert error["message"] == "JSON decode error at character 1"
 
 
-def test_a_wrong_method_is_told_the_right_one(client: TestClient) -> None:
+def test_a_wrong_method_is_refused_with_the_allowed_one(client: TestClient) -> None:
     response = client.get("/v1/audio/generations")
     assert response.status_code == 405
     assert response.headers["allow"] == "POST"
     error_of(response)
 
 
-def test_what_nobody_foresaw_is_an_envelope_and_a_traceback_in_the_log(
+def test_an_unforeseen_error_is_an_envelope_and_a_traceback_in_the_log(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail() -> Service:
@@ -119,7 +119,7 @@ RAW = {"Content-Type": "application/json"}
         ("\U0001f642" * 3000, 1),
     ],
 )
-def test_what_is_out_of_range_never_reaches_the_engine(
+def test_values_out_of_range_never_reach_the_engine(
     client: TestClient, engine: LocalEngine, field: str, value: object
 ) -> None:
     response = post(client, **{field: value})
@@ -196,7 +196,7 @@ def test_speech_errors_are_in_its_own_terms(
     assert error_of(response)["param"] == param
 
 
-def test_inner_causes_are_told_to_the_log_alone(
+def test_internal_causes_are_only_in_the_log(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     response = post(client, description="explode")
@@ -234,7 +234,7 @@ def test_a_missing_field_says_so(client: TestClient) -> None:
     assert (error["param"], error["code"]) == ("input", "missing_required_parameter")
 
 
-def test_words_that_take_too_long_are_told_how_long(client: TestClient) -> None:
+def test_words_that_take_too_long_are_refused_with_the_limit(client: TestClient) -> None:
     error = error_of(speak(client, input="word " * 400))
     assert error["param"] == "input"
     assert "takes about 136 s; at most 120 s are made" in error["message"]

@@ -48,7 +48,7 @@ def test_one_piece_that_fails_fails_them_all(
         ({"seconds": 121}, "seconds"),
     ],
 )
-def test_what_cannot_be_several_is_400(
+def test_a_count_that_cannot_be_served_is_400(
     client: TestClient, engine: LocalEngine, changes: dict, param: str | None
 ) -> None:
     response = post(client, **changes)
@@ -106,7 +106,7 @@ def test_speech_continues_a_recording_in_its_voice(
         ({"consent": "........"}, "continuation.consent", "match"),
     ],
 )
-def test_what_cannot_be_continued_is_400(
+def test_an_unusable_continuation_is_400(
     cloning: TestClient, engine: LocalEngine, changes: dict, param: str, message: str
 ) -> None:
     response = post(cloning, transcript="three", continuation=continuation(**changes))

@@ -46,7 +46,7 @@ def test_a_break_in_a_whole_answer_is_an_honest_500(
     assert error["message"].split()[-1] in caplog.text
 
 
-def test_a_cap_is_told_where_the_end_is_known(
+def test_a_cap_is_reported_if_the_end_is_known(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = post(client, description="capped", stream=False)

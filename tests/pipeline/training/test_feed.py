@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.batch import TrainingBatch
-from model.config import BackboneConfig, HeadConfig, ModelConfig
+from model.config import ModelConfig
 from model.sequence import CLEAN, PREFIX
 from model.text import ByteTokenizer
 from pipeline.errors import IncompleteError
@@ -22,21 +22,12 @@ from tests.factories.train_shards import (
     FakeClip,
     clip_mean,
     mixed_clips,
+    one_layer_config,
     write_shards,
 )
 
 TOKENIZER = ByteTokenizer()
-CONFIG = ModelConfig(
-    backbone=BackboneConfig(
-        hidden_dim=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=16,
-        vocab_size=512,
-    ),
-    head=HeadConfig(hidden_dim=16, num_layers=1, time_embedding_dim=8),
-    latent_dim=LATENT_DIM,
-    frames_per_block=4,
-    speaker_dim=SPEAKER_DIM,
-    speaker_id=TOKENIZER.speaker_id,
-)  # fmt: skip
+CONFIG = one_layer_config(speaker_dim=SPEAKER_DIM, speaker_id=TOKENIZER.speaker_id)
 PLAIN = {
     "condition_dropout": 0.0,
     "speaker_dropout": 0.0,

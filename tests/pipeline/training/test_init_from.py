@@ -224,7 +224,7 @@ def test_the_driver_refuses_before_any_worker_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_mlflow_is_told_of_the_parent(
+def test_the_parent_is_logged_to_mlflow(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.training.run import train_run

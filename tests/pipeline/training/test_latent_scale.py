@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.sequence import CLEAN
 from model.text import ByteTokenizer
 from pipeline.errors import SettingsError
@@ -16,17 +15,14 @@ from pipeline.storage import Folder
 from pipeline.training.feed import Feed
 from pipeline.training.settings import FeedSettings
 from pipeline.training.shards import TrainShards
-from tests.factories.train_shards import LATENT_DIM, FakeClip, mixed_clips, write_shards
+from tests.factories.train_shards import (
+    FakeClip,
+    mixed_clips,
+    one_layer_config,
+    write_shards,
+)
 
-CONFIG = ModelConfig(
-    backbone=BackboneConfig(
-        hidden_dim=16, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=16,
-        vocab_size=512,
-    ),
-    head=HeadConfig(hidden_dim=16, num_layers=1, time_embedding_dim=8),
-    latent_dim=LATENT_DIM,
-    frames_per_block=4,
-)  # fmt: skip
+CONFIG = one_layer_config()
 
 
 def test_scaled_latents_need_a_codec_that_states_the_importance_of_its_channels(

@@ -150,7 +150,7 @@ def test_the_least_share_comes_whatever_the_others(speech):
     assert order.unheard == {}
 
 
-def test_a_share_by_clips_too_small_ever_to_come_is_told(monkeypatch):
+def test_a_share_too_small_to_be_drawn_is_reported(monkeypatch):
     monkeypatch.setattr("pipeline.training.order._PERIOD", 8)
     order = _order(sizes=(400, 1, 400))
     assert order.unheard == {"sound": pytest.approx(1 / 41)}

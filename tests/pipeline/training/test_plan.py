@@ -13,7 +13,8 @@ from model.text import ByteTokenizer
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.training.feed import Feed
-from pipeline.training.plan import Hardware, TrainPlan, TypicalClip, plan_training, planned_config
+from pipeline.training.hardware import Hardware
+from pipeline.training.plan import TrainPlan, TypicalClip, plan_training, planned_config
 from pipeline.training.plan_report import plan_report
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config
@@ -42,13 +43,13 @@ def _plan(settings: TrainSettings | None = None, **changes: Any) -> TrainPlan:
 
 def test_rows_and_positions_of_a_step() -> None:
     plan = _plan()
-    assert plan.positions_per_document == 20
+    assert plan.document.num_positions == 20
     assert plan.documents_per_row == 3, "64 // 20"
     assert plan.micro_batches == 2, "8 documents are 3 rows, on 2 GPUs with one row at a time"
     assert plan.positions_per_step == 160
     assert plan.useful_share == 160 / (2 * 2 * 64)
     assert plan.audio_s_per_step == 64
-    assert not plan.is_cropped
+    assert not plan.document.is_cropped
 
 
 def test_time_and_price_follow_from_work_peak_and_utilisation() -> None:
@@ -57,8 +58,9 @@ def test_time_and_price_follow_from_work_peak_and_utilisation() -> None:
         training_flops(config, document_counts(config, 4, 8, 1, uses_expert=is_speech))
         for is_speech in (False, True)
     ]
-    assert plan.work_per_step == 6 * work[0] + 2 * work[1], "a quarter of 8 documents is speech"
-    assert plan.step_s == pytest.approx(plan.work_per_step / (0.5 * 2 * 1e9))
+    flops = 6 * work[0] + 2 * work[1]
+    assert plan.flops_per_step == pytest.approx(flops), "a quarter of 8 documents is speech"
+    assert plan.step_s == pytest.approx(plan.flops_per_step / (0.5 * 2 * 1e9))
     assert plan.price == pytest.approx(2 * 6 * plan.step_s / 3600 * 3.0)
     assert _plan(price_per_hour=None).price is None
 
@@ -95,13 +97,12 @@ def test_what_fits_and_what_is_suggested() -> None:
     plan = _plan(memory_bytes=10.0 * count)
     assert plan.suggested is None
     assert {option.largest_micro_batch for option in plan.options} == {0}
-    said = plan_report(plan, _settings(), GPUS, CLIP, 0.5)
+    said = plan_report(plan)
     assert "Nothing fits" in said
 
 
 def test_a_report_names_nodes_disk_and_assumptions() -> None:
-    settings = _settings()
-    said = plan_report(_plan(), settings, GPUS, CLIP, 0.5)
+    said = plan_report(_plan())
     assert "2 with 1 GPUs each" in said
     assert "for the 3 that are on disk at once" in said, "two are kept"
     assert "One takes 20 positions with 1 noisy copy; 3 fit a row" in said
@@ -110,12 +111,11 @@ def test_a_report_names_nodes_disk_and_assumptions() -> None:
 
 def test_clips_longer_than_a_row_are_cropped_and_that_is_said() -> None:
     clip = dataclasses.replace(CLIP, duration_s=100)
-    settings = _settings()
-    plan = plan_training(settings, _config(), GPUS, clip, 0.5)
-    assert plan.is_cropped
-    assert plan.positions_per_document == 4 + 7 * 8, "(64 - 4) // 8 blocks fit"
+    plan = plan_training(_settings(), _config(), GPUS, clip, 0.5)
+    assert plan.document.is_cropped
+    assert plan.document.num_positions == 4 + 7 * 8, "(64 - 4) // 8 blocks fit"
     assert plan.audio_s_per_step == 8 * 28
-    assert "cropped to 28.0 s" in plan_report(plan, settings, GPUS, clip, 0.5)
+    assert "cropped to 28.0 s" in plan_report(plan)
 
 
 def test_equal_clips_are_packed_as_the_feed_packs_them(tmp_path) -> None:
@@ -136,7 +136,7 @@ def test_equal_clips_are_packed_as_the_feed_packs_them(tmp_path) -> None:
     assert len(lengths) == len(texts) == 1
     clip = TypicalClip(8, texts.pop(), 1.0, 0.0)
     plan = plan_training(settings, config, dataclasses.replace(GPUS, num_gpus=1), clip, 0.5)
-    assert plan.positions_per_document == lengths.pop()
+    assert plan.document.num_positions == lengths.pop()
     assert plan.micro_batches == len(rows)
 
 

@@ -54,7 +54,7 @@ def test_a_second_press_of_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) 
             thread.join()
 
 
-def test_what_the_work_raises_is_raised() -> None:
+def test_an_error_of_the_work_is_raised_by_the_caller() -> None:
     def work() -> None:
         raise ValueError("boom")
 

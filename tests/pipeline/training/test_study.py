@@ -11,7 +11,7 @@ import pipeline.training.study
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.training.study import StudySettings, clip_facts, run_study, study_arms
-from tests.factories.train_shards import FakeClip, mixed_clips, write_shards
+from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import SMALL_MODEL, small_settings, training
 
 ALL = {"speech": 1, "sound": 1, "music": 1}
@@ -25,17 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """Clips to train on, and three held-out ones of each modality in both splits."""
-    held_out = [
-        FakeClip(
-            name=f"{split}-{number}",
-            modality=("speech", "sound", "music")[number % 3],
-            num_frames=9,
-            speaker="corpus/7" if number % 3 == 0 else None,
-            split=split,
-        )
-        for split in ("validation", "test")
-        for number in range(9)
-    ]
+    held_out = [*mixed_clips(9, split="validation"), *mixed_clips(9, split="test")]
     path = tmp_path_factory.mktemp("study")
     write_shards(path, [*mixed_clips(12), *held_out])
     return Folder.at(path)
@@ -99,7 +89,7 @@ def test_every_run_is_measured_once_and_an_interrupted_study_continues(
     assert len(trained) == 6
     assert again == runs
     facts = clip_facts(shards)
-    assert facts["test-0"] == {"modality": "speech", "cluster": "corpus/7"}
+    assert facts["test-003"] == {"modality": "speech", "cluster": "corpus/1"}
     for run in runs:
         # The last step, and that at which music alone had seen as much as the joint model.
         assert set(run["losses"]) == {str(run["steps"]), *map(str, run["matched_steps"].values())}

@@ -24,7 +24,7 @@ from pipeline.training.validation import (
     lasting_steps,
     validation_feed,
 )
-from tests.factories.train_shards import FakeClip, mixed_clips, write_shards
+from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import small_settings, training, weights_of
 
 VALIDATION = {"every": 2, "num_documents": 6}
@@ -34,18 +34,8 @@ TOTAL = "validation/loss/total"
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips to train on and six held-out ones, of all modalities."""
-    held_out = [
-        FakeClip(
-            name=f"held-{number}",
-            modality=("speech", "sound", "music")[number % 3],
-            transcript=None if number % 3 else f"held {number}",
-            num_frames=9 + number,
-            split="validation",
-        )
-        for number in range(6)
-    ]
     path = tmp_path_factory.mktemp("validation")
-    write_shards(path, [*mixed_clips(12), *held_out])
+    write_shards(path, [*mixed_clips(12), *mixed_clips(6, split="validation")])
     return path
 
 
@@ -122,7 +112,7 @@ def test_losses_are_those_of_the_held_out_documents_under_the_average(validated,
     store = CheckpointStore(Folder.at(validated).child("checkpoints"))
     model = averaged_model(store, 6)
     batch = _feed(settings, shards).batch(0)
-    assert {clip[:5] for row in batch.clips for clip in row} == {"held-"}
+    assert {clip[:11] for row in batch.clips for clip in row} == {"validation-"}
     with torch.no_grad():
         sums = [losses(model(part), part) for part in batch.micro_batches]
     flow = sum(float(part.flow_sum) for part in sums) / sum(float(p.flow_count) for p in sums)
@@ -144,7 +134,7 @@ def test_losses_of_clips_add_up_to_the_flow_loss(validated, shards):
     settings = _settings(validation={"every": 2, "num_documents": 12})
     store = CheckpointStore(Folder.at(validated).child("checkpoints"))
     found = clip_losses(averaged_model(store, 6), _feed(settings, shards))
-    assert sorted(found) == [f"held-{number}" for number in range(6)]
+    assert sorted(found) == [f"validation-{number:03d}" for number in range(6)]
     total = sum(pair[0] for pair in found.values()) / sum(pair[1] for pair in found.values())
     measured = _measured(settings, shards, validated, 6)
     assert total == pytest.approx(measured["validation/loss/flow"], rel=1e-5)

@@ -1,4 +1,4 @@
-"""What a language must offer so that texts can be composed in it."""
+"""The sentence parts that a language needs so that texts can be composed in it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Lexicon:
     Attributes:
         language: BCP 47 tag.
         numbers: Words for 0 to 99.
-        beings: Who can act, with article.
+        beings: Nouns for beings that can act, with article.
         actions: What beings do, without object.
         handles: What beings do to an object.
         objects: Things in the accusative, with article.
         things: Things in the nominative, with article.
         states: What things do.
-        places: Where, as an adverbial.
-        moments: When, as an adverbial that can end a sentence.
+        places: Adverbials of place.
+        moments: Adverbials of time that can end a sentence.
         counted: Plural nouns after a number (masculine where it matters).
         count_templates: Sentences with `{count}` and `{counted}`.
         cities: Names that take the plain preposition of `weather`.

@@ -56,7 +56,7 @@ class Score:
     """A composed piece.
 
     Attributes:
-        style: How it goes.
+        style: Style of the piece.
         key: Tonic and mode.
         tempo_bpm: Beats a minute, whole.
         sections: The form.
@@ -72,16 +72,6 @@ class Score:
     instruments: dict[str, str]
     notes: tuple[Note, ...]
     mood: str
-
-    @property
-    def num_bars(self) -> int:
-        """Bars in all sections."""
-        return sum(section.bars for section in self.sections)
-
-    @property
-    def body_s(self) -> float:
-        """Seconds from the first beat to the end of the last bar."""
-        return self.num_bars * self.style.beats * 60 / self.tempo_bpm
 
 
 def compose(style: Style, duration_s: float, rng: Generator) -> Score:

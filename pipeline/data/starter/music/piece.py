@@ -1,4 +1,4 @@
-"""Playing a score, and saying what it is: the audio of a piece with its labels."""
+"""The audio of a score, and the labels of the piece."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def render_piece(settings: StarterSettings, plan: PiecePlan) -> Piece:
 
 
 def play(score: Score, duration_s: float, rng: Generator) -> Wave:
-    """The score as stereo at `dsp.SAMPLE_RATE`, exactly as long as asked for."""
+    """The score as stereo at `dsp.SAMPLE_RATE`, of exactly the requested duration."""
     count = dsp.samples(duration_s)
     beat_s = 60 / score.tempo_bpm
     mixes = {place: np.zeros(count) for place in {*_PANS.values(), *_PAN_BY_DRUM.values()}}

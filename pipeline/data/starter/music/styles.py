@@ -1,4 +1,4 @@
-"""How each style goes: tempo, meter, harmony, rhythm, instruments, mood.
+"""Styles of music: tempo, meter, harmony, rhythm, instruments, mood.
 
 Rhythms are one bar long, four steps a beat: a symbol starts a note, `-` holds it, `.` is silence.
 In `bass`, R 3 5 8 are root, third, fifth and octave; in `chords`, x is the whole chord and a digit
@@ -24,10 +24,10 @@ class Style:
         chords: Rhythms of the accompaniment to choose from.
         bass: Rhythms of the bass to choose from.
         drums: Rhythm of each drum; empty for none.
-        lead: Instruments to choose from, as also below.
-        accompaniment: For the chords.
-        low: For the bass.
-        moods: By mode.
+        lead: Instruments of the melody to choose from.
+        accompaniment: Instruments of the chords to choose from.
+        low: Instruments of the bass to choose from.
+        moods: Adjectives by mode.
         swing: Delay of every second half-beat, in beats.
         sections: Names of intro, body, second body, ending.
         lead_low: Lowest note of the melody.

@@ -79,7 +79,7 @@ def bird_chirp(rng: Generator, duration_s: float) -> Take:
 
 
 def birdsong(rng: Generator, duration_s: float) -> Take:
-    """A running song of whistles and trills; nobody would count them."""
+    """A continuous song of whistles and trills, without a count."""
     out = np.zeros(dsp.samples(duration_s))
     motif = [
         (

@@ -142,7 +142,7 @@ def _finish(
 
 
 def _named(rng: Generator, labels: list[str], *, is_over: bool) -> str:
-    """What is heard by its labels, without what it does."""
+    """The labels of the sounds as a noun phrase, without what they do."""
     if is_over:
         return f"{labels[1]} with {labels[0]} in the background"
     if len(labels) > 1:

@@ -17,9 +17,9 @@ class Take:
     """One rendering of a class, with the clause that is true of it.
 
     Attributes:
-        wave: Mono, at most as long as asked for.
+        wave: Mono waveform, at most of the requested duration.
         clause: Subject and predicate, lower case, e.g. `a dog barks three times`.
-        count: How many events it holds; None where nobody would count.
+        count: Number of events; None if they cannot be counted.
     """
 
     wave: Wave
@@ -34,7 +34,7 @@ class SoundClass:
     Attributes:
         name: Class label, e.g. `dog_bark`.
         keyword: Word that every clause of the class holds.
-        label: What is heard, as after `the sound of`.
+        label: Noun phrase that fits after `the sound of`.
         kind: `texture` goes on and on, `event` comes and is over.
         render: Makes a take from a generator and a duration in seconds.
         min_s: Shortest duration in which it can be recognised.

@@ -86,7 +86,7 @@ def chord(num_samples: int) -> torch.Tensor:
     return (0.3 * (0.61 * sample).sin() + 0.2 * (1.47 * sample).cos())[None, None]
 
 
-def test_what_is_analysed_sounds_as_it_was() -> None:
+def test_analysis_and_synthesis_give_the_waveform_back() -> None:
     head = SpectralHead(3, 2, 64, 16)
     waveform = torch.cat([chord(320), torch.randn(1, 1, 320)], dim=1)
     spectrum = head.analyse(waveform)
@@ -129,7 +129,7 @@ def test_smooth_spectra_sound_as_steady_noise_of_their_level() -> None:
     assert float(flat.max() / flat.min()) < 1.5
 
 
-def test_what_is_quieter_than_is_told_apart_is_silent() -> None:
+def test_frames_below_the_quietest_level_are_silent() -> None:
     head = SpectralHead(3, 1, 64, 16, is_propagated=True)
     logs = torch.full((1, 1, 4, 33), math.log(1.5 * QUIETEST * window_energy(head.window_length)))
     logs[:, :, 2:] += 3

@@ -77,7 +77,7 @@ def test_padding_never_changes_a_row(codec: VAECodec) -> None:
             torch.testing.assert_close(found, getattr(alone, name), **TOLERANCE)
 
 
-def test_what_is_in_the_padding_does_not_matter(codec: VAECodec) -> None:
+def test_padding_does_not_change_the_result(codec: VAECodec) -> None:
     waveform = torch.randn(1, codec.num_channels, 400).repeat(2, 1, 1)
     waveform[1, :, 250:] = float("nan")
     posterior = codec.encode(waveform, torch.tensor([250, 250]))

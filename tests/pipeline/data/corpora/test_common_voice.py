@@ -82,7 +82,7 @@ def test_the_splits_and_what_is_confirmed_beside_them(tmp_path, columns):
     assert rejects == []
 
 
-def test_recordings_that_nobody_confirmed_are_left_out_and_counted(tmp_path):
+def test_recordings_without_confirmation_are_left_out_and_counted(tmp_path):
     tables = {
         "validated.tsv": table(("anna", path(1), "A.", "")),
         "invalidated.tsv": table(("anna", path(2), "B.", ""), ("bert", path(3), "C.", "")),

@@ -158,7 +158,7 @@ def test_singing_is_its_own_kind_of_text_whatever_the_modality():
 
 
 @pytest.mark.parametrize("said", [{"captions": ["A slow tune."]}, {"tags": ["slow tempo"]}])
-def test_what_people_said_is_not_contradicted_by_measurement(said):
+def test_measurements_do_not_contradict_captions(said):
     measured = {"tempo_bpm": 150.0, "beat_strength": 0.9, "level_dbfs": -5.0, "duration_s": 5.0}
     slots = facts_of(clip_values(modality="music", **said), measured, max_words=80).slots
     assert slots.get("tempo", ("slow",)) == slots.get("tempo_word", ("slow",)) == ("slow",)
@@ -218,7 +218,7 @@ def test_files_addresses_and_identifiers_are_seen_in_a_text(text, is_one):
     assert names_a_file(text) is is_one
 
 
-def test_a_key_is_said_of_music_where_it_is_certain_and_nobody_said_otherwise():
+def test_a_key_is_stated_if_it_is_certain_and_no_caption_states_another():
     measured = {"key_number": 21.0, "key_confidence": 0.3}
     clip = clip_values(modality="music", tags=["piano"])
     assert facts_of(clip, measured, max_words=80).slots["key"] == ("A minor",)

@@ -29,7 +29,7 @@ def test_slot_without_phrases_counts_as_missing():
     assert texts({"start": ("a {b}", "c")}, {"b": ()}) == {"C"}
 
 
-def test_nothing_usable_gives_none():
+def test_a_grammar_without_a_usable_alternative_gives_none():
     assert Grammar({"start": ("{a}",)}).write("start", {}, random.Random(0)) is None
 
 
@@ -38,7 +38,7 @@ def test_optional_part_comes_and_goes_and_never_without_its_slot():
     assert texts(rules, {"level": ("loud",)}) == {"Rain.", "Rain, loud."}
 
 
-def test_nothing_is_said_twice():
+def test_one_fact_is_stated_once():
     rules = {"start": ("{tone} and {tone_adjective}", "{tone} only", "{tone} or {tone}")}
     assert texts(rules, {"tone": ("flat",), "tone_adjective": ("even",)}) == {"Flat only"}
 

@@ -164,7 +164,7 @@ def test_caption_without_tags_is_in_every_text():
     assert all(text.startswith("Rain falls on a tin roof.") for text in texts)
 
 
-def test_what_a_caption_says_is_not_said_again_behind_it():
+def test_facts_of_a_caption_are_not_repeated_after_it():
     clip = clip_values(modality="music", tags=["piano"], captions=["A slow waltz on the piano."])
     facts = facts_of(clip, MEASURED, max_words=80)
     for seed in range(60):

@@ -92,7 +92,7 @@ def test_command_writes_logs_page_and_cards_and_continues_its_run(prepared, tmp_
     assert card.path == "encode/dataset.json"
 
 
-def test_nothing_there_and_a_wrong_output_are_one_line(prepared, tmp_path, capsys):
+def test_a_missing_directory_and_a_wrong_output_are_one_line_errors(prepared, tmp_path, capsys):
     off = ["--set", "tracking.is_enabled=false"]
     assert main([str(tmp_path / "none"), *off]) == 1
     assert "does not exist; give a directory" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def test_remembered_answers_are_not_asked_again(tmp_path):
     assert silent.seen == ["c"]
 
 
-def test_what_had_no_answer_is_asked_again(tmp_path):
+def test_failed_requests_are_sent_again(tmp_path):
     cache, model = ReplyCache(Folder.at(tmp_path)), Echo()
     for _ in range(2):
         assert ask(model, cache, [question("never")], Usage()) == [Unanswered.TIMEOUT]

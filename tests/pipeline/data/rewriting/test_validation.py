@@ -120,7 +120,7 @@ def test_other_languages_are_judged_by_their_own_words():
     assert reason("امرأة تتحدث بسرعة.", language="ar") is None
 
 
-def test_of_a_clip_that_was_heard_facts_may_be_new_but_quotes_may_not():
+def test_captions_may_state_new_facts_but_no_quotes():
     assert reason("A man speaks French over 3 drum hits.", known=None) is None
     assert reason('A man says "bonjour".', known=None) == "invented_quote"
 

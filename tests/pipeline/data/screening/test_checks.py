@@ -61,7 +61,7 @@ def test_unfit_audio_is_refused_with_its_reason(waveform, reason):
     assert reason_of(waveform, max_duration_s=1.0) == reason
 
 
-def test_the_time_of_the_first_bad_sample_is_told():
+def test_the_time_of_the_first_bad_sample_is_reported():
     with pytest.raises(UnfitError, match=r"first at 0\.2500 s"):
         measure(with_value(np.nan, at=4_000))
 

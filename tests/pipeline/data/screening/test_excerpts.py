@@ -76,7 +76,7 @@ def test_other_recordings_share_no_part():
     assert found == {""}
 
 
-def test_nothing_is_a_part_of_no_evaluation_set():
+def test_an_empty_index_finds_no_excerpt():
     assert ExcerptIndex([], 0.2).find(words(recording(0, 5)), 5.0) == ""
 
 

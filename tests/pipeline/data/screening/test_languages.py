@@ -23,7 +23,7 @@ FRENCH = "Elle ne savait pas que son frère était dans la maison avec les autre
         (FRENCH, "de", "'fr'"),
     ],
 )
-def test_plain_mismatch_is_told_with_its_evidence(transcript, language, evidence):
+def test_a_clear_mismatch_is_reported_with_its_evidence(transcript, language, evidence):
     assert evidence in language_mismatch(transcript, language)
 
 
@@ -46,12 +46,12 @@ def test_plain_mismatch_is_told_with_its_evidence(transcript, language, evidence
         ("", "en"),
     ],
 )
-def test_whatever_is_in_doubt_is_believed(transcript, language):
+def test_uncertain_languages_are_accepted(transcript, language):
     assert language_mismatch(transcript, language) == ""
 
 
 @pytest.mark.parametrize("tag", ["de", "en", "es", "fr", "it", "pt"])
-def test_true_tags_of_sentences_in_six_languages_are_believed(tag):
+def test_true_tags_of_sentences_in_six_languages_are_accepted(tag):
     generator = np.random.default_rng(0)
     for _ in range(50):
         text = compose("rich", tag, generator)
@@ -79,7 +79,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("tag", SENTENCES)
-def test_answer_in_the_language_asked_for_is_told_from_most_others(tag):
+def test_a_text_in_the_requested_language_is_distinguished_from_most_others(tag):
     found = {other for other in SENTENCES if is_other_language(SENTENCES[tag], other)}
     near = {"es": {"pt", "it"}, "pt": {"es", "it"}, "it": {"es", "pt"}, "zh": {"ja", "ko"}}
     assert tag not in found
@@ -101,5 +101,5 @@ def test_answer_in_the_language_asked_for_is_told_from_most_others(tag):
         ("一首很慢的 Jazz 歌", "zh-hant"),
     ],
 )
-def test_answer_whose_language_cannot_be_told_passes(text, tag):
+def test_a_text_whose_language_is_uncertain_passes(text, tag):
     assert not is_other_language(text, tag)

@@ -107,7 +107,7 @@ def test_what_an_evaluation_set_holds_leaks(tmp_path, ours, theirs):
     ],
     ids=["another part", "another speaker", "no speaker", "too few words"],
 )
-def test_what_only_resembles_it_does_not_leak(tmp_path, ours, theirs):
+def test_similar_clips_of_evaluation_sets_do_not_leak(tmp_path, ours, theirs):
     assert refusals(tmp_path, held=[clip("b/1", **theirs)], a=[clip("c/1", **ours)]) == {}
 
 
@@ -146,7 +146,7 @@ def test_a_copy_of_a_leak_leaks_whichever_of_them_is_better(tmp_path, by, keep_d
 
 
 @pytest.mark.parametrize("by", LEAKING)
-def test_what_a_duplicate_is_said_to_repeat_is_kept(tmp_path, by):
+def test_the_clip_that_a_duplicate_names_is_kept(tmp_path, by):
     twins = [clip(name, acoustic=WORDS, transcript="They say") for name in ("c/1", "c/2")]
     leaks = [clip("c/0", **LEAKING[by]), clip("c/3", fingerprint="f", **LEAKING[by])]
     copies = [clip("c/4", fingerprint="f"), clip("c/5", fingerprint="f")]

@@ -50,7 +50,7 @@ def test_lines_become_sentences(tmp_path: Path, line: str, sentences: tuple[str,
         " ".join(["word"] * 17),
     ],
 )
-def test_what_is_read_otherwise_than_written_is_left_out(tmp_path: Path, line: str) -> None:
+def test_lines_that_are_not_spoken_as_written_are_left_out(tmp_path: Path, line: str) -> None:
     assert _read(tmp_path, f"{line}\nThe lamp is on.") == ("The lamp is on.",)
 
 

@@ -28,7 +28,7 @@ def test_the_voice_is_described_and_named(speaker: Speaker) -> None:
     ("manner", "words"),
     [("slow", "slowly"), ("fast", "quickly"), ("lively", "in a lively way")],
 )
-def test_the_manner_is_told(manner: str, words: str) -> None:
+def test_the_manner_is_described(manner: str, words: str) -> None:
     for seed in range(10):
         full, _ = spoken_captions(SPEAKERS[0], manner, (), np.random.default_rng(seed))
         assert words in full
@@ -36,7 +36,7 @@ def test_the_manner_is_told(manner: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("surroundings", [(), (ROOM,), (NOISE,), (ROOM, NOISE)])
-def test_room_and_noise_are_told_where_they_are(surroundings: tuple[str, ...]) -> None:
+def test_room_and_noise_are_described_where_they_are(surroundings: tuple[str, ...]) -> None:
     for seed in range(20):
         full, named = spoken_captions(
             SPEAKERS[0], "neutral", surroundings, np.random.default_rng(seed)

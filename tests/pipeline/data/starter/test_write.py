@@ -179,7 +179,7 @@ def _bad_card(folder: Path) -> None:
     ("prepare", "message"),
     [(_foreign, "is not empty"), (_file, "is a file"), (_bad_card, "not the card")],
 )
-def test_what_belongs_to_others_is_left_alone(
+def test_a_folder_of_other_files_is_refused_and_unchanged(
     tmp_path: Path, prepare: Callable[[Path], None], message: str
 ) -> None:
     folder = tmp_path / "out"

@@ -107,7 +107,7 @@ def test_only_the_styles_of_the_settings_are_planned() -> None:
 
 
 @pytest.mark.parametrize("style", ["techno", "march", "blues", "baroque", "lo-fi hip-hop"])
-def test_the_tempo_that_is_measured_is_the_one_that_is_told(style: str) -> None:
+def test_the_measured_tempo_is_that_of_the_labels(style: str) -> None:
     piece = _piece(style, 8.0, index=2)
     found = measure(piece.wave.astype(np.float32), dsp.SAMPLE_RATE, "music")["tempo_bpm"]
     assert found == pytest.approx(piece.labels["tempo_bpm"], rel=0.05)

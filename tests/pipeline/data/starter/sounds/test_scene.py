@@ -35,7 +35,7 @@ def test_every_class_alone(name: str) -> None:
     assert scene.classes == (name,)
 
 
-def test_sounds_in_a_row_are_told_in_the_order_they_are_heard() -> None:
+def test_sounds_in_a_row_are_described_in_their_order() -> None:
     for seed in range(6):
         names = ("rain", "thunder", "dog_bark") if seed % 2 else ("door_knock", "glass_break")
         scene = one_after_another(np.random.default_rng(seed), names, 7.0)

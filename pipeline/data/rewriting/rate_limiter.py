@@ -1,4 +1,4 @@
-"""When the next request may leave: so many requests and tokens a minute, evenly spaced."""
+"""A rate limiter for requests and tokens per minute."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
-    """Spaces requests of many threads.
+class RateLimiter:
+    """Spaces the requests of several threads evenly.
 
     Args:
-        requests_per_minute: None does not limit.
-        tokens_per_minute: None does not limit.
-        clock: Seconds that only rise.
-        sleep: Waits so many seconds.
+        requests_per_minute: Limit of requests; None has no limit.
+        tokens_per_minute: Limit of tokens; None has no limit.
+        clock: Monotonic time, seconds.
+        sleep: Function that waits for a number of seconds.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Pace:
         self._free_at = clock()
 
     def wait(self, tokens: float) -> None:
-        """Wait for the turn of a request that is expected to cost so many tokens."""
+        """Wait until a request that is expected to use a number of tokens may be sent."""
         with self._lock:
             start = max(self._clock(), self._free_at)
             self._free_at = start + max(self._request_s, tokens * self._token_s)
@@ -39,11 +39,11 @@ class Pace:
             self._sleep(left_s)
 
     def correct(self, tokens: float) -> None:
-        """A request cost so many tokens more, or fewer where negative, than was expected."""
+        """Account for the tokens that a request used beyond its estimate; negative if fewer."""
         with self._lock:
             self._free_at += tokens * self._token_s
 
     def pause(self, seconds: float) -> None:
-        """Let no request leave for a while: the endpoint asked for it."""
+        """Send no request for some seconds, as an endpoint may request."""
         with self._lock:
             self._free_at = max(self._free_at, self._clock() + seconds)
