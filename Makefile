@@ -30,24 +30,13 @@ demo-from-scratch: setup  ## codec and model from nothing, to samples and report
 
 TINY := runs/tiny-model
 CONFIGS := jobs/configs
-TRAIN_TINY = $(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_speech.yaml --shards $(TINY)/data/train-shards
-EXPORT_TINY = $(BIN)/audiocalm export --run $(TINY)/words --codec shipped-tiny --weights fp16 --card $(CONFIGS)/card_tiny.yaml \
+EXPORT_TINY = $(BIN)/audiocalm export --run $(TINY)/training --codec shipped-tiny --weights fp16 --card $(CONFIGS)/card_tiny.yaml \
   --sampling $(CONFIGS)/sampling_tiny.yaml --voices $(CONFIGS)/voices_tiny.yaml --shards $(TINY)/data/train-shards
 tiny: setup  ## train the shipped model again, about 5 core-hours; SENTENCES=FILE of open sentences; the same command goes on
 	@test -n "$(SENTENCES)" || { echo "set SENTENCES=FILE: a text file with English sentences, one a line, which the corpus speaks"; exit 2; }
 	$(BIN)/audiocalm starter-corpus --config $(CONFIGS)/corpus_tiny.yaml --out $(TINY)/corpus --set speech.sentences=$(abspath $(SENTENCES))
 	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus --codec shipped-tiny --output $(TINY)/data
-	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_texts.yaml --output $(TINY)/texts --set optim.decay_share=0
-	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_digits.yaml --output $(TINY)/digits --init-from $(TINY)/texts \
-	  --set optim.num_steps=420 --set feed.num_noisy_copies=5
-	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_broad.yaml --output $(TINY)/broad --init-from $(TINY)/digits \
-	  --set optim.num_steps=1270 --set optim.decay_share=0.3 --set feed.num_noisy_copies=4 --set feed.flow_time_mean=-0.5
-	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_music.yaml --output $(TINY)/music --init-from $(TINY)/broad \
-	  --set optim.num_steps=420 --set optim.learning_rate=1.2e-3 --set optim.decay_share=0.29 \
-	  --set feed.num_noisy_copies=4 --set feed.flow_time_mean=-0.5
-	$(TRAIN_TINY) --mixture $(CONFIGS)/mixture_tiny_words.yaml --output $(TINY)/words --init-from $(TINY)/music \
-	  --set optim.num_steps=1000 --set optim.learning_rate=1.2e-3 --set optim.decay_share=0.4 \
-	  --set feed.num_noisy_copies=4 --set feed.flow_time_mean=-0.5
+	$(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_speech.yaml --shards $(TINY)/data/train-shards --output $(TINY)/training
 	$(EXPORT_TINY) --output $(TINY)/unmeasured
 	$(BIN)/audiocalm evaluate --bundle $(TINY)/unmeasured --data $(TINY)/data --output $(TINY)/evaluation \
 	  --set per_modality=40 --set num_digits=40 $(if $(ASR),--asr $(ASR))

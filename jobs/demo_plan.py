@@ -10,10 +10,16 @@ from typing import Any
 CONFIGS = Path(__file__).parent / "configs"
 
 PROMPTS: dict[str, tuple[str, ...]] = {
-    "speech": (
+    "digit": (
         "--modality=speech",
         "--description=A woman says a single English word, clearly and without hurry.",
         "--transcript=nine",
+        "--language=en",
+    ),
+    "speech": (
+        "--modality=speech",
+        "--description=A deep, calm voice of an American man, speaking at a normal pace.",
+        "--transcript=The ferry leaves at seven.",
         "--language=en",
     ),
     "sound": (
@@ -27,7 +33,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
         "--seconds=6",
     ),
 }
-"""One clip of each modality, in words of the starter corpus."""
+"""Clips of each modality, in words of the starter corpus."""
 
 _SHOWN = ("--description", "--transcript")
 _MEASURED = ("per_modality=5", "num_digits=8", "fill_from_training=true", "classifier_clips=0")
@@ -43,7 +49,7 @@ class Step:
         name: Name under which its seconds are reported.
         words: Command line after `audiocalm`.
         sample: WAV file that it generates, and the words it is made from.
-        spoken: The one word that the sample speaks.
+        spoken: The digit that the sample speaks.
     """
 
     name: str
@@ -153,14 +159,15 @@ def _english_speech() -> list[str]:
 
 
 def _generations(folder: Path, bundle: str, seed: int, name: str) -> list[Step]:
-    """One clip of each modality."""
+    """The clips of a bundle."""
     steps = []
-    for modality, prompt in PROMPTS.items():
-        wav = folder / f"{modality}.wav"
+    for sample, prompt in PROMPTS.items():
+        wav = folder / f"{sample}.wav"
         line = ["generate", f"--bundle={bundle}", *prompt, f"--seed={seed}", f"--out={wav}"]
         asked = {option: said for option, _, said in (word.partition("=") for word in prompt)}
         text = " ".join(said for option, said in asked.items() if option in _SHOWN)
-        steps.append(Step(f"{name} {modality}", line, (wav, text), asked.get("--transcript")))
+        spoken = asked.get("--transcript") if sample == "digit" else None
+        steps.append(Step(f"{name} {sample}", line, (wav, text), spoken))
     return steps
 
 

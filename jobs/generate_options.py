@@ -38,6 +38,8 @@ def add_options(options: ArgumentParser) -> None:
     )
     add("--speaker-encoder", metavar="DIR", help=encoder)
     add("--seconds", type=float, metavar="S", help="exact duration of the audio")
+    speed = "speaking rate, 0.25 to 4; default: 1"
+    add("--speed", type=float, default=1.0, metavar="X", help=speed)
     steps = "solver steps for each block; default: those of the bundle"
     add("--flow-steps", type=int, metavar="N", help=steps)
     guidance = "scale of classifier-free guidance; default: that of the bundle"
@@ -87,6 +89,7 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         duration_s=given.seconds,
         voice=None if voice is None else _voice(bundle, voice, given.speaker_encoder),
         continues=continues,
+        speed=given.speed,
         seed=given.seed,
         is_singing=given.singing,
         sampling={

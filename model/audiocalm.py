@@ -16,7 +16,7 @@ from model.batch import TrainingBatch
 from model.config import ModelConfig
 from model.document_attention import DocumentAttention
 from model.experts import route_tokens
-from model.heads import LocalFlowHead, ThinFlowHead, TimeEmbedding
+from model.heads import LocalFlowHead, ScalarHead, ThinFlowHead, TimeEmbedding
 from model.layers import INIT_STD, RMSNorm
 from model.sequence import CLEAN, NOISY, PREFIX
 from model.words import WordContext, centre_of
@@ -32,26 +32,13 @@ class ModelOutput:
     Attributes:
         velocity: Velocity at noisy positions, 0 elsewhere.
         stop_logit: Meaningful on clean positions.
-        log_pace: Logarithm of the frames that one transcript token takes, meaningful at the end of
-            a prefix; None under a model that does not pace speech.
+        log_duration: Logarithm of the expected frames of a transcript token, meaningful at these;
+            None under a model that does not pace speech.
     """
 
     velocity: Float[Tensor, "batch seq latent_dim"]
     stop_logit: Float[Tensor, "batch seq"]
-    log_pace: Float[Tensor, "batch seq"] | None = None
-
-
-class ScalarHead(nn.Module):
-    """One number at every position: the logit of `end_of_audio`, or the logarithm of the pace."""
-
-    def __init__(self, hidden_dim: int) -> None:
-        super().__init__()
-        self.input_proj = nn.Linear(hidden_dim, hidden_dim)
-        self.output_proj = nn.Linear(hidden_dim, 1)
-
-    def forward(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
-        """The number in float32."""
-        return self.output_proj(F.silu(self.input_proj(hidden))).squeeze(-1).float()
+    log_duration: Float[Tensor, "batch seq"] | None = None
 
 
 class SpeakerProjection(nn.Module):
@@ -99,7 +86,7 @@ class AudioCALM(nn.Module):
             hidden_dim, config.latent_dim, config.head
         )
         self.stop_head = ScalarHead(hidden_dim)
-        self.pace_head = ScalarHead(hidden_dim) if config.paces_speech else None
+        self.duration_head = ScalarHead(hidden_dim) if config.paces_speech else None
         self.word_context = (
             WordContext(hidden_dim, config.backbone.norm_eps) if config.paces_speech else None
         )
@@ -232,7 +219,7 @@ class AudioCALM(nn.Module):
         )
 
     def _words(self, batch: TrainingBatch) -> Float[Tensor, "batch seq hidden"]:
-        """Word context of every audio frame, 0 elsewhere."""
+        """Word context of every audio frame and transcript token, 0 elsewhere."""
         assert self.word_context is not None
         seen = slice(batch.backbone_length)
         tokens = self.backbone.embed_tokens(batch.token_ids[:, seen])
@@ -248,12 +235,12 @@ class AudioCALM(nn.Module):
         num_words: int,
         position: Float[Tensor, " frames"],
     ) -> Float[Tensor, "frames hidden"]:
-        """Word context of frames at given positions.
+        """Word context of frames or transcript tokens at given positions.
 
         Args:
             token_ids: The prefix.
             num_words: Its transcript tokens, which end it but for one token.
-            position: Rotary positions of the frames.
+            position: Their rotary positions.
         """
         assert self.word_context is not None
         first = len(token_ids) - 1 - num_words
@@ -302,9 +289,9 @@ class AudioCALM(nn.Module):
             0, batch.noisy_frames.flatten(), blocks.flatten(0, 1)
         )
         padding = (0, batch.document.shape[1] - batch.backbone_length)
-        log_pace = None if self.pace_head is None else F.pad(self.pace_head(hidden), padding)
+        durations = None if self.duration_head is None else self.duration_head(hidden)
         return ModelOutput(
             velocity=velocity.view(*batch.document.shape, -1),
             stop_logit=F.pad(self.stop_head(hidden.detach()), padding),
-            log_pace=log_pace,
+            log_duration=None if durations is None else F.pad(durations, padding),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ from model.sequence import (
     NOISY,
     PADDING,
     PREFIX,
-    AudioPositions,
     Document,
     MaskIndices,
     document_length,
@@ -50,12 +48,11 @@ class TrainingBatch:
         flow_mask: Positions of the flow loss.
         stop_target: 1 from the last frame of the clip on.
         stop_mask: Positions of the stop loss: clean frames of documents that end.
-        is_word: Transcript tokens of documents whose audio is placed along them.
-        word_centre: Position in the row of the transcript token under an audio frame, -1 where
-            there is none.
-        pace_target: Logarithm of the frames that one transcript token takes, at the end of a
-            prefix with a transcript, else 0.
-        pace_mask: Positions of the pace loss.
+        is_word: Transcript tokens of documents whose audio is placed along them: the positions of
+            the duration loss.
+        word_centre: Position in the row of the transcript token under an audio frame, of such a
+            token its own, -1 where there is none.
+        duration_target: Latent frames of a transcript token, else 0.
         modality: Index into `MODALITIES`, -1 on padding.
         speaker: Voice of every document, 0 without one; `document` indexes it.
         noisy_frames: Indices into the flattened batch of the frames of every noisy block.
@@ -79,8 +76,7 @@ class TrainingBatch:
     stop_mask: Bool[Tensor, "batch seq"]
     is_word: Bool[Tensor, "batch seq"]
     word_centre: Int[Tensor, "batch seq"]
-    pace_target: Float[Tensor, "batch seq"]
-    pace_mask: Bool[Tensor, "batch seq"]
+    duration_target: Float[Tensor, "batch seq"]
     modality: Int[Tensor, "batch seq"]
     speaker: Float[Tensor, "batch documents speaker_dim"]
     noisy_frames: Int[Tensor, "noisy_blocks block_frames"]
@@ -213,8 +209,8 @@ def _blocks(frames: slice, frames_per_block: int) -> Int[Tensor, "blocks block_f
     return torch.arange(frames.start, frames.stop).view(-1, frames_per_block)
 
 
-_MASKS = ("flow_mask", "stop_mask", "pace_mask", "is_word")
-_SCALARS = ("position", "flow_time", "stop_target", "pace_target")
+_MASKS = ("flow_mask", "stop_mask", "is_word")
+_SCALARS = ("position", "flow_time", "stop_target", "duration_target")
 
 
 def _padding(num_rows: int, width: int, config: ModelConfig) -> dict[str, Tensor]:
@@ -239,7 +235,7 @@ def _write(
     num_text, num_frames = len(document.token_ids), len(document.latents)
     prefix, clean, states, noisy = span
     copies, frames = document.num_copies, torch.arange(num_frames)
-    position = (document.positions or AudioPositions.after(num_text)).of(frames)
+    position = document.positions.of(frames)
     fields["block"][prefix] = torch.arange(num_text, dtype=torch.int32)
     fields["position"][prefix] = torch.arange(num_text).float()
     for part, segment in ((prefix, PREFIX), (clean, CLEAN), (states, NOISY), (noisy, NOISY)):
@@ -264,21 +260,21 @@ def _write(
     fields["flow_mask"][noisy] = True
     fields["stop_target"][clean.start + document.num_valid_frames - 1 : clean.stop] = 1
     fields["stop_mask"][clean] = document.has_stop
-    if document.num_words:
+    if document.durations:
         _write_words(fields, document, position, span)
-    if document.frames_per_word is not None:
-        fields["pace_target"][prefix.stop - 1] = math.log(document.frames_per_word)
-        fields["pace_mask"][prefix.stop - 1] = True
 
 
 def _write_words(
     fields: dict[str, Tensor], document: Document, position: Tensor, span: _Span
 ) -> None:
-    """Mark the words of a document, and which of them its audio frames stand on."""
-    start = span.prefix.start
-    first = len(document.token_ids) - 1 - document.num_words
-    fields["is_word"][start + first : span.prefix.stop - 1] = True
-    centre = start + centre_of(position, first, document.num_words)
+    """Mark the words of a document, how long they take, and where its audio frames stand."""
+    start, num_words = span.prefix.start, len(document.durations)
+    first = len(document.token_ids) - 1 - num_words
+    words = slice(start + first, span.prefix.stop - 1)
+    fields["is_word"][words] = True
+    fields["duration_target"][words] = torch.tensor(document.durations)
+    fields["word_centre"][words] = torch.arange(words.start, words.stop, dtype=torch.int32)
+    centre = start + centre_of(position, first, num_words)
     for part in (span.clean, span.states):
         fields["word_centre"][part] = centre.repeat((part.stop - part.start) // len(centre))
 

@@ -127,8 +127,8 @@ class ModelConfig:
     frames_per_block: int = 8
     """Latent frames generated together; a choice, 0.74 s at 10.77 frames a second."""
     paces_speech: bool = False
-    """Whether audio with a transcript takes rotary positions along its words, at a pace that the
-    prefix predicts or the request sets."""
+    """Whether audio with a transcript takes rotary positions along its words, with durations that
+    are predicted from the prefix. Training aligns them (`pipeline.training.alignment`)."""
     speaker_dim: int = 192
     """Width of a speaker embedding; 192 is that of ECAPA-TDNN, arXiv:2005.07143."""
     speaker_id: int | None = None

@@ -239,3 +239,17 @@ class LocalFlowHead(nn.Module):
     @property
     def _layers(self) -> Sequence[_LocalLayer]:
         return [cast("_LocalLayer", layer) for layer in self.layers]
+
+
+class ScalarHead(nn.Module):
+    """One number at every position: the logit of `end_of_audio`, or the logarithm of the frames
+    that a transcript token takes."""
+
+    def __init__(self, hidden_dim: int) -> None:
+        super().__init__()
+        self.input_proj = nn.Linear(hidden_dim, hidden_dim)
+        self.output_proj = nn.Linear(hidden_dim, 1)
+
+    def forward(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch"]:
+        """The number in float32."""
+        return self.output_proj(F.silu(self.input_proj(hidden))).squeeze(-1).float()

@@ -13,8 +13,8 @@ from model.audiocalm import ModelOutput
 from model.batch import TrainingBatch
 from model.config import MODALITIES
 
-PACE_WEIGHT = 0.1
-"""Weight of the pace loss next to the flow loss: a choice, that of the stop loss."""
+DURATION_WEIGHT = 0.1
+"""Weight of the duration loss next to the flow loss: a choice, that of the stop loss."""
 NUM_TIME_BINS = 10
 """Equal bins of flow time in which the flow loss is accounted."""
 
@@ -34,8 +34,9 @@ class LossSums:
         bin_count: Noisy positions of every tenth of flow time.
         stop_sum: Binary cross-entropy of the stop decision.
         stop_count: Positions of the stop loss.
-        pace_sum: Squared error of the logarithm of the pace.
-        pace_count: Documents with a pace.
+        duration_sum: Half the Poisson deviance of the frames of transcript tokens; at its minimum
+            the expected number is predicted.
+        duration_count: Transcript tokens.
     """
 
     flow_sum: Float[Tensor, ""]
@@ -46,8 +47,8 @@ class LossSums:
     bin_count: Float[Tensor, " bins"]
     stop_sum: Float[Tensor, ""]
     stop_count: Float[Tensor, ""]
-    pace_sum: Float[Tensor, ""]
-    pace_count: Float[Tensor, ""]
+    duration_sum: Float[Tensor, ""]
+    duration_count: Float[Tensor, ""]
 
     def to_vector(self) -> Float[Tensor, " sums"]:
         """All of them as one detached float64 vector, to be summed over ranks."""
@@ -69,15 +70,15 @@ class LossSums:
         return LossSums(*parts)
 
     def means(self) -> dict[str, float]:
-        """Averages for the log: `flow`, `flow/<modality>`, `flow/time_<bin>`, `stop`, `pace`, and
-        the share of noisy positions in each bin of flow time, `flow_time/share_<bin>`.
+        """Averages for the log: `flow`, `flow/<modality>`, `flow/time_<bin>`, `stop`, `duration`,
+        and the share of noisy positions in each bin of flow time, `flow_time/share_<bin>`.
 
         An average over no position has no entry.
         """
         pairs = {
             "flow": (self.flow_sum, self.flow_count),
             "stop": (self.stop_sum, self.stop_count),
-            "pace": (self.pace_sum, self.pace_count),
+            "duration": (self.duration_sum, self.duration_count),
         }
         for index, name in enumerate(MODALITIES):
             pairs[f"flow/{name}"] = self.modality_sum[index], self.modality_count[index]
@@ -96,7 +97,7 @@ VECTOR_LENGTH = sum(_SIZES)
 
 
 def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
-    """Sums and counts of one micro-batch; `flow_sum`, `stop_sum` and `pace_sum` carry gradients."""
+    """Sums and counts of one micro-batch; the sums of flow, stop and duration carry gradients."""
     error = (output.velocity.float() - batch.velocity_target).square().mean(-1)
     mask = batch.flow_mask.float()
     error = torch.where(batch.flow_mask, error, 0.0)
@@ -105,9 +106,11 @@ def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
     )
     stop = torch.where(batch.stop_mask, stop, 0.0)
 
-    pace = torch.zeros_like(stop)
-    if output.log_pace is not None:
-        pace = torch.where(batch.pace_mask, (output.log_pace - batch.pace_target).square(), pace)
+    duration = torch.zeros_like(stop)
+    if output.log_duration is not None:
+        frames, log = batch.duration_target, output.log_duration
+        deviance = torch.xlogy(frames, frames) - frames * log - frames + log.exp()
+        duration = torch.where(batch.is_word, deviance, duration)
 
     modality = batch.modality.clamp_min(0).long()
     time_bin = (batch.flow_time * NUM_TIME_BINS).long().clamp(0, NUM_TIME_BINS - 1)
@@ -120,8 +123,8 @@ def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
         bin_count=_sum_by(mask, time_bin, NUM_TIME_BINS),
         stop_sum=stop.sum(),
         stop_count=batch.stop_mask.float().sum(),
-        pace_sum=pace.sum(),
-        pace_count=batch.pace_mask.float().sum() * (output.log_pace is not None),
+        duration_sum=duration.sum(),
+        duration_count=batch.is_word.float().sum() * (output.log_duration is not None),
     )
 
 
@@ -146,7 +149,7 @@ def loss_from(
     global_stop_count: float | Tensor,
     stop_weight: float = 0.1,
     *,
-    global_pace_count: float | Tensor = 0.0,
+    global_duration_count: float | Tensor = 0.0,
 ) -> Float[Tensor, ""]:
     """Share of one micro-batch in the loss of one optimiser step.
 
@@ -159,12 +162,13 @@ def loss_from(
         global_flow_count: `flow_count` summed over all ranks and micro-batches of the step.
         global_stop_count: `stop_count`, likewise.
         stop_weight: Weight of the stop loss; 0.1 is that of pocket-tts.
-        global_pace_count: `pace_count`, summed likewise.
+        global_duration_count: `duration_count`, summed likewise.
     """
     flow = sums.flow_sum / torch.as_tensor(global_flow_count).clamp_min(1).to(sums.flow_sum)
     stop = sums.stop_sum / torch.as_tensor(global_stop_count).clamp_min(1).to(sums.stop_sum)
-    pace = sums.pace_sum / torch.as_tensor(global_pace_count).clamp_min(1).to(sums.pace_sum)
-    return flow + stop_weight * stop + PACE_WEIGHT * pace
+    durations = torch.as_tensor(global_duration_count).clamp_min(1)
+    duration = sums.duration_sum / durations.to(sums.duration_sum)
+    return flow + stop_weight * stop + DURATION_WEIGHT * duration
 
 
 def _sum_by(values: Tensor, group: Tensor, num_groups: int) -> Tensor:

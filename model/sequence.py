@@ -8,6 +8,7 @@ frames passes through the backbone in place of the noisy ones, which the head al
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,15 +44,16 @@ class MaskIndices(NamedTuple):
 
 @dataclass(frozen=True)
 class AudioPositions:
-    """Rotary positions of audio frames: frame j stands at `start + step * j`.
+    """Rotary positions of audio frames.
 
     Attributes:
-        start: Position of the first frame.
-        step: Positions from one frame to the next.
+        start: Position of the first frame; of paced speech, of the first transcript token.
+        ends: Frame at which each transcript token ends, not decreasing; empty without a
+            transcript. Frames then stand at `start`, `start + 1` and so on.
     """
 
     start: float
-    step: float = 1.0
+    ends: tuple[float, ...] = ()
 
     @staticmethod
     def after(num_text: int) -> AudioPositions:
@@ -59,32 +61,32 @@ class AudioPositions:
         return AudioPositions(float(num_text))
 
     @staticmethod
-    def along_words(num_text: int, num_words: int, frames_per_word: float) -> AudioPositions:
+    def along_words(num_text: int, durations: Sequence[float]) -> AudioPositions:
         """Frames run along the tokens of the transcript, which end the prefix but for one token.
 
-        A frame then stands about where its words stand, so that attention finds them by position
-        from the first step on. It also fixes the speaking rate.
+        A frame then stands where the token stands that it speaks, so that attention finds it by
+        position from the first step on. Frames after the last token go on, one position each.
 
         Args:
             num_text: Tokens of the prefix.
-            num_words: Tokens of the transcript.
-            frames_per_word: Latent frames that one transcript token takes.
+            durations: Latent frames of every transcript token.
         """
-        return AudioPositions(float(num_text - 1 - num_words), 1.0 / frames_per_word)
+        return AudioPositions(
+            float(num_text - 1 - len(durations)), tuple(itertools.accumulate(durations))
+        )
 
     def of(self, frames: Int[Tensor, " frames"]) -> Float[Tensor, " frames"]:
-        """Positions of frames, given by their numbers."""
-        return self.start + self.step * frames
-
-    def faster(self, num_frames: int, factor: float) -> AudioPositions:
-        """Positions of speech that is faster after some frames.
-
-        Args:
-            num_frames: Frames whose positions stay.
-            factor: Factor of the speaking rate, and so of the steps after them.
-        """
-        step = self.step * factor
-        return AudioPositions(self.start + num_frames * (self.step - step), step)
+        """Positions of frames, given by their numbers; of paced speech, of their middles."""
+        if not self.ends:
+            return self.start + frames.float()
+        middle = frames.double() + 0.5
+        ends = torch.tensor(self.ends, dtype=torch.float64)
+        begins = torch.cat([ends.new_zeros(1), ends[:-1]])
+        token = torch.searchsorted(ends, middle, right=True)
+        inside = token.clamp_max(len(ends) - 1)
+        share = (middle - begins[inside]) / (ends[inside] - begins[inside])
+        along = torch.where(token < len(ends), token + share, len(ends) + middle - ends[-1])
+        return self.start + along.float()
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,8 @@ class Document:
         uses_expert: Whether its tokens route to the expert.
         speaker: Voice embedding; it overwrites the positions of the speaker token.
         has_stop: False for a crop that does not end its clip: no stop loss.
-        positions: Rotary positions of the audio; None follows the prefix.
-        num_words: Transcript tokens, which end the prefix but for one token; 0 has no transcript
-            along which the audio runs.
-        frames_per_word: Latent frames that one transcript token takes, to be predicted from the
-            prefix; None has no transcript.
+        durations: Latent frames of every transcript token, which end the prefix but for one; the
+            audio runs along them. Empty without a transcript, or where speech is not paced.
 
     Raises:
         ValueError: If the parts do not fit each other.
@@ -122,9 +121,7 @@ class Document:
     uses_expert: bool
     speaker: Float[Tensor, " speaker_dim"] | None
     has_stop: bool = True
-    positions: AudioPositions | None = None
-    num_words: int = 0
-    frames_per_word: float | None = None
+    durations: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         frames, latent_dim = self.latents.shape
@@ -141,8 +138,21 @@ class Document:
             )
         if not 1 <= self.num_valid_frames <= frames:
             raise ValueError(f"num_valid_frames {self.num_valid_frames} is outside 1..{frames}")
+        if len(self.durations) >= len(self.token_ids):
+            raise ValueError(
+                f"{len(self.durations)} durations for {len(self.token_ids)} tokens, of which the "
+                "last is no word"
+            )
         if self.modality not in MODALITIES:
             raise ValueError(f"modality {self.modality!r}; use one of {', '.join(MODALITIES)}")
+
+    @property
+    def positions(self) -> AudioPositions:
+        """Rotary positions of the audio."""
+        num_text = len(self.token_ids)
+        if not self.durations:
+            return AudioPositions.after(num_text)
+        return AudioPositions.along_words(num_text, self.durations)
 
     @property
     def num_copies(self) -> int:
@@ -155,9 +165,7 @@ class Document:
             self,
             token_ids=torch.tensor(null_ids),
             speaker=None,
-            positions=None,
-            num_words=0,
-            frames_per_word=None,
+            durations=(),
         )
 
     def length(self, head: str = "thin") -> int:

@@ -10,13 +10,28 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from model.phonemes import UnknownLanguageError, pronounced
 
 _NUM_SPECIAL = 4
 _KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
 _BYTE_FILE = "byte_tokenizer.json"
+_SOUNDS = (
+    " ,.;:!?"
+    "abcdefghijklmnopqrstuvwxyz"
+    "\u00e6\u00e7\u00f0\u00f8\u0127\u014b\u0153\u03b2\u03b8\u03c7\u1d7b\u2c71"
+    + "".join(map(chr, range(0x250, 0x2B0)))
+    + "\u02b0\u02b2\u02b7\u02bc\u02c8\u02cc\u02d0\u02d1\u02de\u02e0\u02e4\u207f"
+    + "\u0303\u0308\u030a\u030d\u031a\u031d\u031e\u031f\u0320\u0324\u0325\u0329\u032a"
+    + "\u032f\u0330\u0334\u033a\u0361"
+    + "\u02e5\u02e6\u02e7\u02e8\u02e9123456789"
+)
+"""Letters, stress, length, diacritics and tones of the International Phonetic Alphabet, and marks
+between clauses. Their order fixes their ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +134,14 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Ids of a text; special ids never come out of text."""
 
+    def encode_words(self, transcript: str, language: str | None) -> list[int]:
+        """Ids of words that are spoken or sung; at least one of them if the words are not empty.
+
+        Args:
+            transcript: The words.
+            language: BCP 47 tag; None is English.
+        """
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids; special ids are left out."""
 
@@ -144,6 +167,10 @@ class ByteTokenizer:
         """
         return list(text.encode("utf-8"))
 
+    def encode_words(self, transcript: str, language: str | None) -> list[int]:
+        """The bytes of the words."""
+        return self.encode(transcript)
+
     def decode(self, ids: list[int]) -> str:
         """Text of the bytes among the ids; a cut character becomes U+FFFD."""
         return bytes(i for i in ids if i < self.audio_id).decode("utf-8", errors="replace")
@@ -153,6 +180,40 @@ class ByteTokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"name": self.name, "vocab_size": self.vocab_size}
         (folder / _BYTE_FILE).write_text(json.dumps(facts, sort_keys=True) + "\n")
+
+
+class PhonemeTokenizer(ByteTokenizer):
+    """Bytes for the description, sounds for the words: how they are spelled need not be learned.
+
+    The words begin and end with a space, which stands for the silence around them. A symbol that
+    is not in the alphabet, and a language whose sounds are not known, is spelled in bytes.
+    """
+
+    name = "phonemes"
+    _ids: ClassVar[Mapping[str, int]] = {sound: 260 + index for index, sound in enumerate(_SOUNDS)}
+
+    def encode_words(self, transcript: str, language: str | None) -> list[int]:
+        """The sounds of the words.
+
+        Raises:
+            PronunciationError: If eSpeak NG is not installed or broken.
+        """
+        if not transcript:
+            return []
+        try:
+            spoken = pronounced(transcript, language)
+        except UnknownLanguageError:
+            return [self._ids[" "], *self.encode(transcript), self._ids[" "]]
+        sounds = unicodedata.normalize("NFD", f" {spoken} ")
+        sounds = sounds.replace("c\u0327", "\u00e7")  # a letter of its own, not c with a cedilla
+        ids = ([self._ids[s]] if s in self._ids else list(s.encode()) for s in sounds)
+        return [number for symbol in ids for number in symbol]
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the bytes and sounds among the ids."""
+        sounds = {number: sound.encode() for sound, number in self._ids.items()}
+        known = (sounds.get(i, bytes([i]) if i < self.audio_id else b"") for i in ids)
+        return b"".join(known).decode("utf-8", errors="replace")
 
 
 class PublishedTokenizer:
@@ -196,6 +257,10 @@ class PublishedTokenizer:
         )
         return ids
 
+    def encode_words(self, transcript: str, language: str | None) -> list[int]:
+        """The ids of the words, spelled as they are."""
+        return self.encode(transcript)
+
     def decode(self, ids: list[int]) -> str:
         """Text of the ids that the published tokenizer knows."""
         kept = [i for i in ids if i < self.audio_id]
@@ -207,30 +272,46 @@ class PublishedTokenizer:
         self._tokenizer.save_pretrained(str(folder))
 
 
-def load_tokenizer(folder: Path | None) -> Tokenizer:
-    """The tokenizer of a folder; None is the byte tokenizer.
+_OWN = {tokenizer.name: tokenizer for tokenizer in (ByteTokenizer, PhonemeTokenizer)}
+
+
+def load_tokenizer(source: Path | str | None) -> Tokenizer:
+    """The tokenizer of a folder, or one of our own by name: `bytes` (also None) or `phonemes`.
 
     Raises:
         ValueError: If the folder holds no tokenizer, or `transformers` is missing for it.
     """
-    if folder is None or (folder / _BYTE_FILE).is_file():
-        return ByteTokenizer()
+    if source is None or source in _OWN:
+        return _OWN[str(source or "bytes")]()
+    folder = Path(source)
+    if (folder / _BYTE_FILE).is_file():
+        name = json.loads((folder / _BYTE_FILE).read_text()).get("name")
+        if name not in _OWN:
+            raise ValueError(f"{folder / _BYTE_FILE} names {name!r}; known are {', '.join(_OWN)}")
+        return _OWN[name]()
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise ValueError(
-            f"{folder} holds no tokenizer: neither {_BYTE_FILE} nor tokenizer.json nor vocab.json"
+            f"{folder} holds no tokenizer: neither {_BYTE_FILE} nor tokenizer.json nor vocab.json; "
+            f"give such a folder, or one of {', '.join(_OWN)}"
         )
     return PublishedTokenizer(folder)
 
 
 def prompt_ids(prompt: Prompt, tokenizer: Tokenizer, has_speaker: bool) -> list[int]:
-    """Ids of the prefix: the speaker's place if there is one, the text, the start of audio."""
+    """Ids of the prefix: the speaker's place if there is one, the text, the start of audio.
+
+    The words come last and are encoded by themselves.
+    """
     speaker = [tokenizer.speaker_id] if has_speaker else []
-    return [*speaker, *tokenizer.encode(render(prompt)), tokenizer.audio_id]
+    words = prompt.transcript or ""
+    text = tokenizer.encode(render(prompt).removesuffix(words))
+    spoken = tokenizer.encode_words(words, prompt.language)
+    return [*speaker, *text, *spoken, tokenizer.audio_id]
 
 
 def num_word_tokens(prompt: Prompt, tokenizer: Tokenizer) -> int:
     """Tokens of the words in `prompt_ids`, which end it but for the start of audio."""
-    return len(tokenizer.encode(prompt.transcript)) if prompt.transcript else 0
+    return len(tokenizer.encode_words(prompt.transcript or "", prompt.language))
 
 
 def null_ids(tokenizer: Tokenizer, has_speaker: bool = False) -> list[int]:

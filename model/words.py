@@ -1,8 +1,9 @@
-"""Word context: the transcript tokens around an audio frame, added to the frame's embedding.
+"""Word context: the transcript tokens around a position, added to its embedding.
 
-A model that paces speech places every frame beside the words that it probably speaks. The context
-reads those words directly, from a few tokens before the frame to a few after, so that speech
-follows its text from the first training step on; attention then learns the exact alignment.
+A model that paces speech places every frame beside the token that it speaks. The context reads the
+tokens around that place directly, from a few before to a few after, so that speech follows its text
+from the first training step on. Transcript tokens get the same context of themselves, and know what
+follows them when their durations are predicted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from model.layers import RMSNorm, ZeroProjection
 
 _WIDTH = 64
 _REACH = 4
-"""Tokens before and after the one under a frame; a predicted pace is off by about as much."""
+"""Tokens before and after the one under a frame: about two sounds with their marks of stress."""
 
 
 class WordContext(nn.Module):

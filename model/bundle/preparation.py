@@ -87,14 +87,13 @@ def _part(
         for bound_s in bounds_s
     )
     exact_frames: int | None = None
-    frames_per_word: float | None = None
     if duration_s is not None:
         exact_frames = min_frames = max_frames = timebase.frames_in(duration_s)
+    num_prompt_words = 0
     if num_words and request.continues is not None:
         # The new words start where the recording ends.
-        frames_per_word = len(before) / len(tokenizer.encode(request.continues.transcript))
-    elif num_words and exact_frames is not None:
-        frames_per_word = exact_frames / num_words
+        spoken = dataclasses.replace(prompt, transcript=request.continues.transcript)
+        num_prompt_words = min(num_word_tokens(spoken, tokenizer), num_words - 1)
     generation = GenerationRequest(
         token_ids=tuple(prompt_ids(prompt, tokenizer, request.voice is not None)),
         null_ids=tuple(null_ids(tokenizer)),
@@ -104,7 +103,7 @@ def _part(
         min_frames=min_frames,
         exact_frames=exact_frames,
         num_words=num_words,
-        frames_per_word=frames_per_word,
+        num_prompt_words=num_prompt_words,
         speed=request.speed,
         speaker=None if request.voice is None else request.voice.float(),
         prompt_latents=before if len(before) else None,

@@ -65,8 +65,8 @@ class Piece:
     Attributes:
         waveform: New samples; empty while the codec looks ahead.
         is_last: Whether the request is finished.
-        is_capped: Whether speech, so far, reached its longest duration without a stop decision;
-            words at its end may then be missing.
+        is_capped: Whether speech, so far, reached its longest duration without a stop decision or
+            before its last word; words at its end may then be missing.
     """
 
     waveform: Float[Tensor, "channels samples"]
@@ -227,9 +227,10 @@ def _piece(
         )
     utterance.num_emitted += waveform.shape[-1]
     generation = utterance.generation
-    if is_last and generation.request.exact_frames is None:
-        is_full = generation.num_frames >= generation.request.max_frames
-        utterance.is_capped = utterance.is_capped or is_full
+    if is_last:
+        request = generation.request
+        is_full = request.exact_frames is None and generation.num_frames >= request.max_frames
+        utterance.is_capped = utterance.is_capped or is_full or generation.is_cut
     return Piece(waveform, is_last, utterance.is_capped)
 
 

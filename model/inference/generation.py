@@ -76,16 +76,15 @@ class GenerationRequest:
     min_frames: int = 1
     """Frames before which it does not stop."""
     exact_frames: int | None = None
-    """Frames to generate, whatever the stop head says; None lets the stop head decide."""
+    """Frames to generate, whatever the model predicts; None lets the durations of the words decide
+    in paced speech, else the stop head."""
     num_words: int = 0
     """Transcript tokens at the end of the prefix, along which the audio of a model that paces
     speech runs; 0 has no transcript."""
-    frames_per_word: float | None = None
-    """Latent frames that one transcript token takes: the speaking rate. None predicts it from the
-    prefix."""
+    num_prompt_words: int = 0
+    """How many of these the prompt speaks."""
     speed: float = 1.0
-    """Divides `frames_per_word`, predicted or given, of what follows the prompt; 2 speaks twice as
-    fast."""
+    """Divides the predicted durations of what follows the prompt; 2 speaks twice as fast."""
     speaker: Float[Tensor, " speaker_dim"] | None = None
     """Voice, with the speaker token in `token_ids`."""
     prompt_latents: Float[Tensor, "frames latent_dim"] | None = None
@@ -110,8 +109,11 @@ class GenerationRequest:
                 f"num_words is {self.num_words}; the prefix has {len(self.token_ids)} tokens, of "
                 "which the last is no word"
             )
-        if self.frames_per_word is not None and not self.frames_per_word > 0:
-            raise ValueError(f"frames_per_word is {self.frames_per_word}; it must be positive")
+        if not 0 <= self.num_prompt_words <= self.num_words:
+            raise ValueError(
+                f"num_prompt_words is {self.num_prompt_words} of {self.num_words} words; it must "
+                "lie between 0 and these"
+            )
         if not self.speed > 0:
             raise ValueError(f"speed is {self.speed}; it must be positive")
 
@@ -134,6 +136,7 @@ class GenerationState:
         num_frames: Valid frames generated so far.
         pending: Normalised last block whose keys are not in the cache yet.
         is_done: Whether it has ended: its last block was returned, or it was closed.
+        is_cut: Whether its words take longer than it may.
     """
 
     request: GenerationRequest
@@ -144,6 +147,7 @@ class GenerationState:
     num_frames: int = 0
     pending: Float[Tensor, "block_frames latent_dim"] | None = None
     is_done: bool = False
+    is_cut: bool = False
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -64,8 +64,8 @@ def read_prefix(
     uses_expert: bool,
     speaker: Float[Tensor, " speaker_dim"] | None,
     num_words: int = 0,
-) -> tuple[KeysValues, Float[Tensor, " hidden"]]:
-    """Keys and values of one row, prefix and prompt, and the last state of the prefix.
+) -> tuple[KeysValues, Float[Tensor, "text hidden"]]:
+    """Keys and values of one row, prefix and prompt, and the states of the prefix.
 
     Args:
         model: The model.
@@ -75,23 +75,27 @@ def read_prefix(
         at: Rotary positions of the prompt.
         uses_expert: Whether the row routes to the expert.
         speaker: Voice for the speaker token, where the prefix holds one.
-        num_words: Transcript tokens at the end of the prefix, around which the prompt reads.
+        num_words: Transcript tokens at the end of the prefix; 0 where the model does not pace
+            them.
     """
     config, num_text = model.config, len(token_ids)
     audio = at.of(torch.arange(len(prompt)))
     position = torch.cat([torch.arange(num_text).float(), audio])[None].to(model.device)
     ids = torch.tensor([token_ids], device=model.device)
-    clean = model.embed_clean(prompt)
-    if model.word_context is not None and num_words and len(prompt):
-        clean = clean + model.words_around(ids[0], num_words, position[0, num_text:])
     if speaker is not None:
         speaker = speaker.to(model.device).expand(1, 1, -1)
-    embeddings = torch.cat([model.embed_prefix(ids, speaker), clean[None]], dim=1)
+    parts = [model.embed_prefix(ids, speaker), model.embed_clean(prompt)[None]]
+    embeddings = torch.cat(parts, dim=1)
+    if model.word_context is not None and num_words:
+        first = num_text - 1 - num_words
+        context = model.words_around(ids[0], num_words, position[0, first:])
+        context[num_words] = 0  # the end of the prefix is no word
+        embeddings = torch.cat([embeddings[:, :first], embeddings[:, first:] + context], dim=1)
     attention = PrefillAttention(num_text, config.frames_per_block)
     route = route_rows([uses_expert], embeddings.shape[1], model.device)
     rotary = backbone.rotary(position, model.dtype)
     hidden = backbone(embeddings, rotary, attention, route)
-    return attention.recorded(), hidden[0, num_text - 1]
+    return attention.recorded(), hidden[0, :num_text]
 
 
 def aligned(rows: Sequence[KeysValues]) -> tuple[KeysValues, tuple[int, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
@@ -24,8 +25,10 @@ from model.inference.prefill import aligned, read_prefix
 from model.inference.schedule import flow_schedule
 from model.sequence import AudioPositions
 
-_LOG_PACE_RANGE = (math.log(0.1), math.log(100.0))
+_LOG_DURATION_RANGE = (math.log(0.01), math.log(100.0))
 """Frames a transcript token may take by prediction; an untrained head must not overflow."""
+_RATE_RANGE = (0.5, 2.0)
+"""Slowness of a prompt, next to the prediction, that speech after it keeps."""
 _NUM_REMEMBERED = 16
 """Schedules and null prefixes that a sampler keeps; a server meets a handful."""
 
@@ -70,12 +73,21 @@ class Sampler:
             check_prefix(torch.tensor(ids), speaker, config)
         prompt = self._prompt(request)
         read, positions = self._read(request, prompt)
+        is_cut = False
+        if positions[0].ends and request.exact_frames is None:
+            # The last word ends it.
+            expected = math.ceil(positions[0].ends[-1]) - len(prompt)
+            is_cut = expected > request.max_frames
+            bounds = request.min_frames, request.max_frames
+            request = replace(request, exact_frames=min(max(expected, bounds[0]), bounds[1]))
         keys_values, left_padding = aligned(read)
         num_blocks = -(-request.frame_limit // config.frames_per_block)
         rows = self.cache.take(keys_values, left_padding, num_blocks=num_blocks)
         generator = torch.Generator().manual_seed(request.seed)
         num_prompt_blocks = len(prompt) // config.frames_per_block
-        return GenerationState(request, rows, generator, positions, num_prompt_blocks)
+        return GenerationState(
+            request, rows, generator, positions, num_prompt_blocks, is_cut=is_cut
+        )
 
     @torch.no_grad()
     def step(self, states: Sequence[GenerationState]) -> list[BlockOutput]:
@@ -137,12 +149,11 @@ class Sampler:
         )
         ids, null_ids, num_words = request.token_ids, request.null_ids, request.num_words
         at = AudioPositions.after(len(ids))
-        row, end = read(ids, prompt[:0], at, num_words=num_words)
-        at = self._placed(request, end)
+        row, states = read(ids, prompt[:0], at, num_words=num_words)
+        if self.model.duration_head is not None and num_words:
+            at = AudioPositions.along_words(len(ids), self._durations(request, states, len(prompt)))
         if len(prompt):
             row, _ = read(ids, prompt, at, num_words=num_words)
-        if request.frames_per_word is not None:
-            at = at.faster(len(prompt), request.speed)  # the prompt keeps its own pace
         if not request.options.is_guided:
             return [row], (at,)
         null_at = AudioPositions.after(len(null_ids))
@@ -169,13 +180,21 @@ class Sampler:
             self.model, self.backbone, null_ids, prompt, at, uses_expert=uses_expert, speaker=None
         )[0]
 
-    def _placed(self, request: GenerationRequest, end: Float[Tensor, " hidden"]) -> AudioPositions:
-        """Positions of the audio: along the words of paced speech, else behind the prefix."""
-        num_text = len(request.token_ids)
-        if self.model.pace_head is None or not request.num_words:
-            return AudioPositions.after(num_text)
-        pace = request.frames_per_word
-        if pace is None:
-            pace = math.exp(float(self.model.pace_head(end).clamp(*_LOG_PACE_RANGE)))
-            pace /= request.speed
-        return AudioPositions.along_words(num_text, request.num_words, pace)
+    def _durations(
+        self, request: GenerationRequest, states: Float[Tensor, "text hidden"], num_prompt: int
+    ) -> list[float]:
+        """Frames of every transcript token: those of the prompt fill it, the others follow at its
+        rate and the request's speed, or fill the exact number of frames."""
+        assert self.model.duration_head is not None
+        words = states[-1 - request.num_words : -1]
+        expected = self.model.duration_head(words).clamp(*_LOG_DURATION_RANGE).exp().double()
+        spoken, following = expected.tensor_split([request.num_prompt_words])
+        slowness = 1.0
+        if len(spoken):
+            slowness = num_prompt / float(spoken.sum())
+            spoken = spoken * slowness
+            slowness = min(max(slowness, _RATE_RANGE[0]), _RATE_RANGE[1])
+        following = following * (slowness / request.speed)
+        if request.exact_frames is not None and len(following):
+            following = following * (request.exact_frames / float(following.sum()))
+        return [*spoken.tolist(), *following.tolist()]

@@ -7,7 +7,6 @@ building reads its latents.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +18,11 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.flow import sample_flow_time
-from model.sequence import AudioPositions, Document, document_length
+from model.sequence import Document, document_length
 from model.text import Prompt, Tokenizer, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase, num_blocks
 from pipeline.errors import IncompleteError
+from pipeline.training.alignment import Alignment
 from pipeline.training.order import StreamPosition, mixed_seed
 from pipeline.training.settings import FeedSettings
 from pipeline.training.shards import TrainShards
@@ -47,7 +47,8 @@ class Plan:
         start: First frame.
         stop: Frame after the last.
         length: Number of positions that it takes in a row.
-        num_words: Tokens of the transcript at the end of the prefix; 0 does not pace the audio.
+        durations: Latent frames of every transcript token at the end of the prefix; empty does not
+            pace the audio.
     """
 
     position: int
@@ -57,12 +58,7 @@ class Plan:
     start: int
     stop: int
     length: int
-    num_words: int = 0
-
-    @property
-    def frames_per_word(self) -> float | None:
-        """Latent frames that one token of the transcript takes; None without a transcript."""
-        return int(self.row["num_frames"]) / self.num_words if self.num_words else None
+    durations: tuple[float, ...] = ()
 
     @property
     def is_cropped(self) -> bool:
@@ -80,6 +76,8 @@ class DocumentSampler:
         tokenizer: Encodes the prompts.
         seed: The run's seed.
         student_times: Flow times to take one of, in place of the settings' distribution.
+        alignment: Durations of the transcript tokens, for a model that paces speech; without them
+            documents can be planned and not built.
     """
 
     def __init__(
@@ -90,7 +88,9 @@ class DocumentSampler:
         tokenizer: Tokenizer,
         seed: int,
         student_times: Tensor | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
+        self._alignment = alignment if config.paces_speech else None
         self._student_times = student_times
         self._shards = shards
         self._settings = settings
@@ -140,14 +140,17 @@ class DocumentSampler:
             token_ids = self._token_ids(prompt, voice, is_conditioned)
         blocks = num_blocks(stop - start, self._config.frames_per_block)
         length = len(token_ids) + blocks * self._block_length
-        num_words = 0
-        if self._config.paces_speech and is_conditioned:
+        durations: tuple[float, ...] = ()
+        if self._alignment is not None and has_words and is_conditioned:
             num_words = num_word_tokens(prompt, self._tokenizer)
-        return Plan(place.position, row, token_ids, voice, start, stop, length, num_words)
+            durations = self._alignment.of(place.row, num_words)
+        return Plan(place.position, row, token_ids, voice, start, stop, length, durations)
 
     def build(self, plan: Plan) -> Document:
         """The document of a plan, noise included."""
         settings, row = self._settings, plan.row
+        if self._config.paces_speech and self._alignment is None:
+            raise ValueError("a model that paces speech needs the alignment of its clips")
         generator = self._generator(plan.position, "noise")
         latents = self._latents(plan, generator)
         copies, blocks = settings.num_noisy_copies, len(latents) // self._config.frames_per_block
@@ -167,9 +170,7 @@ class DocumentSampler:
             ),
             speaker=None if voice is None else torch.from_numpy(voice),
             has_stop=plan.stop == row["num_frames"],
-            positions=self._positions(plan, generator),
-            num_words=plan.num_words,
-            frames_per_word=plan.frames_per_word,
+            durations=plan.durations,
         )
 
     def _flow_time(self, copies: int, blocks: int, generator: torch.Generator) -> Tensor:
@@ -184,15 +185,6 @@ class DocumentSampler:
             std=settings.flow_time_std,
             uniform_share=settings.uniform_time_share,
         )
-
-    def _positions(self, plan: Plan, generator: torch.Generator) -> AudioPositions | None:
-        """Positions along the words, with the pace jittered by as much as a predicted pace may be
-        off."""
-        if plan.frames_per_word is None:
-            return None
-        jitter = float(torch.randn((), generator=generator)) * self._settings.pace_jitter
-        pace = plan.frames_per_word * math.exp(jitter)
-        return AudioPositions.along_words(len(plan.token_ids), plan.num_words, pace)
 
     @property
     def _block_length(self) -> int:

@@ -21,6 +21,7 @@ from model.batch import TrainingBatch, pack
 from model.config import MODALITIES, ModelConfig
 from model.sequence import Document
 from model.text import Tokenizer, null_ids
+from pipeline.training.alignment import Alignment
 from pipeline.training.documents import DocumentSampler, Plan
 from pipeline.training.mixture import weighted_groups
 from pipeline.training.order import StreamOrder
@@ -65,6 +66,8 @@ class Feed:
         rank: This worker's rank.
         world_size: Workers that share every step.
         student_times: Flow times of a student; its batches come under the null prefix too.
+        alignment: Durations of the transcript tokens, for a model that paces speech; without them
+            steps can be planned and no batch be built.
 
     Raises:
         ValueError: If the shards hold no clip to train on.
@@ -82,13 +85,16 @@ class Feed:
         rank: int = 0,
         world_size: int = 1,
         student_times: Tensor | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
         self._settings = settings
         self._null_ids = None if student_times is None else null_ids(tokenizer)
         self._config = config
         self._rank = rank
         self._world_size = world_size
-        self._sampler = DocumentSampler(shards, settings, config, tokenizer, seed, student_times)
+        self._sampler = DocumentSampler(
+            shards, settings, config, tokenizer, seed, student_times, alignment
+        )
         rows = self._sampler.rows_by_modality()
         self.num_left_out = len(shards) - sum(map(len, rows.values()))
         weights = {"language": settings.language_weights, "corpus": settings.corpus_weights}

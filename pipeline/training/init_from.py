@@ -24,7 +24,7 @@ from model.bundle.weights import opened_weights
 from model.codec.registry import codec_digest
 from model.config import PRESETS, model_config_from_dict, preset, to_dict
 from model.layers import shapes_only
-from model.text import Tokenizer, load_tokenizer
+from model.text import ByteTokenizer, PhonemeTokenizer, Tokenizer, load_tokenizer
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import digest_of, flatten
 from pipeline.storage import COMPLETE, Folder, sha256
@@ -44,6 +44,7 @@ from pipeline.training.shards import TrainShards
 
 _PROBE = "Says: Grüße, 12 o'clock!\n(language en)"
 """Text whose token ids distinguish tokenizers."""
+_PROBE_WORDS = "seven"
 
 _ReadWeight = Callable[[str, torch.Size], Tensor]
 """Function that returns a weight by name and shape."""
@@ -130,7 +131,11 @@ def _opened_weights(parent: Parent, model: nn.Module) -> Iterator[_ReadWeight]:
 
 
 def with_architecture(settings: TrainSettings, parent: Parent) -> TrainSettings:
-    """Settings that build the parent's model, where they leave preset and overrides as they are."""
+    """Settings that build the parent's model, where they leave preset and overrides as they are,
+    and spell words as it does."""
+    if settings.model.tokenizer is None and parent.tokenizer == PhonemeTokenizer.name:
+        model = settings.model.model_copy(update={"tokenizer": parent.tokenizer})
+        settings = settings.model_copy(update={"model": model})
     default = ModelSettings()
     if settings.model.preset != default.preset or settings.model.overrides:
         return settings
@@ -165,18 +170,24 @@ def check_parent(parent: Parent, shards: TrainShards, tokenizer: Tokenizer) -> N
             f"{shards.folder.uri} has speaker embeddings of width {widths[0]} and the model of "
             f"{parent.source} takes {widths[1]}; encode the clips with its speaker encoder"
         )
-    if tokenizer_digest(tokenizer) != parent.tokenizer_digest:
+    # The words of a model of bytes may be taught as sounds: all its ids keep their meaning.
+    extends = parent.tokenizer == ByteTokenizer.name and isinstance(tokenizer, PhonemeTokenizer)
+    if tokenizer_digest(tokenizer) != parent.tokenizer_digest and not extends:
         raise SettingsError(
             f"model.tokenizer is {tokenizer.name!r} and the weights of {parent.source} were "
             f"trained with {parent.tokenizer!r}, whose ids differ; set model.tokenizer to the "
-            "folder of that one (null for bytes)"
+            "folder of that one (null for bytes, or phonemes)"
         )
 
 
 def tokenizer_digest(tokenizer: Tokenizer) -> str:
     """Digest of a tokenizer's ids, whatever folder it is in."""
     special = tokenizer.audio_id, tokenizer.speaker_id, tokenizer.null_id, tokenizer.pad_id
-    return digest_of([tokenizer.vocab_size, special, tokenizer.encode(_PROBE)])
+    facts: list[Any] = [tokenizer.vocab_size, special, tokenizer.encode(_PROBE)]
+    words = tokenizer.encode_words(_PROBE_WORDS, "en")
+    if words != tokenizer.encode(_PROBE_WORDS):
+        facts.append(words)
+    return digest_of(facts)
 
 
 def _of_bundle(name: str) -> Parent:
@@ -211,7 +222,7 @@ def _of_run(run: Folder, step: int | None, init_from: str) -> Parent:
     state = store.state(step)
     config = model_config_from_dict(state["model"])
     folder = load_run_settings(run).model.tokenizer
-    tokenizer = load_tokenizer(None if folder is None else Path(folder))
+    tokenizer = load_tokenizer(folder)
     with shapes_only():
         model = AudioCALM(config)
     with opened(store, step) as reader:

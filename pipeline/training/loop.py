@@ -25,6 +25,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
+from pipeline.training.alignment import Alignment
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
@@ -121,7 +122,14 @@ class Training:
         self._samples = self._open_samples(shards, tokenizer)
         self._validation: Validation | None = None
         if settings.validation.every and place.is_first:
-            held_out = validation_feed(settings, shards.folder, parent, self._config, tokenizer)
+            held_out = validation_feed(
+                settings,
+                shards.folder,
+                parent,
+                self._config,
+                tokenizer,
+                alignment=self._alignment("validation"),
+            )
             self._validation = Validation(settings, held_out, place.device)
         self._window = Window()
         self._policy = SavePolicy(
@@ -154,7 +162,12 @@ class Training:
             rank=self._place.rank,
             world_size=self._place.world_size,
             student_times=times,
+            alignment=self._alignment("train"),
         )
+
+    def _alignment(self, split: str) -> Alignment | None:
+        """Durations of a split's words, which the driver has found."""
+        return Alignment(self._run, split) if self._config.paces_speech else None
 
     def _facts_of(self, shards: TrainShards) -> dict[str, Any]:
         """Plain values that every checkpoint keeps."""
@@ -233,7 +246,7 @@ class Training:
                     counts.flow_count,
                     counts.stop_count,
                     self._settings.stop_weight,
-                    global_pace_count=counts.pace_count,
+                    global_duration_count=counts.duration_count,
                 )
             )
             parts.append(sums.to_vector())

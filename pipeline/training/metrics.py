@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.cost import Counts, batch_counts, training_flops
-from model.objective import PACE_WEIGHT, VECTOR_LENGTH, LossSums
+from model.objective import DURATION_WEIGHT, VECTOR_LENGTH, LossSums
 from pipeline.storage import Folder
 from pipeline.training.feed import StepBatch
 from pipeline.training.hardware import peak_flops
@@ -35,7 +35,7 @@ class StepCounts:
 
     flow_count: float
     stop_count: float
-    pace_count: float
+    duration_count: float
     documents: float
     cropped: float
     positions: float
@@ -57,7 +57,7 @@ class StepCounts:
         return cls(
             flow_count=sum(float(part.flow_mask.sum()) for part in micro),
             stop_count=sum(float(part.stop_mask.sum()) for part in micro),
-            pace_count=sum(float(part.pace_mask.sum()) for part in micro),
+            duration_count=sum(float(part.is_word.sum()) for part in micro),
             documents=batch.num_documents,
             cropped=batch.num_cropped,
             positions=batch.num_positions,
@@ -137,7 +137,7 @@ def loss_metrics(sums: LossSums, stop_weight: float) -> dict[str, float]:
     """Averages named `loss/...` and `flow_time/...`; `loss/total` is what training minimises."""
     means = sums.means()
     total = means.get("flow", 0.0) + stop_weight * means.get("stop", 0.0)
-    total += PACE_WEIGHT * means.get("pace", 0.0)
+    total += DURATION_WEIGHT * means.get("duration", 0.0)
     metrics = {
         name if name.startswith("flow_time/") else f"loss/{name}": value
         for name, value in means.items()

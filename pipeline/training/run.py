@@ -11,6 +11,7 @@ from model.cost import sizes
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import open_run
+from pipeline.training.alignment import align
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.driver import train_claimed, training_worker
 from pipeline.training.engine import check_compiler
@@ -69,6 +70,9 @@ def train_run(
     finished = _finished(run, store, settings.optim.num_steps)
     if finished is not None:
         return finished
+    tokenizer = open_tokenizer(settings.model)
+    if model_config(settings.model, source, tokenizer, parent).paces_speech:
+        align(run, source.folder, tokenizer)
     store.check_space(
         checkpoint_bytes, settings.checkpoint.most_at_once(settings.optim.num_steps) - 1
     )

@@ -5,6 +5,7 @@ run.json              identity of settings, shards and parent, id of the run, se
                       resume
 parent.json           weights that the run started from, where there are any
 voices.safetensors    mean embedding of the speakers heard most, for the bundle
+alignment/            frames of every word, for a model that paces speech
 checkpoints/          `pipeline.training.checkpoint`
 metrics.jsonl         every logged step
 samples/              audio of the weight average, by step

@@ -44,7 +44,8 @@ class ModelSettings(Settings):
     speaker width and speaker token are derived from the shards and the tokenizer, and cannot be
     set."""
     tokenizer: str | None = None
-    """Folder of a published tokenizer; null uses bytes."""
+    """Folder of a published tokenizer, or `phonemes`: bytes, but the words as sounds of the
+    International Phonetic Alphabet; null uses bytes."""
     pretrained: str | None = None
     """Folder of published Qwen3 weights to start the backbone from; null initialises it at
     random."""
@@ -104,10 +105,6 @@ class FeedSettings(Settings):
     uniform_time_share: Share = 0.1
     """Share of flow times that are drawn uniformly. The solver visits the ends, which the
     logit-normal hardly does."""
-    pace_jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Jitter of the pace at which audio runs along its words, as a standard deviation of the
-    logarithm, so that a pace predicted with such an error does no harm. Used only by models with
-    `paces_speech`."""
     importance_power: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Exponent of the importance of a channel, by which normalised latents are scaled: 0 gives
     every channel the same variance, 1 makes the flow loss measure what is heard. Needs a codec that

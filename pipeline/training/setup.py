@@ -39,7 +39,7 @@ def open_tokenizer(settings: ModelSettings) -> Tokenizer:
     Raises:
         ValueError: If the folder holds none.
     """
-    return load_tokenizer(None if settings.tokenizer is None else Path(settings.tokenizer))
+    return load_tokenizer(settings.tokenizer)
 
 
 def model_config(

@@ -28,6 +28,7 @@ from pipeline.cluster import kept_ray
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, changed, digest_of, save_settings
 from pipeline.storage import Folder
+from pipeline.training.alignment import Alignment
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.documents import Plan
 from pipeline.training.export import averaged_model
@@ -234,7 +235,7 @@ def _run(
         raise KeyboardInterrupt
     store = CheckpointStore(run.child(CHECKPOINTS))
     steps = sorted({settings.optim.num_steps, *arm.matched_steps.values()})
-    losses = _losses(settings, num_held_out, shards, store, steps)
+    losses = _losses(settings, num_held_out, shards, run, steps)
     store.retain(1)
     return {
         "arm": arm.name,
@@ -253,14 +254,26 @@ def _losses(
     settings: TrainSettings,
     num_held_out: int,
     shards: Folder,
-    store: CheckpointStore,
+    run: Folder,
     steps: list[int],
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Losses of every held-out clip, by step."""
+    store = CheckpointStore(run.child(CHECKPOINTS))
     validated = changed(settings, {"validation": {"num_documents": num_held_out}})
     tokenizer: Tokenizer = open_tokenizer(settings.model)
     config: ModelConfig = model_config(settings.model, TrainShards(shards), tokenizer)
-    feeds = [validation_feed(validated, shards, None, config, tokenizer, s) for s in HELD_OUT]
+    feeds = [
+        validation_feed(
+            validated,
+            shards,
+            None,
+            config,
+            tokenizer,
+            split,
+            Alignment(run, split) if config.paces_speech else None,
+        )
+        for split in HELD_OUT
+    ]
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for step in steps:
         model = averaged_model(store, step)

@@ -18,6 +18,7 @@ from model.objective import VECTOR_LENGTH, LossSums, flow_by_document, losses
 from model.text import Tokenizer
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
+from pipeline.training.alignment import Alignment
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import precision_of
 from pipeline.training.export import averaged_model
@@ -38,7 +39,6 @@ _FEED = {
     "speaker_dropout": 0.0,
     "history_noise_share": 0.0,
     "uniform_time_share": 1.0,
-    "pace_jitter": 0.0,
     "skip_steps": (),
 }
 """Settings of the feed that are fixed: no dropout and no augmentation, uniform flow times."""
@@ -51,6 +51,7 @@ def validation_feed(
     config: ModelConfig,
     tokenizer: Tokenizer,
     split: str = "validation",
+    alignment: Alignment | None = None,
 ) -> Feed:
     """The held-out clips of train-shards; step 0 of the feed is the whole validation.
 
@@ -61,6 +62,7 @@ def validation_feed(
         config: The model's configuration.
         tokenizer: Encodes the prompts.
         split: Split of the shards.
+        alignment: Durations of its words, for a model that paces speech.
 
     Raises:
         SettingsError: If the shards hold no clip to validate on.
@@ -68,7 +70,14 @@ def validation_feed(
     fixed = {**_FEED, "documents_per_step": settings.validation.num_documents}
     shards = shards_for(folder, parent, split)
     try:
-        return Feed(shards, settings.feed.model_copy(update=fixed), config, tokenizer, _SEED)
+        return Feed(
+            shards,
+            settings.feed.model_copy(update=fixed),
+            config,
+            tokenizer,
+            _SEED,
+            alignment=alignment,
+        )
     except ValueError as error:
         raise SettingsError(
             f"validation.every is {settings.validation.every} and {folder.uri} has no clip in its "
@@ -101,7 +110,7 @@ class Validation:
     @torch.no_grad()
     def metrics(self, store: CheckpointStore, step: int) -> dict[str, float]:
         """Losses of a checkpoint, named `validation/loss/...`: total, flow loss by modality and by
-        tenth of flow time, stop and pace loss.
+        tenth of flow time, stop and duration loss.
 
         Raises:
             IncompleteError: If there is no such checkpoint, or it was altered.

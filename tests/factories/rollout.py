@@ -11,7 +11,7 @@ from model.audiocalm import AudioCALM
 from model.batch import Document, pack
 from model.flow import guided_velocity, time_grid
 from model.inference.generation import GenerationRequest
-from model.sequence import NOISY, AudioPositions
+from model.sequence import NOISY
 
 
 def packed_velocity(
@@ -20,17 +20,13 @@ def packed_velocity(
     latents: Tensor,
     noisy: Tensor,
     flow_time: float,
+    durations: tuple[float, ...] = (),
 ) -> Tensor:
     """Guided velocity of the last block by the training forward, given the clean blocks."""
     config = model.config
     # A path that passes the given point at this time; at time 1 there is none, nor is it asked.
     noise = (noisy - flow_time * latents) / (1 - flow_time)
     blocks = len(latents) // config.frames_per_block
-    positions = None
-    if asked.num_words and asked.frames_per_word is not None:
-        positions = AudioPositions.along_words(
-            len(asked.token_ids), asked.num_words, asked.frames_per_word
-        )
 
     def document(ids: tuple[int, ...]) -> Document:
         return Document(
@@ -43,8 +39,7 @@ def packed_velocity(
             modality="speech" if asked.uses_expert else "music",
             uses_expert=asked.uses_expert,
             speaker=asked.speaker if config.speaker_id in ids else None,
-            positions=positions if ids == asked.token_ids else None,
-            num_words=asked.num_words if config.paces_speech and ids == asked.token_ids else 0,
+            durations=durations if ids == asked.token_ids else (),
         )
 
     batch = pack([[document(asked.token_ids), document(asked.null_ids)]], config, 128)
@@ -58,7 +53,35 @@ def packed_velocity(
     return guided_velocity(conditional[None], unconditional[None], scale)[0]
 
 
-def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) -> Tensor:
+def packed_durations(model: AudioCALM, asked: GenerationRequest) -> list[float]:
+    """Expected frames of the transcript tokens by the training forward."""
+    latents = torch.zeros(model.config.frames_per_block, model.config.latent_dim)
+    document = Document(
+        token_ids=torch.tensor(asked.token_ids),
+        latents=latents,
+        history=latents,
+        noise=latents[None],
+        flow_time=torch.zeros(1, 1),
+        num_valid_frames=len(latents),
+        modality="speech",
+        uses_expert=asked.uses_expert,
+        speaker=asked.speaker,
+        durations=(1.0,) * asked.num_words,
+    )
+    batch = pack([[document]], model.config, 64)
+    with torch.no_grad():
+        log_duration = model(batch).log_duration
+    assert log_duration is not None
+    found: list[float] = log_duration[batch.is_word].exp().tolist()
+    return found
+
+
+def packed_rollout(
+    model: AudioCALM,
+    asked: GenerationRequest,
+    num_frames: int,
+    durations: tuple[float, ...] = (),
+) -> Tensor:
     """Raw latents of a request whose block edges fit the number of frames."""
     config, options = model.config, asked.options
     frames = config.frames_per_block
@@ -75,7 +98,7 @@ def packed_rollout(model: AudioCALM, asked: GenerationRequest, num_frames: int) 
         clean = torch.cat([past, torch.full((frames, config.latent_dim), 7.0)])
         for start, end in itertools.pairwise(time_grid(options.time_grid, options.num_flow_steps)):
             noisy = torch.cat([past, block])
-            velocity = packed_velocity(model, asked, clean, noisy, float(start))
+            velocity = packed_velocity(model, asked, clean, noisy, float(start), durations)
             block = block + (end - start) * velocity
         latents = torch.cat([latents, block])
     return model.denormalise(latents[skip : skip + num_frames])

@@ -71,6 +71,22 @@ def test_a_text_is_spoken_with_the_shipped_bundle(
     assert out.read_bytes() == same.read_bytes()
 
 
+def test_speech_at_twice_the_speed_takes_half_the_time(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paced = write_bundle(tmp_path / "paced", paces_speech=True)
+    words = ("--transcript", "Good morning to all of you.")
+    durations = []
+    for speed in ("1", "2"):
+        out = tmp_path / f"{speed}.wav"
+        assert main(command(paced, out, *words, "--speed", speed)) == 0
+        durations.append(soundfile.info(out).duration)
+    assert durations[0] == pytest.approx(2 * durations[1], abs=0.05)
+    capsys.readouterr()
+    assert main(command(bundle, tmp_path / "x.wav", *words, "--speed", "2")) == 1
+    assert "knows the speaking rate" in capsys.readouterr().err
+
+
 def test_a_text_describes_where_nothing_is_spoken(bundle: Path, tmp_path: Path) -> None:
     out, same = tmp_path / "text.wav", tmp_path / "same.wav"
     more = ("--bundle", str(bundle), "--modality", "music", "--seconds", "0.3", "--flow-steps", "2")

@@ -11,7 +11,7 @@ import torch
 
 from model.batch import pack
 from model.config import MODALITIES
-from model.sequence import CLEAN, NOISY, PADDING, PREFIX, AudioPositions, document_length
+from model.sequence import CLEAN, NOISY, PADDING, PREFIX, document_length
 from tests.factories.model import SPEAKER_ID, random_document, tiny_config
 
 CONFIG = tiny_config()
@@ -29,16 +29,19 @@ def test_a_document_is_laid_out_as_prefix_clean_frames_and_noisy_copies() -> Non
     assert batch.document[0].tolist() == [0] * 14 + [PADDING] * 6
 
 
-@pytest.mark.parametrize("positions", [None, AudioPositions(1.0, 0.5)])
+@pytest.mark.parametrize("durations", [(), (8.0, 4.0)])
 def test_noisy_copies_stand_at_the_positions_of_their_clean_twins(
-    positions: AudioPositions | None,
+    durations: tuple[float, ...],
 ) -> None:
-    document = random_document(CONFIG, 0, num_text=3, num_copies=2, positions=positions)
+    document = random_document(CONFIG, 0, num_text=3, num_copies=2, durations=durations)
     batch = pack([[document]], CONFIG, 64)
     position, segment = batch.position[0], batch.segment[0]
     clean = position[segment == CLEAN]
-    first, step = (3.0, 1.0) if positions is None else (1.0, 0.5)
-    assert clean.tolist() == [first + step * frame for frame in range(12)]
+    expected = [3.0 + frame for frame in range(12)]
+    if durations:  # frames 0 to 7 lie along the first word, the others along the second
+        expected = [(frame + 0.5) / 8 for frame in range(8)]
+        expected += [1 + (frame + 0.5) / 4 for frame in range(4)]
+    assert clean.tolist() == expected
     for copy in (0, 1):
         assert torch.equal(position[(segment == NOISY) & (batch.copy[0] == copy)], clean)
     assert position[:3].tolist() == [0, 1, 2]

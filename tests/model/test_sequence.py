@@ -31,11 +31,13 @@ def test_a_document_whose_parts_do_not_fit_is_refused(
         random_document(tiny_config(), 0, **changes)
 
 
-def test_audio_runs_along_the_words_at_the_given_pace() -> None:
-    # A prefix of 12 tokens of which the 4 before the last are words, 2 frames a word.
-    positions = AudioPositions.along_words(12, 4, 2.0)
-    expected = [7.0, 7.5, 8.0, 8.5, 9.0, 9.5, 10.0, 10.5]
-    assert positions.of(torch.arange(8)).tolist() == expected
-    # Speech that doubles its rate after four frames.
-    faster = positions.faster(4, 2.0).of(torch.arange(4, 8)).tolist()
-    assert faster == [9.0, 10.0, 11.0, 12.0]
+def test_audio_runs_along_the_words_as_long_as_each_lasts() -> None:
+    # A prefix of 12 tokens of which the 4 before the last are words; the second is not heard.
+    positions = AudioPositions.along_words(12, (2.0, 0.0, 1.5, 2.5))
+    expected = [7.25, 7.75, 9 + 0.5 / 1.5, 10.0, 10.4, 10.8, 11.5, 12.5]
+    assert positions.of(torch.arange(8)).tolist() == pytest.approx(expected)
+
+
+def test_durations_of_more_words_than_there_are_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 durations for 5 tokens"):
+        random_document(tiny_config(), 0, durations=(1.0,) * 5)

@@ -15,14 +15,13 @@ from typing import Self
 import espeakng_loader
 import numpy as np
 
+from model.phonemes import PronunciationError, close_library, library
 from pipeline.data.starter.dsp import Wave
 from pipeline.data.starter.engine import Manner, SpeechEngineError
 from pipeline.data.starter.voices import EspeakVoice, Speaker
 
 logger = logging.getLogger(__name__)
 
-_AUDIO_OUTPUT_SYNCHRONOUS = 2
-_DO_NOT_EXIT = 0x8000  # or the library ends the process when its data are missing
 _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _OK = 0
@@ -35,16 +34,9 @@ class Espeak:
     """The speech engine, opened once per process and closed at the end of a `with` block."""
 
     def __init__(self, seed: int = 1) -> None:
-        self._library = _load()
-        data = espeakng_loader.get_data_path()
-        variants = Path(data, "voices", "!v")
-        self.sample_rate: int = self._library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT
-        )
-        if self.sample_rate <= 0 or not variants.is_dir():
-            raise SpeechEngineError(
-                f"eSpeak NG found no voice data at {data}; reinstall espeakng-loader"
-            )
+        self._library = _opened()
+        variants = Path(espeakng_loader.get_data_path(), "voices", "!v")
+        self.sample_rate: int = self._library.espeak_ng_GetSampleRate()
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         self._variants = {path.name for path in variants.iterdir()}
         self._pieces: list[np.ndarray] = []
@@ -60,7 +52,7 @@ class Espeak:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._library.espeak_Terminate()
+        close_library()
 
     def speak(self, text: str, speaker: Speaker, manner: Manner) -> Wave:
         """Speak a text at `sample_rate`; see `SpeechEngine.speak`."""
@@ -117,17 +109,14 @@ class Espeak:
         return 0
 
 
-def _load() -> ctypes.CDLL:
-    path = espeakng_loader.get_library_path()
+def _opened() -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(path)
-        library.espeak_ng_SetRandSeed.restype = ctypes.c_int
-    except (OSError, AttributeError) as error:
+        speech = library()
+    except PronunciationError as error:
         raise SpeechEngineError(
-            f"cannot load the speech library {path}: {error}; reinstall espeakng-loader for this "
-            "platform, or leave it out of speech.engines and speech.languages"
+            f"{error}, or leave it out of speech.engines and speech.languages"
         ) from error
-    library.espeak_Synth.argtypes = [
+    speech.espeak_Synth.argtypes = [
         ctypes.c_char_p,
         ctypes.c_size_t,
         ctypes.c_uint,
@@ -137,4 +126,4 @@ def _load() -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_void_p,
     ]
-    return library
+    return speech

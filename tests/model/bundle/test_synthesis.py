@@ -294,22 +294,20 @@ def test_speech_continues_a_recording_with_its_words_before_its_own(
 
 
 def test_the_recording_sets_the_pace_at_which_its_speech_continues(tmp_path: Path) -> None:
-    bundle = random_bundle(tmp_path)
-    bundle.model.config = dataclasses.replace(bundle.model.config, paces_speech=True)
-    paced = Synthesizer(bundle)
+    paced = Synthesizer(random_bundle(tmp_path, paces_speech=True))
     request = SynthesisRequest(
         description="a man", transcript="three", continues=prompt_of(paced, frames=14)
     )
     generation = paced.prepare(request).generation
     assert generation.num_words == len("one two three")
-    assert generation.frames_per_word == 12 / len("one two")
+    assert generation.num_prompt_words == len("one two")
     # A speed is that of the new words; the recording stands where it stood.
     plain, fast = (
-        paced.open(dataclasses.replace(request, speed=speed)).generation.positions[0]
+        paced.open(dataclasses.replace(request, speed=speed)).generation.positions[0].ends
         for speed in (1.0, 2.0)
     )
-    assert fast.step == pytest.approx(2 * plain.step)
-    assert fast.start + 12 * fast.step == pytest.approx(plain.start + 12 * plain.step)
+    assert fast[6] == plain[6] == pytest.approx(12)
+    assert fast[-1] - 12 == pytest.approx((plain[-1] - 12) / 2)
 
 
 @pytest.mark.parametrize(

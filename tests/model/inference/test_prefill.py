@@ -48,7 +48,7 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
         expected.append(key)
         return attend(query, key, value, mask)
 
-    (keys, _), end = read(model, IDS, prompt)
+    (keys, _), states = read(model, IDS, prompt)
     with torch.no_grad():
         speaker = torch.ones(1, 1, 5, device=device)
         prefix = model.embed_prefix(torch.tensor([IDS], device=device), speaker)
@@ -56,7 +56,7 @@ def test_keys_are_those_under_the_training_mask(num_frames: int, device: str) ->
         rotary = model.backbone.rotary(position.to(device), torch.float32)
         hidden = model.backbone(embeddings, rotary, record, Route(None))
     torch.testing.assert_close(keys, torch.stack(expected), atol=TOLERANCE, rtol=TOLERANCE)
-    torch.testing.assert_close(end, hidden[0, len(IDS) - 1], atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(states, hidden[0, : len(IDS)], atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_aligned_rows_end_together_behind_zeros() -> None:
@@ -69,7 +69,7 @@ def test_aligned_rows_end_together_behind_zeros() -> None:
     assert not keys[:, 1:, :, :3].any()
 
 
-def test_the_state_that_ends_a_prefix_is_returned_whatever_follows_it() -> None:
+def test_the_states_of_a_prefix_are_returned_whatever_follows_it() -> None:
     model = random_model()
     prompt = torch.linspace(-1, 1, 48).reshape(8, 6)
     torch.testing.assert_close(

@@ -26,7 +26,7 @@ from tests.factories.model import (
     random_model,
     tiny_config,
 )
-from tests.factories.rollout import packed_rollout, stop_probabilities
+from tests.factories.rollout import packed_durations, packed_rollout, stop_probabilities
 
 TOLERANCE = 1e-4
 """float32: the sampler adds the same numbers in another order, through several blocks."""
@@ -56,6 +56,11 @@ def voiced(seed: int = 0, **changes: Any) -> GenerationRequest:
     return request(seed, **{**fields, **changes})
 
 
+def durations_of(sampler: Sampler, asked: GenerationRequest) -> tuple[float, ...]:
+    ends = sampler.open(asked).positions[0].ends
+    return tuple(end - begin for begin, end in itertools.pairwise((0.0, *ends)))
+
+
 def latents_of(sampler: Sampler, asked: GenerationRequest) -> Tensor:
     blocks = list(sampler.generate(asked))
     assert [block.is_last for block in blocks] == [False] * (len(blocks) - 1) + [True]
@@ -77,13 +82,13 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     "continuation": ({}, voiced(prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))),
     "audio along the words": (
         {"paces_speech": True},
-        voiced(num_words=2, frames_per_word=3.7),
+        voiced(num_words=2),
     ),
     "continuation along the words": (
         {"paces_speech": True},
         voiced(
             num_words=3,
-            frames_per_word=5.0,
+            num_prompt_words=2,
             prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6),
         ),
     ),
@@ -109,16 +114,16 @@ def test_sampling_equals_a_rollout_of_the_training_forward(
     model = prepared_model(tiny_config(head=HEADS[head], **changes))
     num_frames = asked.exact_frames
     assert num_frames is not None
-    if waits_for_stop:
+    if waits_for_stop and not model.config.paces_speech:
         options = dataclasses.replace(asked.options, stop_threshold=1 - 1e-9)
         asked = dataclasses.replace(
             asked, exact_frames=None, max_frames=num_frames, options=options
         )
     given = latents_of(Sampler(model, fast_backbone(model.backbone)), asked)
     assert given.std() > 0.5
-    torch.testing.assert_close(
-        given, packed_rollout(model, asked, num_frames), atol=TOLERANCE, rtol=TOLERANCE
-    )
+    durations = durations_of(Sampler(model), asked)
+    expected = packed_rollout(model, asked, num_frames, durations)
+    torch.testing.assert_close(given, expected, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -244,8 +249,7 @@ def test_the_state_holds_float32_statistics_when_the_model_is_bfloat16() -> None
         ({"token_ids": (SPEAKER_ID,), "speaker": torch.zeros(4)}, "4 wide and the model takes 5"),
         ({"num_words": 99}, "num_words is 99"),
         ({"num_words": -1}, "num_words is -1"),
-        ({"num_words": 1, "frames_per_word": 0.0}, "frames_per_word is 0.0"),
-        ({"num_words": 1, "frames_per_word": math.nan}, "frames_per_word is nan"),
+        ({"num_words": 1, "num_prompt_words": 2}, "num_prompt_words is 2 of 1"),
     ],
 )
 def test_a_bad_request_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -307,40 +311,61 @@ def test_a_finished_or_doubled_request_cannot_step() -> None:
         sampler.step([state])
 
 
-def test_a_pace_that_is_not_given_is_predicted_from_the_prefix() -> None:
+def test_durations_are_those_of_the_training_forward_and_end_the_speech() -> None:
     model = prepared_model(tiny_config(paces_speech=True))
-    sampler = Sampler(model)
-    asked = voiced(num_words=2)
-    prompted = dataclasses.replace(asked, prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))
-    state = sampler.open(asked)
-    pace = 1 / state.positions[0].step
-    assert pace != 1
+    torch.nn.init.constant_(model.duration_head.output_proj.bias, 1.5)
+    asked = voiced(num_words=2, exact_frames=None, max_frames=40)
+    state = Sampler(model).open(asked)
+    durations = durations_of(Sampler(model), asked)
+    assert durations == pytest.approx(packed_durations(model, asked), rel=1e-5)
     assert state.positions[0].start == len(asked.token_ids) - 3
     assert state.positions[1] == AudioPositions.after(len(asked.null_ids))
-    assert sampler.open(prompted).positions == state.positions
-    given = latents_of(sampler, asked)
-    expected = latents_of(sampler, dataclasses.replace(asked, frames_per_word=pace))
-    torch.testing.assert_close(given, expected, atol=TOLERANCE, rtol=TOLERANCE)
-    other = latents_of(sampler, dataclasses.replace(asked, frames_per_word=2 * pace))
-    assert (other - expected).abs().max() > 0.01
+    assert len(latents_of(Sampler(model), asked)) == math.ceil(sum(durations))
+    # The bounds of the request hold whatever is predicted.
+    for bounds in ({"max_frames": 5}, {"min_frames": 33}):
+        bounded_request = dataclasses.replace(asked, **bounds)
+        assert len(latents_of(Sampler(model), bounded_request)) == next(iter(bounds.values()))
+        assert Sampler(model).open(bounded_request).is_cut == ("max_frames" in bounds)
 
 
-def test_speed_divides_the_predicted_pace() -> None:
-    model = prepared_model(tiny_config(paces_speech=True))
-    asked = voiced(num_words=2)
-    steps = [
-        Sampler(model).open(dataclasses.replace(asked, speed=speed)).positions[0].step
-        for speed in (1.0, 2.0, 0.5)
-    ]
-    assert steps[1] == pytest.approx(2 * steps[0])
-    assert steps[2] == pytest.approx(steps[0] / 2)
+def test_durations_fill_the_frames_that_are_asked_for() -> None:
+    sampler = Sampler(prepared_model(tiny_config(paces_speech=True)))
+    free = durations_of(sampler, voiced(num_words=3, exact_frames=None))
+    exact = durations_of(sampler, voiced(num_words=3, exact_frames=16))
+    assert sum(exact) == pytest.approx(16)
+    assert exact[0] / exact[2] == pytest.approx(free[0] / free[2])
+
+
+def test_speed_divides_the_predicted_durations() -> None:
+    sampler = Sampler(prepared_model(tiny_config(paces_speech=True)))
+    asked = voiced(num_words=2, exact_frames=None)
+    plain, fast, slow = (
+        durations_of(sampler, dataclasses.replace(asked, speed=speed)) for speed in (1.0, 2.0, 0.5)
+    )
+    assert fast == pytest.approx([duration / 2 for duration in plain])
+    assert slow == pytest.approx([duration * 2 for duration in plain])
+
+
+def test_the_words_of_a_prompt_fill_it_and_set_the_rate_of_what_follows() -> None:
+    sampler = Sampler(prepared_model(tiny_config(paces_speech=True)))
+    alone = durations_of(sampler, voiced(num_words=3, exact_frames=None))
+    slowness = 1.5
+    prompt = torch.zeros(8, 6)
+    scale = 8 / (slowness * sum(alone[:2]))  # makes the prompt 1.5 times as slow as predicted
+    for layer in (sampler.model.duration_head.output_proj,):
+        layer.bias.data += math.log(scale)
+    asked = voiced(num_words=3, num_prompt_words=2, prompt_latents=prompt, exact_frames=None)
+    for speed in (1.0, 2.0):
+        found = durations_of(sampler, dataclasses.replace(asked, speed=speed))
+        assert sum(found[:2]) == pytest.approx(8)
+        assert found[2] == pytest.approx(alone[2] * scale * slowness / speed, rel=1e-4)
 
 
 def test_audio_without_words_or_of_a_model_without_pace_follows_the_prefix() -> None:
     asked = voiced()
     for changes, given in (
         ({"paces_speech": True}, asked),
-        ({}, dataclasses.replace(asked, num_words=2, frames_per_word=2.0)),
+        ({}, dataclasses.replace(asked, num_words=2)),
     ):
         state = Sampler(prepared_model(tiny_config(**changes))).open(given)
         assert state.positions[0] == AudioPositions.after(len(asked.token_ids))

@@ -9,10 +9,11 @@ import torch
 
 from model.batch import TrainingBatch
 from model.config import ModelConfig
-from model.sequence import CLEAN, PREFIX
+from model.sequence import CLEAN, PREFIX, AudioPositions
 from model.text import ByteTokenizer
 from pipeline.errors import IncompleteError
 from pipeline.storage import Folder
+from pipeline.training.alignment import Alignment, align
 from pipeline.training.feed import Feed, StepBatch, pack_rows
 from pipeline.training.settings import FeedSettings
 from pipeline.training.shards import TrainShards
@@ -369,17 +370,16 @@ def test_damage_found_in_the_background_is_raised_in_the_loop(tmp_path):
 PACED = dataclasses.replace(CONFIG, paces_speech=True)
 
 
-def _paced_batch(path: Path, **values) -> StepBatch:
-    if not Folder.at(path).is_complete:
-        write_shards(path, mixed_clips(12))
+def test_speech_runs_along_its_words_as_they_are_aligned(tmp_path: Path) -> None:
+    write_shards(tmp_path, mixed_clips(12))
+    shards, run = Folder.at(tmp_path), Folder.at(tmp_path / "run")
+    align(run, shards, TOKENIZER)
+    alignment = Alignment(run, "train")
     settings = FeedSettings.model_validate(
-        {"documents_per_step": 12, "pack_length": 192, "rows_per_micro_batch": 64, **PLAIN} | values
+        {"documents_per_step": 12, "pack_length": 192, "rows_per_micro_batch": 64, **PLAIN}
     )
-    return Feed(TrainShards(Folder.at(path)), settings, PACED, TOKENIZER, 7).batch(0)
-
-
-def test_speech_runs_along_its_words_and_names_its_pace(tmp_path: Path) -> None:
-    (batch,) = _paced_batch(tmp_path, pace_jitter=0.0).micro_batches
+    feed = Feed(TrainShards(shards), settings, PACED, TOKENIZER, 7, alignment=alignment)
+    (batch,) = feed.batch(0).micro_batches
     found = 0
     for row in range(len(batch.document)):
         for number in range(int(batch.document[row].max()) + 1):
@@ -391,19 +391,23 @@ def test_speech_runs_along_its_words_and_names_its_pace(tmp_path: Path) -> None:
             num_text, text = int(prefix.sum()), batch.token_ids[row][prefix].tolist()
             if batch.modality[row][prefix][0] != 0:
                 assert clean[0] == num_text
-                assert not batch.pace_mask[row][here].any()
+                assert not batch.is_word[row][here].any()
                 continue
             found += 1
             words = TOKENIZER.decode(text).split("Says: ")[1].encode()
-            assert clean[0] == num_text - 1 - len(words)
-            assert batch.pace_mask[row][here].nonzero().flatten().tolist() == [num_text - 1]
-            pace = float(batch.pace_target[row][here][num_text - 1].exp())
-            torch.testing.assert_close(clean.diff(), torch.full_like(clean[1:], 1 / pace))
+            durations = batch.duration_target[row][prefix][-1 - len(words) : -1]
+            assert batch.is_word[row][here].sum() == len(words)
+            # The words take the whole clip, but for the silence that fills its last block.
+            assert 0 <= len(clean) - float(durations.sum()) < PACED.frames_per_block + 1e-3
+            positions = AudioPositions.along_words(num_text, durations.tolist())
+            torch.testing.assert_close(clean, positions.of(torch.arange(len(clean))))
     assert found
 
 
-def test_the_pace_of_the_positions_is_jittered_and_its_target_is_not(tmp_path: Path) -> None:
-    (exact,) = _paced_batch(tmp_path, pace_jitter=0.0).micro_batches
-    (jittered,) = _paced_batch(tmp_path, pace_jitter=0.2).micro_batches
-    assert torch.equal(exact.pace_target, jittered.pace_target)
-    assert not torch.equal(exact.position, jittered.position)
+def test_a_model_that_paces_speech_builds_no_batch_without_an_alignment(tmp_path: Path) -> None:
+    write_shards(tmp_path, mixed_clips(12))
+    settings = FeedSettings.model_validate({"documents_per_step": 2, "pack_length": 192, **PLAIN})
+    feed = Feed(TrainShards(Folder.at(tmp_path)), settings, PACED, TOKENIZER, 7)
+    assert feed.rows(0)
+    with pytest.raises(ValueError, match="needs the alignment"):
+        feed.batch(0)

@@ -32,8 +32,8 @@ def _sums(flow: float, count: float, stop: float, stop_count: float) -> torch.Te
         bin_count=torch.zeros(10),
         stop_sum=scalar(stop),
         stop_count=scalar(stop_count),
-        pace_sum=scalar(3.0),
-        pace_count=scalar(6.0),
+        duration_sum=scalar(3.0),
+        duration_count=scalar(6.0),
     )
     vector = sums.to_vector()
     assert vector.shape == (VECTOR_LENGTH,)
@@ -50,7 +50,7 @@ def test_a_window_weighs_steps_by_what_they_hold():
     metrics = window.metrics(FREE, stop_weight=0.1)
     assert metrics["loss/flow"] == pytest.approx(2.5), "100 over 40, not the mean of 1 and 3"
     assert metrics["loss/stop"] == pytest.approx(0.5)
-    assert metrics["loss/pace"] == pytest.approx(0.5)
+    assert metrics["loss/duration"] == pytest.approx(0.5)
     assert metrics["loss/total"] == pytest.approx(2.6), "stop and pace weigh a tenth"
     assert metrics[f"loss/flow/{MODALITIES[0]}"] == pytest.approx(2.5)
     assert f"loss/flow/{MODALITIES[1]}" not in metrics, "what was not seen has no loss"
