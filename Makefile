@@ -32,11 +32,12 @@ TINY := runs/tiny-model
 CONFIGS := jobs/configs
 EXPORT_TINY = $(BIN)/audiocalm export --run $(TINY)/training --codec shipped-tiny --weights fp16 --card $(CONFIGS)/card_tiny.yaml \
   --sampling $(CONFIGS)/sampling_tiny.yaml --voices $(CONFIGS)/voices_tiny.yaml --shards $(TINY)/data/train-shards
-tiny: setup  ## train the shipped model again, about 5 core-hours; SENTENCES=FILE of open sentences; the same command goes on
+tiny: setup  ## train the shipped model again, about 5 core-hours; SENTENCES=FILE of open sentences, RECORDINGS=DIR of real corpora; the same command goes on
 	@test -n "$(SENTENCES)" || { echo "set SENTENCES=FILE: a text file with English sentences, one a line, which the corpus speaks"; exit 2; }
 	$(BIN)/audiocalm starter-corpus --config $(CONFIGS)/corpus_tiny.yaml --out $(TINY)/corpus --set speech.sentences=$(abspath $(SENTENCES))
-	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus --codec shipped-tiny --output $(TINY)/data
-	$(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_speech.yaml --shards $(TINY)/data/train-shards --output $(TINY)/training
+	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus $(RECORDINGS) --codec shipped-tiny --output $(TINY)/data
+	$(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_speech.yaml --shards $(TINY)/data/train-shards --output $(TINY)/training \
+	  $(if $(RECORDINGS),--mixture $(CONFIGS)/mixture_tiny_recordings.yaml)
 	$(EXPORT_TINY) --output $(TINY)/unmeasured
 	$(BIN)/audiocalm evaluate --bundle $(TINY)/unmeasured --data $(TINY)/data --output $(TINY)/evaluation \
 	  --set per_modality=40 --set num_digits=40 $(if $(ASR),--asr $(ASR))

@@ -10,6 +10,7 @@ import yaml
 from model.bundle.request import sampling_defaults
 from pipeline.data.starter.voices import SPEAKERS
 from pipeline.settings import load_settings, read_recipe
+from pipeline.training.mixture import with_mixture
 from pipeline.training.settings import TrainSettings
 from pipeline.training.voices import VoiceChoice
 
@@ -31,11 +32,16 @@ def test_every_speaker_of_the_corpus_is_a_voice_with_a_description_of_the_corpus
 def test_the_training_weighs_kinds_of_text_that_the_corpus_holds() -> None:
     corpus = read_recipe(CONFIGS / "corpus_tiny.yaml")
     kinds = {f"speech-{kind}" for kind in corpus["speech"]["kinds"]}
-    feed = load_settings(TrainSettings, CONFIGS / "train_tiny_speech.yaml").feed
-    assert feed.corpus_weights
-    assert set(feed.corpus_weights) <= kinds
-    assert feed.modality_weights is not None
-    assert sum(feed.modality_weights.values()) == pytest.approx(1)
+    plain = load_settings(TrainSettings, CONFIGS / "train_tiny_speech.yaml")
+    mixed = with_mixture(plain, CONFIGS / "mixture_tiny_recordings.yaml")
+    for settings in (plain, mixed):
+        feed = settings.feed
+        assert feed.corpus_weights
+        assert feed.modality_weights is not None
+        assert sum(feed.modality_weights.values()) == pytest.approx(1)
+    assert set(plain.feed.corpus_weights) <= kinds
+    # The recordings come in addition.
+    assert {*plain.feed.corpus_weights} <= {*mixed.feed.corpus_weights}
 
 
 def test_the_sampling_is_of_every_modality() -> None:
