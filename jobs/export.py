@@ -32,8 +32,8 @@ def build_parser() -> ArgumentParser:
     built.add_argument("--card", metavar="FILE", help=about)
     measured = "results.json of `evaluate` on an earlier export of these weights, for the card"
     built.add_argument("--results", metavar="FILE", help=measured)
-    voices = "YAML recipe of named voices; default: speakers with most clips. Needs --shards"
-    built.add_argument("--voices", metavar="FILE", help=voices)
+    voices = "YAML recipes of named voices; default: speakers with most clips. Needs --shards"
+    built.add_argument("--voices", nargs="+", metavar="FILE", help=voices)
     built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are made from")
     built.add_argument("--output", required=True, metavar="BUNDLE", help="bundle to write")
     return built
@@ -63,7 +63,9 @@ def _export(options: Namespace) -> None:
     voices = None
     if options.voices is not None:
         shards = TrainShards(Folder.at(options.shards))
-        voices = run_voices(training, shards, read_recipe(Path(options.voices)))
+        recipes = [read_recipe(Path(path)) for path in options.voices]
+        recipe = {name: voice for recipe in recipes for name, voice in recipe.items()}
+        voices = run_voices(training, shards, recipe)
     output = Path(options.output)
     sampling = None if options.sampling is None else read_recipe(Path(options.sampling))
     codec, step = Path(options.codec), options.step

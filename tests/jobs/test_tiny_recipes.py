@@ -29,6 +29,13 @@ def test_every_speaker_of_the_corpus_is_a_voice_with_a_description_of_the_corpus
             assert words in choice.description
 
 
+def test_the_voices_of_recordings_are_described_and_have_names_of_their_own() -> None:
+    added = read_recipe(CONFIGS / "voices_tiny_recordings.yaml")
+    assert added
+    assert not set(added) & set(read_recipe(CONFIGS / "voices_tiny.yaml"))
+    assert all(VoiceChoice.model_validate(value).description for value in added.values())
+
+
 def test_the_training_weighs_kinds_of_text_that_the_corpus_holds() -> None:
     corpus = read_recipe(CONFIGS / "corpus_tiny.yaml")
     kinds = {f"speech-{kind}" for kind in corpus["speech"]["kinds"]}

@@ -178,6 +178,8 @@ def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, cap
     place = trained[0]
     recipe, results = tmp_path / "voices.yaml", tmp_path / "results.json"
     recipe.write_text("eve: {speakers: ['*/0'], description: A woman speaks.}\n")
+    added = tmp_path / "more_voices.yaml"
+    added.write_text("adam: {speakers: ['*/1']}\n")
     weights = exported_weights(Folder.at(place / "run"))
     estimate = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 40}
     forms = dict.fromkeys(("real", "reconstructed", "generated"), estimate)
@@ -193,8 +195,9 @@ def test_the_command_puts_voices_and_measures_on_the_card(trained, tmp_path, cap
     results.write_text(json.dumps(measured))
     words = ["--run", str(place / "run"), "--codec", str(place / "codec")]
     words += ["--output", str(tmp_path / "bundle"), "--results", str(results)]
-    assert export.main([*words, "--voices", str(recipe), "--shards", str(place / "shards")]) == 0
-    assert set(load_bundle(tmp_path / "bundle").voices) == {"eve"}
+    voices = ["--voices", str(recipe), str(added), "--shards", str(place / "shards")]
+    assert export.main([*words, *voices]) == 0
+    assert set(load_bundle(tmp_path / "bundle").voices) == {"eve", "adam"}
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "### Measures of speech" in card
     assert "| digits | 40 | 0.25 [0.125, 0.5] |" in card
