@@ -115,8 +115,11 @@ def _fill_from(store: CheckpointStore, engine: TrainEngine, step: int) -> None:
         for kind, flats in kinds.items():
             for stretch in partitions.stretches:
                 reader.fill(kind, stretch.name, stretch.start, stretch.of(flats))
-        buffers = reader.whole({name for name, _ in engine.module.named_buffers()})
-        engine.module.load_state_dict(buffers, strict=False)
+        buffers, frozen = dict(engine.module.named_buffers()), _frozen(engine)
+        whole = reader.whole({*buffers, *frozen})
+        with engine.gathered([frozen[n] for n in whole if n in frozen], are_written=True):
+            for name, value in whole.items():
+                (buffers if name in buffers else frozen)[name].copy_(value)
 
 
 @contextlib.contextmanager
@@ -239,13 +242,14 @@ def _share(engine: TrainEngine) -> dict[str, Tensor]:
     }
 
 
+def _frozen(engine: TrainEngine) -> dict[str, torch.nn.Parameter]:
+    named = engine.module.named_parameters()
+    return {name: parameter for name, parameter in named if not parameter.requires_grad}
+
+
 def _whole(engine: TrainEngine) -> dict[str, Tensor]:
     """Buffers and frozen parameters; under ZeRO-3 gathering them takes every worker."""
-    frozen = {
-        name: parameter
-        for name, parameter in engine.module.named_parameters()
-        if not parameter.requires_grad
-    }
+    frozen = _frozen(engine)
     buffers = {name: buffer.clone() for name, buffer in engine.module.named_buffers()}
     with engine.gathered(list(frozen.values())):
         return buffers | {name: parameter.detach().clone() for name, parameter in frozen.items()}

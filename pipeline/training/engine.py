@@ -13,7 +13,7 @@ import os
 import shutil
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -164,15 +164,24 @@ class TrainEngine:
         with _torch_warnings_ignored():
             self.partitions.publish()
 
-    def gathered(self, parameters: list[nn.Parameter]) -> contextlib.AbstractContextManager[Any]:
-        """Gather parameters for the duration of a block; every worker takes part."""
-        is_sharded = any(hasattr(parameter, "ds_id") for parameter in parameters)
-        if not is_sharded:
-            return contextlib.nullcontext()
-        context: contextlib.AbstractContextManager[Any] = quiet_deepspeed().zero.GatheredParameters(
-            parameters
-        )
-        return context
+    @contextlib.contextmanager
+    def gathered(
+        self, parameters: list[nn.Parameter], *, are_written: bool = False
+    ) -> Iterator[None]:
+        """Gather parameters for the duration of a block; every worker takes part.
+
+        Args:
+            parameters: Parameters of the model.
+            are_written: Whether the block changes them; every worker then gets the values of
+                rank 0.
+        """
+        if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+            yield
+            return
+        writer = 0 if are_written else None
+        gathering = quiet_deepspeed().zero.GatheredParameters(parameters, modifier_rank=writer)
+        with _torch_warnings_ignored(), gathering:
+            yield
 
 
 def whole_shape(parameter: nn.Parameter) -> Sequence[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,25 @@ def test_the_parent_is_logged_to_mlflow(
     assert tags["parent_source"] == parent.source
     assert tags["parent_digest"] == parent.digest
     assert tags.get("parent_run") == parent_run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_a_frozen_embedding_is_that_of_the_parent_after_a_resume_too(
+    alone: None, place: Path, tmp_path: Path, zero_stage: int
+) -> None:
+    parent, settings, shards = _resolved(place)
+    engine = settings.engine.model_copy(update={"precision": "fp32", "zero_stage": zero_stage})
+    optim = dataclasses.replace(settings.optim, embedding_multiplier=0.0)
+    settings = settings.model_copy(update={"engine": engine, "optim": optim})
+    claim_directory(Folder.at(tmp_path), settings, shards, parent)
+    training(settings, tmp_path, place / "shards").save(1)
+    resumed = training(settings, tmp_path, place / "shards")
+    assert resumed.start == 1
+    embedding = resumed.engine.module.backbone.embed_tokens.weight
+    expected = load_bundle(place / "bundle").model.backbone.embed_tokens.weight
+    with resumed.engine.gathered([embedding]):
+        assert torch.equal(embedding, expected)
 
 
 @pytest.mark.slow
