@@ -95,8 +95,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Parameters by rate and decay; frozen parameters are left out.
 
-    The backbone is the submodule `backbone`, without its experts and its embedding: what published
-    weights can fill. Groups come in a fixed order, and a group without members is left out.
+    The backbone is the submodule `backbone`, without its experts, its embedding and the adapters of
+    peft: what published weights can fill. Groups come in a fixed order, and a group without members
+    is left out.
 
     Args:
         model: Holds the parameters.
@@ -157,5 +158,5 @@ def update_average(average: Sequence[Tensor], weights: Sequence[Tensor], decay: 
 
 
 def _kind(name: str) -> str:
-    is_published = name.startswith("backbone.") and "expert" not in name
+    is_published = name.startswith("backbone.") and "expert" not in name and ".lora_" not in name
     return "backbone" if is_published else "new"

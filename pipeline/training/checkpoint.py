@@ -8,6 +8,8 @@ loading, and fit only the world size that wrote them.
     step_00001000/whole.safetensors        buffers and frozen parameters
     step_00001000/trainer_state.json       step, model, digests of settings and shards
     step_00001000/_COMPLETE                SHA-256 and size of every file
+    base/whole.safetensors                 weights that adapters are added to, where there are any
+    base/_COMPLETE                         its SHA-256 and size
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from pipeline.training.partitions import MOMENTS
 logger = logging.getLogger(__name__)
 
 WHOLE = "whole.safetensors"
+_BASE = "base"
 WEIGHTS, AVERAGE = "weights", "average"
 """Kinds of tensors beside AdamW's moments."""
 _UPLOAD_BYTES = 1 << 24
@@ -56,7 +59,7 @@ def save_checkpoint(
     folder = store.at(step)
     rank = torch.distributed.get_rank()
     own = {f"state-{rank:04d}.safetensors": _share(engine)}
-    whole = _whole(engine)
+    whole = _whole(engine, with_frozen=not has_base(store))
     if rank == 0:
         own[WHOLE] = whole
     with disk_full_noted() as problems:
@@ -126,7 +129,35 @@ def _fill_from(store: CheckpointStore, engine: TrainEngine, step: int) -> None:
 def opened(store: CheckpointStore, step: int) -> Iterator[CheckpointReader]:
     """Open one complete checkpoint; a remote one is copied to local disk for the time of the
     block."""
-    folder = store.at(store.find(step))
+    with _opened_folder(store.at(store.find(step))) as reader:
+        yield reader
+
+
+def has_base(store: CheckpointStore) -> bool:
+    """Whether the run keeps the weights that its adapters are added to."""
+    return store.folder.child(_BASE).exists(COMPLETE)
+
+
+def save_base(store: CheckpointStore, weights: Mapping[str, Tensor]) -> None:
+    """Keep the weights that the adapters of a run are added to, which no checkpoint holds then.
+
+    Args:
+        store: Checkpoints of the run.
+        weights: All parameters of the model, by the names that they have without adapters.
+    """
+    folder = store.folder.child(_BASE)
+    folder.write_json(COMPLETE, {"files": {WHOLE: _write(folder, WHOLE, weights)}})
+
+
+@contextlib.contextmanager
+def opened_base(store: CheckpointStore) -> Iterator[CheckpointReader]:
+    """Open what `save_base` wrote."""
+    with _opened_folder(store.folder.child(_BASE)) as reader:
+        yield reader
+
+
+@contextlib.contextmanager
+def _opened_folder(folder: Folder) -> Iterator[CheckpointReader]:
     files = folder.read_json(COMPLETE)["files"]
     files = {name: entry for name, entry in files.items() if name.endswith(".safetensors")}
     with contextlib.ExitStack() as stack:
@@ -191,6 +222,11 @@ class CheckpointReader:
         self.fill(kind, name, 0, flat)
         return flat.reshape(shape)
 
+    def tensor(self, name: str) -> Tensor:
+        """A buffer or a frozen parameter."""
+        found: Tensor = self._file(WHOLE).get_tensor(name)
+        return found
+
     def whole(self, names: Collection[str]) -> dict[str, Tensor]:
         """Buffers and frozen parameters among the names."""
         self._check(WHOLE)
@@ -247,9 +283,9 @@ def _frozen(engine: TrainEngine) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in named if not parameter.requires_grad}
 
 
-def _whole(engine: TrainEngine) -> dict[str, Tensor]:
+def _whole(engine: TrainEngine, *, with_frozen: bool) -> dict[str, Tensor]:
     """Buffers and frozen parameters; under ZeRO-3 gathering them takes every worker."""
-    frozen = _frozen(engine)
+    frozen = _frozen(engine) if with_frozen else {}
     buffers = {name: buffer.clone() for name, buffer in engine.module.named_buffers()}
     with engine.gathered(list(frozen.values())):
         return buffers | {name: parameter.detach().clone() for name, parameter in frozen.items()}

@@ -139,11 +139,16 @@ class CheckpointStore:
             raise DamagedError(str(error)) from error
         return found
 
-    def check_space(self, checkpoint_bytes: int, num_to_keep: int) -> None:
+    def check_space(self, checkpoint_bytes: int, num_to_keep: int, base_bytes: int = 0) -> None:
         """Refuse a disk without room for the checkpoints of a run.
 
         A new checkpoint is written before the oldest goes, so one more than is kept must fit.
         Object stores and disks that cannot be asked are not checked.
+
+        Args:
+            checkpoint_bytes: Size of one checkpoint.
+            num_to_keep: Checkpoints that are kept.
+            base_bytes: Size of what is written once beside them.
 
         Raises:
             DiskFullError: With what is needed, what is free, and the remedy.
@@ -153,7 +158,7 @@ class CheckpointStore:
         path = Path(self.folder.path)
         place = next(parent for parent in (path, *path.parents) if parent.exists())
         missing = max(1, num_to_keep + 1 - len(self.steps()))
-        free, needed = shutil.disk_usage(place).free, missing * checkpoint_bytes
+        free, needed = shutil.disk_usage(place).free, missing * checkpoint_bytes + base_bytes
         if free < needed:
             raise DiskFullError(
                 f"{self.folder.uri} needs {_spoken(needed)} for {missing} checkpoints of "

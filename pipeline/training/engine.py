@@ -45,7 +45,7 @@ def engine_config(settings: TrainSettings, num_parameters: int) -> dict[str, Any
 
     Args:
         settings: The run's settings.
-        num_parameters: The model's parameters; bounds the communication buckets.
+        num_parameters: Parameters that are trained; bounds the communication buckets.
     """
     aligned = -(-num_parameters // _BUCKET_ALIGNMENT) * _BUCKET_ALIGNMENT
     bucket = min(aligned, _LARGEST_BUCKET)
@@ -106,13 +106,15 @@ class TrainEngine:
         optimiser = adamw(
             parameter_groups(self.module, settings.optim, whole_shape), settings.optim
         )
-        self.num_parameters = sum(math.prod(whole_shape(p)) for p in model.parameters())
+        counts = [(math.prod(whole_shape(p)), p.requires_grad) for p in model.parameters()]
+        self.num_parameters = sum(size for size, _ in counts)
+        self.num_trained = sum(size for size, is_trained in counts if is_trained)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._engine: Any = deepspeed.initialize(
                 model=self.module,
                 optimizer=optimiser,
-                config=engine_config(settings, self.num_parameters),
+                config=engine_config(settings, self.num_trained),
                 dist_init_required=False,
             )[0]
         self.world_size = torch.distributed.get_world_size()

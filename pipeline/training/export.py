@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.audiocalm import AudioCALM
 from model.bundle.bundle import save_bundle
 from model.bundle.voices import Voice
 from model.bundle.weights import StoredPrecision
 from model.codec.registry import codec_digest
-from model.config import model_config_from_dict
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
-from pipeline.training.checkpoint import AVERAGE, opened
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.metrics import METRICS, TOTAL_LOSS, VALIDATION, training_seconds
 from pipeline.training.parent import noted_parent
@@ -27,23 +25,6 @@ from pipeline.training.shards import TrainShards
 from pipeline.training.voices import chosen_voices
 
 logger = logging.getLogger(__name__)
-
-
-def averaged_model(store: CheckpointStore, step: int) -> AudioCALM:
-    """The model with the weight average of a checkpoint, float32, in eval mode.
-
-    Raises:
-        IncompleteError: If there is no such checkpoint, or it was altered.
-    """
-    config = model_config_from_dict(store.state(step)["model"])
-    model = AudioCALM(config)
-    with opened(store, step) as reader:
-        weights = reader.whole(set(model.state_dict()))
-        for name, parameter in model.named_parameters():
-            if name not in weights:  # parameters without an average are frozen
-                weights[name] = reader.parameter(AVERAGE, name, parameter.shape)
-    model.load_state_dict(weights)
-    return model.eval()
 
 
 def export_run(
@@ -114,6 +95,8 @@ def _card(
     }
     if (parent := noted_parent(run)) is not None:
         card["parent"] = parent.facts()
+    if settings.model.lora is not None:
+        card["lora"] = settings.model.lora.model_dump(mode="json")
     if changes := [change for change in claim.get("changes", []) if change["step"] < step]:
         card["changes"] = changes
     return card

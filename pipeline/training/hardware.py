@@ -136,7 +136,9 @@ def check_limits(values: Any, limits: Mapping[str, bool], remedy: str) -> None:
             raise SettingsError(f"{name} is {getattr(values, name)}; {remedy}")
 
 
-def training_bytes(num_parameters: int, zero_stage: int, num_workers: int) -> float:
+def training_bytes(
+    num_parameters: int, zero_stage: int, num_workers: int, num_trained: int | None = None
+) -> float:
     """Memory of one worker for weights, gradients and optimiser states; activations come on top.
 
     bfloat16 weights and gradients; float32 master weights, two moments and the released average.
@@ -146,16 +148,25 @@ def training_bytes(num_parameters: int, zero_stage: int, num_workers: int) -> fl
         zero_stage: 0 keeps everything on every worker; 1 shards the optimiser states, 2 the
             gradients too, 3 the weights too.
         num_workers: Workers that share.
+        num_trained: Parameters that are trained; None is all. The others have weights alone.
     """
-    shares = [num_workers if zero_stage >= stage else 1 for stage in (3, 2, 1)]
-    return sum(
-        num_parameters * size / share for size, share in zip((2, 2, 16), shares, strict=True)
+    trained = num_parameters if num_trained is None else num_trained
+    of_weights, of_gradients, of_optimiser = (
+        num_workers if zero_stage >= stage else 1 for stage in (3, 2, 1)
+    )
+    return (
+        2 * num_parameters / of_weights + 2 * trained / of_gradients + 16 * trained / of_optimiser
     )
 
 
-def checkpoint_bytes(num_parameters: int) -> int:
-    """Size of one checkpoint of a training run."""
-    return _CHECKPOINT_BYTES * num_parameters
+def checkpoint_bytes(num_trained: int) -> int:
+    """Size of one checkpoint of a training run, by the parameters that are trained."""
+    return _CHECKPOINT_BYTES * num_trained
+
+
+def base_bytes(num_parameters: int) -> int:
+    """Size of the weights that a run keeps once below its adapters, at most: float32."""
+    return 4 * num_parameters
 
 
 def activation_bytes(

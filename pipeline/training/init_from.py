@@ -28,7 +28,8 @@ from model.text import ByteTokenizer, PhonemeTokenizer, Tokenizer, load_tokenize
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import digest_of, flatten
 from pipeline.storage import COMPLETE, Folder, sha256
-from pipeline.training.checkpoint import AVERAGE, opened
+from pipeline.training.average import averaged_model
+from pipeline.training.checkpoint import AVERAGE, has_base, opened, save_base
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.parent import Parent, noted_parent
 from pipeline.training.rundir import (
@@ -112,6 +113,22 @@ def opened_parent(parent: Parent, model: nn.Module) -> Iterator[Callable[[nn.Mod
         yield fill
 
 
+def keep_base(store: CheckpointStore, parent: Parent) -> None:
+    """Copy the weights of the parent into a run that trains adapters on them, once.
+
+    The run goes on and is exported without its parent, and the weights keep every bit.
+
+    Raises:
+        SettingsError: If the parent is no longer what the run was started from.
+    """
+    if has_base(store):
+        return
+    with shapes_only():
+        model = AudioCALM(parent.config)
+    with _opened_weights(parent, model) as read:
+        save_base(store, {name: read(name, p.shape) for name, p in model.named_parameters()})
+
+
 @contextlib.contextmanager
 def _opened_weights(parent: Parent, model: nn.Module) -> Iterator[_ReadWeight]:
     if parent.step is None:
@@ -121,6 +138,10 @@ def _opened_weights(parent: Parent, model: nn.Module) -> Iterator[_ReadWeight]:
         return
     store = CheckpointStore(Folder.at(parent.source).child(CHECKPOINTS))
     _check_unchanged(parent, _marker_digest(store, parent.step))
+    if "lora" in store.state(parent.step):
+        merged = dict(averaged_model(store, parent.step).named_parameters())
+        yield lambda name, shape: merged[name]
+        return
     with opened(store, parent.step) as reader:
         frozen = reader.whole({name for name, _ in model.named_parameters()})
         yield (

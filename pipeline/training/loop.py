@@ -31,6 +31,7 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.failures import not_finite
 from pipeline.training.feed import Feed, StepBatch
+from pipeline.training.init_from import keep_base
 from pipeline.training.metrics import (
     TOTAL_LOSS,
     Costs,
@@ -104,6 +105,8 @@ class Training:
         shards = shards_for(Folder.at(plan.shards), parent)
         tokenizer = open_tokenizer(settings.model)
         self._config = model_config(settings.model, shards, tokenizer, parent)
+        base = self._keep_base(parent)
+        has_weights = base is not None or self._store.steps()  # a checkpoint has all that differ
         model = build_model(
             settings,
             self._config,
@@ -111,13 +114,16 @@ class Training:
             special_ids(tokenizer),
             place.device,
             sharding(settings, place.device),
-            None if self._store.steps() else parent,  # a checkpoint has all weights
+            None if has_weights else parent,
+            base,
         )
         self._teacher = self._open_teacher(shards, parent)
         self.feed = self._open_feed(shards, tokenizer)
         self._facts = self._facts_of(shards)
         self.engine = TrainEngine(model, settings, place.device)
         self._costs = Costs.of(self._config, place.device, place.world_size)
+        if base is not None:  # frozen weights need fewer operations than are counted
+            self._costs = Costs(self._config, None)
         self._tracker = Tracker(plan.tracking if place.is_first else None)
         self._samples = self._open_samples(shards, tokenizer)
         self._validation: Validation | None = None
@@ -138,6 +144,15 @@ class Training:
         self._updates = 0
         self.start = load_newest(self._store, self._load, place)
         self._log = MetricsLog(self._run, self.start)
+
+    def _keep_base(self, parent: Parent | None) -> CheckpointStore | None:
+        """Copy the weights that adapters are added to into the run; None if all are trained."""
+        if self._settings.model.lora is None or parent is None:
+            return None
+        if self._place.is_first:
+            keep_base(self._store, parent)
+        torch.distributed.barrier()
+        return self._store
 
     def _open_teacher(self, shards: TrainShards, parent: Parent | None) -> Teacher | None:
         """The model that a distillation learns from: the parent of the run."""
@@ -171,13 +186,14 @@ class Training:
 
     def _facts_of(self, shards: TrainShards) -> dict[str, Any]:
         """Plain values that every checkpoint keeps."""
-        card = shards.card
+        card, lora = shards.card, self._settings.model.lora
         return {
             "identity": self._settings.identity(),
             "shards": shards.digest,
             "codec": shards.codec,
             "data": {name: card[name] for name in _DATA_FACTS if name in card},
             "model": to_dict(self._config),
+            **({} if lora is None else {"lora": lora.model_dump(mode="json")}),
             "zero_stage": self._settings.engine.zero_stage,
             "precision": precision_of(self._settings),
         }
@@ -349,6 +365,7 @@ class Training:
             "step": step,
             "num_steps": self._settings.optim.num_steps,
             "num_parameters": self.engine.num_parameters,
+            "num_trained": self.engine.num_trained,
             "first": entries[0] if entries else {},
             "last": entries[-1] if entries else {},
             "seconds": training_seconds(entries),

@@ -7,7 +7,7 @@ length, the utilisation that the run will reach, and the hardware.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from model.config import ModelConfig
@@ -23,6 +23,7 @@ from pipeline.training.hardware import (
     training_bytes,
 )
 from pipeline.training.init_from import open_parent
+from pipeline.training.lora import num_trained
 from pipeline.training.settings import FeedSettings, ModelSettings, TrainSettings
 from pipeline.training.setup import preset_config
 
@@ -115,7 +116,8 @@ class TrainPlan:
         hardware: GPUs of the run.
         clip: The typical clip.
         utilisation: MFU of the run.
-        sizes: Parameters by part.
+        sizes: Parameters by part, without adapters.
+        num_trained: Parameters that are trained: all, or those of the adapters.
         document: The typical clip as the recipe packs it.
         options: Memory under every ZeRO stage, without and with recomputation.
     """
@@ -125,6 +127,7 @@ class TrainPlan:
     clip: TypicalClip
     utilisation: float
     sizes: Sizes
+    num_trained: int
     document: TypicalDocument
     options: tuple[MemoryOption, ...]
 
@@ -195,7 +198,7 @@ class TrainPlan:
     @property
     def checkpoint_bytes(self) -> int:
         """Size of one checkpoint."""
-        return checkpoint_bytes(self.sizes.total)
+        return checkpoint_bytes(self.num_trained)
 
     @property
     def num_checkpoints(self) -> int:
@@ -258,8 +261,13 @@ def plan_training(
             "engine.precision to bf16 or auto"
         )
     count, document = sizes(config), _typical_document(config, settings.feed, clip)
-    options = tuple(_memory_options(settings.feed, config, hardware, document, count.total))
-    return TrainPlan(settings, hardware, clip, utilisation, count, document, options)
+    trained = num_trained(config, settings.model.lora)
+    total = count.total + (0 if settings.model.lora is None else trained)
+    states = {
+        stage: training_bytes(total, stage, hardware.num_gpus, trained) for stage in ZERO_STAGES
+    }
+    options = tuple(_memory_options(settings.feed, config, hardware, document, states))
+    return TrainPlan(settings, hardware, clip, utilisation, count, trained, document, options)
 
 
 def _typical_document(
@@ -306,9 +314,13 @@ def _memory_options(
     config: ModelConfig,
     hardware: Hardware,
     document: TypicalDocument,
-    num_parameters: int,
+    states: Mapping[int, float],
 ) -> Iterator[MemoryOption]:
-    """Memory of one GPU whose rows are full and all of them speech."""
+    """Memory of one GPU whose rows are full and all of them speech.
+
+    Args:
+        states: Bytes of weights, gradients and optimiser states by ZeRO stage.
+    """
     documents_per_row = feed.pack_length // document.num_positions
     row = Counts(
         positions=feed.pack_length,
@@ -317,8 +329,7 @@ def _memory_options(
     )
     for recomputes_layers in (False, True):
         row_bytes = activation_bytes(config, row, recomputes_layers=recomputes_layers)
-        for zero_stage in ZERO_STAGES:
-            state_bytes = training_bytes(num_parameters, zero_stage, hardware.num_gpus)
+        for zero_stage, state_bytes in states.items():
             yield MemoryOption(
                 zero_stage=zero_stage,
                 recomputes_layers=recomputes_layers,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from model.cost import Sizes
 from pipeline.training.hardware import Hardware
 from pipeline.training.plan import MemoryOption, TrainPlan
 
@@ -10,7 +9,7 @@ from pipeline.training.plan import MemoryOption, TrainPlan
 def plan_report(plan: TrainPlan) -> str:
     """The plan as lines for a terminal."""
     rows = {
-        "parameters": _parameters(plan.sizes),
+        "parameters": _parameters(plan),
         "micro-batch": _micro_batch(plan),
         "step": _step(plan),
         "step time": _step_time(plan),
@@ -24,11 +23,14 @@ def plan_report(plan: TrainPlan) -> str:
     return "\n".join(lines + [f"- {text}" for text in _assumptions(plan)])
 
 
-def _parameters(count: Sizes) -> str:
+def _parameters(plan: TrainPlan) -> str:
+    count, lora = plan.sizes, plan.settings.model.lora
+    trained = f"{plan.num_trained / 1e6:,.1f} M"
     return (
         f"{count.total / 1e6:,.0f} M: embedding {count.embedding / 1e6:,.0f}, backbone "
         f"{count.backbone / 1e6:,.0f}, expert {count.expert / 1e6:,.0f}, flow head "
         f"{count.head / 1e6:,.0f}, other {count.other / 1e6:,.0f}"
+        + ("" if lora is None else f"; adapters of rank {lora.rank}, {trained}, are trained")
     )
 
 
@@ -123,6 +125,11 @@ def _assumptions(plan: TrainPlan) -> list[str]:
         f"{plan.hardware.reserved_share:.0%} of the memory is left for the CUDA context, "
         "communication buffers and fragmentation",
     ]
+    if plan.settings.model.lora is not None:
+        said.append(
+            "time counts the gradients of all weights; those below adapters need none, so it is at "
+            "most that. The run keeps one copy of these weights beside its checkpoints"
+        )
     if plan.document.is_cropped:
         said.insert(
             1,

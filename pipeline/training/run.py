@@ -7,19 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from model.config import ModelConfig
 from model.cost import sizes
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.tracking import open_run
 from pipeline.training.alignment import align
+from pipeline.training.checkpoint import has_base
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.driver import train_claimed, training_worker
 from pipeline.training.engine import check_compiler
 from pipeline.training.export import check_codec
 from pipeline.training.feed import Feed
-from pipeline.training.hardware import checkpoint_bytes
+from pipeline.training.hardware import base_bytes, checkpoint_bytes
 from pipeline.training.init_from import find_parent, with_architecture
 from pipeline.training.loop import Training, WorkerPlan
+from pipeline.training.lora import num_trained
 from pipeline.training.parent import Parent
 from pipeline.training.rundir import CHECKPOINTS, SUMMARY, claim_directory
 from pipeline.training.settings import TrainSettings
@@ -63,18 +66,20 @@ def train_run(
     if parent is not None:
         settings = with_architecture(settings, parent)
     source = shards_for(Folder.at(shards), parent)
-    checkpoint_bytes = _check_feed(settings, source, parent)
+    model = _check_feed(settings, source, parent)
+    trained = num_trained(model, settings.model.lora)
     folder = _codec_folder(codec, source, settings)
     claim = claim_directory(run, settings, source, parent)
     store = CheckpointStore(run.child(CHECKPOINTS))
     finished = _finished(run, store, settings.optim.num_steps)
     if finished is not None:
         return finished
-    tokenizer = open_tokenizer(settings.model)
-    if model_config(settings.model, source, tokenizer, parent).paces_speech:
-        align(run, source.folder, tokenizer)
+    if model.paces_speech:
+        align(run, source.folder, open_tokenizer(settings.model))
     store.check_space(
-        checkpoint_bytes, settings.checkpoint.most_at_once(settings.optim.num_steps) - 1
+        checkpoint_bytes(trained),
+        settings.checkpoint.most_at_once(settings.optim.num_steps) - 1,
+        0 if settings.model.lora is None or has_base(store) else base_bytes(sizes(model).total),
     )
     tags = {"shards": source.folder.uri, "shards_digest": source.digest}
     if parent is not None:
@@ -86,11 +91,11 @@ def train_run(
     return train_claimed(run, claim, reference, _worker, config, settings.engine)
 
 
-def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | None) -> int:
+def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | None) -> ModelConfig:
     """Find errors that would fail every worker on every restart.
 
     Returns:
-        Bytes of one checkpoint.
+        Configuration of the model.
     """
     check_compiler(settings)
     tokenizer = open_tokenizer(settings.model)
@@ -113,7 +118,7 @@ def _check_feed(settings: TrainSettings, shards: TrainShards, parent: Parent | N
             modality,
             share,
         )
-    return checkpoint_bytes(sizes(config).total)
+    return config
 
 
 def _codec_folder(codec: str | None, shards: TrainShards, settings: TrainSettings) -> str | None:

@@ -24,8 +24,9 @@ from model.text import Tokenizer
 from pipeline.figures import save_spectrogram
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore, checkpoint_name
-from pipeline.training.export import averaged_model, check_codec
+from pipeline.training.export import check_codec
 from pipeline.training.rundir import SAMPLES
 from pipeline.training.settings import SampleSettings
 from pipeline.training.shards import TrainShards

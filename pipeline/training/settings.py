@@ -34,6 +34,20 @@ _GPU_TILE = 128
 """FlexAttention's block of positions."""
 
 
+class LoraSettings(Settings):
+    """Adapters of low rank (LoRA, arXiv:2106.09685), which the library peft adds to linear maps.
+    They alone are trained, and an export merges them into the weights."""
+
+    rank: Positive = 8
+    """Rank of every adapter, `r` in peft."""
+    alpha: Positive = 8
+    """What an adapter adds is scaled by `alpha / rank`; `lora_alpha` in peft."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Linear maps that get an adapter, by the end of their names, such as `q_proj`;
+    `target_modules` in peft. Null takes all in the backbone's layers and the flow head. The
+    heads of stop and duration, which read what these change, always get theirs."""
+
+
 class ModelSettings(Settings):
     """The model that is trained."""
 
@@ -54,6 +68,18 @@ class ModelSettings(Settings):
     or the average of another run, as RUN or RUN@STEP. Optimiser and schedule start anew. With
     the default `preset` and no `overrides` the architecture is that of the weights. The latent
     statistics are theirs too, so `feed.importance_power` is ignored."""
+    lora: LoraSettings | None = None
+    """Trains adapters on the weights of `init_from`, which stay as they are; null trains all
+    weights."""
+
+    @model_validator(mode="after")
+    def _adapters_have_weights_to_adapt(self) -> Self:
+        if self.lora is not None and self.init_from is None:
+            raise ValueError(
+                "lora adapts trained weights and there are none; set init_from to a bundle or a "
+                "run, or leave out lora to train all weights"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_weights(self) -> Self:
@@ -288,6 +314,8 @@ class TrainSettings(Settings):
             return self
         if self.model.init_from is None:
             raise ValueError("distill needs a teacher; set model.init_from to a run or a bundle")
+        if self.model.lora is not None:
+            raise ValueError("distill trains all weights of the student; leave out model.lora")
         wanted = (self.distill.num_flow_steps, 1.0)
         given = (self.sample.num_flow_steps, self.sample.guidance_scale)
         if given != wanted:
@@ -332,6 +360,8 @@ class TrainSettings(Settings):
         free = {"engine", "checkpoint", "validation", "sample", "log_every", "tracking"}
         values = self.model_dump(mode="json", exclude=free)
         values["model"].pop("init_from")
+        if values["model"]["lora"] is None:  # as before there was any
+            values["model"].pop("lora")
         if values["distill"] is None:  # as before there was any
             values.pop("distill")
         for name in ("rows_per_micro_batch", "prefetch_steps", "skip_steps"):

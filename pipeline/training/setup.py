@@ -22,7 +22,9 @@ from model.text import Tokenizer, load_tokenizer
 from pipeline.errors import SettingsError
 from pipeline.settings import flatten
 from pipeline.storage import Folder
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.init_from import check_parent, opened_parent
+from pipeline.training.lora import adapter_start, add_adapters, filled_from_base
 from pipeline.training.parent import Parent
 from pipeline.training.rundir import DERIVED
 from pipeline.training.settings import DistillSettings, ModelSettings, TrainSettings
@@ -135,6 +137,7 @@ def build_model(
     device: torch.device | str = "cpu",
     shard: Callable[[nn.Module], None] | None = None,
     parent: Parent | None = None,
+    base: CheckpointStore | None = None,
 ) -> AudioCALM:
     """The model before its first step: seeded, with latent statistics and given weights.
 
@@ -149,6 +152,7 @@ def build_model(
         device: This worker's device.
         shard: Removes the other workers' share of a module's own parameters.
         parent: Fills all weights.
+        base: Keeps the weights that adapters are added to (`model.lora`), and fills them.
 
     Raises:
         ValueError: If pretrained weights do not fit, or the parent is no longer what it was.
@@ -173,6 +177,10 @@ def build_model(
             given.append(Qwen3Checkpoint(model, published, new_token_ids).fill)
         if parent is not None:
             given.append(stack.enter_context(opened_parent(parent, model)))
+        if base is not None and settings.model.lora is not None:
+            given.append(stack.enter_context(filled_from_base(base, model)))
+            add_adapters(model, settings.model.lora)
+            given.append(adapter_start(model))
         materialise(model, device, finish)
     model.set_latent_stats(
         torch.from_numpy(shards.latent_mean),

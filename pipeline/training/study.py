@@ -29,9 +29,9 @@ from pipeline.errors import SettingsError
 from pipeline.settings import Settings, changed, digest_of, save_settings
 from pipeline.storage import Folder
 from pipeline.training.alignment import Alignment
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.documents import Plan
-from pipeline.training.export import averaged_model
 from pipeline.training.feed import Feed
 from pipeline.training.run import train_run
 from pipeline.training.rundir import CHECKPOINTS

@@ -19,9 +19,9 @@ from model.text import Tokenizer
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 from pipeline.training.alignment import Alignment
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import precision_of
-from pipeline.training.export import averaged_model
 from pipeline.training.feed import Feed
 from pipeline.training.metrics import TOTAL_LOSS, VALIDATION, loss_metrics
 from pipeline.training.parent import Parent

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from pipeline.errors import DamagedError, DiskFullError, IncompleteError
 from pipeline.storage import COMPLETE, Folder
 from pipeline.training import checkpoint
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint import opened
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.export import averaged_model
 from tests.factories.training import (
     SMALL_MODEL,
     small_settings,
@@ -243,6 +243,8 @@ def test_free_space_is_checked_for_the_checkpoints_that_are_still_to_come(copy, 
     store.check_space(10_000, num_to_keep=3)
     with pytest.raises(DiskFullError, match=r"2 checkpoints of .*lower checkpoint.num_to_keep"):
         store.check_space(10_000, num_to_keep=4)
+    with pytest.raises(DiskFullError, match="1 checkpoints of"):
+        store.check_space(9_000, num_to_keep=3, base_bytes=1_001)
     _store(copy / "not" / "yet").check_space(1_000, num_to_keep=9)
     remote = CheckpointStore(Folder.at("memory://nowhere/run"))
     remote.check_space(10**15, num_to_keep=9)

@@ -17,9 +17,9 @@ from pipeline.errors import IncompleteError, SettingsError
 from pipeline.evaluation.held_out import COUNTS
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.export import (
-    averaged_model,
     export_run,
     exported_weights,
     run_voices,

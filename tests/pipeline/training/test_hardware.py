@@ -22,6 +22,7 @@ def test_every_stage_shares_more() -> None:
     by_stage = [training_bytes(1000, stage, 4) for stage in range(4)]
     assert by_stage == [20_000, 8_000, 6_500, 5_000]
     assert training_bytes(1000, 3, 1) == 20_000
+    assert training_bytes(1000, 2, 4, num_trained=100) == 2000 + 50 + 400
 
 
 def kept_bytes(model: AudioCALM, batch: TrainingBatch) -> int:

@@ -20,7 +20,7 @@ from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import model_config
 from pipeline.training.shards import TrainShards
 from tests.factories.train_shards import FakeClip, write_shards
-from tests.factories.training import small_settings
+from tests.factories.training import SMALL_MODEL, small_settings
 
 CLIP = TypicalClip(duration_s=8, num_text=4, frame_rate=1.0, speech_share=0.25)
 """Two blocks of four frames: 4 + 2 * 8 = 20 positions with one noisy copy."""
@@ -79,6 +79,24 @@ def test_memory_of_states_and_activations() -> None:
     assert found[2, False].activation_bytes == 2 * (2 * 64 * 328 + outside) == 103_936
     assert found[2, True].activation_bytes == 2 * (2 * 64 * 16 + 64 * 328 + outside) == 66_048
     assert plan.checkpoint_bytes == 16 * count
+
+
+def test_with_adapters_gradients_states_and_checkpoints_are_theirs_alone() -> None:
+    lora = {"rank": 2, "targets": ["q_proj"]}
+    settings = _settings(model={"overrides": SMALL_MODEL, "init_from": "a", "lora": lora})
+    plan, count = _plan(settings), sizes(_config()).total
+    # Of rank 2: queries from 16 to 16 in two layers; the stop head from 16 to 16 and from 16 to 1.
+    adapters = 2 * (2 * (16 + 16)) + 2 * (16 + 16) + 2 * (16 + 1)
+    assert plan.num_trained == adapters
+    states = {o.zero_stage: o.state_bytes for o in plan.options if not o.recomputes_layers}
+    weights, theirs = 2 * (count + adapters), 18 * adapters
+    assert states[1] == weights + 2 * adapters + 8 * adapters
+    assert states[3] == (weights + theirs) / 2
+    assert plan.checkpoint_bytes == 16 * adapters
+    assert plan.step_s == _plan().step_s, "an upper bound, as the report says"
+    said = plan_report(plan, settings, GPUS, CLIP, 0.5)
+    assert "adapters of rank 2, 0.0 M, are trained" in said
+    assert "it is at most that" in said
 
 
 def test_what_fits_and_what_is_suggested() -> None:

@@ -15,9 +15,9 @@ import torch
 from pipeline.errors import NonFiniteError
 from pipeline.settings import Settings, save_settings
 from pipeline.storage import Folder
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.codec.settings import TrainCodecSettings
-from pipeline.training.export import averaged_model
 from pipeline.training.settings import TrainSettings
 from tests.factories.codec import codec_settings_values, write_clips
 from tests.factories.training import small_settings, training, weights_of

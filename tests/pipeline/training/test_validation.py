@@ -12,8 +12,8 @@ import torch
 from model.objective import losses
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
+from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint_store import CheckpointStore
-from pipeline.training.export import averaged_model
 from pipeline.training.feed import Feed
 from pipeline.training.settings import CheckpointSettings, TrainSettings
 from pipeline.training.setup import model_config, open_tokenizer
