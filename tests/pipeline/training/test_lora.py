@@ -38,6 +38,7 @@ LORA = {"rank": 2, "alpha": 4}
 CLIPS = [
     FakeClip(name="words", modality="speech", transcript="one two", num_frames=10),
     FakeClip(name="noise", num_frames=10),
+    FakeClip(name="held-out", num_frames=10, split="validation"),
 ]
 
 
@@ -63,6 +64,7 @@ def _settings(init_from: Path, lora: dict[str, Any] | None = LORA, **changes: An
         "feed": {"documents_per_step": 2, "pack_length": 160},
         "optim": {"num_steps": 4, "warmup_steps": 1, "learning_rate": 1e-2, "ema_decay": 0.9},
         "checkpoint": {"every": 2},
+        "validation": {"every": 4, "num_documents": 1},
         "engine": {"precision": "fp32"},
         "log_every": 1,
         "tracking": {"is_enabled": False},
@@ -80,7 +82,7 @@ def _started(settings: TrainSettings, run: Path, place: Path) -> Training:
 
 @pytest.fixture(scope="module")
 def trained(alone: None, place: Path) -> tuple[Training, Path]:
-    """A run of four steps, and its directory."""
+    """A run of four steps, validated at the last, and its directory."""
     worker = _started(_settings(place / "bundle"), place / "run", place)
     worker.run()
     return worker, place / "run"
@@ -207,6 +209,7 @@ def test_the_bundle_is_an_ordinary_one_whose_card_states_the_adapters(
     card = export_run(Folder.at(run), place / "bundle" / "codec", tmp_path / "bundle")
     assert card["lora"] == LORA | {"targets": None}
     assert card["parent"]["digest"] == open_parent(str(place / "bundle")).digest
+    assert card["validation"]["loss/flow/sound"] > 0
     bundle = load_bundle(tmp_path / "bundle")
     assert _same(bundle.model.state_dict(), averaged_model(_store(run), 4).state_dict())
     assert set(bundle.voices) == {"ada"}, "the voice of the parent"
@@ -324,6 +327,22 @@ def test_a_target_that_is_no_linear_map_is_named_with_those_there_are(target: st
     settings = LoraSettings(targets=("q_proj", target))
     with pytest.raises(SettingsError, match=rf"'{target}' and no linear .* are .*q_proj"):
         num_trained(bundle_config(), settings)
+
+
+def test_a_target_that_is_none_is_refused_before_any_worker_starts(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs import train
+
+    def start(*args: object, **kwargs: object) -> None:
+        raise AssertionError("workers were started")
+
+    monkeypatch.setattr("pipeline.training.driver.run_group", start)
+    words = ["--shards", str(place / "shards"), "--output", str(tmp_path / "run")]
+    words += ["--init-from", str(place / "bundle"), "--set", "model.lora.targets=[q_prj]"]
+    assert train.main(words) == 1
+    assert "model.lora.targets names 'q_prj'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
