@@ -94,7 +94,7 @@ def test_with_adapters_gradients_states_and_checkpoints_are_theirs_alone() -> No
     assert states[3] == (weights + theirs) / 2
     assert plan.checkpoint_bytes == 16 * adapters
     assert plan.step_s == _plan().step_s, "an upper bound, as the report says"
-    said = plan_report(plan, settings, GPUS, CLIP, 0.5)
+    said = plan_report(plan)
     assert "adapters of rank 2, 0.0 M, are trained" in said
     assert "it is at most that" in said
 
