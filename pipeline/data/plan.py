@@ -24,6 +24,7 @@ from pipeline.data.corpora.catalogue import Catalogue, Item
 from pipeline.data.corpora.discover import Discovery
 from pipeline.data.schema import Reject, clip_columns
 from pipeline.data.units.stage import Unit
+from pipeline.errors import SettingsError
 from pipeline.settings import digest_of
 from pipeline.storage import Folder, sha256, table_bytes
 
@@ -37,9 +38,13 @@ MIN_UNIT_CLIPS, MAX_UNIT_CLIPS = 64, 2048
 """Items of a unit where no number is given."""
 TARGET_UNITS = 1024
 """Units into which a plan is divided as long as they have between the least and the most items."""
+UNIT_DIGITS, EARLIER_UNIT_DIGITS = 8, 5
+"""Digits of the number in a unit's name, so that names sort as numbers do; a plan that an earlier
+version began keeps the names that its directories were written with."""
 _UNITS_PER_TABLE = 128
 _BYTES_PER_FILE = 8 * 2**20
 _SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
+_DIGITS_KEY = b"unit_digits"
 
 
 def plan_units(
@@ -59,16 +64,21 @@ def plan_units(
             be more than 1,024 units.
         unit_bytes: Bytes of the files of a new unit, as far as its items are files of their own.
         scratch: Where the rows of the units go instead, and nothing is written into the folder.
+
+    Raises:
+        SettingsError: If an earlier version began the plan, and its names are used up.
     """
     catalogue = discovery.catalogue
+    digits = _unit_digits(folder)
     first = catalogue.place_in_units(_planned(folder))
     if unit_clips is None:
         share = -(-catalogue.count_items() // TARGET_UNITS)
         unit_clips = min(max(share, MIN_UNIT_CLIPS), MAX_UNIT_CLIPS)
     catalogue.assign(_runs(catalogue, first, unit_clips, unit_bytes))
+    _check_names(folder, catalogue, digits)
     if scratch is None:
-        _write(folder, catalogue)
-    return list(_stored(catalogue.units(), scratch or folder))
+        _write(folder, catalogue, digits)
+    return list(_stored(catalogue.units(), scratch or folder, digits))
 
 
 @contextlib.contextmanager
@@ -93,7 +103,7 @@ def rows_of(unit: Unit) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def _stored(items: Iterator[tuple[int, Item]], folder: Folder) -> Iterator[Unit]:
+def _stored(items: Iterator[tuple[int, Item]], folder: Folder, digits: int) -> Iterator[Unit]:
     """Units whose rows were written to files; files of earlier plans are removed."""
     kept = set()
     units: list[Unit] = []
@@ -116,7 +126,7 @@ def _stored(items: Iterator[tuple[int, Item]], folder: Folder) -> Iterator[Unit]
 
     size_bytes = 0
     for number, group in groupby(items, itemgetter(0)):
-        unit, rows = _unit(number, [item for _, item in group])
+        unit, rows = _unit(f"{number:0{digits}d}", [item for _, item in group])
         units.append(unit)
         lines.append(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
         size_bytes += len(lines[-1])
@@ -158,7 +168,7 @@ def _runs(
         num_items, size_bytes, last = num_items + 1, size_bytes + added, uri or ""
 
 
-def _unit(number: int, items: Sequence[Item]) -> tuple[Unit, dict[str, list[dict[str, Any]]]]:
+def _unit(name: str, items: Sequence[Item]) -> tuple[Unit, dict[str, list[dict[str, Any]]]]:
     """A unit without its rows, and the rows; its digest sees the facts of the files too."""
     whole = [
         {"reject": asdict(item)}
@@ -170,25 +180,46 @@ def _unit(number: int, items: Sequence[Item]) -> tuple[Unit, dict[str, list[dict
         "clips": [item["clip"] for item in whole if "clip" in item],
         "rejects": [item["reject"] for item in whole if "reject" in item],
     }
-    return Unit(f"{number:05d}", digest_of(whole), {}), rows
+    return Unit(name, digest_of(whole), {}), rows
+
+
+def _tables(folder: Folder) -> list[str]:
+    """The tables of the plan; while the whole one is there, the others may not be complete."""
+    tables = [f"{PLAN}/{name}" for name in folder.child(PLAN).files(".parquet")]
+    return [WHOLE_PLAN, *tables] if folder.exists(WHOLE_PLAN) else tables
 
 
 def _planned(folder: Folder) -> Iterator[tuple[str, int]]:
     """Key and unit of all items that were planned before."""
-    tables = [f"{PLAN}/{name}" for name in folder.child(PLAN).files(".parquet")]
-    if not tables and folder.exists(WHOLE_PLAN):
-        tables = [WHOLE_PLAN]
-    for name in tables:
+    for name in _tables(folder):
         table = folder.read_table(name)
         yield from zip(table["key"].to_pylist(), table["unit"].to_pylist(), strict=True)
 
 
-def _write(folder: Folder, catalogue: Catalogue) -> None:
+def _unit_digits(folder: Folder) -> int:
+    tables = _tables(folder)
+    if not tables:
+        return UNIT_DIGITS
+    metadata = folder.read_table(tables[0]).schema.metadata or {}
+    return int(metadata.get(_DIGITS_KEY, EARLIER_UNIT_DIGITS))
+
+
+def _check_names(folder: Folder, catalogue: Catalogue, digits: int) -> None:
+    last = catalogue.last_unit()
+    if len(str(last)) > digits:
+        raise SettingsError(
+            f"{folder.uri} was planned by an earlier version, whose unit names have {digits} "
+            f"digits, and unit {last} does not fit; give ingest a new --output"
+        )
+
+
+def _write(folder: Folder, catalogue: Catalogue, digits: int) -> None:
     kept = set()
+    schema = _SCHEMA.with_metadata({_DIGITS_KEY: str(digits)})
     for number, group in groupby(catalogue.keys(), lambda row: row[0] // _UNITS_PER_TABLE):
         rows = list(group)
         columns = {"unit": [unit for unit, _ in rows], "key": [key for _, key in rows]}
-        payload = table_bytes(pa.table(columns, schema=_SCHEMA))
+        payload = table_bytes(pa.table(columns, schema=schema))
         name = f"part-{number:08d}.parquet"
         kept.add(name)
         path = f"{PLAN}/{name}"

@@ -242,6 +242,10 @@ class Catalogue:
         """Put items into units, given unit and number of the item."""
         self._database.executemany("UPDATE items SET unit = ? WHERE number = ?", units)
 
+    def last_unit(self) -> int:
+        """The greatest number of a unit; -1 where there is none."""
+        return int(self._value("SELECT coalesce(max(unit), -1) FROM items"))
+
     def keys(self) -> Iterator[tuple[int, str]]:
         """Unit and key of all items, in the order of both."""
         return iter(self._database.execute("SELECT unit, key FROM items ORDER BY unit, place"))

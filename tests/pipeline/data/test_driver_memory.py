@@ -40,7 +40,7 @@ DRY = Resources(workers=0, dry_run=True)
 
 def inputs_of(root: Path, num_clips: int) -> tuple[Folder, Folder, Folder]:
     """Complete directories whose cards name as many parts as that many clips make; no rows."""
-    parts = [f"{number:05d}" for number in range(num_clips // CLIPS_PER_PART)]
+    parts = [f"{number:08d}" for number in range(num_clips // CLIPS_PER_PART)]
     clips, latents, descriptions = (
         Folder.at(root / name) for name in ("clips", "latents", "descriptions")
     )

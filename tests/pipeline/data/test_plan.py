@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 
 from pipeline.data import plan as plan_module
 from pipeline.data.plan import (
@@ -12,6 +13,7 @@ from pipeline.data.plan import (
     plan_units,
     rows_of,
 )
+from pipeline.errors import SettingsError
 from pipeline.storage import Folder, table_bytes
 from tests.factories.corpora import search, write_corpus
 
@@ -36,7 +38,7 @@ def digests(units):
 def test_every_item_is_in_one_unit(tmp_path):
     write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abc"} | {"bad.csv": "x"})
     units, _ = plan(tmp_path)
-    assert ids(units) == {"00000": ["in/a.wav", "in/b.wav"], "00001": ["in/c.wav", "bad.csv"]}
+    assert ids(units) == {"00000000": ["in/a.wav", "in/b.wav"], "00000001": ["in/c.wav", "bad.csv"]}
 
 
 def test_units_name_the_line_of_their_rows_and_old_files_go(tmp_path):
@@ -61,7 +63,7 @@ def test_new_clips_make_new_units_and_leave_the_others_alone(tmp_path):
     write_corpus(tmp_path / "in", {"a.wav": b"x"})
     after, _ = plan(tmp_path)
     assert digests(after)[: len(before)] == digests(before)
-    assert ids(after) == listed | {"00002": ["in/a.wav"]}
+    assert ids(after) == listed | {"00000002": ["in/a.wav"]}
 
 
 def test_a_changed_file_changes_only_its_unit_and_a_removed_one_empties_it(tmp_path):
@@ -71,7 +73,7 @@ def test_a_changed_file_changes_only_its_unit_and_a_removed_one_empties_it(tmp_p
     (tmp_path / "in" / "c.wav").unlink()
     (tmp_path / "in" / "d.wav").unlink()
     after, _ = plan(tmp_path)
-    assert ids(after) == {"00000": ["in/a.wav", "in/b.wav"]}
+    assert ids(after) == {"00000000": ["in/a.wav", "in/b.wav"]}
     assert after[0].digest != before[0].digest
 
 
@@ -84,15 +86,32 @@ def test_the_plan_is_written_only_when_it_changes(tmp_path):
     assert table.stat().st_mtime_ns == first
 
 
-def test_the_plan_of_an_earlier_version_is_kept(tmp_path):
+def earlier_plan(tmp_path, units):
+    """A plan as the first version wrote it, with names of five digits."""
     write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abc"})
     work = Folder.at(tmp_path / "work")
     keys = [f"clip in/{name}.wav" for name in "cab"]
-    work.write_bytes(WHOLE_PLAN, table_bytes(pa.table({"unit": [0, 3, 3], "key": keys})))
+    work.write_bytes(WHOLE_PLAN, table_bytes(pa.table({"unit": units, "key": keys})))
+    return work
+
+
+def test_the_plan_of_an_earlier_version_is_kept_with_its_names(tmp_path):
+    work = earlier_plan(tmp_path, [0, 3, 3])
     units, _ = plan(tmp_path)
     assert ids(units) == {"00000": ["in/c.wav"], "00003": ["in/a.wav", "in/b.wav"]}
     assert not work.exists(WHOLE_PLAN)
     assert plan(tmp_path)[0] == units
+
+
+def test_a_plan_of_an_earlier_version_says_when_its_names_are_used_up(tmp_path):
+    earlier_plan(tmp_path, [0, 99_998, 99_999])
+    assert list(ids(plan(tmp_path)[0])) == ["00000", "99998", "99999"]
+    write_corpus(tmp_path / "in", {"d.wav": b"x"})
+    with pytest.raises(SettingsError, match=r"5 digits, and unit 100000 does not fit; .*--output"):
+        plan(tmp_path)
+    discovery = search(tmp_path / "in", default_modality="sound")
+    anew = plan_units(discovery, Folder.at(tmp_path / "new"), 2)
+    assert [unit.name for unit in anew] == ["00000000", "00000001"]
 
 
 def test_a_large_plan_has_units_of_more_clips(tmp_path, monkeypatch):
@@ -137,12 +156,12 @@ def test_spans_of_a_file_are_planned_together_in_the_order_of_time(tmp_path):
     write_corpus(tmp_path / "in", files)
     before, _ = plan(tmp_path, unit_clips=4)
     assert ids(before) == {
-        "00000": ["in/b@1", "in/b@2", "in/b@3", "in/a@2"],
-        "00001": ["in/a@5", "in/a@9"],
+        "00000000": ["in/b@1", "in/b@2", "in/b@3", "in/a@2"],
+        "00000001": ["in/a@5", "in/a@9"],
     }
     assert plan(tmp_path, unit_clips=4)[0] == before
     more = table.replace("a.wav,9", "a.wav,0,1,x\na.wav,9")
     write_corpus(tmp_path / "in", {"t.csv": f"file,start_s,end_s,caption\n{more}"})
     after, _ = plan(tmp_path, unit_clips=4)
     assert digests(after)[:2] == digests(before)
-    assert ids(after)["00002"] == ["in/a@0"]
+    assert ids(after)["00000002"] == ["in/a@0"]

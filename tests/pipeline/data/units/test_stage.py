@@ -63,7 +63,7 @@ def test_units_whose_names_begin_alike_are_told_apart(tmp_path, log):
     assert log.read_text() == ""
 
 
-@pytest.mark.parametrize("fail_at", ["00000", "00002", "00004"])
+@pytest.mark.parametrize("fail_at", ["00000000", "00000002", "00000004"])
 def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log, fail_at):
     run_numbers(tmp_path / "whole", number_units(5))
     with pytest.raises(PipelineError, match=r"unit \d+: OSError: injected"):
@@ -79,10 +79,10 @@ def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log,
 def test_a_unit_whose_record_cannot_be_read_is_done_again(tmp_path, log, caplog, left):
     run_numbers(tmp_path / "out", number_units(3))
     whole = snapshot(tmp_path / "out")
-    (tmp_path / "out/_commit/00001.json").write_bytes(left)
+    (tmp_path / "out/_commit/00000001.json").write_bytes(left)
     run_numbers(tmp_path / "out", number_units(3), log=str(log))
-    assert log.read_text().split() == ["00001"]
-    assert "unit 00001 is done again" in caplog.text
+    assert log.read_text().split() == ["00000001"]
+    assert "unit 00000001 is done again" in caplog.text
     assert snapshot(tmp_path / "out") == whole
 
 
@@ -92,9 +92,9 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     out = tmp_path / "out"
     # As if killed between the files of unit 2 and its commit record, and in the middle of a write.
     (out / "_COMPLETE").unlink()
-    (out / "_commit/00002.json").unlink()
-    (out / "parts/.aside-0123-part-00002.json").write_bytes(b"half")
-    (out / "parts/part-00007.json").write_bytes(b"orphan")
+    (out / "_commit/00000002.json").unlink()
+    (out / "parts/.aside-0123-part-00000002.json").write_bytes(b"half")
+    (out / "parts/part-00000007.json").write_bytes(b"orphan")
     run_numbers(out, number_units(3))
     assert snapshot(out) == snapshot(tmp_path / "whole")
 
@@ -102,9 +102,9 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
 def test_changed_unit_alone_is_redone(tmp_path, log):
     run_numbers(tmp_path / "out", number_units(3))
     units = number_units(3)
-    units[1] = Unit("00001", "other", {"numbers": [100]})
+    units[1] = Unit("00000001", "other", {"numbers": [100]})
     card = run_numbers(tmp_path / "out", units, log=str(log))
-    assert log.read_text().split() == ["00001"]
+    assert log.read_text().split() == ["00000001"]
     assert card["read"] == 9
     run_numbers(tmp_path / "fresh", units)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
@@ -121,7 +121,7 @@ def test_vanished_unit_is_removed_with_its_files(tmp_path, log):
 def test_deleted_file_is_written_again(tmp_path):
     run_numbers(tmp_path / "out", number_units(2))
     before = snapshot(tmp_path / "out")
-    (tmp_path / "out/parts/part-00001.json").unlink()
+    (tmp_path / "out/parts/part-00000001.json").unlink()
     run_numbers(tmp_path / "out", number_units(2))
     assert snapshot(tmp_path / "out") == before
 
@@ -132,7 +132,7 @@ def test_new_settings_redo_everything_but_tolerances_redo_nothing(tmp_path, log)
     run_numbers(tmp_path / "out", number_units(2), settings=tolerant, log=str(log))
     assert log.read_text() == ""
     run_numbers(tmp_path / "out", number_units(2), settings=NumberSettings(factor=3), log=str(log))
-    assert log.read_text().split() == ["00000", "00001"]
+    assert log.read_text().split() == ["00000000", "00000001"]
 
 
 def test_new_input_digest_alone_updates_the_card_alone(tmp_path, log):
@@ -196,7 +196,7 @@ def test_card_extra_sees_all_records_in_order(tmp_path):
         units,
         card_extra=lambda records: {"order": [r["unit"] for r in records]},
     )
-    assert card["order"] == ["00000", "00001", "00002"]
+    assert card["order"] == ["00000000", "00000001", "00000002"]
 
 
 def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
@@ -211,9 +211,9 @@ def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
 @pytest.mark.ray
 def test_ray_after_a_failure_gives_the_same_bytes_as_in_process(tmp_path, ray_session):
     run_numbers(tmp_path / "here", number_units(6))
-    with pytest.raises(PipelineError, match="unit 00003: OSError: injected"):
+    with pytest.raises(PipelineError, match="unit 00000003: OSError: injected"):
         run_numbers(
-            tmp_path / "ray", number_units(6), fail_at="00003", resources=Resources(workers=2)
+            tmp_path / "ray", number_units(6), fail_at="00000003", resources=Resources(workers=2)
         )
     run_numbers(tmp_path / "ray", number_units(6), resources=Resources(workers=2))
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "here")
@@ -224,14 +224,14 @@ def test_ray_after_a_failure_gives_the_same_bytes_as_in_process(tmp_path, ray_se
 def test_item_that_kills_its_worker_is_rejected_and_the_rest_kept(tmp_path, ray_session):
     card = run_numbers(tmp_path / "out", number_units(3), die_at=6, resources=Resources(workers=1))
     assert card["rejected_by_reason"] == {"odd": 6, "worker_died": 1}
-    assert json.loads((tmp_path / "out/parts/part-00001.json").read_bytes()) == [4]
+    assert json.loads((tmp_path / "out/parts/part-00000001.json").read_bytes()) == [4]
     assert not (tmp_path / "out/_attempts").exists()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_unit_that_keeps_killing_its_worker_fails_the_job_by_name(tmp_path, ray_session):
-    with pytest.raises(PipelineError, match=r"00001 \(worker died 2 times"):
+    with pytest.raises(PipelineError, match=r"00000001 \(worker died 2 times"):
         run_numbers(
             tmp_path / "out",
             number_units(3),
@@ -240,14 +240,14 @@ def test_unit_that_keeps_killing_its_worker_fails_the_job_by_name(tmp_path, ray_
             resources=Resources(workers=1, max_attempts=2),
         )
     done = [path.stem for path in sorted((tmp_path / "out/_commit").iterdir())]
-    assert done == ["00000", "00002"], "the other units must be kept"
+    assert done == ["00000000", "00000002"], "the other units must be kept"
     assert not Folder.at(tmp_path / "out").is_complete
 
 
 KILLED = """
 import sys
 from tests.factories.stage import number_units, run_numbers
-run_numbers(sys.argv[1], number_units(6), stay_at="00003")
+run_numbers(sys.argv[1], number_units(6), stay_at="00000003")
 """
 """Never ends by itself: no kill comes too late. What Ray starts is killed in `tests/chaos`."""
 
@@ -258,7 +258,7 @@ def test_killed_process_then_rerun_gives_the_same_bytes(tmp_path, log):
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], cwd=ROOT)
     try:
-        while not (out / "_commit/00002.json").exists():
+        while not (out / "_commit/00000002.json").exists():
             assert process.poll() is None, "the job ended before it could be killed"
             time.sleep(0.02)
     finally:
@@ -266,5 +266,5 @@ def test_killed_process_then_rerun_gives_the_same_bytes(tmp_path, log):
         process.wait()
     assert not (out / "_COMPLETE").exists()
     run_numbers(out, number_units(6), log=str(log))
-    assert log.read_text().split() == ["00003", "00004", "00005"]
+    assert log.read_text().split() == ["00000003", "00000004", "00000005"]
     assert snapshot(out) == snapshot(tmp_path / "whole")
