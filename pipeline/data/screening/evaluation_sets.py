@@ -89,8 +89,8 @@ class EvaluationScans:
         """Clips of an evaluation set: as an earlier ingest left them, or scanned here."""
         folder = Folder.at(entry.path)
         if folder.is_complete:
-            files = folder.card(INGEST)["files"]
-            names = [unit_of(file) for file in files if file.startswith("parts/")]
+            folder.card(INGEST)
+            names = [unit_of(file) for file in folder.listed("parts/")]
             return EvaluationSet(name, folder, names, folder.digest)
         facts = CorpusFacts(default_modality="sound")
         source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
@@ -116,7 +116,7 @@ class EvaluationScans:
         """An evaluation set with the dense fingerprints by which parts of its clips are found."""
         if self.refusals.max_error_rate == 0:
             return found
-        files = found.folder.card()["files"]
+        files = found.folder.file_digests("parts/")
         dense = self.work.child("evaluation", f"{found.name}.dense")
         card = run_stage(
             dense,

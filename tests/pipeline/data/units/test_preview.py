@@ -33,7 +33,7 @@ def test_the_time_left_follows_from_the_pace_of_the_units_done(tmp_path):
     out = tmp_path / "out"
     run_numbers(out, number_units(5))
     for number, at_s in enumerate((100, 110, 120, 5_000, 5_010)):  # two runs with a pause
-        os.utime(out / f"_commit/{number:08d}.json", (at_s, at_s))
+        os.utime(out / f"rejects/part-{number:08d}.parquet", (at_s, at_s))
     before = snapshot(out)
     found = preview(out, 9)
     assert [unit.name for unit in found.pending] == [f"{n:08d}" for n in range(5, 9)]

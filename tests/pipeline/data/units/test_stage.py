@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from pipeline.data.units import commit_log, work
+from pipeline.data.units.commit_log import CommitLog
 from pipeline.data.units.stage import Resources, Unit
-from pipeline.errors import IncompleteError, PipelineError, TooManyRejectsError
+from pipeline.errors import (
+    IncompleteError,
+    PipelineError,
+    TooManyRejectsError,
+    UnitsFailedError,
+)
 from pipeline.storage import Folder, read_tables, sha256
+from tests.factories.killing import is_killed_at
 from tests.factories.stage import NumberSettings, number_units, run_numbers, snapshot
 
 ROOT = Path(__file__).parents[3]
@@ -33,14 +43,19 @@ def test_card_adds_up_and_names_every_file_by_digest(tmp_path):
         for name, payload in snapshot(tmp_path / "out").items()
         if payload is not None and name.startswith(("parts/", "rejects/"))
     }
-    assert card["files"] == on_disk
+    assert Folder.at(tmp_path / "out").file_digests() == on_disk
+    assert card["file_list"] == {
+        "name": "files.parquet",
+        "sha256": sha256((tmp_path / "out/files.parquet").read_bytes()),
+        "count": 6,
+    }
     assert len(on_disk) == 6
 
 
 def test_rejects_are_readable_rows(tmp_path):
     run_numbers(tmp_path / "out", number_units(2))
     folder = Folder.at(tmp_path / "out")
-    rows = read_tables(folder, folder.files(".parquet", recursive=True)).to_pylist()
+    rows = read_tables(folder, folder.listed("rejects/")).to_pylist()
     assert [row["detail"] for row in rows] == ["got 1", "got 3", "got 5", "got 7"]
 
 
@@ -77,13 +92,14 @@ def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log,
 
 @pytest.mark.parametrize("left", [b"", b'{\n "digest": "dig', b"\xff\xfe"])
 def test_a_unit_whose_record_cannot_be_read_is_done_again(tmp_path, log, caplog, left):
-    run_numbers(tmp_path / "out", number_units(3))
-    whole = snapshot(tmp_path / "out")
+    run_numbers(tmp_path / "whole", number_units(3))
+    with pytest.raises(UnitsFailedError):
+        run_numbers(tmp_path / "out", number_units(3), fail_at="00000002")
     (tmp_path / "out/_commit/00000001.json").write_bytes(left)
     run_numbers(tmp_path / "out", number_units(3), log=str(log))
-    assert log.read_text().split() == ["00000001"]
+    assert log.read_text().split() == ["00000001", "00000002"]
     assert "unit 00000001 is done again" in caplog.text
-    assert snapshot(tmp_path / "out") == whole
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
@@ -92,10 +108,36 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     out = tmp_path / "out"
     # As if killed between the files of unit 2 and its commit record, and in the middle of a write.
     (out / "_COMPLETE").unlink()
-    (out / "_commit/00000002.json").unlink()
+    CommitLog(Folder.at(out)).forget(["00000002"])
     (out / "parts/.aside-0123-part-00000002.json").write_bytes(b"half")
     (out / "parts/part-00000007.json").write_bytes(b"orphan")
     run_numbers(out, number_units(3))
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+def as_an_earlier_version_left_it(out: Path) -> None:
+    """One record a unit, and the digests of files in the card."""
+    folder = Folder.at(out)
+    card = folder.card() | {"files": folder.file_digests()}
+    for record in list(CommitLog(folder)):
+        folder.write_json(f"_commit/{record['unit']}.json", record)
+    shutil.rmtree(out / "_commit_log")
+    (out / "files.parquet").unlink()
+    del card["file_list"]
+    folder.finish(card)
+
+
+def test_a_directory_of_an_earlier_version_stays_and_new_units_are_added_to_it(tmp_path, log):
+    out = tmp_path / "out"
+    run_numbers(out, number_units(3))
+    as_an_earlier_version_left_it(out)
+    before = snapshot(out)
+    run_numbers(out, number_units(3), log=str(log))
+    assert log.read_text() == ""
+    assert snapshot(out) == before
+    run_numbers(out, number_units(4), log=str(log))
+    assert log.read_text().split() == ["00000003"]
+    run_numbers(tmp_path / "whole", number_units(4))
     assert snapshot(out) == snapshot(tmp_path / "whole")
 
 
@@ -206,6 +248,24 @@ def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
     folder.reopen()
     with pytest.raises(IncompleteError):
         _ = folder.digest
+
+
+def test_a_stage_that_dies_before_any_of_its_writes_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit_log, "SEGMENT_RECORDS", 2)
+    monkeypatch.setattr(work, "SEGMENT_RECORDS", 2)
+    run_numbers(tmp_path / "before", number_units(4))
+    units = [Unit("00000001", "changed", {"numbers": [8]}), *number_units(5)[2:]]
+    run_numbers(tmp_path / "whole", units)
+    whole = snapshot(tmp_path / "whole")
+    for num_writes in count():
+        out = tmp_path / str(num_writes)
+        shutil.copytree(tmp_path / "before", out)
+        if not is_killed_at(monkeypatch, num_writes, lambda at=out: run_numbers(at, units)):
+            break
+        (out / "_lease.json").unlink(missing_ok=True)  # its process is this one, which lives on
+        run_numbers(out, units)
+        assert snapshot(out) == whole, f"after {num_writes} writes"
+    assert num_writes > 20
 
 
 @pytest.mark.ray
