@@ -18,9 +18,10 @@ from pydantic import AfterValidator, Field
 
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
-from pipeline.data.corpora.discover import Discovery, Source, discover
+from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.corpora.fields import language_tag
-from pipeline.data.plan import input_digests, plan_units, rows_of, scratch_folder
+from pipeline.data.corpora.found import Discovery
+from pipeline.data.plan import DISCOVERY, input_digests, plan_units, rows_of, scratch_folder
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, part_name, scan_units
 from pipeline.data.schema import CLIPS, Reject
@@ -147,9 +148,14 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     if not is_dry:
         check_free(work.child(SCAN))  # before the plan of a run that is under way is replaced
     with scratch_folder(is_dry) as scratch:
-        discovery = discover(_sources(settings), _split_rule(settings))
+        discovery = discover(
+            _sources(settings),
+            _split_rule(settings),
+            scratch or work.child(DISCOVERY),
+            uses_tasks=not is_dry,
+        )
         units = plan_units(
-            discovery, work, settings.unit_clips, settings.unit_bytes, scratch=scratch
+            discovery, work, settings.unit_clips, settings.unit_bytes, is_kept=not is_dry
         )
         if not units:
             raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
@@ -258,7 +264,7 @@ def _corpora(discovery: Discovery) -> dict[str, Any]:
         corpus.name: {
             "layout": corpus.layout,
             "uri": corpus.uri,
-            "read": len(corpus.clips) + len(corpus.rejects),
+            "read": corpus.num_clips + corpus.num_rejects,
             **({"moved_from": corpus.moved} if corpus.moved else {}),
         }
         for corpus in discovery.corpora

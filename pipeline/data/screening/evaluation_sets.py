@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
 from pipeline.data.corpora.discover import Source, discover
-from pipeline.data.plan import input_digests, plan_units, scratch_folder
+from pipeline.data.plan import DISCOVERY, input_digests, plan_units, scratch_folder
 from pipeline.data.scan import part_name, scan_units, unit_of
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.excerpts import PHASES, DenseWorker
@@ -96,8 +96,10 @@ class EvaluationScans:
         source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
         scan, plan = (self.work.child("evaluation", part) for part in (name, f"{name}.plan"))
         with scratch_folder(self.resources.dry_run) as scratch:
-            discovery = discover([source], _SPLITS)
-            units = plan_units(discovery, plan, unit_clips, scratch=scratch)
+            is_dry = self.resources.dry_run
+            store = scratch or plan.child(DISCOVERY)
+            discovery = discover([source], _SPLITS, store, uses_tasks=not is_dry)
+            units = plan_units(discovery, plan, unit_clips, is_kept=not is_dry)
             if not units:
                 raise SettingsError(f"the evaluation set {name!r} holds no audio: {entry.path}")
             inputs = input_digests(discovery)
