@@ -134,6 +134,7 @@ except PlannedOnlyError:
 """Divides clips into units, compares them with what is done, and tells its peak memory in KiB."""
 
 
+@pytest.mark.nightly
 def test_four_times_the_rows_are_planned_in_a_tenth_more_memory_at_most(tmp_path):
     def peak(num_clips: int) -> int:
         run = [sys.executable, "-c", PLANNING, str(tmp_path / str(num_clips)), str(num_clips)]
