@@ -7,9 +7,10 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import ray
@@ -21,6 +22,9 @@ from pipeline.errors import ClusterError, SettingsError
 from pipeline.threads import ONE_THREAD
 
 logger = logging.getLogger(__name__)
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 _STARTS = 6
 _END_S = 10.0
@@ -90,6 +94,29 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[None]:
     finally:
         if not _is_kept.get():
             ray.shutdown()
+
+
+def in_tasks(function: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
+    """Results of a function for each argument: by tasks on a cluster, else in this process.
+
+    A cluster is one that is connected already, or that `RAY_ADDRESS` names.
+
+    Args:
+        function: Safe to call again where a node was lost.
+        arguments: One of each task.
+
+    Raises:
+        Exception: The first exception of the function, as it was raised.
+    """
+    if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+        return [function(argument) for argument in arguments]
+    with ray_cluster():
+        task = ray.remote(num_cpus=1)(function)
+        try:
+            results: list[R] = ray.get([task.remote(argument) for argument in arguments])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+    return results
 
 
 def require_resources(

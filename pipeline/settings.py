@@ -41,8 +41,12 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """The same text for the same JSON value; that of a list is its items', with commas, in [ ]."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def load_settings(

@@ -9,29 +9,34 @@ the environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipeline.errors import IncompleteError
 from pipeline.faults import SteadyFile, retried, retries
+from pipeline.fsspec_files import from_fsspec
 
 COMPLETE = "_COMPLETE"
 """Marker of a finished directory, written last; holds the SHA-256 of the card."""
 CARD = "dataset.json"
 """The card of a finished directory."""
-_ASIDE = ".aside-"
+FILE_LIST = "files.parquet"
+"""Names and SHA-256 digests of the files of a finished directory; the card holds its digest."""
+ASIDE = ".aside-"
+"""Beginning of the names of files that are not whole yet; `sweep` removes what is left of them."""
 _BUFFER_BYTES = 64 * 2**10
 _WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
 """Types of file systems that are object stores: names need no directory to lie in."""
@@ -65,7 +70,7 @@ class Folder:
         try:  # S3 asks for the region of the bucket
             filesystem, path = retried(lambda: fs.FileSystem.from_uri(text), f"open {text}")
         except pa.ArrowInvalid as error:
-            filesystem, path = _from_fsspec(text, error)
+            filesystem, path = from_fsspec(text, error)
         return cls(filesystem, path.rstrip("/"), text.rstrip("/"))
 
     @property
@@ -108,25 +113,46 @@ class Folder:
         return {
             posixpath.relpath(info.path, self.path): info.size or 0
             for info in self.infos(recursive=recursive)
-            if _ASIDE not in posixpath.basename(info.path)
+            if ASIDE not in posixpath.basename(info.path)
         }
 
-    def listed(self, prefix: str, suffix: str = "") -> list[str]:
-        """Names of the files of a complete directory, out of its card, sorted.
+    def listed(self, prefix: str = "", suffix: str = "") -> list[str]:
+        """Names of the files of a complete directory; see `file_digests`."""
+        return list(self.file_digests(prefix, suffix))
 
-        A directory listing may hold what an abandoned attempt left; the card names what counts.
+    def file_digests(self, prefix: str = "", suffix: str = "") -> dict[str, str]:
+        """SHA-256 digests of the files of a complete directory by name, in sorted order.
+
+        A directory listing may hold what an abandoned attempt left; the list that the card names by
+        its digest holds what counts.
 
         Args:
             prefix: Beginning of the names, such as `parts/`.
             suffix: Ending of the names.
 
         Raises:
-            IncompleteError: If the directory is not complete, or its card names no files.
+            IncompleteError: If the directory is not complete, its card names no files, or their
+                list is missing or damaged.
         """
-        names = self.card().get("files")
-        if names is None:
+        card = self.card()
+        if "files" in card:  # earlier versions
+            digests = sorted(card["files"].items())
+            return {n: d for n, d in digests if n.startswith(prefix) and n.endswith(suffix)}
+        if "file_list" not in card:
             raise IncompleteError(f"{self.uri}/{CARD} names no files; run the stage again")
-        return sorted(n for n in names if n.startswith(prefix) and n.endswith(suffix))
+        entry = card["file_list"]
+        payload = self.read_bytes(entry["name"]) if self.exists(entry["name"]) else b""
+        if sha256(payload) != entry["sha256"]:
+            raise IncompleteError(
+                f"{self.uri}/{entry['name']} is missing or not the list of files that {CARD} names "
+                "by its digest; restore it, or run the stage again"
+            )
+        table = pq.read_table(pa.BufferReader(payload))
+        is_wanted = pc.and_(
+            pc.starts_with(table["name"], prefix), pc.ends_with(table["name"], suffix)
+        )
+        table = table.filter(is_wanted)
+        return dict(zip(table["name"].to_pylist(), table["sha256"].to_pylist(), strict=True))
 
     def times_ns(self, suffix: str = "") -> list[int]:
         """Modification times, in ns since the epoch, of the files directly in it, unordered."""
@@ -178,7 +204,7 @@ class Folder:
             return
         parent, base = posixpath.split(path)
         self.filesystem.create_dir(parent, recursive=True)
-        aside = posixpath.join(parent, f"{_ASIDE}{uuid.uuid4().hex}-{base[-80:]}")
+        aside = posixpath.join(parent, f"{ASIDE}{uuid.uuid4().hex}-{base[-80:]}")
         try:
             self._write_aside(aside, path, payload)
         except BaseException:  # raised again, without the partial file
@@ -218,14 +244,27 @@ class Folder:
         aside = [
             posixpath.relpath(info.path, self.path)
             for info in self.infos(recursive=True)
-            if posixpath.basename(info.path).startswith(_ASIDE)
+            if posixpath.basename(info.path).startswith(ASIDE)
         ]
         for name in aside:
             self.delete(name)
         return len(aside)
 
-    def finish(self, card: dict[str, Any]) -> None:
-        """Write the card, then the marker: from now on the directory is complete."""
+    def finish(
+        self, card: dict[str, Any], digests: Iterable[tuple[str, str]] | None = None
+    ) -> None:
+        """Write the card, then the marker: from now on the directory is complete.
+
+        Args:
+            card: What the directory is.
+            digests: Names and SHA-256 digests of its files, which go to a list that the card names.
+        """
+        if digests is not None:
+            table = _file_table(digests)
+            listed = table_bytes(table)
+            self.write_bytes(FILE_LIST, listed)
+            entry = {"name": FILE_LIST, "sha256": sha256(listed), "count": table.num_rows}
+            card = card | {"file_list": entry}
         payload = json_bytes(card)
         self.write_bytes(CARD, payload)
         self.write_bytes(COMPLETE, sha256(payload).encode() + b"\n")
@@ -294,6 +333,17 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def _file_table(digests: Iterable[tuple[str, str]]) -> pa.Table:
+    """Names and digests, sorted by name; Python holds a few at a time."""
+    schema = pa.schema([("name", pa.string()), ("sha256", pa.string())])
+    rows = iter(digests)
+    batches = []
+    while batch := list(islice(rows, 1024)):
+        names, values = zip(*batch, strict=True)
+        batches.append(pa.record_batch([pa.array(names), pa.array(values)], schema=schema))
+    return pa.Table.from_batches(batches, schema).combine_chunks().sort_by("name")
+
+
 def read_tables(folder: Folder, names: list[str], columns: list[str] | None = None) -> pa.Table:
     """Several Parquet files as one table, in the order given."""
     if not names:
@@ -305,80 +355,3 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """Rows of a table, one batch in memory as Python objects at a time."""
     for batch in table.to_batches(max_chunksize=1024):
         yield from batch.to_pylist()
-
-
-class _FsspecHandler(fs.FSSpecHandler):
-    """fsspec's file systems for pyarrow; moves files also where pyarrow's own handler cannot.
-
-    fsspec's `exists`, `isfile` and `find` take a request that fails for a file that is not there.
-    """
-
-    def _type(self, path: str) -> str | None:
-        try:
-            return str(self.fs.info(path)["type"])
-        except FileNotFoundError:
-            return None
-
-    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
-        """List a directory."""
-        kind = self._type(selector.base_dir)
-        if kind is None and selector.allow_not_found:
-            return []
-        if kind is None:
-            raise FileNotFoundError(selector.base_dir)
-        if kind != "directory" and not self.fs.isdir(selector.base_dir):
-            raise NotADirectoryError(selector.base_dir)
-        infos, pending = [], [selector.base_dir]
-        while pending:
-            folder = pending.pop()
-            for info in self._list(folder):
-                if info["name"].strip("/") != folder.strip("/"):
-                    infos.append(self._create_file_info(info["name"], info))
-                    if selector.recursive and info["type"] == "directory":
-                        pending.append(info["name"])
-        return infos
-
-    def _list(self, folder: str) -> list[dict[str, Any]]:
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-            found: list[dict[str, Any]] = retried(
-                lambda: self.fs.ls(folder, detail=True), f"list {folder}"
-            )
-            return found
-        return []
-
-    def open_input_file(self, path: str) -> pa.PythonFile:
-        """Open a file for reading."""
-        if self._type(path) != "file":
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        return pa.PythonFile(self.fs.open(path, mode="rb"), mode="r")
-
-    open_input_stream = open_input_file
-
-    def delete_file(self, path: str) -> None:
-        """Remove a file."""
-        self.fs.rm_file(path)
-
-    def move(self, src: str, dest: str) -> None:
-        """Rename a file, in place of one that is there.
-
-        SFTP takes no `recursive`; SMB refuses to replace a file, WebHDFS does not say that it did.
-        """
-        try:
-            self.fs.mv(src, dest)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise
-        self.fs.invalidate_cache()
-        if self._type(src) is not None:
-            self.fs.rm_file(dest)
-            self.fs.mv(src, dest)
-
-
-def _from_fsspec(uri: str, cause: Exception) -> tuple[fs.FileSystem, str]:
-    import fsspec
-
-    try:
-        backend, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise ValueError(f"no file system for {uri}: {cause}; {error}") from error
-    return fs.PyFileSystem(_FsspecHandler(backend)), path

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ from pipeline.data.rewriting.settings import (
     RewriteSettings,
 )
 from pipeline.data.schema import DESCRIPTIONS, Reject
+from pipeline.data.units.commit_log import Record
 from pipeline.data.units.stage import (
     Resources,
     Unit,
@@ -154,10 +155,10 @@ def _check_keys(settings: DescribeSettings) -> None:
 
 
 def _plan(clips: Folder, latents: Folder, model: str) -> Iterator[Unit]:
-    clip_files, latent_files = clips.card()["files"], latents.card()["files"]
-    for name in clips.listed("parts/", ".parquet"):
+    latent_files = latents.file_digests("parts/")
+    for name, digest in clips.file_digests("parts/", ".parquet").items():
         part = name.removeprefix("parts/part-").removesuffix(".parquet")
-        inputs = [clip_files[name], latent_files[f"parts/latents-{part}.parquet"]]
+        inputs = [digest, latent_files[f"parts/latents-{part}.parquet"]]
         yield Unit(part, digest_of([*inputs, model] if model else inputs), {"part": part})
 
 
@@ -166,10 +167,8 @@ def _is_unanswered(record: dict[str, Any]) -> bool:
     return any(key.rpartition("/")[2] in reasons for key in record["totals"] if FELL_BACK in key)
 
 
-def _card_extra(
-    output: Folder, max_share: float
-) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    def extra(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _card_extra(output: Folder, max_share: float) -> Callable[[Iterable[Record]], dict[str, Any]]:
+    def extra(records: Iterable[Record]) -> dict[str, Any]:
         """Use of the models and variety of the texts, for the card."""
         outcomes = _outcomes(records)
         _check_fallbacks(outcomes, max_share)
@@ -181,7 +180,7 @@ def _card_extra(
     return extra
 
 
-def _outcomes(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def _outcomes(records: Iterable[Record]) -> dict[str, dict[str, int]]:
     """What became of the questions to models, by kind of question."""
     counts: Counter[str] = Counter()
     for record in records:

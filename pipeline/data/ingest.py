@@ -18,9 +18,10 @@ from pydantic import AfterValidator, Field
 
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
-from pipeline.data.corpora.discover import Discovery, Source, discover
+from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.corpora.fields import language_tag
-from pipeline.data.plan import input_digests, plan_units, rows_of, scratch_folder
+from pipeline.data.corpora.found import Discovery
+from pipeline.data.plan import DISCOVERY, input_digests, plan_units, rows_of, scratch_folder
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, part_name, scan_units
 from pipeline.data.schema import CLIPS, Reject
@@ -28,7 +29,7 @@ from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.evaluation_sets import EvaluationScans, EvaluationSettings
 from pipeline.data.screening.refusals import Refusals, RefusalSettings, find_refusals
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.units.commits import COMMITS
+from pipeline.data.units.commit_log import CommitLog
 from pipeline.data.units.lease import check_free
 from pipeline.data.units.preview import Preview
 from pipeline.data.units.stage import Resources, Unit, UnitOutput, hours_key, run_stage
@@ -147,18 +148,21 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
     if not is_dry:
         check_free(work.child(SCAN))  # before the plan of a run that is under way is replaced
     with scratch_folder(is_dry) as scratch:
-        discovery = discover(_sources(settings), _split_rule(settings))
+        discovery = discover(
+            _sources(settings),
+            _split_rule(settings),
+            scratch or work.child(DISCOVERY),
+            uses_tasks=not is_dry,
+        )
         units = plan_units(
-            discovery, work, settings.unit_clips, settings.unit_bytes, scratch=scratch
+            discovery, work, settings.unit_clips, settings.unit_bytes, is_kept=not is_dry
         )
         if not units:
             raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
         inputs = input_digests(discovery)
         scan = work.child(SCAN)
         try:
-            scanned = scan_units(
-                scan, inputs, units, settings.checks, settings.segments, settings.resources
-            )
+            scan_units(scan, inputs, units, settings.checks, settings.segments, settings.resources)
         except PlannedOnlyError as planned:
             raise PlannedOnlyError(_timed(planned.preview, settings)) from None
         evaluation_sets = evaluation.run(settings.unit_clips)
@@ -172,7 +176,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
             refusals=settings.refusals,
         ),
         inputs=inputs | {f"evaluation/{s.name}": s.digest for s in evaluation_sets},
-        units=list(_final_units(units, scanned, refusals)),
+        units=list(_final_units(scan, refusals)),
         worker=FinalWorker,
         worker_kwargs={"scan": scan.uri},
         resources=Resources(workers=0, dry_run=is_dry),
@@ -230,12 +234,8 @@ class FinalWorker:
             read=len(kept) + len(rejects),
             written=len(kept),
             rejects=rejects,
-            totals=_totals(kept, rejects) | self._segmented(unit.name),
+            totals=_totals(kept, rejects) | unit.payload["segmented"],
         )
-
-    def _segmented(self, unit: str) -> dict[str, float]:
-        totals = self._scan.read_json(f"{COMMITS}/{unit}.json")["totals"]
-        return {name: value for name, value in totals.items() if name.startswith(SEGMENTED)}
 
 
 def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[str, float]:
@@ -250,14 +250,13 @@ def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[s
     return dict(sorted({**totals, **hours}.items()))
 
 
-def _final_units(
-    units: Sequence[Unit], scanned: dict[str, Any], refusals: Refusals
-) -> Iterator[Unit]:
-    files = scanned["files"]
-    for unit in units:
-        payload = {"refused": refusals.get(unit.name, {})}
-        contents = [files[part_name(unit.name)], files[f"rejects/part-{unit.name}.parquet"]]
-        yield Unit(unit.name, digest_of([contents, payload]), payload)
+def _final_units(scan: Folder, refusals: Refusals) -> Iterator[Unit]:
+    for record in CommitLog(scan):
+        name, files, totals = record["unit"], record["files"], record["totals"]
+        refused = {"refused": refusals.get(name, {})}
+        contents = [files[part_name(name)], files[f"rejects/part-{name}.parquet"]]
+        segmented = {key: totals[key] for key in totals if key.startswith(SEGMENTED)}
+        yield Unit(name, digest_of([contents, refused]), refused | {"segmented": segmented})
 
 
 def _corpora(discovery: Discovery) -> dict[str, Any]:
@@ -265,7 +264,7 @@ def _corpora(discovery: Discovery) -> dict[str, Any]:
         corpus.name: {
             "layout": corpus.layout,
             "uri": corpus.uri,
-            "read": len(corpus.clips) + len(corpus.rejects),
+            "read": corpus.num_clips + corpus.num_rejects,
             **({"moved_from": corpus.moved} if corpus.moved else {}),
         }
         for corpus in discovery.corpora

@@ -1,45 +1,45 @@
 """Divides what was found into units of work, and keeps earlier units as they were.
 
 The plan is written down before work starts. A clip stays in the unit that it was first put into, so
-that new clips make new units and leave the others alone. The rows of a unit go to a file, one line
-per unit: a unit names its line, so that neither the driver nor the scheduler holds rows.
+that new clips make new units and leave the others alone. A unit is a range of rows of the files of
+a discovery, or several: neither the driver nor the scheduler holds rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.audio.containers import split_member
-from pipeline.data.corpora.catalogue import Catalogue, Item
-from pipeline.data.corpora.discover import Discovery
-from pipeline.data.schema import Reject, clip_columns
+from pipeline.data.corpora.found import Discovery, FoundItem, read_part, read_range
+from pipeline.data.scratch import scratch_database
 from pipeline.data.units.stage import Unit
-from pipeline.settings import digest_of
-from pipeline.storage import Folder, sha256, table_bytes
+from pipeline.errors import SettingsError
+from pipeline.storage import Folder, table_bytes
 
+DISCOVERY = "discovery"
+"""Folder of what the last discovery found."""
 PLAN = "plan"
 """Folder of the tables with the unit of every item, by the item's key."""
-WHOLE_PLAN = "plan.parquet"
-"""The same in one table, as earlier versions wrote it; read, and replaced."""
-UNITS = "units"
-"""Folder of the files with the rows of units; each is named by its digest."""
+WHOLE_PLAN, UNITS = "plan.parquet", "units"
+"""A table and a folder that earlier versions wrote; the table is read, both are removed."""
 MIN_UNIT_CLIPS, MAX_UNIT_CLIPS = 64, 2048
 """Items of a unit where no number is given."""
 TARGET_UNITS = 1024
 """Units into which a plan is divided as long as they have between the least and the most items."""
+UNIT_DIGITS, EARLIER_UNIT_DIGITS = 8, 5
+"""Digits of the number in a unit's name, so that names sort as numbers do; a plan that an earlier
+version began keeps the names that its directories were written with."""
 _UNITS_PER_TABLE = 128
-_BYTES_PER_FILE = 8 * 2**20
 _SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
+_DIGITS_KEY = b"unit_digits"
 
 
 def plan_units(
@@ -48,7 +48,7 @@ def plan_units(
     unit_clips: int | None = None,
     unit_bytes: int = 2**30,
     *,
-    scratch: Folder | None = None,
+    is_kept: bool = True,
 ) -> list[Unit]:
     """Units of a discovery, stable against what is already planned in the folder.
 
@@ -58,22 +58,30 @@ def plan_units(
         unit_clips: Items of a new unit; None chooses 64, and more, up to 2,048, where that would
             be more than 1,024 units.
         unit_bytes: Bytes of the files of a new unit, as far as its items are files of their own.
-        scratch: Where the rows of the units go instead, and nothing is written into the folder.
+        is_kept: Whether the plan is written.
+
+    Raises:
+        SettingsError: If two clips have one id, or an earlier version began the plan and its names
+            are used up.
     """
-    catalogue = discovery.catalogue
-    first = catalogue.place_in_units(_planned(folder))
     if unit_clips is None:
-        share = -(-catalogue.count_items() // TARGET_UNITS)
-        unit_clips = min(max(share, MIN_UNIT_CLIPS), MAX_UNIT_CLIPS)
-    catalogue.assign(_runs(catalogue, first, unit_clips, unit_bytes))
-    if scratch is None:
-        _write(folder, catalogue)
-    return list(_stored(catalogue.units(), scratch or folder))
+        num_items = sum(part.num_rows for corpus in discovery.corpora for part in corpus.parts)
+        unit_clips = min(max(-(-num_items // TARGET_UNITS), MIN_UNIT_CLIPS), MAX_UNIT_CLIPS)
+    digits = _unit_digits(folder)
+    keys = _Keys(_planned(folder))
+    drafts = _drafts(discovery, keys, _NewUnits(keys.next_unit, unit_clips, unit_bytes))
+    _check_names(folder, max(drafts, default=0), digits)
+    if is_kept:
+        _write(folder, keys, digits)
+    return [
+        Unit(f"{unit:0{digits}d}", *drafts.pop(unit).finished(discovery.store))
+        for unit in sorted(drafts)
+    ]
 
 
 @contextlib.contextmanager
 def scratch_folder(is_needed: bool) -> Iterator[Folder | None]:
-    """Where a dry run keeps the rows of units while it looks at them; None for other runs."""
+    """Where a dry run keeps what it finds while it looks at it; None for other runs."""
     if not is_needed:
         yield None
         return
@@ -82,113 +90,161 @@ def scratch_folder(is_needed: bool) -> Iterator[Folder | None]:
 
 
 def rows_of(unit: Unit) -> dict[str, list[dict[str, Any]]]:
-    """Columns of the `clips` and `rejects` of a unit, read from its file where it names one."""
+    """Columns of the `clips` and `rejects` of a unit, read from the ranges that it names."""
     payload = unit.payload
-    if "file" not in payload:
+    if "ranges" not in payload:
         return payload
-    line = Folder.at(payload["folder"]).read_range(
-        payload["file"], payload["offset"], payload["size"]
-    )
-    rows: dict[str, list[dict[str, Any]]] = json.loads(line)
+    rows: dict[str, list[dict[str, Any]]] = {"clips": [], "rejects": []}
+    store = Folder.at(payload["store"])
+    for file, first, count in payload["ranges"]:
+        for item in read_range(store, file, first, count):
+            kind = "clip" if "clip" in item else "reject"
+            rows[f"{kind}s"].append(item[kind])
     return rows
-
-
-def _stored(items: Iterator[tuple[int, Item]], folder: Folder) -> Iterator[Unit]:
-    """Units whose rows were written to files; files of earlier plans are removed."""
-    kept = set()
-    units: list[Unit] = []
-    lines: list[bytes] = []
-
-    def flush() -> Iterator[Unit]:
-        """Write the collected lines to one file, and give their units."""
-        payload = b"".join(lines)
-        name = f"{UNITS}/{sha256(payload)[:32]}.jsonl"
-        kept.add(name)
-        if not folder.exists(name):
-            folder.write_bytes(name, payload)
-        offset = 0
-        for unit, line in zip(units, lines, strict=True):
-            place = {"folder": folder.uri, "file": name, "offset": offset, "size": len(line)}
-            yield Unit(unit.name, unit.digest, place)
-            offset += len(line)
-        units.clear()
-        lines.clear()
-
-    size_bytes = 0
-    for number, group in groupby(items, itemgetter(0)):
-        unit, rows = _unit(number, [item for _, item in group])
-        units.append(unit)
-        lines.append(json.dumps(rows, ensure_ascii=False).encode() + b"\n")
-        size_bytes += len(lines[-1])
-        if size_bytes >= _BYTES_PER_FILE:
-            yield from flush()
-            size_bytes = 0
-    if lines:
-        yield from flush()
-    for name in folder.child(UNITS).files():
-        if f"{UNITS}/{name}" not in kept:
-            folder.delete(f"{UNITS}/{name}")
 
 
 def input_digests(discovery: Discovery) -> dict[str, str]:
     """Digest of every corpus as it was read: rows and rejects, without times of files."""
-    digests = {}
-    for corpus in discovery.corpora:
-        whole = hashlib.sha256()
-        for row, _ in corpus.clips:
-            whole.update(digest_of(clip_columns(row)).encode())
-        for reject in corpus.rejects:
-            whole.update(digest_of(asdict(reject)).encode())
-        digests[corpus.name] = whole.hexdigest()
-    return digests
+    return {corpus.name: corpus.digest for corpus in discovery.corpora}
 
 
-def _runs(
-    catalogue: Catalogue, first: int, unit_clips: int, unit_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """Unit and number of every item that has no unit yet."""
-    unit, num_items, size_bytes, last = first, 0, 0, ""
-    for number, uri, file_bytes in catalogue.fresh():
+class _Draft:
+    """A unit that items are put into: ranges of rows, and the digest of what is in them."""
+
+    __slots__ = ("_digest", "_ranges")
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._ranges: list[tuple[str, int, int]] = []
+
+    def add(self, file: str, row: int, item: str) -> None:
+        """Take the next item."""
+        self._digest.update(b"," if self._ranges else b"[")
+        self._digest.update(item.encode())
+        if self._ranges:
+            last, first, count = self._ranges[-1]
+            if last == file and first + count == row:
+                self._ranges[-1] = (file, first, count + 1)
+                return
+        self._ranges.append((file, row, 1))
+
+    def finished(self, store: Folder) -> tuple[str, dict[str, Any]]:
+        """Digest and payload of the unit; the digest sees the facts of the files too."""
+        self._digest.update(b"]")
+        return self._digest.hexdigest(), {"store": store.uri, "ranges": self._ranges}
+
+
+class _NewUnits:
+    """Gives items that have no unit yet their units, in the order in which they come."""
+
+    def __init__(self, first: int, unit_clips: int, unit_bytes: int) -> None:
+        self._unit, self._unit_clips, self._unit_bytes = first, unit_clips, unit_bytes
+        self._num_items = self._size_bytes = 0
+        self._last_uri: str | None = ""
+
+    def of(self, item: FoundItem) -> int:
+        """The unit of the next item."""
         # Spans share their file, and members of a tar say nothing of their own size.
-        is_own = uri not in (None, last) and split_member(uri) is None
-        added = file_bytes if is_own else 0
-        if num_items and (num_items >= unit_clips or size_bytes + added > unit_bytes):
-            unit, num_items, size_bytes = unit + 1, 0, 0
-        yield unit, number
-        num_items, size_bytes, last = num_items + 1, size_bytes + added, uri or ""
+        is_own = (
+            item.uri is not None and item.uri != self._last_uri and split_member(item.uri) is None
+        )
+        added = item.size_bytes if is_own else 0
+        is_full = self._num_items >= self._unit_clips or self._size_bytes + added > self._unit_bytes
+        if self._num_items and is_full:
+            self._unit, self._num_items, self._size_bytes = self._unit + 1, 0, 0
+        self._num_items, self._size_bytes = self._num_items + 1, self._size_bytes + added
+        self._last_uri = item.uri or ""
+        return self._unit
 
 
-def _unit(number: int, items: Sequence[Item]) -> tuple[Unit, dict[str, list[dict[str, Any]]]]:
-    """A unit without its rows, and the rows; its digest sees the facts of the files too."""
-    whole = [
-        {"reject": asdict(item)}
-        if isinstance(item, Reject)
-        else {"clip": clip_columns(item[0]), "file": asdict(item[1])}
-        for item in items
-    ]
-    rows = {
-        "clips": [item["clip"] for item in whole if "clip" in item],
-        "rejects": [item["reject"] for item in whole if "reject" in item],
-    }
-    return Unit(f"{number:05d}", digest_of(whole), {}), rows
+class _Keys:
+    """The units of items by key, on scratch disk: as they were planned before, and as they are now.
+
+    Args:
+        planned: Keys and units of the earlier plan.
+    """
+
+    def __init__(self, planned: Iterator[tuple[str, int]]) -> None:
+        self._database = scratch_database()
+        run = self._database.execute
+        run("CREATE TABLE planned (key TEXT PRIMARY KEY, unit INT) WITHOUT ROWID")
+        run("CREATE TABLE items (place INTEGER PRIMARY KEY, unit INT, key TEXT UNIQUE)")
+        self._database.executemany("INSERT OR REPLACE INTO planned VALUES (?, ?)", planned)
+        (last,) = run("SELECT max(unit) FROM planned").fetchone()
+        self._is_new = last is None
+        self.next_unit = 0 if last is None else int(last) + 1
+
+    def unit_of(self, key: str) -> int | None:
+        """The unit that an item was put into before; None if it is new."""
+        if self._is_new:
+            return None
+        found = self._database.execute("SELECT unit FROM planned WHERE key = ?", (key,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def add(self, unit: int, key: str) -> None:
+        """Note the unit of the next item."""
+        try:
+            self._database.execute("INSERT INTO items (unit, key) VALUES (?, ?)", (unit, key))
+        except sqlite3.IntegrityError:
+            raise SettingsError(
+                f"two clips are called {key.partition(' ')[2]!r}; give the corpora in the setting "
+                "`corpora` names of which none begins like another"
+            ) from None
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return iter(self._database.execute("SELECT unit, key FROM items ORDER BY unit, place"))
+
+
+def _drafts(discovery: Discovery, keys: _Keys, new_units: _NewUnits) -> dict[int, _Draft]:
+    drafts: dict[int, _Draft] = {}
+    for part in (part for corpus in discovery.corpora for part in corpus.parts):
+        row = 0
+        for group in read_part(discovery.store, part):
+            for item in group:
+                planned = keys.unit_of(item.key)
+                unit = new_units.of(item) if planned is None else planned
+                drafts.setdefault(unit, _Draft()).add(part.file, row, item.item)
+                keys.add(unit, item.key)
+                row += 1
+    return drafts
+
+
+def _tables(folder: Folder) -> list[str]:
+    """The tables of the plan; while the whole one is there, the others may not be complete."""
+    tables = [f"{PLAN}/{name}" for name in folder.child(PLAN).files(".parquet")]
+    return [WHOLE_PLAN, *tables] if folder.exists(WHOLE_PLAN) else tables
 
 
 def _planned(folder: Folder) -> Iterator[tuple[str, int]]:
     """Key and unit of all items that were planned before."""
-    tables = [f"{PLAN}/{name}" for name in folder.child(PLAN).files(".parquet")]
-    if not tables and folder.exists(WHOLE_PLAN):
-        tables = [WHOLE_PLAN]
-    for name in tables:
+    for name in _tables(folder):
         table = folder.read_table(name)
         yield from zip(table["key"].to_pylist(), table["unit"].to_pylist(), strict=True)
 
 
-def _write(folder: Folder, catalogue: Catalogue) -> None:
+def _unit_digits(folder: Folder) -> int:
+    tables = _tables(folder)
+    if not tables:
+        return UNIT_DIGITS
+    metadata = folder.read_table(tables[0]).schema.metadata or {}
+    return int(metadata.get(_DIGITS_KEY, EARLIER_UNIT_DIGITS))
+
+
+def _check_names(folder: Folder, last: int, digits: int) -> None:
+    if len(str(last)) > digits:
+        raise SettingsError(
+            f"{folder.uri} was planned by an earlier version, whose unit names have {digits} "
+            f"digits, and unit {last} does not fit; give ingest a new --output"
+        )
+
+
+def _write(folder: Folder, keys: _Keys, digits: int) -> None:
     kept = set()
-    for number, group in groupby(catalogue.keys(), lambda row: row[0] // _UNITS_PER_TABLE):
+    schema = _SCHEMA.with_metadata({_DIGITS_KEY: str(digits)})
+    for number, group in groupby(keys, lambda row: row[0] // _UNITS_PER_TABLE):
         rows = list(group)
         columns = {"unit": [unit for unit, _ in rows], "key": [key for _, key in rows]}
-        payload = table_bytes(pa.table(columns, schema=_SCHEMA))
+        payload = table_bytes(pa.table(columns, schema=schema))
         name = f"part-{number:08d}.parquet"
         kept.add(name)
         path = f"{PLAN}/{name}"
@@ -196,4 +252,5 @@ def _write(folder: Folder, catalogue: Catalogue) -> None:
             folder.write_bytes(path, payload)
     for name in set(folder.child(PLAN).files()) - kept:
         folder.delete(f"{PLAN}/{name}")
-    folder.delete(WHOLE_PLAN)
+    for name in (WHOLE_PLAN, *(f"{UNITS}/{file}" for file in folder.child(UNITS).files())):
+        folder.delete(name)

@@ -12,7 +12,7 @@ import json
 import logging
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import INDEX, SPLITS, Reject
 from pipeline.data.shards import LOG_STD, MEAN, read_npy
 from pipeline.data.stats import LatentSums, latent_statistics
+from pipeline.data.units.commit_log import Record
 from pipeline.data.units.stage import (
     Resources,
     Unit,
@@ -114,7 +115,7 @@ def _relative(latents: Folder, output: Folder) -> str:
     return f"../{name}" if parent == posixpath.dirname(output.uri) else latents.uri
 
 
-def _facts(records: list[dict[str, Any]], source: dict[str, Any]) -> dict[str, Any]:
+def _facts(records: Iterable[Record], source: dict[str, Any]) -> dict[str, Any]:
     sums = [r["details"]["sums"] for r in records if r["unit"].startswith(_SUMS)]
     splits = Counter[str]()
     for record in records:
@@ -132,11 +133,9 @@ def _plan(
     clips: Folder, latents: Folder, descriptions: Folder, settings: ShardSettings
 ) -> Iterator[Unit]:
     """Two units for every run of parts; nothing is read but the cards."""
-    of_clips, of_latents, of_texts = (
-        folder.card()["files"] for folder in (clips, latents, descriptions)
-    )
-    names = clips.listed("parts/", ".parquet")
-    parts = [name.removeprefix("parts/part-").removesuffix(".parquet") for name in names]
+    of_clips = clips.file_digests("parts/", ".parquet")
+    of_latents, of_texts = latents.file_digests(), descriptions.file_digests("parts/")
+    parts = [name.removeprefix("parts/part-").removesuffix(".parquet") for name in of_clips]
     for number in range(0, len(parts), settings.parts_per_unit):
         run = parts[number : number + settings.parts_per_unit]
         rows = [

@@ -230,7 +230,7 @@ def _measure_run(encoded: Run, out: Folder, folder: Folder, workers: int) -> Run
 
 
 def _steady_s(folder: Path, num_units: int) -> float:
-    times = sorted(path.stat().st_mtime for path in (folder / "_commit").iterdir())
+    times = sorted(path.stat().st_mtime for path in (folder / "rejects").iterdir())
     first = min(WORKERS, len(times) - 2)  # each worker's first unit pays its imports
     rate = (len(times) - 1 - first) / max(times[-1] - times[first], 1e-9)
     return num_units / rate

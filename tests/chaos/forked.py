@@ -15,7 +15,7 @@ import torch
 
 from pipeline.data.prepare import PrepareSettings, prepare
 from pipeline.storage import Folder
-from tests.chaos.kills import RUN_TIMEOUT_S, Kill, num_commits
+from tests.chaos.kills import RUN_TIMEOUT_S, Kill, num_units
 from tests.chaos.prepare import STAGES, Arena, Outcome, differences, digests
 
 _LONGEST_DELAY_S = 0.05
@@ -28,7 +28,7 @@ def run_forked(arena: Arena, seed: int, num_kills: int = 5) -> Outcome:
     output = arena.root / f"forked-{seed}"
     outcome = Outcome()
     started = time.monotonic()
-    waiting = _driver_kills(seed, num_commits(arena.root / "undisturbed"), num_kills)
+    waiting = _driver_kills(seed, num_units(arena.root / "undisturbed"), num_kills)
     outcome.missed = [kill for kill in waiting if not _is_killed(arena.root, output, kill, outcome)]
     outcome.kills = [kill for kill in waiting if kill not in outcome.missed]
     last = _start(arena.root, output, outcome)
@@ -52,9 +52,9 @@ def prepare_in_process(root: str, output: str) -> None:
     prepare(PrepareSettings.model_validate(settings), Folder.at(output), f"{root}/codec")
 
 
-def _driver_kills(seed: int, num_commits: int, count: int) -> list[Kill]:
+def _driver_kills(seed: int, num_units: int, count: int) -> list[Kill]:
     draw = random.Random(seed)
-    points = sorted(draw.randrange(num_commits) for _ in range(count))
+    points = sorted(draw.randrange(num_units) for _ in range(count))
     return [
         Kill("driver", point, draw.uniform(0, _LONGEST_DELAY_S), draw.random()) for point in points
     ]
@@ -73,7 +73,7 @@ def _is_killed(root: Path, output: Path, kill: Kill, outcome: Outcome) -> bool:
     """Start, wait for the point, kill; False if the job was done before."""
     job = _start(root, output, outcome)
     deadline = time.monotonic() + RUN_TIMEOUT_S
-    while job.is_alive() and num_commits(output) < kill.after and time.monotonic() < deadline:
+    while job.is_alive() and num_units(output) < kill.after and time.monotonic() < deadline:
         time.sleep(_LOOK_EVERY_S)
     job.join(kill.delay_s)
     is_struck = job.is_alive()

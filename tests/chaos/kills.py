@@ -29,7 +29,7 @@ class Kill:
 
     Attributes:
         victim: One of `VICTIMS`.
-        after: Commit records that must be there first.
+        after: Units that must be written first.
         delay_s: Further wait, so that it falls anywhere inside a unit or between stages.
         choice: Uniform in [0, 1): which of several candidates.
     """
@@ -43,20 +43,20 @@ class Kill:
         return f"{self.victim} after {self.after}"
 
 
-def plan_kills(seed: int, num_commits: int) -> list[Kill]:
+def plan_kills(seed: int, num_units: int) -> list[Kill]:
     """One kill of each victim, in a random order, at random points of the whole job."""
     draw = random.Random(seed)
     victims = draw.sample(VICTIMS, len(VICTIMS))
-    points = sorted(draw.randrange(num_commits) for _ in victims)
+    points = sorted(draw.randrange(num_units) for _ in victims)
     return [
         Kill(victim, point, draw.uniform(0, LONGEST_DELAY_S), draw.random())
         for victim, point in zip(victims, points, strict=True)
     ]
 
 
-def num_commits(folder: Path) -> int:
-    """Commit records of all stages below a folder."""
-    return len(list(folder.glob("**/_commit/*.json")))
+def num_units(folder: Path) -> int:
+    """Units that all stages below a folder have written: each has a table of rejects."""
+    return len(list(folder.glob("**/rejects/part-*.parquet")))
 
 
 def strike(
@@ -68,7 +68,7 @@ def strike(
         kill: What and when.
         job: The driver.
         ray_root: Process below which the Ray instance of the job runs.
-        progress: Commit records so far.
+        progress: Units written so far.
     """
     deadline = time.monotonic() + RUN_TIMEOUT_S
     while progress() < kill.after:

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import soundfile
 
-from tests.chaos.kills import RUN_TIMEOUT_S, Kill, num_commits, plan_kills, strike
+from tests.chaos.kills import RUN_TIMEOUT_S, Kill, num_units, plan_kills, strike
 from tests.factories.clips import RATE, noise, tone, voice, write_codec
 
 STAGES = ("ingest", "encode", "describe", "shard")
@@ -108,7 +108,7 @@ class Arena:
     def run(self, seed: int) -> Outcome:
         """Prepare under the kills of a seed, again until it is complete, and compare."""
         output = self.root / f"seed-{seed}"
-        waiting = plan_kills(seed, num_commits(self.root / "undisturbed"))
+        waiting = plan_kills(seed, num_units(self.root / "undisturbed"))
         outcome = Outcome()
         started = time.monotonic()
         is_complete = False
@@ -136,7 +136,7 @@ class Arena:
     ) -> bool:
         """Strike what is waiting; True once the driver itself is dead."""
         ray_root = os.getpid() if self.address else job.pid
-        while waiting and strike(waiting[0], job, ray_root, lambda: num_commits(output)):
+        while waiting and strike(waiting[0], job, ray_root, lambda: num_units(output)):
             outcome.kills.append(waiting.pop(0))
             if outcome.kills[-1].victim == "driver":
                 return True

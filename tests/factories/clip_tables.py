@@ -36,8 +36,8 @@ def write_clip_tables(
             {"clip_id": row.clip_id, "attributes": json.dumps(measured)} for row, measured in rows
         ]
         for folder, name, schema, values in (
-            (clips, f"parts/part-{number:05d}.parquet", CLIPS, clip_rows),
-            (latents, f"parts/latents-{number:05d}.parquet", LATENTS, latent_rows),
+            (clips, f"parts/part-{number:08d}.parquet", CLIPS, clip_rows),
+            (latents, f"parts/latents-{number:08d}.parquet", LATENTS, latent_rows),
         ):
             payload = table_bytes(pa.Table.from_pylist(values, schema=schema))
             folder.write_bytes(name, payload)

@@ -83,7 +83,7 @@ def write_clips(
     files: dict[str, str] = {}
     for number, start in enumerate(range(0, len(columns), rows_per_part)):
         table = pa.Table.from_pylist(columns[start : start + rows_per_part], schema=CLIPS)
-        name = f"parts/part-{number:05d}.parquet"
+        name = f"parts/part-{number:08d}.parquet"
         payload = table_bytes(table)
         target.write_bytes(name, payload)
         files[name] = sha256(payload)

@@ -94,7 +94,7 @@ def write_clips(folder: Path, *, broken: int = 0) -> Folder:
         path.write_bytes(b"not audio at all")
         rows.append({**rows[0], "uri": str(path)})
     clips = Folder.at(folder / "clips")
-    clips.write_bytes("parts/part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    clips.write_bytes("parts/part-00000000.parquet", table_bytes(pa.Table.from_pylist(rows)))
     finish(clips, {"stage": "ingest", "written": len(rows)})
     return clips
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ import soundfile
 
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
-from pipeline.data.corpora.discover import Discovery, Source, discover
-from pipeline.data.schema import ClipRow, Reject
+from pipeline.data.corpora.discover import Source, discover
+from pipeline.data.corpora.file_table import FileFact
+from pipeline.data.corpora.found import Discovery, FoundCorpus, read_part
+from pipeline.data.schema import ClipRow, Reject, clip_from_columns
+from pipeline.storage import Folder
 
 RATE = 8_000
 
@@ -55,13 +60,58 @@ def write_tar(path: Path, members: Mapping[str, str | bytes | None]) -> Path:
     return path
 
 
-def search(*folders: Path | str, layout: str | None = None, **facts: Any) -> Discovery:
-    """Everything found in the folders."""
+@dataclass(frozen=True)
+class ReadCorpus:
+    """A corpus with all its items."""
+
+    name: str
+    layout: str
+    uri: str
+    moved: dict[str, int]
+    clips: list[tuple[ClipRow, FileFact]]
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """All corpora of some folders, and what was ignored."""
+
+    corpora: list[ReadCorpus]
+    ignored: dict[str, int]
+
+
+def found_in(store: Folder, *folders: Path | str, **facts: Any) -> Discovery:
+    """What is found in the folders, left in a store."""
+    layout = facts.pop("layout", None)
     rule = SplitRule(validation_share=0.1, test_share=0.1, min_speakers=3, is_declared_kept=True)
     sources = [
         Source(uri=str(folder), layout=layout, facts=CorpusFacts(**facts)) for folder in folders
     ]
-    return discover(sources, rule)
+    return discover(sources, rule, store)
+
+
+def search(*folders: Path | str, **facts: Any) -> Searched:
+    """Everything found in the folders."""
+    with tempfile.TemporaryDirectory() as store:
+        found = found_in(Folder.at(store), *folders, **facts)
+        return Searched([_read_whole(found.store, each) for each in found.corpora], found.ignored)
+
+
+def _read_whole(store: Folder, corpus: FoundCorpus) -> ReadCorpus:
+    items = [
+        json.loads(row.item)
+        for part in corpus.parts
+        for group in read_part(store, part)
+        for row in group
+    ]
+    clips = [
+        (clip_from_columns(item["clip"]), FileFact(**item["file"]))
+        for item in items
+        if "clip" in item
+    ]
+    rejects = [Reject(**item["reject"]) for item in items if "reject" in item]
+    assert (len(clips), len(rejects)) == (corpus.num_clips, corpus.num_rejects)
+    return ReadCorpus(corpus.name, corpus.layout, corpus.uri, corpus.moved, clips, rejects)
 
 
 def read_corpus(folder: Path, layout: str, **facts: Any) -> tuple[dict[str, ClipRow], list[Reject]]:

@@ -110,7 +110,7 @@ def number_units(count: int, size: int = 4) -> list[Unit]:
     units = []
     for index in range(count):
         numbers = list(range(index * size, (index + 1) * size))
-        units.append(Unit(f"{index:05d}", f"digest-{numbers}", {"numbers": numbers}))
+        units.append(Unit(f"{index:08d}", f"digest-{numbers}", {"numbers": numbers}))
     return units
 
 

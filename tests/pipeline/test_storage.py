@@ -1,6 +1,7 @@
 """Files appear whole or not at all; a directory is complete when card and marker agree."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -229,12 +230,38 @@ def test_every_operation_outlives_errors_that_pass(
     assert _Sick.calls > 50
 
 
-def test_files_are_listed_out_of_the_card(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_of_an_earlier_version", [False, True])
+def test_files_are_listed_out_of_what_the_card_names(
+    tmp_path: Path, is_of_an_earlier_version: bool
+) -> None:
     folder = Folder.at(tmp_path)
     folder.write_bytes("parts/stray.parquet", b"of an abandoned attempt")
     names = ["parts/b.parquet", "parts/a.parquet", "parts/a.json", "rejects/a.parquet"]
-    folder.finish({"stage": "x", "files": dict.fromkeys(names, "digest")})
+    digests = {name: f"digest of {name}" for name in names}
+    if is_of_an_earlier_version:
+        folder.finish({"stage": "x", "files": digests})
+    else:
+        folder.finish({"stage": "x"}, digests.items())
     assert folder.listed("parts/", ".parquet") == ["parts/a.parquet", "parts/b.parquet"]
+    assert list(folder.file_digests().items()) == sorted(digests.items())
     folder.reopen()
     with pytest.raises(IncompleteError):
         folder.listed("parts/")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
+def test_a_lost_or_changed_list_of_files_is_an_error(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    folder = Folder.at(tmp_path)
+    folder.finish({"stage": "x"}, [("parts/a.parquet", "0" * 64)])
+    damage(tmp_path / "files.parquet")
+    with pytest.raises(IncompleteError, match=r"files\.parquet is missing or not the list of"):
+        folder.file_digests()
+
+
+def test_a_card_that_names_no_files_is_an_error(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    folder.finish({"stage": "x"})
+    with pytest.raises(IncompleteError, match="names no files; run the stage again"):
+        folder.listed()

@@ -1,18 +1,20 @@
-"""All clips and rejects of a discovery, on scratch disk: their splits, and their order in the plan.
+"""All clips and rejects of one input, on scratch disk: their splits, and their order in the plan.
 
 Only what is asked for is in memory, however many clips there are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 from pipeline.data.corpora.file_table import FileFact
+from pipeline.data.corpora.found import FoundItem
 from pipeline.data.schema import SPLITS, ClipRow, Reject, clip_columns, clip_from_columns, split_of
 from pipeline.data.scratch import scratch_database, sql_text
 from pipeline.errors import SettingsError
@@ -20,17 +22,12 @@ from pipeline.settings import digest_of
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-Item = tuple[ClipRow, FileFact] | Reject
-"""A clip with the facts of its file, or a reject."""
-
 _ITEMS = """
 CREATE TABLE items (
     number INTEGER PRIMARY KEY, corpus TEXT, is_reject INT, key TEXT UNIQUE, uri TEXT, start_s REAL,
     is_span INT, speaker TEXT, own_split INT, clip_id TEXT, recording TEXT, together TEXT,
-    split TEXT, size_bytes INT, mtime_ns INT, columns TEXT, place INT, unit INT
+    split TEXT, size_bytes INT, mtime_ns INT, columns TEXT
 )"""
-_PAGE = 256
 _ADD = (
     "INSERT INTO items (corpus, is_reject, key, uri, start_s, is_span, speaker, own_split, clip_id,"
     " recording, size_bytes, mtime_ns, columns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -56,24 +53,8 @@ class SplitRule:
     is_declared_kept: bool
 
 
-@dataclass(frozen=True)
-class Rows(Generic[T]):
-    """Items of one kind of one corpus, read from disk each time."""
-
-    catalogue: Catalogue
-    corpus: str
-    is_reject: bool
-    read: Callable[[tuple[Any, ...]], T]
-
-    def __len__(self) -> int:
-        return self.catalogue.count(self.corpus, is_reject=self.is_reject)
-
-    def __iter__(self) -> Iterator[T]:
-        return map(self.read, self.catalogue.pages(self.corpus, is_reject=self.is_reject))
-
-
 class Catalogue:
-    """Items of all corpora."""
+    """Items of the corpora of one input."""
 
     def __init__(self) -> None:
         self._database = scratch_database()
@@ -81,11 +62,11 @@ class Catalogue:
         self._database.execute("CREATE INDEX by_corpus ON items (corpus, is_reject, number)")
 
     def add_clip(self, corpus: str, uri: str, row: ClipRow, fact: FileFact) -> None:
-        """Add a clip.
+        """Take a clip.
 
         Args:
             corpus: Name of the corpus.
-            uri: URI of the corpus.
+            uri: Where the corpus lies.
             row: The clip.
             fact: Size and time of its file.
 
@@ -108,7 +89,7 @@ class Catalogue:
         self._add(corpus, False, *texts, *about, json.dumps(clip_columns(row)))
 
     def add_reject(self, reject: Reject) -> None:
-        """Add a reject; the same one may be added several times."""
+        """Take something that is no clip; the same thing may come several times."""
         columns = asdict(reject)
         key = f"reject {digest_of(columns)}"
         repeats = 0
@@ -118,35 +99,48 @@ class Catalogue:
         nothing = [None] * 6
         self._add(reject.corpus, True, key, key, 0.0, False, *nothing, json.dumps(columns))
 
-    def clips(self, corpus: str) -> Rows[tuple[ClipRow, FileFact]]:
-        """Clips of a corpus in the order in which they were read."""
-        return Rows(self, corpus, False, _clip)
-
-    def rejects(self, corpus: str) -> Rows[Reject]:
-        """Rejects of a corpus in the order in which they were read."""
-        return Rows(self, corpus, True, _reject)
-
     def count(self, corpus: str, *, is_reject: bool) -> int:
         """Number of items of one kind of a corpus."""
         query = "SELECT count(*) FROM items WHERE corpus = ? AND is_reject = ?"
         return int(self._value(query, corpus, is_reject))
 
-    def pages(self, corpus: str, *, is_reject: bool) -> Iterator[tuple[Any, ...]]:
-        """Columns, split, size and time of the items of one kind of a corpus."""
-        last = 0
-        while True:
-            page = self._database.execute(
-                "SELECT number, columns, split, size_bytes, mtime_ns FROM items"
-                f" WHERE corpus = ? AND is_reject = ? AND number > ? ORDER BY number LIMIT {_PAGE}",
-                (corpus, is_reject, last),
-            ).fetchall()
-            yield from (row[1:] for row in page)
-            if len(page) < _PAGE:
-                return
-            last = page[-1][0]
+    def digest(self, corpus: str) -> str:
+        """Digest of the clips and rejects of a corpus as they were read, without times of files."""
+        whole = hashlib.sha256()
+        for is_reject, *row in self._database.execute(
+            "SELECT is_reject, columns, split, size_bytes, mtime_ns FROM items WHERE corpus = ?"
+            " ORDER BY is_reject, number",
+            (sql_text(corpus),),
+        ):
+            item = asdict(_reject(row)) if is_reject else clip_columns(_clip(row)[0])
+            whole.update(digest_of(item).encode())
+        return whole.hexdigest()
+
+    def planned(self, corpus: str) -> Iterator[FoundItem]:
+        """Items of a corpus in the order of the plan.
+
+        Clips come before rejects, files in the order of their first row, and spans of a file in the
+        order of time.
+        """
+        run = self._database.execute
+        run("DROP TABLE IF EXISTS ordered")
+        run(
+            "CREATE TABLE ordered AS SELECT number FROM (SELECT number, is_reject, start_s,"
+            " min(number) OVER (PARTITION BY is_reject, uri) AS first FROM items WHERE corpus = ?)"
+            " ORDER BY is_reject, first, start_s, number",
+            (sql_text(corpus),),
+        )
+        for key, is_reject, *row in run(
+            "SELECT key, is_reject, columns, split, size_bytes, mtime_ns FROM ordered"
+            " CROSS JOIN items ON items.number = ordered.number ORDER BY ordered.rowid"
+        ):
+            if is_reject:
+                yield FoundItem.of_reject(key, _reject(row))
+            else:
+                yield FoundItem.of_clip(key, *_clip(row))
 
     def assign_splits(self, corpus: str, rule: SplitRule) -> None:
-        """Assign splits: the declared one, else that of its speaker or file, else by hash."""
+        """Give every clip its split: its own, else that of what it belongs to, else the hash's."""
         self._database.create_function(
             "hashed", 1, lambda key: split_of(key, rule.validation_share, rule.test_share)
         )
@@ -196,75 +190,6 @@ class Catalogue:
                 num_clips,
             )
 
-    def place_in_units(self, planned: Iterable[tuple[str, int]]) -> int:
-        """Fix the order of all items, and put those that were planned before into their units.
-
-        The order is that of the corpora's names, then clips before rejects, then as they were read.
-
-        Args:
-            planned: Keys with the numbers of their units.
-
-        Returns:
-            The number of the next new unit.
-        """
-        run = self._database.execute
-        run(
-            "UPDATE items SET unit = NULL, place = ordered.place FROM (SELECT number AS it,"
-            " row_number() OVER (ORDER BY corpus, is_reject, number) AS place FROM items)"
-            " AS ordered WHERE ordered.it = items.number"
-        )
-        run("DROP TABLE IF EXISTS planned")
-        run("CREATE TABLE planned (key TEXT PRIMARY KEY, unit INT) WITHOUT ROWID")
-        self._database.executemany("INSERT OR REPLACE INTO planned VALUES (?, ?)", planned)
-        run("UPDATE items SET unit = planned.unit FROM planned WHERE planned.key = items.key")
-        return int(self._value("SELECT coalesce(max(unit), -1) + 1 FROM planned"))
-
-    def count_items(self) -> int:
-        """Number of all items."""
-        return int(self._value("SELECT count(*) FROM items"))
-
-    def fresh(self) -> Iterator[tuple[int, str | None, int]]:
-        """Items in no unit yet, spans of a file together in the order of time.
-
-        Gives their numbers, URIs (None for a reject) and sizes of files in bytes. Files stay in
-        the order of their first span.
-        """
-        order = self._ordered("WHERE unit IS NULL", "")
-        return iter(
-            self._database.execute(
-                f"SELECT items.number, CASE WHEN is_reject THEN NULL ELSE uri END,"
-                f" coalesce(size_bytes, 0) FROM {order} CROSS JOIN items"
-                f" ON items.number = {order}.number ORDER BY {order}.rowid"
-            )
-        )
-
-    def assign(self, units: Iterable[tuple[int, int]]) -> None:
-        """Assign items to units, by pairs of unit and number of the item."""
-        self._database.executemany("UPDATE items SET unit = ? WHERE number = ?", units)
-
-    def keys(self) -> Iterator[tuple[int, str]]:
-        """Unit and key of all items, in the order of both."""
-        return iter(self._database.execute("SELECT unit, key FROM items ORDER BY unit, place"))
-
-    def units(self) -> Iterator[tuple[int, Item]]:
-        """All items with the number of their unit, unit by unit; spans of a file together."""
-        order = self._ordered("", "unit, ")
-        for row in self._database.execute(
-            f"SELECT unit, is_reject, columns, split, size_bytes, mtime_ns FROM {order}"
-            f" CROSS JOIN items ON items.number = {order}.number ORDER BY {order}.rowid"
-        ):
-            yield row[0], _reject(row[2:]) if row[1] else _clip(row[2:])
-
-    def _ordered(self, where: str, within: str) -> str:
-        """Name of a table with the numbers of items by file and time."""
-        self._database.execute("DROP TABLE IF EXISTS ordered")
-        self._database.execute(
-            "CREATE TABLE ordered AS SELECT number FROM (SELECT number, unit, start_s, place,"
-            f" min(place) OVER (PARTITION BY {within}uri) AS first FROM items {where})"
-            f" ORDER BY {within}first, start_s, place"
-        )
-        return "ordered"
-
     def _has(self, key: str) -> bool:
         return bool(self._value("SELECT count(*) FROM items WHERE key = ?", key))
 
@@ -277,11 +202,11 @@ class Catalogue:
         self._database.execute(_ADD, taken)
 
 
-def _clip(row: tuple[Any, ...]) -> tuple[ClipRow, FileFact]:
+def _clip(row: Sequence[Any]) -> tuple[ClipRow, FileFact]:
     columns, split, size_bytes, mtime_ns = row
     clip = clip_from_columns(json.loads(columns))
     return replace(clip, split=split or clip.split), FileFact(size_bytes, mtime_ns)
 
 
-def _reject(row: tuple[Any, ...]) -> Reject:
+def _reject(row: Sequence[Any]) -> Reject:
     return Reject(**json.loads(row[0]))

@@ -11,6 +11,7 @@ from functools import partial
 from urllib.parse import unquote
 
 from pipeline.audio.containers import split_member
+from pipeline.cluster import in_tasks
 from pipeline.data.corpora.base import (
     MAX_LINE_BYTES,
     Corpus,
@@ -18,15 +19,16 @@ from pipeline.data.corpora.base import (
     CorpusFolder,
     uri_of,
 )
-from pipeline.data.corpora.catalogue import Catalogue, Rows, SplitRule
+from pipeline.data.corpora.catalogue import Catalogue, SplitRule
 from pipeline.data.corpora.file_names import MANIFEST_SUFFIXES, is_audio_name, suffix_of
 from pipeline.data.corpora.file_table import FileFact
+from pipeline.data.corpora.found import Discovery, FoundCorpus, write_parts
 from pipeline.data.corpora.listing import Listing, walk
 from pipeline.data.corpora.manifests import ManifestError, read_json, read_lines
 from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.schema import ClipRow, Reject
+from pipeline.data.schema import Reject
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
 
@@ -50,84 +52,116 @@ class Source:
     facts: CorpusFacts = field(default_factory=CorpusFacts)
 
 
-@dataclass
-class FoundCorpus:
-    """One corpus, read.
+@dataclass(frozen=True)
+class _Reading:
+    """What a task reads: one input.
 
     Attributes:
-        name: Its name.
-        layout: Name of its layout.
-        uri: Its directory.
-        catalogue: Where its items are.
-        moved: Folders of absolute paths that are not here, with the number of paths that were
-            matched by what follows.
+        source: The input.
+        others: Paths of the other inputs, which it leaves out.
+        rule: How clips get their splits.
+        store: Where the items go.
     """
 
-    name: str
-    layout: str
-    uri: str
-    catalogue: Catalogue = field(repr=False)
-    moved: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def clips(self) -> Rows[tuple[ClipRow, FileFact]]:
-        """Rows with the facts of their files."""
-        return self.catalogue.clips(self.name)
-
-    @property
-    def rejects(self) -> Rows[Reject]:
-        """Rows and files that are no clips."""
-        return self.catalogue.rejects(self.name)
+    source: Source
+    others: frozenset[str]
+    rule: SplitRule
+    store: Folder
 
 
-@dataclass
-class Discovery:
-    """Everything found.
-
-    Attributes:
-        corpora: In order of their names.
-        ignored: Files that are neither audio nor manifest, counted by ending; folders and files
-            that systems leave, such as `__MACOSX/` and `._*`, by name.
-        catalogue: Their clips and rejects.
-    """
-
-    corpora: list[FoundCorpus]
-    ignored: dict[str, int]
-    catalogue: Catalogue = field(repr=False)
-
-
-def discover(sources: Sequence[Source], rule: SplitRule) -> Discovery:
-    """Read all corpora of the sources.
+def discover(
+    sources: Sequence[Source], rule: SplitRule, store: Folder, *, uses_tasks: bool = True
+) -> Discovery:
+    """Read all corpora of the sources, and write what is in them as Parquet.
 
     A directory is a corpus if a layout recognises it; the deepest directory wins, and layouts
     with manifests win over those that only look at neighbours. Audio that is left inside a corpus
     is unreferenced; elsewhere it is a folder without labels.
 
+    Args:
+        sources: The inputs. On a cluster each is read by a task.
+        rule: How clips get their splits.
+        store: Where the items go; what an earlier discovery left there is removed.
+        uses_tasks: False reads everything in this process, on a cluster too.
+
     Raises:
         SettingsError: If a source is missing, or two corpora have one name.
     """
-    folders = [Folder.at(source.uri) for source in sources]
-    catalogue = Catalogue()
+    paths = {Folder.at(source.uri).path for source in sources}
+    readings = [
+        _Reading(source, frozenset(paths - {Folder.at(source.uri).path}), rule, store)
+        for source in sources
+    ]
     corpora: dict[str, FoundCorpus] = {}
     ignored: Counter[str] = Counter()
-    for source, folder in zip(sources, folders, strict=True):
-        others = frozenset(other.path for other in folders if other.path != folder.path)
-        search = _Search(source, walk(folder, others), catalogue, corpora)
-        for found in search.run():
-            catalogue.assign_splits(found.name, rule)
-            logger.info(
-                "%s: layout %s, %d clips, %d rejects",
-                found.name,
-                found.layout,
-                len(found.clips),
-                len(found.rejects),
-            )
-        ignored.update(search.ignored)
+    for found, left in in_tasks(_read, readings) if uses_tasks else map(_read, readings):
+        for corpus in found:
+            if corpus.name in corpora:
+                raise _same_name(corpus.name, corpora[corpus.name].uri, corpus.uri)
+            corpora[corpus.name] = corpus
+            _report(corpus)
+        ignored.update(left)
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
         logger.info("ignored, neither audio nor manifest: %s", counts)
-    named = [corpora[name] for name in sorted(corpora)]
-    return Discovery(named, dict(sorted(ignored.items())), catalogue)
+    kept = {part.file for corpus in corpora.values() for part in corpus.parts}
+    for name in set(store.files(".parquet")) - kept:
+        store.delete(name)
+    return Discovery(
+        store, [corpora[name] for name in sorted(corpora)], dict(sorted(ignored.items()))
+    )
+
+
+def _read(reading: _Reading) -> tuple[list[FoundCorpus], dict[str, int]]:
+    """The corpora of one input, and its ignored files by kind."""
+    catalogue = Catalogue()
+    listing = walk(Folder.at(reading.source.uri), reading.others)
+    search = _Search(reading.source, listing, catalogue)
+    found = []
+    for corpus in search.run():
+        catalogue.assign_splits(corpus.name, reading.rule)
+        found.append(
+            FoundCorpus(
+                name=corpus.name,
+                layout=corpus.layout,
+                uri=corpus.uri,
+                digest=catalogue.digest(corpus.name),
+                num_clips=catalogue.count(corpus.name, is_reject=False),
+                num_rejects=catalogue.count(corpus.name, is_reject=True),
+                parts=write_parts(reading.store, catalogue.planned(corpus.name)),
+                moved=corpus.moved,
+            )
+        )
+    return found, dict(search.ignored)
+
+
+def _report(corpus: FoundCorpus) -> None:
+    logger.info(
+        "%s: layout %s, %d clips, %d rejects",
+        *(corpus.name, corpus.layout, corpus.num_clips, corpus.num_rejects),
+    )
+    for folder, count in corpus.moved.items():
+        logger.warning(
+            "%s: %d paths begin with %s, which is not here; they were matched by what follows",
+            *(corpus.name, count, folder),
+        )
+
+
+def _same_name(name: str, one: str, other: str) -> SettingsError:
+    return SettingsError(
+        f"two corpora are called {name!r}: {one} and {other}; list them in the setting `corpora` "
+        "with a name each"
+    )
+
+
+@dataclass
+class _Recognised:
+    """A corpus that is being read; its attributes are those of `FoundCorpus`."""
+
+    name: str
+    layout: str
+    uri: str
+    moved: dict[str, int] = field(default_factory=dict)
 
 
 class _Search:
@@ -137,24 +171,16 @@ class _Search:
         source: The source.
         listing: Its files.
         catalogue: Takes the items.
-        corpora: Corpora of all sources by name; added to.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        listing: Listing,
-        catalogue: Catalogue,
-        corpora: dict[str, FoundCorpus],
-    ) -> None:
+    def __init__(self, source: Source, listing: Listing, catalogue: Catalogue) -> None:
         self._source = source
         self._listing = listing
         self._catalogue = catalogue
-        self._corpora = corpora
-        self._found: dict[str, FoundCorpus] = {}
+        self._found: dict[str, _Recognised] = {}
         self.ignored: Counter[str] = Counter()
 
-    def run(self) -> Iterator[FoundCorpus]:
+    def run(self) -> Iterator[_Recognised]:
         """Every corpus, and what is left over as rejects of the corpus it lies in."""
         if self._source.layout is not None:
             self._read("", layout_named(self._source.layout))
@@ -203,23 +229,13 @@ class _Search:
             else:
                 self._catalogue.add_clip(found.name, found.uri, item, self._fact(item.uri))
         found.moved = view.moved
-        for folder, count in found.moved.items():
-            logger.warning(
-                "%s: %d paths begin with %s, which is not here; they were matched by what follows",
-                found.name,
-                count,
-                folder,
-            )
 
-    def _new(self, root: str, layout: str, uri: str) -> FoundCorpus:
+    def _new(self, root: str, layout: str, uri: str) -> _Recognised:
         name = self._name(root)
-        if name in self._corpora:
-            raise SettingsError(
-                f"two corpora are called {name!r}: {self._corpora[name].uri} and {uri}; list them "
-                "in the setting `corpora` with a name each"
-            )
-        found = FoundCorpus(name, layout, uri, self._catalogue)
-        self._found[root] = self._corpora[name] = found
+        for other in self._found.values():
+            if other.name == name:
+                raise _same_name(name, other.uri, uri)
+        found = self._found[root] = _Recognised(name, layout, uri)
         return found
 
     def _fact(self, uri: str) -> FileFact:
@@ -245,7 +261,7 @@ class _Search:
         """Whether a file below a directory lies in no corpus."""
         return self._enclosing(posixpath.join(root, posixpath.dirname(name))) is None
 
-    def _enclosing(self, folder: str) -> FoundCorpus | None:
+    def _enclosing(self, folder: str) -> _Recognised | None:
         """The corpus that a directory lies in."""
         folder = folder.rstrip("/")
         while folder not in self._found:
@@ -269,7 +285,7 @@ class _Search:
         for name, reason, detail in self._listing.faults:
             self._leave(self._enclosing(posixpath.dirname(name)), name, reason, detail)
 
-    def _leave(self, home: FoundCorpus | None, name: str, reason: Reason, detail: str) -> None:
+    def _leave(self, home: _Recognised | None, name: str, reason: Reason, detail: str) -> None:
         if home is None:
             home = self._new("", "none", self._listing.folder.uri)
         uri = uri_of(self._listing, name)

@@ -147,7 +147,7 @@ def _of_stage(stage: StageFolder, per_reason: int, listening: Listening) -> Iter
 
 def _described(row: dict[str, Any], clips: StageFolder | None, listening: Listening) -> Described:
     audio, silence = "", "no clips/ beside the descriptions"
-    if clips is not None and row["part"] in clips.card["files"]:
+    if clips is not None and row["part"] in clips.files:
         columns = ["clip_id", "uri", "start_s", "end_s"]
         table = clips.folder.read_table(row["part"], columns).to_pylist()
         for clip in table:

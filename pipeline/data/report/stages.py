@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.prepare import FOLDERS
-from pipeline.data.units.commits import COMMITS, Commits, summarise
+from pipeline.data.units.commit_log import CommitLog
 from pipeline.data.units.stage import OWNER
+from pipeline.data.units.totals import files_of, summarise
 from pipeline.errors import IncompleteError
 from pipeline.storage import Folder
 
@@ -21,17 +22,18 @@ class StageFolder:
         folder: Directory of the stage.
         is_complete: Whether it is finished; otherwise the facts are of the units committed so far.
         card: The card, or what the commit records add up to.
+        files: Names of the committed files, sorted; those of killed workers are not among them.
     """
 
     stage: str
     folder: Folder
     is_complete: bool
     card: dict[str, Any]
+    files: list[str] = field(repr=False)
 
     def names(self, prefix: str) -> list[str]:
-        """Committed Parquet files of one folder; files of killed workers are not among them."""
-        files: dict[str, str] = self.card["files"]
-        return sorted(n for n in files if n.startswith(f"{prefix}/") and n.endswith(".parquet"))
+        """Committed Parquet files of one folder."""
+        return [n for n in self.files if n.startswith(f"{prefix}/") and n.endswith(".parquet")]
 
     @property
     def hours(self) -> dict[str, float]:
@@ -64,7 +66,6 @@ def find_stages(source: Folder) -> dict[str, StageFolder]:
 
 def _open(stage: str, folder: Folder) -> StageFolder:
     if folder.is_complete:
-        return StageFolder(stage, folder, is_complete=True, card=folder.card())
-    names = [name.removesuffix(".json") for name in folder.child(COMMITS).files(".json")]
-    records = Commits(folder, "").read(names)
-    return StageFolder(stage, folder, is_complete=False, card=summarise(records))
+        return StageFolder(stage, folder, True, folder.card(), folder.listed())
+    log = CommitLog(folder)
+    return StageFolder(stage, folder, False, summarise(log), files_of(log))

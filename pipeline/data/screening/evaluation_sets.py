@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
 from pipeline.data.corpora.discover import Source, discover
-from pipeline.data.plan import input_digests, plan_units, scratch_folder
+from pipeline.data.plan import DISCOVERY, input_digests, plan_units, scratch_folder
 from pipeline.data.scan import part_name, scan_units, unit_of
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.excerpts import PHASES, DenseWorker
@@ -89,15 +89,17 @@ class EvaluationScans:
         """Clips of an evaluation set: as an earlier ingest left them, or scanned here."""
         folder = Folder.at(entry.path)
         if folder.is_complete:
-            files = folder.card(INGEST)["files"]
-            names = [unit_of(file) for file in files if file.startswith("parts/")]
+            folder.card(INGEST)
+            names = [unit_of(file) for file in folder.listed("parts/")]
             return EvaluationSet(name, folder, names, folder.digest)
         facts = CorpusFacts(default_modality="sound")
         source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
         scan, plan = (self.work.child("evaluation", part) for part in (name, f"{name}.plan"))
         with scratch_folder(self.resources.dry_run) as scratch:
-            discovery = discover([source], _SPLITS)
-            units = plan_units(discovery, plan, unit_clips, scratch=scratch)
+            is_dry = self.resources.dry_run
+            store = scratch or plan.child(DISCOVERY)
+            discovery = discover([source], _SPLITS, store, uses_tasks=not is_dry)
+            units = plan_units(discovery, plan, unit_clips, is_kept=not is_dry)
             if not units:
                 raise SettingsError(f"the evaluation set {name!r} holds no audio: {entry.path}")
             inputs = input_digests(discovery)
@@ -116,7 +118,7 @@ class EvaluationScans:
         """An evaluation set with the dense fingerprints by which parts of its clips are found."""
         if self.refusals.max_error_rate == 0:
             return found
-        files = found.folder.card()["files"]
+        files = found.folder.file_digests("parts/")
         dense = self.work.child("evaluation", f"{found.name}.dense")
         card = run_stage(
             dense,

@@ -1,31 +1,32 @@
-"""Units of work and their commit records: which units are done, and what they wrote.
+"""Units of work, what they write, and which of them are done.
 
-The records are the only truth. A file that no record names is an orphan of a killed worker.
+The records of the commit log are the only truth. A file that no record names is an orphan of a
+killed worker.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.data.schema import REJECTS, Reject
-from pipeline.errors import IncompleteError, PipelineError
+from pipeline.data.units.commit_log import COMMITS, LOG, CommitLog, Record
+from pipeline.errors import PipelineError
 from pipeline.storage import Folder, json_bytes, sha256, table_bytes
 
 logger = logging.getLogger(__name__)
 
-COMMITS = "_commit"
-"""Folder of the commit records, one JSON file a unit."""
-NO_LANGUAGE = "none"
-"""Stands in totals for clips without a language."""
+REJECTED = "rejects"
+"""Folder of the tables of rejects, one for every unit, be it empty."""
 _READERS = 16
+_READ_AHEAD = 256
 _READ_BACK_BYTES = 2**20
 
 
@@ -37,7 +38,11 @@ def _unwatched() -> None:
     return
 
 
-@dataclass(frozen=True)
+def _never(_record: Record) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One piece of work, sized so that losing it is cheap.
 
@@ -69,7 +74,7 @@ class UnitOutput:
         read: Items read.
         written: Items written; the rest are `rejects`.
         rejects: One per item read and not written.
-        totals: Sums over the unit, added over units; see `hours_key`.
+        totals: Sums over the unit, added over units; see `totals.hours_key`.
         details: JSON values kept in the commit record, for `card_extra`.
     """
 
@@ -82,8 +87,23 @@ class UnitOutput:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A plan of units against what is in a directory.
+
+    Attributes:
+        done: Names of units that are up to date.
+        stale: Names of units whose records do not count any more.
+        orphans: Files that belong to no unit that is up to date.
+    """
+
+    done: frozenset[str]
+    stale: tuple[str, ...]
+    orphans: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Commits:
-    """The commit records of a directory: the only truth about which units are done.
+    """What workers commit to a directory, compared with a plan.
 
     Attributes:
         folder: The stage's directory.
@@ -93,31 +113,34 @@ class Commits:
     folder: Folder
     settings_digest: str
 
-    def compare(self, units: Sequence[Unit]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Records of the plan's units that are up to date, and names of those that are not.
+    @property
+    def log(self) -> CommitLog:
+        """All records."""
+        return CommitLog(self.folder)
 
-        A record that cannot be read is not, nor one whose files are missing or of another size.
+    def compare(self, units: Sequence[Unit], redo: Callable[[Record], bool] = _never) -> Comparison:
+        """Which units are up to date: those whose files are there with their recorded sizes.
+
+        Args:
+            units: The whole plan.
+            redo: Told a record that is up to date, whether its unit is done again nevertheless.
         """
         digests = {unit.name: unit.digest for unit in units}
         there = self.folder.sizes(recursive=True)
-        names = [
-            name.removeprefix(f"{COMMITS}/").removesuffix(".json")
-            for name in sorted(there)
-            if name.startswith(f"{COMMITS}/") and name.endswith(".json")
-        ]
-        done, stale = {}, []
-        with ThreadPoolExecutor(_READERS) as pool:
-            records = list(pool.map(self._if_readable, names))
-        for name, record in zip(names, records, strict=True):
-            if record is not None and self._is_whole(record, digests.get(name), there):
-                done[name] = record
+        done, stale = set(), []
+        for record in self.log:
+            name = record["unit"]
+            if self._is_whole(record, digests.get(name), there) and not redo(record):
+                done.add(name)
+                for file in record["files"]:
+                    there.pop(file, None)
             else:
                 stale.append(name)
-        return done, stale
+        ours = (f"{COMMITS}/", f"{LOG}/")
+        orphans = [file for file in there if "/" in file and not file.startswith(ours)]
+        return Comparison(frozenset(done), tuple(stale), tuple(orphans))
 
-    def _is_whole(
-        self, record: dict[str, Any], digest: str | None, there: Mapping[str, int]
-    ) -> bool:
+    def _is_whole(self, record: Record, digest: str | None, there: Mapping[str, int]) -> bool:
         sizes = record.get("sizes", {})  # records of earlier versions have none
         return (
             record["digest"] == digest
@@ -127,18 +150,8 @@ class Commits:
             )
         )
 
-    def read(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Commit records by unit name, sorted by it.
-
-        Raises:
-            FileNotFoundError: If a unit has none.
-        """
-        with ThreadPoolExecutor(_READERS) as pool:
-            paths = [f"{COMMITS}/{name}.json" for name in sorted(names)]
-            return list(pool.map(self.folder.read_json, paths))
-
-    def verified(self, units: Sequence[Unit], fresh: Container[str]) -> list[dict[str, Any]]:
-        """The commit records of a finished plan, sorted by unit name, compared with what is there.
+    def verify(self, units: Sequence[Unit], fresh: Container[str]) -> None:
+        """Compare the records of a finished plan with what is there.
 
         Every file must be there with its recorded size. Small files of `fresh` units, written by
         this run, are read back and compared by digest: a worker of an abandoned run may have
@@ -147,24 +160,30 @@ class Commits:
         Raises:
             PipelineError: If a unit does not pass; its record is removed, so that it is redone.
         """
-        done, stale = self.compare(units)
-        checked = [done[name] for name in done if name in fresh]
-        with ThreadPoolExecutor(_READERS) as pool:
-            are_intact = list(pool.map(self._is_intact, checked))
-        damaged = [
-            record["unit"] for record, good in zip(checked, are_intact, strict=True) if not good
-        ]
-        self.forget([*damaged, *stale])
-        names = sorted({*damaged, *(unit.name for unit in units if unit.name not in done)})
+        found = self.compare(units)
+        written = (r for r in self.log if r["unit"] in fresh and r["unit"] in found.done)
+        damaged = set(self._damaged(written))
+        missing = {unit.name for unit in units if unit.name not in found.done}
+        if damaged or found.stale:
+            self.log.forget(damaged.union(found.stale))
+        names = sorted(damaged | missing)
         if names:
             raise PipelineError(
                 f"{self.folder.uri}: {len(names)} units changed after they were written, first "
                 f"{', '.join(names[:5])}; is a worker of an earlier run still alive? Run again to "
                 "do these anew"
             )
-        return [done[name] for name in sorted(done)]
 
-    def _is_intact(self, record: dict[str, Any]) -> bool:
+    def _damaged(self, records: Iterator[Record]) -> Iterator[str]:
+        """Units of which a small file has another digest than its record says."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            while batch := list(islice(records, _READ_AHEAD)):
+                are_intact = pool.map(self._is_intact, batch)
+                for record, is_intact in zip(batch, are_intact, strict=True):
+                    if not is_intact:
+                        yield record["unit"]
+
+    def _is_intact(self, record: Record) -> bool:
         try:
             return all(
                 sha256(self.folder.read_bytes(name)) == digest
@@ -174,40 +193,25 @@ class Commits:
         except FileNotFoundError:
             return False
 
-    def _if_readable(self, name: str) -> dict[str, Any] | None:
-        try:
-            record: dict[str, Any] = self.folder.read_json(f"{COMMITS}/{name}.json")
-        except (IncompleteError, FileNotFoundError) as error:
-            logger.warning("unit %s is done again: %s", name, error)
-            return None
-        return record
-
-    def forget(self, names: Sequence[str]) -> None:
-        """Take records away; their files are orphans from now on."""
-        for name in names:
-            self.folder.delete(f"{COMMITS}/{name}.json")
-
-    def sweep(self, done: dict[str, dict[str, Any]]) -> None:
-        """Remove files that belong to no finished unit; files beside the folders are not ours."""
-        kept = {f"{COMMITS}/{name}.json" for name in done}
-        kept.update(name for record in done.values() for name in record["files"])
-        orphans = [
-            name for name in self.folder.files(recursive=True) if "/" in name and name not in kept
-        ]
+    def sweep(self, orphans: Iterable[str]) -> None:
+        """Remove orphans, and what killed writers left aside."""
+        num_removed = self.folder.sweep()
         for name in orphans:
             self.folder.delete(name)
-        num_aside = self.folder.sweep()
-        if orphans or num_aside:
-            logger.info("removed %d files of unfinished or old units", len(orphans) + num_aside)
+            num_removed += 1
+        if num_removed:
+            logger.info("removed %d files of unfinished or old units", num_removed)
 
     def write(self, unit: Unit, stage: str, output: UnitOutput) -> None:
-        """Write a unit's files, its rejects, and its record last."""
+        """Write a unit's files, its rejects, and its record last; the driver gathers records."""
         if output.read != output.written + len(output.rejects):
             raise PipelineError(
                 f"{stage}: unit {unit.name} read {output.read} items but wrote {output.written} "
                 f"and rejected {len(output.rejects)}; every item must be one or the other"
             )
-        files = output.files | {f"rejects/part-{unit.name}.parquet": rejects_bytes(output.rejects)}
+        files = output.files | {
+            f"{REJECTED}/part-{unit.name}.parquet": rejects_bytes(output.rejects)
+        }
         for name in sorted(files):
             self.folder.write_bytes(name, files[name])
         record = {
@@ -226,53 +230,6 @@ class Commits:
         self.folder.write_bytes(f"{COMMITS}/{unit.name}.json", json_bytes(record))
 
 
-def files_of(records: Sequence[dict[str, Any]], prefix: str) -> list[str]:
-    """Names of the files that commit records list and that begin with a prefix, sorted."""
-    return sorted(name for record in records for name in record["files"] if name.startswith(prefix))
-
-
 def rejects_bytes(rejects: Sequence[Reject]) -> bytes:
     """Reject rows as a Parquet file."""
     return table_bytes(pa.Table.from_pylist([asdict(row) for row in rejects], schema=REJECTS))
-
-
-def hours_key(modality: str, language: str | None) -> str:
-    """Key of `totals` under which hours are added up by modality and language."""
-    return f"hours/{modality}/{language or NO_LANGUAGE}"
-
-
-def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts, hours and files of a directory out of its commit records."""
-    reasons: Counter[str] = Counter()
-    files: dict[str, str] = {}
-    parts: dict[str, list[float]] = {}
-    for record in records:
-        reasons.update(record["rejected_by_reason"])
-        files |= record["files"]
-        for name, value in record["totals"].items():
-            parts.setdefault(name, []).append(value)
-    totals = {name: math.fsum(values) for name, values in sorted(parts.items())}
-    hours: dict[str, dict[str, float]] = {"by_modality": {}, "by_language": {}}
-    for name in [name for name in totals if name.startswith("hours/")]:
-        _, modality, language = name.split("/", 2)
-        _add(hours["by_modality"], modality, totals[name])
-        if language != NO_LANGUAGE:
-            _add(hours["by_language"], language, totals[name])
-        del totals[name]
-    return {
-        "units": len(records),
-        "read": sum(record["read"] for record in records),
-        "written": sum(record["written"] for record in records),
-        "rejected": sum(record["rejected"] for record in records),
-        "rejected_by_reason": dict(sorted(reasons.items())),
-        "hours": {
-            by: {name: round(value, 6) for name, value in sorted(table.items())}
-            for by, table in hours.items()
-        },
-        "totals": totals,
-        "files": dict(sorted(files.items())),
-    }
-
-
-def _add(table: dict[str, float], name: str, value: float) -> None:
-    table[name] = table.get(name, 0.0) + value

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import IncompleteError, InUseError, MachineError
-from pipeline.storage import Folder
+from pipeline.storage import ASIDE, Folder
 
 logger = logging.getLogger(__name__)
 
@@ -106,11 +106,11 @@ class Lease:
         """Create the file atomically, where the file system can."""
         if not self._folder.is_local:
             return False
-        name = f".{LEASE}-{self._state['run_id']}"
+        name = f"{ASIDE}{LEASE}-{self._state['run_id']}"
         self._folder.write_json(name, self._state)
         try:
             os.link(self._folder.join(name), self._folder.join(LEASE))
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # claimed, or swept by who has claimed it
             check_free(self._folder)
             return False
         except OSError:  # no hard links here

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.data.units.commits import COMMITS, Unit
+from pipeline.data.units.commits import REJECTED, Unit
 from pipeline.storage import Folder
 
 _MIN_GAPS = 3
@@ -50,12 +50,12 @@ class Preview:
 def preview_stage(
     folder: Folder, stage: str, units: Sequence[Unit], pending: Sequence[Unit], stale: Sequence[str]
 ) -> Preview:
-    """The work left, timed by the pace at which the units done so far were committed.
+    """The work left, timed by the pace at which the units done so far were written.
 
-    The pace is the median time between one commit and the next, so a pause between two runs does
+    The pace is the median time between one unit and the next, so a pause between two runs does
     not count; it holds for as many workers as there were then.
     """
-    times = folder.child(COMMITS).times_ns(".json")
+    times = folder.child(REJECTED).times_ns(".parquet")  # every unit has one
     gaps = np.diff(np.sort(np.array(times, np.float64))) / 1e9
     pace_s = float(np.median(gaps)) if len(gaps) >= _MIN_GAPS else None
     left_s = None if pace_s is None else pace_s * len(pending)

@@ -12,23 +12,17 @@ import logging
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pipeline.data.schema import SCHEMA_VERSION
 from pipeline.data.units.attempts import Attempts
-from pipeline.data.units.commits import (
-    Commits,
-    Unit,
-    UnitOutput,
-    files_of,
-    hours_key,
-    rejects_bytes,
-    summarise,
-)
+from pipeline.data.units.commit_log import Record
+from pipeline.data.units.commits import Commits, Comparison, Unit, UnitOutput, rejects_bytes
 from pipeline.data.units.lease import Lease
 from pipeline.data.units.preview import preview_stage
+from pipeline.data.units.totals import digests_of, files_of, hours_key, summarise
 from pipeline.data.units.work import SIGNS_PER_TIMEOUT, Job, Resources, UnitWorker, work
 from pipeline.errors import PlannedOnlyError, TooManyRejectsError
 from pipeline.settings import Settings, digest_of
@@ -66,8 +60,9 @@ NOT_IN_DIGEST = frozenset(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-CardExtra = Callable[[list[dict[str, Any]]], dict[str, Any]] | dict[str, Any] | None
-"""More keys of the card: given, or computed from all commit records, sorted by unit name."""
+CardExtra = Callable[[Iterable[Record]], dict[str, Any]] | dict[str, Any] | None
+"""More keys of the card: given, or computed from all commit records, in the order of unit names;
+they are read from storage each time they are iterated over."""
 
 
 def run_stage(
@@ -82,7 +77,7 @@ def run_stage(
     resources: Resources,
     max_reject_share: float,
     card_extra: CardExtra = None,
-    redo: Callable[[dict[str, Any]], bool] | None = None,
+    redo: Callable[[Record], bool] | None = None,
 ) -> dict[str, Any]:
     """Bring a directory up to date with a plan of units, and complete it.
 
@@ -134,13 +129,16 @@ def run_stage(
             worker_kwargs,
         )
         plan.bring_up_to_date(job, resources, lease)
-        records = commits.verified(units, {unit.name for unit in plan.pending})
-        facts = {"stage": stage, "settings": kept, "settings_digest": commits.settings_digest}
-        card = facts | {"inputs": inputs, "schema_version": SCHEMA_VERSION} | summarise(records)
-        _check_rejects(folder, card, max_reject_share)
-        extra = card_extra(records) if callable(card_extra) else (card_extra or {})
+        commits.verify(units, {unit.name for unit in plan.pending})
         lease.check()
-        folder.finish(extra | card)
+        commits.log.compact()
+        facts = {"stage": stage, "settings": kept, "settings_digest": commits.settings_digest}
+        card = facts | {"inputs": inputs, "schema_version": SCHEMA_VERSION}
+        card |= summarise(commits.log)
+        _check_rejects(folder, card, max_reject_share)
+        extra = card_extra(commits.log) if callable(card_extra) else (card_extra or {})
+        lease.check()
+        folder.finish(extra | card, digests_of(commits.log))
     counts = [card[name] for name in ("read", "written", "rejected")]
     logger.info("%s: %d read = %d written + %d rejected", stage, *counts)
     return folder.card()
@@ -150,20 +148,21 @@ class _Plan:
     """The units of a stage against what is done."""
 
     def __init__(
-        self, commits: Commits, units: Sequence[Unit], redo: Callable[[dict[str, Any]], bool]
+        self, commits: Commits, units: Sequence[Unit], redo: Callable[[Record], bool]
     ) -> None:
         self._commits, self._units, self._redo = commits, units, redo
-        self._done: dict[str, dict[str, Any]] = {}
+        self._found = Comparison(frozenset(), (), ())
         self.pending: list[Unit] = []
-        self.stale: list[str] = []
 
     def compare(self) -> None:
         """Find what is to be done and what is to be taken away."""
-        done, self.stale = self._commits.compare(self._units)
-        again = {name for name, record in done.items() if self._redo(record)}
-        self.stale += sorted(again)
-        self._done = {name: record for name, record in done.items() if name not in again}
-        self.pending = [unit for unit in self._units if unit.name not in self._done]
+        self._found = self._commits.compare(self._units, self._redo)
+        self.pending = [unit for unit in self._units if unit.name not in self._found.done]
+
+    @property
+    def stale(self) -> Sequence[str]:
+        """Names of the units to be taken away."""
+        return self._found.stale
 
     @property
     def has_work(self) -> bool:
@@ -172,10 +171,9 @@ class _Plan:
 
     def bring_up_to_date(self, job: Job, resources: Resources, lease: Lease) -> None:
         """Take away what is stale, and do what is pending."""
-        folder = self._commits.folder
-        folder.reopen()
-        self._commits.forget(self.stale)
-        self._commits.sweep(self._done)
+        self._commits.folder.reopen()
+        self._commits.log.forget(self.stale)
+        self._commits.sweep(self._found.orphans)
         if self.pending:
             count = len(self.pending)
             logger.info("%s: %d of %d units to do", job.stage, count, len(self._units))
@@ -188,9 +186,7 @@ class _Plan:
         job.attempts.clear()
 
 
-def _is_redone(
-    record: dict[str, Any], resources: Resources, redo: Callable[[dict[str, Any]], bool] | None
-) -> bool:
+def _is_redone(record: Record, resources: Resources, redo: Callable[[Record], bool] | None) -> bool:
     is_retried = any(reason in record["rejected_by_reason"] for reason in resources.retry_rejects)
     return is_retried or (redo is not None and redo(record))
 

@@ -25,6 +25,7 @@ from tenacity.wait import wait_exponential
 from pipeline.cluster import ray_cluster, require_resources
 from pipeline.data.rejects import Reason
 from pipeline.data.units.attempts import ATTEMPTS, Attempt, Attempts
+from pipeline.data.units.commit_log import SEGMENT_RECORDS, CommitLog
 from pipeline.data.units.commits import Commits, Unit, UnitOutput
 from pipeline.data.units.lease import Lease
 from pipeline.data.units.progress import Progress
@@ -40,6 +41,9 @@ BETWEEN_ROUNDS = wait_exponential(multiplier=2, max=60)
 """Waits before units that failed for a fault of the machine are tried again, seconds."""
 SIGNS_PER_TIMEOUT = 8
 """How often the driver looks, and a worker shows, that a long unit gets on."""
+WAVE_UNITS, WAVE_UNITS_PER_WORKER = 4_096, 16
+"""Units that Ray Data is given at a time, at least: it keeps a block and its bookkeeping for each.
+The workers start anew with every wave."""
 _STANDARD_ERROR = 2
 _REARM_S = 1.0
 _MAX_LISTED = 10
@@ -210,32 +214,47 @@ def work(pending: Sequence[Unit], job: Job, resources: Resources, lease: Lease) 
         PipelineError: If nothing gets on for `no_progress_timeout_s`.
         InUseError: If another driver took over.
     """
-    rows = [
-        {"name": unit.name, "digest": unit.digest, "payload": json.dumps(unit.payload)}
-        for unit in pending
-    ]
     failed: dict[str, str] = {}
-    with Progress(job.stage, len(rows)) as progress:
+    left = pending
+    gatherer = _Gatherer(job.commits.log)
+    with Progress(job.stage, len(pending)) as progress:
         for number in range(1, resources.max_attempts + 1):
             again = set()
-            for result in _results(rows, job, resources):
+            for result in _results(left, job, resources):
                 lease.check()
                 if result["is_fatal"]:
                     raise PipelineError(f"{job.stage}: {result['failure']}")
                 name, why = result["name"], result["failure"] or result["deadly"]
                 failed.pop(name, None)
-                if why:
+                if not why:
+                    gatherer.add(name)
+                else:
                     failed[name] = f"unit {name}: {why}" if result["failure"] else f"{name} ({why})"
                 if result["is_transient"]:
                     again.add(name)
                 else:
                     progress.advance(result["read"], result["rejected"])
-            rows = [row for row in rows if row["name"] in again]
-            if not rows or number == resources.max_attempts:
+            left = [unit for unit in left if unit.name in again]
+            if not left or number == resources.max_attempts:
                 break
-            _wait(job.stage, number, len(rows))
+            _wait(job.stage, number, len(left))
     if failed:
         raise UnitsFailedError(_list_of(job.stage, failed, len(pending)))
+
+
+class _Gatherer:
+    """Gathers records of finished units into the commit log, a segment at a time."""
+
+    def __init__(self, log: CommitLog) -> None:
+        self._log = log
+        self._units: list[str] = []
+
+    def add(self, unit: str) -> None:
+        """Take a unit that a worker has committed."""
+        self._units.append(unit)
+        if len(self._units) == SEGMENT_RECORDS:
+            self._log.append(self._units)
+            self._units = []
 
 
 def _wait(stage: str, number: int, num_units: int) -> None:
@@ -257,12 +276,10 @@ def _list_of(stage: str, failed: dict[str, str], num_units: int) -> str:
     )
 
 
-def _results(
-    rows: list[dict[str, Any]], job: Job, resources: Resources
-) -> Iterator[dict[str, Any]]:
+def _results(units: Sequence[Unit], job: Job, resources: Resources) -> Iterator[dict[str, Any]]:
     if resources.workers == 0:
         run = UnitRunner(job)
-        yield from (run(row) for row in rows)
+        yield from (run(_row(unit)) for unit in units)
         return
     with ray_cluster():
         asked = {"CPU": resources.cpus, "GPU": resources.gpus}
@@ -272,7 +289,14 @@ def _results(
             remedy="lower resources.cpus, resources.gpus or resources.memory_bytes of the stage, "
             "or start nodes that have them",
         )
-        yield from _ray_results(rows, job, resources)
+        wave = max(WAVE_UNITS, WAVE_UNITS_PER_WORKER * resources.workers)
+        for start in range(0, len(units), wave):
+            rows = [_row(unit) for unit in units[start : start + wave]]
+            yield from _ray_results(rows, job, resources)
+
+
+def _row(unit: Unit) -> dict[str, Any]:
+    return {"name": unit.name, "digest": unit.digest, "payload": json.dumps(unit.payload)}
 
 
 def _ray_results(

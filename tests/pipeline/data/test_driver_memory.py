@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,22 +17,21 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from pipeline.data import plan
-from pipeline.data.corpora import manifests
+from pipeline.data.corpora.file_table import FileFact
+from pipeline.data.corpora.found import Discovery, FoundCorpus, FoundItem, write_parts
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.plan import plan_units, rows_of
 from pipeline.data.scan import part_name
-from pipeline.data.schema import CLIPS
+from pipeline.data.schema import CLIPS, ClipRow
 from pipeline.data.screening import refusals
 from pipeline.data.screening.duplicates import Recordings
 from pipeline.data.screening.fingerprints import to_bytes
 from pipeline.data.screening.refusals import RefusalSettings, find_refusals
 from pipeline.data.shard import ShardSettings, shard
-from pipeline.data.units.commits import Unit
-from pipeline.data.units.stage import Resources
+from pipeline.data.units import commit_log
+from pipeline.data.units.stage import Resources, Unit
 from pipeline.errors import PlannedOnlyError
 from pipeline.storage import Folder, table_bytes
-from tests.factories.corpora import search
 
 FEW, MANY = 100_000, 400_000
 CLIPS_PER_PART = 64
@@ -40,7 +40,7 @@ DRY = Resources(workers=0, dry_run=True)
 
 def inputs_of(root: Path, num_clips: int) -> tuple[Folder, Folder, Folder]:
     """Complete directories whose cards name as many parts as that many clips make; no rows."""
-    parts = [f"{number:05d}" for number in range(num_clips // CLIPS_PER_PART)]
+    parts = [f"{number:08d}" for number in range(num_clips // CLIPS_PER_PART)]
     clips, latents, descriptions = (
         Folder.at(root / name) for name in ("clips", "latents", "descriptions")
     )
@@ -91,6 +91,71 @@ def test_four_times_the_clips_take_a_tenth_more_memory_at_most(tmp_path, stage):
     assert base + many <= 1.1 * (base + few), f"{few} and {many} bytes beside {base}"
 
 
+def discovered(store: Folder, num_clips: int) -> Discovery:
+    """A discovery of clips that are not there, as reading a corpus leaves it."""
+    row = ClipRow(clip_id="{0}", corpus="c", uri="{1}", modality="sound", captions=("A dog.",))
+    item = FoundItem.of_clip("", row, FileFact(10_000, 0)).item
+    before, key, between, uri, after = re.split(r"(\{[01]\})", item)
+    assert (key, uri) == ("{0}", "{1}")
+
+    def items() -> Iterator[FoundItem]:
+        for number in range(num_clips):
+            name, uri = f"c/{number:07d}", f"/corpora/{number // 10:06d}.wav"
+            text = f"{before}{name}{between}{uri}{after}"
+            yield FoundItem(f"clip {name}", uri, 10_000, text)
+
+    parts = write_parts(store, items())
+    return Discovery(
+        store, [FoundCorpus("c", "table", "/corpora", "0" * 64, num_clips, 0, parts, {})], {}
+    )
+
+
+PLANNING = """
+import os, resource, sys
+os.fsync = lambda file: None  # disks are not waited for, which changes no memory
+from pipeline.data.plan import plan_units
+from pipeline.data.scan import scan_units
+from pipeline.data.screening.checks import CheckSettings
+from pipeline.data.segments import SegmentSettings
+from pipeline.data.units.stage import Resources
+from pipeline.errors import PlannedOnlyError
+from pipeline.storage import Folder
+from tests.pipeline.data.test_driver_memory import discovered
+
+work = Folder.at(sys.argv[1])
+units = plan_units(discovered(work.child("discovery"), int(sys.argv[2])), work)
+assert len(units) > 1_000
+try:
+    dry = Resources(workers=0, dry_run=True)
+    scan_units(work.child("scan"), {}, units, CheckSettings(), SegmentSettings(), dry)
+except PlannedOnlyError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+"""Divides clips into units, compares them with what is done, and tells its peak memory in KiB."""
+
+
+@pytest.mark.nightly
+def test_four_times_the_rows_are_planned_in_a_tenth_more_memory_at_most(tmp_path):
+    def peak(num_clips: int) -> int:
+        run = [sys.executable, "-c", PLANNING, str(tmp_path / str(num_clips)), str(num_clips)]
+        return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+
+    few, many = peak(FEW), peak(MANY)
+    assert many <= 1.1 * few, f"{few} and {many} KiB"
+
+
+def test_reading_the_commit_log_holds_a_segment_and_not_all_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit_log, "SEGMENT_RECORDS", 50)
+    folder = Folder.at(tmp_path)
+    for number in range(1_000):
+        record = {"unit": f"{number:08d}", "files": {f"parts/{number:08d}": "0" * 64}}
+        folder.write_json(f"{commit_log.COMMITS}/{number:08d}.json", record)
+    log = commit_log.CommitLog(folder)
+    log.compact()
+    assert len(list(log)) == 1_000
+    assert peak_bytes(lambda: sum(1 for _ in log)) < peak_bytes(lambda: list(log)) / 3
+
+
 def write_rows(root: Path, num_clips: int) -> Path:
     """A corpus of spans that are not there, but for their names, in JSON lines."""
     root.mkdir(parents=True)
@@ -118,26 +183,16 @@ def scanned(folder: Folder, units: Sequence[Unit]) -> None:
         folder.write_bytes(part_name(unit.name), table_bytes(pa.Table.from_pylist(rows, CLIPS)))
 
 
-def test_ingest_holds_a_few_bytes_a_clip(tmp_path, monkeypatch):
+def test_deduplication_holds_a_few_bytes_a_clip(tmp_path, monkeypatch):
     """A tenth of 160 MB over the 300,000 clips between 100,000 and 400,000 are 53 bytes a clip."""
-    monkeypatch.setattr(manifests, "_CHUNK_BYTES", 2**12)  # buffers that are full from the start
-    monkeypatch.setattr(plan, "_BYTES_PER_FILE", 2**14)
-    monkeypatch.setattr(plan, "_UNITS_PER_TABLE", 1)
     monkeypatch.setattr(refusals, "Recordings", partial(Recordings, partition_clips=2**9))
 
     def peak(num_clips: int) -> int:
-        root, work = (
-            write_rows(tmp_path / str(num_clips), num_clips),
-            tmp_path / f"{num_clips}.work",
-        )
-        scan = Folder.at(work / "scan")
-
-        def act() -> None:
-            units = plan_units(search(root), Folder.at(work), unit_clips=32)
-            scanned(scan, units)
-            find_refusals(scan, [unit.name for unit in units], [], RefusalSettings())
-
-        return peak_bytes(act)
+        work = Folder.at(tmp_path / str(num_clips))
+        units = plan_units(discovered(work.child("discovery"), num_clips), work)
+        scanned(work, units)
+        names = [unit.name for unit in units]
+        return peak_bytes(lambda: find_refusals(work, names, [], RefusalSettings()))
 
     peak(64)  # what is imported and cached at the first call
     few, many = peak(512), peak(2_048)
@@ -152,8 +207,9 @@ def test_ingest_of_four_times_the_clips_takes_a_tenth_more_memory_at_most(tmp_pa
             "import resource, sys\n"
             "from pipeline.data.plan import plan_units\n"
             "from pipeline.storage import Folder\n"
-            "from tests.factories.corpora import search\n"
-            "plan_units(search(sys.argv[1]), Folder.at(sys.argv[1] + '.work'))\n"
+            "from tests.factories.corpora import found_in\n"
+            "work = Folder.at(sys.argv[1] + '.work')\n"
+            "plan_units(found_in(work.child('discovery'), sys.argv[1]), work)\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
         )
         run = [sys.executable, "-c", code, str(root)]

@@ -82,8 +82,8 @@ def test_what_is_read_is_written_or_rejected(corpora, tmp_path):
 def test_parts_have_the_schema_and_say_what_decoding_showed(corpora, tmp_path):
     run(corpora, tmp_path / "clips")
     clips = tmp_path / "clips"
-    assert pq.read_schema(clips / "parts/part-00000.parquet").equals(CLIPS)
-    assert pq.read_schema(clips / "rejects/part-00000.parquet").equals(REJECTS)
+    assert pq.read_schema(clips / "parts/part-00000000.parquet").equals(CLIPS)
+    assert pq.read_schema(clips / "rejects/part-00000000.parquet").equals(REJECTS)
     row = next(row for row in rows(clips) if row["clip_id"] == "sound-esc/x")
     assert (row["sample_rate"], row["num_channels"], row["num_samples"]) == (8_000, 1, 3_200)
     assert row["duration_s"] == 0.4

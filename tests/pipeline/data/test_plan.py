@@ -1,23 +1,35 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 
 from pipeline.data import plan as plan_module
+from pipeline.data.corpora import found as found_module
+from pipeline.data.corpora.base import CorpusFacts
+from pipeline.data.corpora.catalogue import Catalogue, SplitRule
+from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.plan import (
+    DISCOVERY,
     MIN_UNIT_CLIPS,
     PLAN,
-    UNITS,
     WHOLE_PLAN,
     input_digests,
     plan_units,
     rows_of,
 )
+from pipeline.data.rejects import Reason, reject
+from pipeline.errors import SettingsError
 from pipeline.storage import Folder, table_bytes
-from tests.factories.corpora import search, write_corpus
+from tests.factories.corpora import found_in, write_corpus
+
+
+def found(tmp_path):
+    store = Folder.at(tmp_path / "work" / DISCOVERY)
+    return found_in(store, tmp_path / "in", default_modality="sound")
 
 
 def plan(tmp_path, unit_clips=2):
-    discovery = search(tmp_path / "in", default_modality="sound")
+    discovery = found(tmp_path)
     return plan_units(discovery, Folder.at(tmp_path / "work"), unit_clips), discovery
 
 
@@ -36,22 +48,58 @@ def digests(units):
 def test_every_item_is_in_one_unit(tmp_path):
     write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abc"} | {"bad.csv": "x"})
     units, _ = plan(tmp_path)
-    assert ids(units) == {"00000": ["in/a.wav", "in/b.wav"], "00001": ["in/c.wav", "bad.csv"]}
+    assert ids(units) == {"00000000": ["in/a.wav", "in/b.wav"], "00000001": ["in/c.wav", "bad.csv"]}
 
 
-def test_units_name_the_line_of_their_rows_and_old_files_go(tmp_path):
-    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abcd"})
+def test_units_are_ranges_of_what_was_found_and_old_files_go(tmp_path):
+    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "bcde"})
     units, discovery = plan(tmp_path)
-    scratch = Folder.at(tmp_path / "scratch")
-    dry = plan_units(discovery, Folder.at(tmp_path / "work"), 2, scratch=scratch)
-    assert [rows_of(unit) for unit in units] == [rows_of(unit) for unit in dry]
-    assert digests(units) == digests(dry)
-    assert all(unit.payload.keys() == {"folder", "file", "offset", "size"} for unit in units)
-    write_corpus(tmp_path / "in", {"e.wav": b"x"})
+    assert plan_units(discovery, Folder.at(tmp_path / "new"), 2, is_kept=False) == units
+    assert not (tmp_path / "new").exists()
+    (file,) = (path.name for path in (tmp_path / "work" / DISCOVERY).iterdir())
+    assert [unit.payload["ranges"] for unit in units] == [[(file, 0, 2)], [(file, 2, 2)]]
+    before = ids(units)
+    write_corpus(tmp_path / "in", {"a.wav": b"x", "c1.wav": b"x"})
     more, _ = plan(tmp_path)
-    assert {unit.payload["file"] for unit in more} == {
-        f"{UNITS}/{path.name}" for path in (tmp_path / "work" / UNITS).iterdir()
-    }
+    (other,) = (path.name for path in (tmp_path / "work" / DISCOVERY).iterdir())
+    assert other != file
+    assert [unit.payload["ranges"] for unit in more] == [
+        [(other, 1, 2)],
+        [(other, 4, 2)],
+        [(other, 0, 1), (other, 3, 1)],
+    ]
+    assert ids(more) == before | {"00000002": ["in/a.wav", "in/c1.wav"]}
+
+
+def test_ranges_cross_groups_and_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(found_module, "GROUP_ROWS", 2)
+    monkeypatch.setattr(found_module, "PART_ROWS", 4)
+    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abcdefghi"})
+    units, discovery = plan(tmp_path, unit_clips=3)
+    assert [part.num_rows for part in discovery.corpora[0].parts] == [4, 4, 1]
+    assert [len(unit.payload["ranges"]) for unit in units] == [1, 2, 2]
+    assert [name for clips in ids(units).values() for name in clips] == [
+        f"in/{n}.wav" for n in "abcdefghi"
+    ]
+
+
+def test_two_inputs_with_one_name_of_a_corpus_or_clip_are_refused(tmp_path):
+    store = Folder.at(tmp_path / "store")
+    folders = [write_corpus(tmp_path / n / "in", {"b/c.wav": b"x"}) for n in ("one", "two")]
+    with pytest.raises(
+        SettingsError, match=r"two corpora are called 'b': .*one/in/b and .*two/in/b"
+    ):
+        found_in(store, *folders)
+    rule = SplitRule(validation_share=0, test_share=0, min_speakers=3, is_declared_kept=True)
+    facts = CorpusFacts(default_modality="sound")
+    names = {"a": folders[0], "a/b": write_corpus(tmp_path / "three", {"c.wav": b"x"})}
+    sources = [
+        Source(uri=str(path), name=name, layout="folder", facts=facts)
+        for name, path in names.items()
+    ]
+    discovery = discover(sources, rule, store)
+    with pytest.raises(SettingsError, match=r"two clips are called 'a/b/c\.wav'"):
+        plan_units(discovery, Folder.at(tmp_path / "work"))
 
 
 def test_new_clips_make_new_units_and_leave_the_others_alone(tmp_path):
@@ -61,7 +109,7 @@ def test_new_clips_make_new_units_and_leave_the_others_alone(tmp_path):
     write_corpus(tmp_path / "in", {"a.wav": b"x"})
     after, _ = plan(tmp_path)
     assert digests(after)[: len(before)] == digests(before)
-    assert ids(after) == listed | {"00002": ["in/a.wav"]}
+    assert ids(after) == listed | {"00000002": ["in/a.wav"]}
 
 
 def test_a_changed_file_changes_only_its_unit_and_a_removed_one_empties_it(tmp_path):
@@ -71,7 +119,7 @@ def test_a_changed_file_changes_only_its_unit_and_a_removed_one_empties_it(tmp_p
     (tmp_path / "in" / "c.wav").unlink()
     (tmp_path / "in" / "d.wav").unlink()
     after, _ = plan(tmp_path)
-    assert ids(after) == {"00000": ["in/a.wav", "in/b.wav"]}
+    assert ids(after) == {"00000000": ["in/a.wav", "in/b.wav"]}
     assert after[0].digest != before[0].digest
 
 
@@ -84,15 +132,31 @@ def test_the_plan_is_written_only_when_it_changes(tmp_path):
     assert table.stat().st_mtime_ns == first
 
 
-def test_the_plan_of_an_earlier_version_is_kept(tmp_path):
+def earlier_plan(tmp_path, units):
+    """A plan as the first version wrote it, with names of five digits."""
     write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abc"})
     work = Folder.at(tmp_path / "work")
     keys = [f"clip in/{name}.wav" for name in "cab"]
-    work.write_bytes(WHOLE_PLAN, table_bytes(pa.table({"unit": [0, 3, 3], "key": keys})))
+    work.write_bytes(WHOLE_PLAN, table_bytes(pa.table({"unit": units, "key": keys})))
+    return work
+
+
+def test_the_plan_of_an_earlier_version_is_kept_with_its_names(tmp_path):
+    work = earlier_plan(tmp_path, [0, 3, 3])
     units, _ = plan(tmp_path)
     assert ids(units) == {"00000": ["in/c.wav"], "00003": ["in/a.wav", "in/b.wav"]}
     assert not work.exists(WHOLE_PLAN)
     assert plan(tmp_path)[0] == units
+
+
+def test_a_plan_of_an_earlier_version_says_when_its_names_are_used_up(tmp_path):
+    earlier_plan(tmp_path, [0, 99_998, 99_999])
+    assert list(ids(plan(tmp_path)[0])) == ["00000", "99998", "99999"]
+    write_corpus(tmp_path / "in", {"d.wav": b"x"})
+    with pytest.raises(SettingsError, match=r"5 digits, and unit 100000 does not fit; .*--output"):
+        plan(tmp_path)
+    anew = plan_units(found(tmp_path), Folder.at(tmp_path / "new"), 2)
+    assert [unit.name for unit in anew] == ["00000000", "00000001"]
 
 
 def test_a_large_plan_has_units_of_more_clips(tmp_path, monkeypatch):
@@ -104,13 +168,10 @@ def test_a_large_plan_has_units_of_more_clips(tmp_path, monkeypatch):
 
 
 def test_alike_rejects_are_all_planned(tmp_path):
-    write_corpus(tmp_path / "in", {"bad.csv": "x"})
-    _, discovery = plan(tmp_path)
-    (rejected,) = discovery.corpora[0].rejects
-    for _ in range(2):
-        discovery.catalogue.add_reject(rejected)
-    (unit,) = plan_units(discovery, Folder.at(tmp_path / "other"), 64)
-    assert len(rows_of(unit)["rejects"]) == 3
+    catalogue = Catalogue()
+    for _ in range(3):
+        catalogue.add_reject(reject(Reason.UNCLAIMED, "x", corpus="in", uri="bad.csv"))
+    assert len({item.key for item in catalogue.planned("in")}) == 3
 
 
 def test_input_digests_see_rows_but_not_times(tmp_path):
@@ -125,8 +186,7 @@ def test_input_digests_see_rows_but_not_times(tmp_path):
 
 def test_big_files_make_units_of_fewer_clips(tmp_path):
     write_corpus(tmp_path / "in", {f"{n}.wav": b"x" * 10 for n in "abcd"})
-    discovery = search(tmp_path / "in", default_modality="sound")
-    units = plan_units(discovery, Folder.at(tmp_path / "work"), 64, unit_bytes=25)
+    units = plan_units(found(tmp_path), Folder.at(tmp_path / "work"), 64, unit_bytes=25)
     assert [len(rows_of(unit)["clips"]) for unit in units] == [2, 2]
 
 
@@ -137,12 +197,12 @@ def test_spans_of_a_file_are_planned_together_in_the_order_of_time(tmp_path):
     write_corpus(tmp_path / "in", files)
     before, _ = plan(tmp_path, unit_clips=4)
     assert ids(before) == {
-        "00000": ["in/b@1", "in/b@2", "in/b@3", "in/a@2"],
-        "00001": ["in/a@5", "in/a@9"],
+        "00000000": ["in/b@1", "in/b@2", "in/b@3", "in/a@2"],
+        "00000001": ["in/a@5", "in/a@9"],
     }
     assert plan(tmp_path, unit_clips=4)[0] == before
     more = table.replace("a.wav,9", "a.wav,0,1,x\na.wav,9")
     write_corpus(tmp_path / "in", {"t.csv": f"file,start_s,end_s,caption\n{more}"})
     after, _ = plan(tmp_path, unit_clips=4)
     assert digests(after)[:2] == digests(before)
-    assert ids(after)["00002"] == ["in/a@0"]
+    assert ids(after)["00000002"] == ["in/a@0"]

@@ -60,7 +60,7 @@ def test_the_sixth_life_of_the_worker_leaves_both_poisons_out(tmp_path):
         known = {"clip_id": f"c/{name}", "corpus": "c", "uri": str(path), "modality": "sound"}
         clips.append(known)
     payload = json_bytes({"clips": clips, "rejects": []}).decode()
-    row = json.dumps({"name": "00000", "digest": "d", "payload": payload})
+    row = json.dumps({"name": "00000000", "digest": "d", "payload": payload})
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-c", LIVES, str(out)],
@@ -70,8 +70,8 @@ def test_the_sixth_life_of_the_worker_leaves_both_poisons_out(tmp_path):
         env=os.environ | {"PYTHONPATH": os.getcwd()},
     )
     assert json.loads(done.stdout) == [-11, -11, -11, 1, 1, 0], done.stderr
-    rejects = pq.read_table(out / "rejects/part-00000.parquet").to_pylist()
+    rejects = pq.read_table(out / "rejects/part-00000000.parquet").to_pylist()
     reasons = {row["clip_id"]: row["reason"] for row in rejects}
     assert reasons == {"c/crash": "worker_died", "c/hang": "worker_died"}
-    kept = pq.read_table(out / part_name("00000")).to_pylist()
+    kept = pq.read_table(out / part_name("00000000")).to_pylist()
     assert [row["clip_id"] for row in kept] == ["c/a", "c/m", "c/z"]

@@ -20,14 +20,14 @@ CUT = SegmentSettings(enabled=True, speech_s=2.0, sound_s=2.0, music_s=4.0, min_
 
 
 def scan(*clips, segments=CUT, guard=lambda _item: True, attempt=1, **checks):
-    unit = Unit("00000", "", {"clips": list(clips), "rejects": []}, attempt, guard)
+    unit = Unit("00000000", "", {"clips": list(clips), "rejects": []}, attempt, guard)
     output = ScanWorker(CheckSettings(**checks), segments).process(unit)
     assert output.read == output.written + len(output.rejects)
     return output
 
 
 def rows(output: UnitOutput):
-    return pq.read_table(io.BytesIO(output.files[part_name("00000")])).to_pylist()
+    return pq.read_table(io.BytesIO(output.files[part_name("00000000")])).to_pylist()
 
 
 def clip(path: Path, **fields):

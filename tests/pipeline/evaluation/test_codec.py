@@ -52,7 +52,7 @@ def clips(tmp_path: Path) -> Folder:
         clip(tmp_path, "sieben", transcript="seven", modality="speech", language="de"),
     ]
     folder = Folder.at(tmp_path / "data" / "clips")
-    folder.write_bytes("parts/part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    folder.write_bytes("parts/part-00000000.parquet", table_bytes(pa.Table.from_pylist(rows)))
     finish(folder, {"stage": "ingest"})
     return folder
 

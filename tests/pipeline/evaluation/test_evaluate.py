@@ -102,7 +102,7 @@ def prepared(tmp_path: Path, **music: object) -> Folder:
     table = pa.Table.from_pylist(rows)
     root = Folder.at(tmp_path / "data")
     for name in ("clips", "descriptions"):
-        root.child(name).write_bytes("parts/part-00000.parquet", _columns(name, table))
+        root.child(name).write_bytes("parts/part-00000000.parquet", _columns(name, table))
         finish(root.child(name), {})
     return root
 
@@ -476,9 +476,9 @@ def test_the_page_says_which_clips_are_not_held_out(
     assert "training clip" not in page
 
     parts = data.child("clips").child("parts")
-    rows = parts.read_table("part-00000.parquet").to_pylist()
+    rows = parts.read_table("part-00000000.parquet").to_pylist()
     rows[2]["split"] = "train"
-    parts.write_bytes("part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    parts.write_bytes("part-00000000.parquet", table_bytes(pa.Table.from_pylist(rows)))
     evaluation = measure(folder, data, out, fill_from_training=True)
     counts = evaluation.results["clips"]["music"]
     assert (counts["test"], counts["train"]) == (1, 1)

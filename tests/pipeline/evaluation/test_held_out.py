@@ -52,7 +52,7 @@ def prepared(tmp_path: Path, music_split: str | None = None) -> Folder:
     )
     root = Folder.at(tmp_path)
     for name, table in (("clips", clips), ("descriptions", texts)):
-        root.child(name).write_bytes("parts/part-00000.parquet", table_bytes(table))
+        root.child(name).write_bytes("parts/part-00000000.parquet", table_bytes(table))
         finish(root.child(name), {})
     return root
 
@@ -115,10 +115,10 @@ def test_a_modality_without_held_out_clips_is_named_with_the_remedy(
 def test_clips_may_be_chosen_by_corpus(tmp_path: Path) -> None:
     root = prepared(tmp_path)
     parts = root.child("clips").child("parts")
-    rows = parts.read_table("part-00000.parquet").to_pylist()
+    rows = parts.read_table("part-00000000.parquet").to_pylist()
     for row in rows:
         row["corpus"] = "even" if int(row["clip_id"][2:]) % 2 else "odd"
-    parts.write_bytes("part-00000.parquet", table_bytes(pa.Table.from_pylist(rows)))
+    parts.write_bytes("part-00000000.parquet", table_bytes(pa.Table.from_pylist(rows)))
     chosen = [c for c in pick(root, per_corpus=1) if c.modality == "sound"]
     assert sorted(clip.corpus for clip in chosen) == ["even", "odd"]
 

@@ -7,7 +7,10 @@ import fsspec
 import pytest
 
 from pipeline.audio.files import read_audio
+from pipeline.data.corpora.catalogue import SplitRule
+from pipeline.data.corpora.discover import Source, discover
 from pipeline.errors import SettingsError
+from pipeline.storage import Folder
 from tests.factories.corpora import search, write_corpus, write_tone
 
 LJ = {"wavs/a.wav": None, "metadata.csv": "a|hello\n"}
@@ -262,3 +265,22 @@ def test_litter_on_another_file_system_is_counted_the_same(tmp_path):
     (corpus,) = discovery.corpora
     assert (len(corpus.clips), list(corpus.rejects)) == (1, [])
     assert discovery.ignored == dict(sorted(COUNTED.items()))
+
+
+@pytest.mark.ray
+def test_tasks_of_a_cluster_find_what_one_process_finds(tmp_path, ray_session):
+    folders = [
+        write_corpus(tmp_path / name / "sound", {f"{name}-{n}.wav": b"x" for n in range(3)})
+        for name in ("one", "two")
+    ]
+    sources = [Source(uri=str(folder), name=folder.parent.name) for folder in folders]
+    rule = SplitRule(validation_share=0.1, test_share=0.1, min_speakers=3, is_declared_kept=True)
+    here, there = Folder.at(tmp_path / "here"), Folder.at(tmp_path / "there")
+    by_process = discover(sources, rule, here, uses_tasks=False)
+    by_tasks = discover(sources, rule, there)
+    assert by_tasks.corpora == by_process.corpora
+    assert by_tasks.ignored == by_process.ignored
+    assert there.files() == here.files() != []
+    missing = [*sources, Source(uri=str(tmp_path / "none"))]
+    with pytest.raises(SettingsError, match="none does not exist; give the directory"):
+        discover(missing, rule, there)

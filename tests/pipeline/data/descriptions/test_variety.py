@@ -47,7 +47,7 @@ def test_nothing_measured_has_no_variety():
 @pytest.mark.parametrize("limit", [100_000, 500])
 def test_folder_is_measured_by_modality_and_sampled_beyond_the_limit(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(variety, "MAX_TEXTS", limit)
-    folder, names = Folder.at(tmp_path), [f"parts/part-{part:05d}.parquet" for part in range(2)]
+    folder, names = Folder.at(tmp_path), [f"parts/part-{part:08d}.parquet" for part in range(2)]
     for part in range(2):
         rows = [
             {

@@ -50,8 +50,8 @@ def test_rejects_without_audio_and_deadly_files_are_not_opened(tmp_path: Path):
     ]
     folder = Folder.at(tmp_path / "clips")
     folder.write_bytes("rejects/part-0.parquet", rejects_bytes(rows))
-    card = {"files": {"rejects/part-0.parquet": ""}, "read": 4}
-    stages = {"ingest": StageFolder("ingest", folder, is_complete=False, card=card)}
+    files = ["rejects/part-0.parquet"]
+    stages = {"ingest": StageFolder("ingest", folder, False, {"read": 4}, files)}
     first, second = rejects_of(stages, 1, Listening(1.0, 10**6))
     assert (first.reason, first.count, first.share) == ("malformed", 2, 0.5)
     assert first.corpora == [("c", 1), ("", 1)]

@@ -166,6 +166,6 @@ def test_a_stage_refuses_a_folder_in_use_and_changes_nothing(tmp_path: Path) -> 
 
 def test_a_failed_stage_gives_its_folder_back(tmp_path: Path) -> None:
     with pytest.raises(PipelineError):
-        run_numbers(tmp_path, number_units(2), fail_at="00001")
+        run_numbers(tmp_path, number_units(2), fail_at="00000001")
     assert not (tmp_path / LEASE).exists()
     assert json.loads((tmp_path / "_stage.json").read_text()) == {"stage": "numbers"}

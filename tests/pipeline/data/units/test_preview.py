@@ -33,10 +33,10 @@ def test_the_time_left_follows_from_the_pace_of_the_units_done(tmp_path):
     out = tmp_path / "out"
     run_numbers(out, number_units(5))
     for number, at_s in enumerate((100, 110, 120, 5_000, 5_010)):  # two runs with a pause
-        os.utime(out / f"_commit/{number:05d}.json", (at_s, at_s))
+        os.utime(out / f"rejects/part-{number:08d}.parquet", (at_s, at_s))
     before = snapshot(out)
     found = preview(out, 9)
-    assert [unit.name for unit in found.pending] == [f"{n:05d}" for n in range(5, 9)]
+    assert [unit.name for unit in found.pending] == [f"{n:08d}" for n in range(5, 9)]
     assert found.left_s == 40.0
     assert "about 40 s (5 units done, one every 10 s)" in str(found)
     assert snapshot(out) == before

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from pipeline.data.units import commit_log, work
+from pipeline.data.units.commit_log import CommitLog
 from pipeline.data.units.stage import Resources, Unit
-from pipeline.errors import IncompleteError, PipelineError, TooManyRejectsError
+from pipeline.errors import (
+    IncompleteError,
+    PipelineError,
+    TooManyRejectsError,
+    UnitsFailedError,
+)
 from pipeline.storage import Folder, read_tables, sha256
+from tests.factories.killing import is_killed_at
 from tests.factories.stage import NumberSettings, number_units, run_numbers, snapshot
 
 ROOT = Path(__file__).parents[3]
@@ -33,14 +43,19 @@ def test_card_adds_up_and_names_every_file_by_digest(tmp_path):
         for name, payload in snapshot(tmp_path / "out").items()
         if payload is not None and name.startswith(("parts/", "rejects/"))
     }
-    assert card["files"] == on_disk
+    assert Folder.at(tmp_path / "out").file_digests() == on_disk
+    assert card["file_list"] == {
+        "name": "files.parquet",
+        "sha256": sha256((tmp_path / "out/files.parquet").read_bytes()),
+        "count": 6,
+    }
     assert len(on_disk) == 6
 
 
 def test_rejects_are_readable_rows(tmp_path):
     run_numbers(tmp_path / "out", number_units(2))
     folder = Folder.at(tmp_path / "out")
-    rows = read_tables(folder, folder.files(".parquet", recursive=True)).to_pylist()
+    rows = read_tables(folder, folder.listed("rejects/")).to_pylist()
     assert [row["detail"] for row in rows] == ["got 1", "got 3", "got 5", "got 7"]
 
 
@@ -63,7 +78,7 @@ def test_units_whose_names_begin_alike_are_told_apart(tmp_path, log):
     assert log.read_text() == ""
 
 
-@pytest.mark.parametrize("fail_at", ["00000", "00002", "00004"])
+@pytest.mark.parametrize("fail_at", ["00000000", "00000002", "00000004"])
 def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log, fail_at):
     run_numbers(tmp_path / "whole", number_units(5))
     with pytest.raises(PipelineError, match=r"unit \d+: OSError: injected"):
@@ -77,13 +92,14 @@ def test_failure_after_some_units_then_rerun_gives_the_same_bytes(tmp_path, log,
 
 @pytest.mark.parametrize("left", [b"", b'{\n "digest": "dig', b"\xff\xfe"])
 def test_a_unit_whose_record_cannot_be_read_is_done_again(tmp_path, log, caplog, left):
-    run_numbers(tmp_path / "out", number_units(3))
-    whole = snapshot(tmp_path / "out")
-    (tmp_path / "out/_commit/00001.json").write_bytes(left)
+    run_numbers(tmp_path / "whole", number_units(3))
+    with pytest.raises(UnitsFailedError):
+        run_numbers(tmp_path / "out", number_units(3), fail_at="00000002")
+    (tmp_path / "out/_commit/00000001.json").write_bytes(left)
     run_numbers(tmp_path / "out", number_units(3), log=str(log))
-    assert log.read_text().split() == ["00001"]
-    assert "unit 00001 is done again" in caplog.text
-    assert snapshot(tmp_path / "out") == whole
+    assert log.read_text().split() == ["00000001", "00000002"]
+    assert "unit 00000001 is done again" in caplog.text
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path):
@@ -92,19 +108,45 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     out = tmp_path / "out"
     # As if killed between the files of unit 2 and its commit record, and in the middle of a write.
     (out / "_COMPLETE").unlink()
-    (out / "_commit/00002.json").unlink()
-    (out / "parts/.aside-0123-part-00002.json").write_bytes(b"half")
-    (out / "parts/part-00007.json").write_bytes(b"orphan")
+    CommitLog(Folder.at(out)).forget(["00000002"])
+    (out / "parts/.aside-0123-part-00000002.json").write_bytes(b"half")
+    (out / "parts/part-00000007.json").write_bytes(b"orphan")
     run_numbers(out, number_units(3))
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+def as_an_earlier_version_left_it(out: Path) -> None:
+    """One record a unit, and the digests of files in the card."""
+    folder = Folder.at(out)
+    card = folder.card() | {"files": folder.file_digests()}
+    for record in list(CommitLog(folder)):
+        folder.write_json(f"_commit/{record['unit']}.json", record)
+    shutil.rmtree(out / "_commit_log")
+    (out / "files.parquet").unlink()
+    del card["file_list"]
+    folder.finish(card)
+
+
+def test_a_directory_of_an_earlier_version_stays_and_new_units_are_added_to_it(tmp_path, log):
+    out = tmp_path / "out"
+    run_numbers(out, number_units(3))
+    as_an_earlier_version_left_it(out)
+    before = snapshot(out)
+    run_numbers(out, number_units(3), log=str(log))
+    assert log.read_text() == ""
+    assert snapshot(out) == before
+    run_numbers(out, number_units(4), log=str(log))
+    assert log.read_text().split() == ["00000003"]
+    run_numbers(tmp_path / "whole", number_units(4))
     assert snapshot(out) == snapshot(tmp_path / "whole")
 
 
 def test_changed_unit_alone_is_redone(tmp_path, log):
     run_numbers(tmp_path / "out", number_units(3))
     units = number_units(3)
-    units[1] = Unit("00001", "other", {"numbers": [100]})
+    units[1] = Unit("00000001", "other", {"numbers": [100]})
     card = run_numbers(tmp_path / "out", units, log=str(log))
-    assert log.read_text().split() == ["00001"]
+    assert log.read_text().split() == ["00000001"]
     assert card["read"] == 9
     run_numbers(tmp_path / "fresh", units)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "fresh")
@@ -121,7 +163,7 @@ def test_vanished_unit_is_removed_with_its_files(tmp_path, log):
 def test_deleted_file_is_written_again(tmp_path):
     run_numbers(tmp_path / "out", number_units(2))
     before = snapshot(tmp_path / "out")
-    (tmp_path / "out/parts/part-00001.json").unlink()
+    (tmp_path / "out/parts/part-00000001.json").unlink()
     run_numbers(tmp_path / "out", number_units(2))
     assert snapshot(tmp_path / "out") == before
 
@@ -132,7 +174,7 @@ def test_new_settings_redo_everything_but_tolerances_redo_nothing(tmp_path, log)
     run_numbers(tmp_path / "out", number_units(2), settings=tolerant, log=str(log))
     assert log.read_text() == ""
     run_numbers(tmp_path / "out", number_units(2), settings=NumberSettings(factor=3), log=str(log))
-    assert log.read_text().split() == ["00000", "00001"]
+    assert log.read_text().split() == ["00000000", "00000001"]
 
 
 def test_new_input_digest_alone_updates_the_card_alone(tmp_path, log):
@@ -196,7 +238,7 @@ def test_card_extra_sees_all_records_in_order(tmp_path):
         units,
         card_extra=lambda records: {"order": [r["unit"] for r in records]},
     )
-    assert card["order"] == ["00000", "00001", "00002"]
+    assert card["order"] == ["00000000", "00000001", "00000002"]
 
 
 def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
@@ -208,12 +250,30 @@ def test_input_digest_is_of_the_card_and_needs_completion(tmp_path):
         _ = folder.digest
 
 
+def test_a_stage_that_dies_before_any_of_its_writes_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(commit_log, "SEGMENT_RECORDS", 2)
+    monkeypatch.setattr(work, "SEGMENT_RECORDS", 2)
+    run_numbers(tmp_path / "before", number_units(4))
+    units = [Unit("00000001", "changed", {"numbers": [8]}), *number_units(5)[2:]]
+    run_numbers(tmp_path / "whole", units)
+    whole = snapshot(tmp_path / "whole")
+    for num_writes in count():
+        out = tmp_path / str(num_writes)
+        shutil.copytree(tmp_path / "before", out)
+        if not is_killed_at(monkeypatch, num_writes, lambda at=out: run_numbers(at, units)):
+            break
+        (out / "_lease.json").unlink(missing_ok=True)  # its process is this one, which lives on
+        run_numbers(out, units)
+        assert snapshot(out) == whole, f"after {num_writes} writes"
+    assert num_writes > 20
+
+
 @pytest.mark.ray
 def test_ray_after_a_failure_gives_the_same_bytes_as_in_process(tmp_path, ray_session):
     run_numbers(tmp_path / "here", number_units(6))
-    with pytest.raises(PipelineError, match="unit 00003: OSError: injected"):
+    with pytest.raises(PipelineError, match="unit 00000003: OSError: injected"):
         run_numbers(
-            tmp_path / "ray", number_units(6), fail_at="00003", resources=Resources(workers=2)
+            tmp_path / "ray", number_units(6), fail_at="00000003", resources=Resources(workers=2)
         )
     run_numbers(tmp_path / "ray", number_units(6), resources=Resources(workers=2))
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "here")
@@ -224,14 +284,14 @@ def test_ray_after_a_failure_gives_the_same_bytes_as_in_process(tmp_path, ray_se
 def test_item_that_kills_its_worker_is_rejected_and_the_rest_kept(tmp_path, ray_session):
     card = run_numbers(tmp_path / "out", number_units(3), die_at=6, resources=Resources(workers=1))
     assert card["rejected_by_reason"] == {"odd": 6, "worker_died": 1}
-    assert json.loads((tmp_path / "out/parts/part-00001.json").read_bytes()) == [4]
+    assert json.loads((tmp_path / "out/parts/part-00000001.json").read_bytes()) == [4]
     assert not (tmp_path / "out/_attempts").exists()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_unit_that_keeps_killing_its_worker_fails_the_job_by_name(tmp_path, ray_session):
-    with pytest.raises(PipelineError, match=r"00001 \(worker died 2 times"):
+    with pytest.raises(PipelineError, match=r"00000001 \(worker died 2 times"):
         run_numbers(
             tmp_path / "out",
             number_units(3),
@@ -240,14 +300,14 @@ def test_unit_that_keeps_killing_its_worker_fails_the_job_by_name(tmp_path, ray_
             resources=Resources(workers=1, max_attempts=2),
         )
     done = [path.stem for path in sorted((tmp_path / "out/_commit").iterdir())]
-    assert done == ["00000", "00002"], "the other units must be kept"
+    assert done == ["00000000", "00000002"], "the other units must be kept"
     assert not Folder.at(tmp_path / "out").is_complete
 
 
 KILLED = """
 import sys
 from tests.factories.stage import number_units, run_numbers
-run_numbers(sys.argv[1], number_units(6), stay_at="00003")
+run_numbers(sys.argv[1], number_units(6), stay_at="00000003")
 """
 """Never ends by itself: no kill comes too late. What Ray starts is killed in `tests/chaos`."""
 
@@ -258,7 +318,7 @@ def test_killed_process_then_rerun_gives_the_same_bytes(tmp_path, log):
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], cwd=ROOT)
     try:
-        while not (out / "_commit/00002.json").exists():
+        while not (out / "_commit/00000002.json").exists():
             assert process.poll() is None, "the job ended before it could be killed"
             time.sleep(0.02)
     finally:
@@ -266,5 +326,5 @@ def test_killed_process_then_rerun_gives_the_same_bytes(tmp_path, log):
         process.wait()
     assert not (out / "_COMPLETE").exists()
     run_numbers(out, number_units(6), log=str(log))
-    assert log.read_text().split() == ["00003", "00004", "00005"]
+    assert log.read_text().split() == ["00000003", "00000004", "00000005"]
     assert snapshot(out) == snapshot(tmp_path / "whole")

@@ -53,7 +53,7 @@ def test_faults_of_the_machine_leave_no_trace_in_the_output(
     tmp_path: Path, faults: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_numbers(tmp_path / "whole", number_units(4))
-    faults.write_text(f"00001 {kind}\n00002 {kind}\n00001 {kind}")
+    faults.write_text(f"00000001 {kind}\n00000002 {kind}\n00000001 {kind}")
     with caplog.at_level(logging.WARNING):
         run_numbers(tmp_path / "out", number_units(4), faults=str(faults))
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
@@ -64,19 +64,21 @@ def test_faults_of_the_machine_leave_no_trace_in_the_output(
 def test_a_fault_that_stays_fails_the_job_with_the_list_and_rejects_nothing(
     tmp_path: Path, faults: Path
 ) -> None:
-    faults.write_text("00001 EIO\n" * 3 + "00003 BUG\n" * 9)
+    faults.write_text("00000001 EIO\n" * 3 + "00000003 BUG\n" * 9)
     with pytest.raises(UnitsFailedError) as caught:
         run_numbers(tmp_path / "out", number_units(5), faults=str(faults))
     text = str(caught.value)
-    assert text.startswith("numbers: 2 of 5 units failed, the others are kept: unit 00001: OSError")
-    assert "Input/output error; unit 00003: TypeError: a bug; running again does only" in text
+    assert text.startswith(
+        "numbers: 2 of 5 units failed, the others are kept: unit 00000001: OSError"
+    )
+    assert "Input/output error; unit 00000003: TypeError: a bug; running again does only" in text
     assert faults.read_text().count("BUG") == 8, "a bug is not tried again"
     done = [path.stem for path in sorted((tmp_path / "out/_commit").iterdir())]
-    assert done == ["00000", "00002", "00004"]
+    assert done == ["00000000", "00000002", "00000004"]
     assert not Folder.at(tmp_path / "out").is_complete
     log = tmp_path / "log"
     run_numbers(tmp_path / "out", number_units(5), log=str(log))
-    assert log.read_text().split() == ["00001", "00003"]
+    assert log.read_text().split() == ["00000001", "00000003"]
     run_numbers(tmp_path / "whole", number_units(5))
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
 
@@ -84,17 +86,17 @@ def test_a_fault_that_stays_fails_the_job_with_the_list_and_rejects_nothing(
 def test_a_long_list_of_failures_is_cut_in_the_message_and_whole_in_the_log(
     tmp_path: Path, faults: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faults.write_text("\n".join(f"{number:05d} BUG" for number in range(14)))
+    faults.write_text("\n".join(f"{number:08d} BUG" for number in range(14)))
     with pytest.raises(UnitsFailedError, match=r"14 of 14.*and 4 more, see the log"):
         run_numbers(tmp_path / "out", number_units(14), faults=str(faults))
-    assert "not done: unit 00013" in caplog.text
+    assert "not done: unit 00000013" in caplog.text
 
 
 def test_a_wrong_setting_ends_the_job_at_once(tmp_path: Path, faults: Path) -> None:
-    faults.write_text("00001 SETTING")
+    faults.write_text("00000001 SETTING")
     with pytest.raises(PipelineError, match="the key is wrong"):
         run_numbers(tmp_path / "out", number_units(4), faults=str(faults))
-    assert [path.stem for path in (tmp_path / "out/_commit").iterdir()] == ["00000"]
+    assert [path.stem for path in (tmp_path / "out/_commit").iterdir()] == ["00000000"]
 
 
 def test_a_worker_that_cannot_be_built_fails_its_units(
@@ -111,7 +113,7 @@ def test_a_worker_that_cannot_be_built_fails_its_units(
 def test_a_process_whose_gpu_broke_leaves_the_next_unit_to_another_one(
     tmp_path: Path, faults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults.write_text("00000 CUDA\n00001 MEMORY")
+    faults.write_text("00000000 CUDA\n00000001 MEMORY")
     units = number_units(3)
 
     def leave(code: int) -> None:
@@ -125,14 +127,16 @@ def test_a_process_whose_gpu_broke_leaves_the_next_unit_to_another_one(
     assert "illegal memory access" in result["failure"]
     with pytest.raises(SystemExit):
         runner(row_of(units[1]))
-    assert not (tmp_path / "out/_attempts/00001.json").exists(), "it was not begun: no death counts"
+    assert not (tmp_path / "out/_attempts/00000001.json").exists(), (
+        "it was not begun: no death counts"
+    )
     runner = UnitRunner(replace(job, hang_timeout_s=600.0))
     assert runner(row_of(units[1]))["is_transient"]
     assert runner(row_of(units[1]))["read"] == 4, "memory that ran out breaks no process"
 
 
 def test_a_failure_is_no_death_of_the_worker(tmp_path: Path, faults: Path) -> None:
-    faults.write_text("00000 EIO\n" * 5)
+    faults.write_text("00000000 EIO\n" * 5)
     runner = UnitRunner(job_of(tmp_path / "out", faults=str(faults)))
     for _ in range(5):
         assert runner(row_of(number_units(1)[0]))["failure"]
@@ -170,7 +174,7 @@ def test_what_the_cluster_can_never_give_is_said_before_any_work(
 def test_a_unit_shows_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     whole = NumberWorker.process
-    state = tmp_path / "out/_attempts/00000.json"
+    state = tmp_path / "out/_attempts/00000000.json"
 
     def long(self: NumberWorker, unit: Unit) -> Any:
         for _ in range(3):

@@ -274,12 +274,12 @@ def test_a_skipped_step_is_not_heard(clips: Folder, tmp_path: Path) -> None:
 def test_validation_falls_back_to_training_clips(
     clips: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table = clips.read_table("parts/part-00000.parquet")
+    table = clips.read_table("parts/part-00000000.parquet")
     rows = [{**row, "split": "train"} for row in table.to_pylist()]
     from pipeline.storage import table_bytes
 
     folder = Folder.at(tmp_path / "clips")
-    folder.write_bytes("parts/part-00000.parquet", table_bytes(table.from_pylist(rows)))
+    folder.write_bytes("parts/part-00000000.parquet", table_bytes(table.from_pylist(rows)))
     finish(folder, {})
     train(folder, tmp_path / "run", optim={"num_steps": 1})
     assert "no clips of split validation" in caplog.text
