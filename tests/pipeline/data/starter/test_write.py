@@ -13,8 +13,6 @@ import pytest
 import soundfile as sf
 import yaml
 
-from pipeline.data.corpora.catalogue import SplitRule
-from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.starter import write
 from pipeline.data.starter.music.styles import STYLES
 from pipeline.data.starter.open_sentences import read_sentences
@@ -22,6 +20,7 @@ from pipeline.data.starter.settings import SpeechSettings, StarterSettings
 from pipeline.data.starter.sounds.scene import CLASSES
 from pipeline.data.starter.voices import SPEAKERS
 from pipeline.data.starter.write import Corpus, CorpusError, contents_digest, table, write_corpus
+from tests.factories.corpora import search
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -53,8 +52,7 @@ def test_speech_is_a_table_for_each_kind_beside_its_files(minute_corpus: Corpus)
 
 
 def test_ingest_reads_each_kind_as_a_corpus_with_all_its_labels(minute_corpus: Corpus) -> None:
-    rule = SplitRule(validation_share=0, test_share=0, min_speakers=1, is_declared_kept=True)
-    found = discover([Source(uri=str(minute_corpus.folder))], rule)
+    found = search(minute_corpus.folder)
     corpora = {corpus.name: corpus for corpus in found.corpora}
     assert not any(len(corpus.rejects) for corpus in found.corpora)
     assert {"sound", "music", "speech-digit", "speech-sentence"} <= set(corpora)
