@@ -152,7 +152,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
             _sources(settings),
             _split_rule(settings),
             scratch or work.child(DISCOVERY),
-            uses_tasks=not is_dry,
+            uses_tasks=settings.resources.workers > 0 and not is_dry,
         )
         units = plan_units(
             discovery, work, settings.unit_clips, settings.unit_bytes, is_kept=not is_dry

@@ -98,7 +98,8 @@ class EvaluationScans:
         with scratch_folder(self.resources.dry_run) as scratch:
             is_dry = self.resources.dry_run
             store = scratch or plan.child(DISCOVERY)
-            discovery = discover([source], _SPLITS, store, uses_tasks=not is_dry)
+            uses_tasks = self.resources.workers > 0 and not is_dry
+            discovery = discover([source], _SPLITS, store, uses_tasks=uses_tasks)
             units = plan_units(discovery, plan, unit_clips, is_kept=not is_dry)
             if not units:
                 raise SettingsError(f"the evaluation set {name!r} holds no audio: {entry.path}")
