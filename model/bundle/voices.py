@@ -13,6 +13,8 @@ from torch import Tensor
 _METADATA = "__metadata__"
 _LENGTH_BYTES = 8
 """A safetensors file starts with the length of its JSON header, little-endian."""
+_ALIGNMENT = 8
+"""The values of a safetensors file begin at a multiple of this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +32,27 @@ class Voice:
 
 
 def voices_to_bytes(voices: Mapping[str, Voice]) -> bytes:
-    """A safetensors file with the embeddings by name, and the descriptions as its metadata."""
+    """A safetensors file with the embeddings by name, and the descriptions as its metadata.
+
+    Equal voices give equal bytes: the library writes metadata in a random order.
+    """
     tensors = {name: voice.embedding.float().cpu().contiguous() for name, voice in voices.items()}
     described = {name: voice.description for name, voice in voices.items() if voice.description}
-    return bytes(save(tensors, described or None))
+    payload = bytes(save(tensors, described or None))
+    end = _header_end(payload)
+    header = json.dumps(json.loads(payload[_LENGTH_BYTES:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    return len(header).to_bytes(_LENGTH_BYTES, "little") + header + payload[end:]
 
 
 def voices_from_bytes(payload: bytes) -> dict[str, Voice]:
     """Voices by name; a file without metadata holds voices without descriptions."""
-    end = _LENGTH_BYTES + int.from_bytes(payload[:_LENGTH_BYTES], "little")
-    described = json.loads(payload[_LENGTH_BYTES:end]).get(_METADATA, {})
+    described = json.loads(payload[_LENGTH_BYTES : _header_end(payload)]).get(_METADATA, {})
     return {
         name: Voice(embedding, described.get(name, "")) for name, embedding in load(payload).items()
     }
+
+
+def _header_end(payload: bytes) -> int:
+    """Where the header of a safetensors file ends and its values begin."""
+    return _LENGTH_BYTES + int.from_bytes(payload[:_LENGTH_BYTES], "little")
