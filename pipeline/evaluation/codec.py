@@ -147,12 +147,14 @@ class _LatentSums:
         self.kl = torch.zeros(latent_dim, dtype=torch.float64)
 
     def add(self, posterior: Posterior) -> None:
+        """Count the frames of a clip."""
         mean, log_std = posterior.mean[0].double(), posterior.log_std[0].double()
         self.count += mean.shape[0]
         self.powers += torch.stack([mean.pow(power).sum(0) for power in (1, 2, 3, 4)])
         self.kl += (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).sum(0)
 
     def summary(self) -> dict[str, Any]:
+        """Statistics over the frames of all clips, in plain numbers."""
         first, second, third, fourth = self.powers / max(1, self.count)
         variance = (second - first.square()).clamp(min=1e-12)
         skew = (third - 3 * first * second + 2 * first**3) / variance**1.5

@@ -64,6 +64,7 @@ class _Batch:
 
     @staticmethod
     def of(clips: Sequence[SpokenClip]) -> _Batch:
+        """The clips, padded with zeros."""
         pad = nn.utils.rnn.pad_sequence
         return _Batch(
             tokens=pad([clip.token_ids for clip in clips], batch_first=True),
@@ -121,7 +122,7 @@ def fit_aligner(clips: Sequence[SpokenClip], vocab_size: int, seed: int) -> Alig
 
     Args:
         clips: At least one.
-        vocab_size: Of the tokenizer.
+        vocab_size: Number of ids of the tokenizer.
         seed: Fixes the result.
     """
     draw = random.Random(seed)

@@ -192,6 +192,7 @@ class _Opened:
         return self.settings.feed.documents_per_step * self._feed.shares.get(modality, 0.0)
 
     def with_budget(self, reference: _Opened, reference_steps: int) -> Arm:
+        """The arm with as many steps as cost what those of the reference cost."""
         steps = max(1, round(reference_steps * reference.flops / self.flops))
         exact = {
             modality: min(steps, max(1, round(reference_steps * theirs / own)))

@@ -11,7 +11,7 @@ import torch
 
 from model.bundle.bundle import Bundle, load_bundle, save_bundle
 from model.bundle.voices import Voice
-from model.codec.registry import build_codec, codec_preset, save_codec
+from model.codec.registry import build_codec, codec_digest, codec_preset, save_codec
 from model.config import BackboneConfig, HeadConfig, ModelConfig
 from model.text import ByteTokenizer
 from tests.factories.model import random_model
@@ -40,6 +40,17 @@ def bundle_config() -> ModelConfig:
 def codec_latent_dim() -> int:
     """Width of the tiny codec's latents."""
     return build_codec(codec_preset("tiny")).latent_dim
+
+
+def codec_facts(folder: Path) -> dict[str, Any]:
+    """What the card of shards says of the tiny codec in a folder."""
+    return {
+        "digest": codec_digest(folder),
+        "config": {},
+        "sample_rate": 16_000,
+        "hop_length": 640,
+        "latent_dim": codec_latent_dim(),
+    }
 
 
 def write_bundle(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from model.codec.registry import codec_digest
 from model.distillation import student_times
 from model.text import ByteTokenizer, null_ids
 from pipeline.storage import Folder
@@ -16,7 +15,7 @@ from pipeline.training.init_from import open_parent, with_architecture
 from pipeline.training.rundir import claim_directory
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import shards_for
-from tests.factories.bundle import codec_latent_dim, write_bundle
+from tests.factories.bundle import codec_facts, codec_latent_dim, write_bundle
 from tests.factories.train_shards import SPEAKER_DIM, mixed_clips, write_shards
 from tests.factories.training import small_settings, training, weights_of
 
@@ -30,14 +29,7 @@ STUDENT: dict[str, Any] = {
 def place(tmp_path: Path) -> Path:
     """A bundle, and shards of its codec."""
     bundle = write_bundle(tmp_path, speaker_dim=SPEAKER_DIM)
-    codec = {
-        "digest": codec_digest(bundle / "codec"),
-        "config": {},
-        "sample_rate": 16_000,
-        "hop_length": 640,
-        "latent_dim": codec_latent_dim(),
-    }
-    card = {"codec": codec}
+    card = {"codec": codec_facts(bundle / "codec")}
     write_shards(tmp_path / "shards", mixed_clips(), latent_dim=codec_latent_dim(), card=card)
     return tmp_path
 

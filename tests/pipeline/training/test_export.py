@@ -12,7 +12,7 @@ from jobs import export
 from model.bundle.bundle import load_bundle
 from model.bundle.request import SynthesisRequest, sampling_defaults
 from model.bundle.synthesis import Synthesizer
-from model.codec.registry import build_codec, codec_digest, codec_preset, save_codec
+from model.codec.registry import build_codec, codec_preset, save_codec
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.evaluation.held_out import COUNTS
 from pipeline.storage import Folder
@@ -30,6 +30,7 @@ from pipeline.training.samples import Samples
 from pipeline.training.settings import SampleSettings
 from pipeline.training.setup import open_tokenizer, shards_for
 from pipeline.training.shards import TrainShards
+from tests.factories.bundle import codec_facts
 from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import small_settings, training, weights_of
 
@@ -42,13 +43,7 @@ def trained(alone, tmp_path_factory):
     place = tmp_path_factory.mktemp("export")
     save_codec(build_codec(codec_preset("tiny")), place / "codec")
     latent_dim = int(codec_preset("tiny")["latent_dim"])
-    codec = {
-        "digest": codec_digest(place / "codec"),
-        "config": {},
-        "sample_rate": 16_000,
-        "hop_length": 640,
-        "latent_dim": latent_dim,
-    }
+    codec = codec_facts(place / "codec")
     card = {"codec": codec, "hours": {"by_modality": {"speech": 0.1}}}
     clips = [*mixed_clips(6), *mixed_clips(3, split="validation")]
     write_shards(place / "shards", clips, latent_dim=latent_dim, card=card)

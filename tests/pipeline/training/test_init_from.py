@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from model.bundle.bundle import BundleError, load_bundle
-from model.codec.registry import codec_digest
 from model.text import ByteTokenizer
 from pipeline.errors import SettingsError
 from pipeline.storage import Folder
@@ -22,7 +21,7 @@ from pipeline.training.parent import noted_parent
 from pipeline.training.rundir import claim_directory, load_run_settings, load_voices
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import build_model, model_config, shards_for
-from tests.factories.bundle import codec_latent_dim, write_bundle
+from tests.factories.bundle import codec_facts, codec_latent_dim, write_bundle
 from tests.factories.train_shards import FakeClip, mixed_clips, write_shards
 from tests.factories.training import small_settings, training, weights_of
 
@@ -39,14 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _shards(path: Path, bundle: Path, clips: list[FakeClip] = PLAIN, **codec: Any) -> Folder:
-    facts = {
-        "digest": codec_digest(bundle / "codec"),
-        "config": {},
-        "sample_rate": 16_000,
-        "hop_length": 640,
-        "latent_dim": codec_latent_dim(),
-    }
-    card = {"codec": facts | codec}
+    card = {"codec": codec_facts(bundle / "codec") | codec}
     return write_shards(path, clips, latent_dim=codec_latent_dim(), card=card)
 
 

@@ -16,7 +16,6 @@ from model.audiocalm import AudioCALM
 from model.bundle.bundle import load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
-from model.codec.registry import codec_digest
 from model.cost import sizes
 from model.optim import OptimConfig, parameter_groups
 from pipeline.errors import DamagedError, SettingsError
@@ -30,7 +29,7 @@ from pipeline.training.lora import add_adapters, filled_from_base, num_trained
 from pipeline.training.rundir import CHECKPOINTS, claim_directory
 from pipeline.training.settings import LoraSettings, TrainSettings
 from pipeline.training.setup import shards_for
-from tests.factories.bundle import bundle_config, codec_latent_dim, write_bundle
+from tests.factories.bundle import bundle_config, codec_facts, codec_latent_dim, write_bundle
 from tests.factories.train_shards import FakeClip, write_shards
 from tests.factories.training import run_workers, train_two_steps, training, weights_of
 
@@ -47,13 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with random weights, and shards of its codec."""
     root = tmp_path_factory.mktemp("lora")
     bundle = write_bundle(root)
-    codec = {
-        "digest": codec_digest(bundle / "codec"),
-        "config": {},
-        "sample_rate": 16_000,
-        "hop_length": 640,
-        "latent_dim": codec_latent_dim(),
-    }
+    codec = codec_facts(bundle / "codec")
     write_shards(root / "shards", CLIPS, latent_dim=codec_latent_dim(), card={"codec": codec})
     return root
 
