@@ -108,9 +108,10 @@ def losses(output: ModelOutput, batch: TrainingBatch) -> LossSums:
 
     duration = torch.zeros_like(stop)
     if output.log_duration is not None:
-        frames, log = batch.duration_target, output.log_duration
+        # Masked first: what the head says elsewhere may overflow, and would spoil the gradient.
+        frames, log = batch.duration_target, torch.where(batch.is_word, output.log_duration, 0.0)
         deviance = torch.xlogy(frames, frames) - frames * log - frames + log.exp()
-        duration = torch.where(batch.is_word, deviance, duration)
+        duration = torch.where(batch.is_word, deviance, 0.0)
 
     modality = batch.modality.clamp_min(0).long()
     time_bin = (batch.flow_time * NUM_TIME_BINS).long().clamp(0, NUM_TIME_BINS - 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from model.audiocalm import AudioCALM
+from model.audiocalm import AudioCALM, ModelOutput
 from model.batch import Document, pack
 from model.objective import (
     NUM_TIME_BINS,
@@ -136,3 +138,26 @@ def test_padding_carries_no_loss_whatever_is_predicted_there() -> None:
         atol=1e-4,
         rtol=1e-5,
     )
+
+
+def test_the_duration_loss_is_the_poisson_deviance_of_the_words_alone() -> None:
+    config = tiny_config(paces_speech=True)
+    durations = (2.0, 0.0, 10.0)
+    batch = pack([[random_document(config, 0, num_text=5, durations=durations)]], config, 64)
+    spoken = batch.is_word
+    log_duration = torch.full(spoken.shape, 1e4)  # elsewhere, where it counts for nothing
+    log_duration[spoken] = torch.tensor([2.0, 0.5, 5.0]).log()
+    log_duration.requires_grad_()
+    output = ModelOutput(
+        velocity=batch.velocity_target.clone(),
+        stop_logit=torch.zeros(spoken.shape),
+        log_duration=log_duration,
+    )
+    sums = losses(output, batch)
+    # d log(d / m) - d + m: nothing for 2 of 2, 0.5 for 0 of 0.5, 10 log 2 - 5 for 10 of 5.
+    assert float(sums.duration_sum.detach()) == pytest.approx(0.5 + 10 * math.log(2) - 5, rel=1e-5)
+    assert float(sums.duration_count) == 3
+    sums.duration_sum.backward()
+    expected = torch.zeros(spoken.shape)
+    expected[spoken] = torch.tensor([0.0, 0.5, -5.0])  # m - d
+    torch.testing.assert_close(log_duration.grad, expected, atol=1e-5, rtol=0)
