@@ -37,7 +37,7 @@ tiny: setup  ## train the shipped model again, about 5 core-hours; SENTENCES=FIL
 	@test -n "$(SENTENCES)" || { echo "set SENTENCES=FILE: a text file with English sentences, one a line, which the corpus speaks"; exit 2; }
 	$(BIN)/audiocalm starter-corpus --config $(CONFIGS)/corpus_tiny.yaml --out $(TINY)/corpus --set speech.sentences=$(abspath $(SENTENCES))
 	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus $(RECORDINGS) --codec shipped-tiny --output $(TINY)/data
-	$(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_speech.yaml --shards $(TINY)/data/train-shards --output $(TINY)/training \
+	$(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_shipped.yaml --shards $(TINY)/data/train-shards --output $(TINY)/training \
 	  $(if $(RECORDINGS),--mixture $(CONFIGS)/mixture_tiny_recordings.yaml)
 	$(EXPORT_TINY) --output $(TINY)/unmeasured
 	$(BIN)/audiocalm evaluate --bundle $(TINY)/unmeasured --data $(TINY)/data --output $(TINY)/evaluation \

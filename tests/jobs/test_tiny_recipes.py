@@ -39,7 +39,7 @@ def test_the_voices_of_recordings_are_described_and_have_names_of_their_own() ->
 def test_the_training_weighs_kinds_of_text_that_the_corpus_holds() -> None:
     corpus = read_recipe(CONFIGS / "corpus_tiny.yaml")
     kinds = {f"speech-{kind}" for kind in corpus["speech"]["kinds"]}
-    plain = load_settings(TrainSettings, CONFIGS / "train_tiny_speech.yaml")
+    plain = load_settings(TrainSettings, CONFIGS / "train_tiny_shipped.yaml")
     mixed = with_mixture(plain, CONFIGS / "mixture_tiny_recordings.yaml")
     for settings in (plain, mixed):
         feed = settings.feed
