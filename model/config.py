@@ -129,6 +129,9 @@ class ModelConfig:
     paces_speech: bool = False
     """Whether audio with a transcript takes rotary positions along its words, with durations that
     are predicted from the prefix. Training aligns them (`pipeline.training.alignment`)."""
+    paces_music: bool = False
+    """Whether audio whose description names beats per minute takes rotary positions in beats: one
+    beat is the same number of positions at every tempo (`model.tempo`)."""
     speaker_dim: int = 192
     """Width of a speaker embedding; 192 is that of ECAPA-TDNN, arXiv:2005.07143."""
     speaker_id: int | None = None

@@ -49,16 +49,18 @@ class AudioPositions:
     Attributes:
         start: Position of the first frame; of paced speech, of the first transcript token.
         ends: Frame at which each transcript token ends, not decreasing; empty without a
-            transcript. Frames then stand at `start`, `start + 1` and so on.
+            transcript. Frames then stand at `start`, `start + rate` and so on.
+        rate: Positions from one frame to the next where no words pace them.
     """
 
     start: float
     ends: tuple[float, ...] = ()
+    rate: float = 1.0
 
     @staticmethod
-    def after(num_text: int) -> AudioPositions:
-        """Frames follow the prefix, one position each."""
-        return AudioPositions(float(num_text))
+    def after(num_text: int, rate: float = 1.0) -> AudioPositions:
+        """Frames follow the prefix at a steady rate; music in `model.tempo` at that of its beat."""
+        return AudioPositions(float(num_text), rate=rate)
 
     @staticmethod
     def along_words(num_text: int, durations: Sequence[float]) -> AudioPositions:
@@ -78,7 +80,7 @@ class AudioPositions:
     def of(self, frames: Int[Tensor, " frames"]) -> Float[Tensor, " frames"]:
         """Positions of frames, given by their numbers; of paced speech, of their middles."""
         if not self.ends:
-            return self.start + frames.float()
+            return self.start + self.rate * frames.float()
         middle = frames.double() + 0.5
         ends = torch.tensor(self.ends, dtype=torch.float64)
         begins = torch.cat([ends.new_zeros(1), ends[:-1]])
@@ -106,6 +108,7 @@ class Document:
         has_stop: False for a crop that does not end its clip: no stop loss.
         durations: Latent frames of every transcript token, which end the prefix but for one; the
             audio runs along them. Empty without a transcript, or where speech is not paced.
+        rate: Rotary positions from one frame to the next where no words pace them.
 
     Raises:
         ValueError: If the parts do not fit each other.
@@ -122,6 +125,7 @@ class Document:
     speaker: Float[Tensor, " speaker_dim"] | None
     has_stop: bool = True
     durations: tuple[float, ...] = ()
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         frames, latent_dim = self.latents.shape
@@ -151,7 +155,7 @@ class Document:
         """Rotary positions of the audio."""
         num_text = len(self.token_ids)
         if not self.durations:
-            return AudioPositions.after(num_text)
+            return AudioPositions.after(num_text, self.rate)
         return AudioPositions.along_words(num_text, self.durations)
 
     @property
@@ -166,6 +170,7 @@ class Document:
             token_ids=torch.tensor(null_ids),
             speaker=None,
             durations=(),
+            rate=1.0,
         )
 
     def length(self, head: str = "thin") -> int:

@@ -23,6 +23,7 @@ from model.bundle.reading import part_seed, parts_of, speech_bounds_s
 from model.bundle.request import SpeechPrompt, SynthesisRequest, sampling_of
 from model.config import ModelConfig
 from model.inference.generation import GenerationRequest
+from model.tempo import position_rate
 from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 
 
@@ -105,6 +106,7 @@ def _part(
         num_words=num_words,
         num_prompt_words=num_prompt_words,
         speed=request.speed,
+        position_rate=position_rate(prompt, config, timebase),
         speaker=None if request.voice is None else request.voice.float(),
         prompt_latents=before if len(before) else None,
         options=sampling_of(request, limits, bundle.sampling),

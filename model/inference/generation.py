@@ -85,6 +85,8 @@ class GenerationRequest:
     """How many of these the prompt speaks."""
     speed: float = 1.0
     """Divides the predicted durations of what follows the prompt; 2 speaks twice as fast."""
+    position_rate: float = 1.0
+    """Rotary positions from one frame to the next where no words pace the audio."""
     speaker: Float[Tensor, " speaker_dim"] | None = None
     """Voice, with the speaker token in `token_ids`."""
     prompt_latents: Float[Tensor, "frames latent_dim"] | None = None

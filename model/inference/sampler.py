@@ -148,7 +148,7 @@ class Sampler:
             speaker=request.speaker,
         )
         ids, null_ids, num_words = request.token_ids, request.null_ids, request.num_words
-        at = AudioPositions.after(len(ids))
+        at = AudioPositions.after(len(ids), request.position_rate)
         row, states = read(ids, prompt[:0], at, num_words=num_words)
         if self.model.duration_head is not None and num_words:
             at = AudioPositions.along_words(len(ids), self._durations(request, states, len(prompt)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from model.tempo import requested_tempo_bpm
 from pipeline.acoustics.attributes import measure_tempo_bpm
 from pipeline.acoustics.musical_key import measure_key
 from pipeline.evaluation import musical_requests
@@ -26,7 +27,7 @@ class MusicMetric(Metric):
     def applies_to(self, clip: HeldOutClip) -> bool:
         """Whether a clip is music whose description names a tempo or a key."""
         return clip.modality == "music" and (
-            musical_requests.requested_tempo_bpm(clip.description) is not None
+            requested_tempo_bpm(clip.description) is not None
             or musical_requests.requested_key(clip.description) is not None
         )
 
@@ -46,7 +47,7 @@ class MusicMetric(Metric):
         wanted_bpm = {
             o.clip.clip_id: bpm
             for o in clips
-            if (bpm := musical_requests.requested_tempo_bpm(o.clip.description)) is not None
+            if (bpm := requested_tempo_bpm(o.clip.description)) is not None
         }
         wanted_key = {
             o.clip.clip_id: key

@@ -1,4 +1,4 @@
-"""Tempo, key and family of the first instrument that a description of music names."""
+"""Key and family of the first instrument that a description of music names, and its tempo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 
 TEMPO_TOLERANCE = 0.05
 """A tempo within this share of the requested one is right."""
-_TEMPO = re.compile(r"\b(\d{2,3}(?:\.\d+)?)\s*(?:-\s*)?(?:bpm\b|beats per minute\b)", re.IGNORECASE)
 _KEY = re.compile(
     r"\b([A-G])(?:[- ]?(flat|sharp)\b|([#♯b♭]))?[- ]([Mm]ajor|[Mm]inor)\b"
     r"(?! (?:key|feel|mood|chord|scale|mode))"
@@ -57,12 +56,6 @@ _INSTRUMENT = re.compile(
     r"\b(?:" + "|".join(sorted(map(re.escape, _FAMILY_OF), key=len, reverse=True)) + r")\b",
     re.IGNORECASE,
 )
-
-
-def requested_tempo_bpm(description: str) -> float | None:
-    """Beats per minute that a description names; None if it names none, or several."""
-    found = {float(tempo) for tempo in _TEMPO.findall(description)}
-    return found.pop() if len(found) == 1 else None
 
 
 def requested_key(description: str) -> int | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.flow import sample_flow_time
 from model.sequence import Document, document_length
+from model.tempo import position_rate
 from model.text import Prompt, Tokenizer, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase, num_blocks
 from pipeline.errors import IncompleteError
@@ -49,6 +50,7 @@ class Plan:
         length: Number of positions that it takes in a row.
         durations: Latent frames of every transcript token at the end of the prefix; empty does not
             pace the audio.
+        rate: Rotary positions from one frame to the next where no words pace them.
     """
 
     position: int
@@ -59,6 +61,7 @@ class Plan:
     stop: int
     length: int
     durations: tuple[float, ...] = ()
+    rate: float = 1.0
 
     @property
     def is_cropped(self) -> bool:
@@ -144,7 +147,8 @@ class DocumentSampler:
         if self._alignment is not None and has_words and is_conditioned:
             num_words = num_word_tokens(prompt, self._tokenizer)
             durations = self._alignment.of(place.row, num_words)
-        return Plan(place.position, row, token_ids, voice, start, stop, length, durations)
+        rate = position_rate(prompt, self._config, self._timebase) if is_conditioned else 1.0
+        return Plan(place.position, row, token_ids, voice, start, stop, length, durations, rate)
 
     def build(self, plan: Plan) -> Document:
         """The document of a plan, noise included."""
@@ -171,6 +175,7 @@ class DocumentSampler:
             speaker=None if voice is None else torch.from_numpy(voice),
             has_stop=plan.stop == row["num_frames"],
             durations=plan.durations,
+            rate=plan.rate,
         )
 
     def _flow_time(self, copies: int, blocks: int, generator: torch.Generator) -> Tensor:

@@ -23,9 +23,10 @@ from torch import Tensor
 from model.bundle.bundle import Bundle, load_bundle
 from model.bundle.request import request_of_clip
 from model.bundle.synthesis import Piece, Synthesizer
+from model.tempo import requested_tempo_bpm
 from pipeline.acoustics.attributes import measure_tempo_bpm
 from pipeline.evaluation import intervals, musical_requests
-from pipeline.evaluation.class_measures import instrument_family, sound_class
+from pipeline.evaluation.class_metric import instrument_family, sound_class
 from pipeline.evaluation.classifier import Classifier, clip_features, trainable
 from pipeline.evaluation.held_out import TRAINING, HeldOutClip, described_clips
 from pipeline.evaluation.listening import load_clip, reconstruct
@@ -190,7 +191,7 @@ def _measured(
         right = [name == label_of(clip) for name, clip in zip(said, chosen, strict=True)]
         if modality == "music":
             for index, (clip, waveform) in enumerate(zip(chosen, waveforms, strict=True)):
-                wanted = musical_requests.requested_tempo_bpm(clip.description)
+                wanted = requested_tempo_bpm(clip.description)
                 if wanted and right[index]:
                     tempo = measure_tempo_bpm(waveform.numpy(), rate)
                     right[index] = musical_requests.is_tempo_right_or_octave(tempo, wanted)

@@ -40,6 +40,7 @@ def packed_velocity(
             uses_expert=asked.uses_expert,
             speaker=asked.speaker if config.speaker_id in ids else None,
             durations=durations if ids == asked.token_ids else (),
+            rate=asked.position_rate if ids == asked.token_ids else 1.0,
         )
 
     batch = pack([[document(asked.token_ids), document(asked.null_ids)]], config, 128)

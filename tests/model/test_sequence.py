@@ -38,6 +38,12 @@ def test_audio_runs_along_the_words_as_long_as_each_lasts() -> None:
     assert positions.of(torch.arange(8)).tolist() == pytest.approx(expected)
 
 
+def test_frames_stand_at_a_steady_rate_where_no_words_pace_them() -> None:
+    frames = torch.arange(3)
+    assert AudioPositions.after(5).of(frames).tolist() == [5, 6, 7]
+    assert AudioPositions.after(5, 1.5).of(frames).tolist() == [5, 6.5, 8]
+
+
 def test_durations_of_more_words_than_there_are_tokens_are_refused() -> None:
     with pytest.raises(ValueError, match="5 durations for 5 tokens"):
         random_document(tiny_config(), 0, durations=(1.0,) * 5)

@@ -80,6 +80,7 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     ),
     "no guidance": ({}, request(options=SamplingOptions(num_flow_steps=2, guidance_scale=1.0))),
     "continuation": ({}, voiced(prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))),
+    "positions in beats": ({}, request(position_rate=1.7)),
     "audio along the words": (
         {"paces_speech": True},
         voiced(num_words=2),

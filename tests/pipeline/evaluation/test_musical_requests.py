@@ -8,24 +8,7 @@ from pipeline.evaluation.musical_requests import (
     is_tempo_right_or_octave,
     requested_family,
     requested_key,
-    requested_tempo_bpm,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "bpm"),
-    [
-        ("A slow waltz at 92 BPM.", 92),
-        ("around 120 beats per minute", 120),
-        ("a 174-bpm drum loop", 174),
-        ("roughly 97.5 BPM", 97.5),
-        ("120 drums", None),
-        ("from 90 BPM to 120 BPM", None),
-        ("a fast piece", None),
-    ],
-)
-def test_tempo(text: str, bpm: float | None) -> None:
-    assert requested_tempo_bpm(text) == bpm
 
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(KEY_NAMES)))

@@ -10,6 +10,7 @@ import torch
 from model.batch import TrainingBatch
 from model.config import ModelConfig
 from model.sequence import CLEAN, PREFIX, AudioPositions
+from model.tempo import POSITIONS_PER_BEAT
 from model.text import ByteTokenizer
 from pipeline.errors import IncompleteError
 from pipeline.storage import Folder
@@ -402,6 +403,36 @@ def test_speech_runs_along_its_words_as_they_are_aligned(tmp_path: Path) -> None
             positions = AudioPositions.along_words(num_text, durations.tolist())
             torch.testing.assert_close(clean, positions.of(torch.arange(len(clean))))
     assert found
+
+
+def test_music_at_a_tempo_stands_in_beats_and_all_else_in_frames(tmp_path: Path) -> None:
+    clips = [
+        dataclasses.replace(clip, descriptions=(f"{clip.modality} at 60 BPM",))
+        for clip in mixed_clips(12)
+    ]
+    write_shards(tmp_path, clips)
+    settings = FeedSettings.model_validate(
+        {"documents_per_step": 12, "pack_length": 192, "rows_per_micro_batch": 64, **PLAIN}
+        | {"condition_dropout": 0.5}
+    )
+    shards = TrainShards(Folder.at(tmp_path))
+    frame_rate = shards.codec["sample_rate"] / shards.codec["hop_length"]
+    config = dataclasses.replace(CONFIG, paces_music=True)
+    (batch,) = Feed(shards, settings, config, TOKENIZER, 7).batch(0).micro_batches
+    found = set()
+    for row in range(len(batch.document)):
+        for number in range(int(batch.document[row].max()) + 1):
+            here = batch.document[row] == number
+            if not batch.flow_mask[row][here].any():  # fills an empty row
+                continue
+            prefix = batch.token_ids[row][here & (batch.segment[row] == PREFIX)]
+            text = TOKENIZER.decode(prefix.tolist())
+            is_paced = "60 BPM" in text and "Says" not in text
+            clean = batch.position[row][here & (batch.segment[row] == CLEAN)]
+            expected = POSITIONS_PER_BEAT / frame_rate if is_paced else 1.0
+            torch.testing.assert_close(clean.diff(), torch.full((len(clean) - 1,), expected))
+            found.add((is_paced, "Says" in text))
+    assert found == {(True, False), (False, True), (False, False)}
 
 
 def test_a_model_that_paces_speech_builds_no_batch_without_an_alignment(tmp_path: Path) -> None:
