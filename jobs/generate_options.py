@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def add_options(options: ArgumentParser) -> None:
     """Add all options; their values are checked in `request_from`."""
     add = options.add_argument
-    text = "words to speak; with --modality sound or music, the description of the audio"
+    text = "words to speak; with --transcript, or --modality sound or music, the description"
     add("text", nargs="?", metavar="TEXT", help=text)
     shipped = f"trained bundle; default: {DEFAULT_BUNDLE}, which comes with the package"
     add("--bundle", default=DEFAULT_BUNDLE, metavar="DIR", help=shipped)
     add("--description", help="description of the audio: the scene, the style, the voice")
-    add("--transcript", help="words to speak or sing, verbatim; TEXT is the short form")
+    add("--transcript", help="words to speak or sing, verbatim")
     add("--modality", choices=MODALITIES, help="default: speech with a transcript, else sound")
     add("--language", help="language of the words, as a BCP 47 tag")
     add("--singing", action="store_true", help="the words are sung")
@@ -117,13 +117,14 @@ def _texts(given: Namespace, bundle: Bundle) -> tuple[str, str | None]:
     description, transcript = given.description, given.transcript
     if given.text is not None:
         is_described = given.modality in ("sound", "music") and not given.singing
-        option = "--description" if is_described else "--transcript"
-        if (description if is_described else transcript) is not None:
-            raise ValueError(f"TEXT {given.text!r} and {option} say the same; give one of them")
-        if is_described:
+        if transcript is None and not is_described:
+            transcript = given.text
+        elif description is None:
             description = given.text
         else:
-            transcript = given.text
+            raise ValueError(
+                f"TEXT {given.text!r} and --description {description!r} both describe; give one"
+            )
     if description is None and transcript is not None and not given.singing:
         voice = bundle.voices.get(given.voice or "")
         description = (voice and voice.description) or DEFAULT_SPEECH_DESCRIPTION

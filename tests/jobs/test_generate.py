@@ -95,12 +95,20 @@ def test_a_text_describes_where_nothing_is_spoken(bundle: Path, tmp_path: Path) 
     assert out.read_bytes() == same.read_bytes()
 
 
+def test_a_text_describes_where_the_words_are_given_as_well(bundle: Path, tmp_path: Path) -> None:
+    out, same = tmp_path / "text.wav", tmp_path / "same.wav"
+    more = ("--bundle", str(bundle), "--transcript", "seven", "--flow-steps", "1")
+    assert main(["A woman speaks.", "-o", str(out), *more]) == 0
+    assert main(["--description", "A woman speaks.", "-o", str(same), *more]) == 0
+    assert out.read_bytes() == same.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "nothing to make: give the words to speak as TEXT"),
-        (["a", "--transcript", "b"], "TEXT 'a' and --transcript say the same"),
-        (["a", "--modality=sound", "--description=b"], "TEXT 'a' and --description say the same"),
+        (["a", "--transcript=b", "--description=c"], "TEXT 'a' and --description 'c' both"),
+        (["a", "--modality=sound", "--description=b"], "TEXT 'a' and --description 'b' both"),
         (["a", "--singing"], "nothing to make"),
     ],
 )
