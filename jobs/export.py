@@ -34,6 +34,8 @@ def build_parser() -> ArgumentParser:
     built.add_argument("--results", metavar="FILE", help=measured)
     voices = "YAML recipes of named voices; default: speakers with most clips. Needs --shards"
     built.add_argument("--voices", nargs="+", metavar="FILE", help=voices)
+    spoken = "voice that words alone are spoken in, where a request names no voice"
+    built.add_argument("--default-voice", metavar="NAME", help=spoken)
     built.add_argument("--shards", metavar="DIR", help="train-shards that the voices are made from")
     built.add_argument("--output", required=True, metavar="BUNDLE", help="bundle to write")
     return built
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(options: Namespace) -> None:
     """Write the bundle and print its digest."""
     from model.bundle.bundle import read_manifest
+    from model.bundle.card import DEFAULT_VOICE
     from pipeline.settings import read_recipe
     from pipeline.storage import Folder
     from pipeline.training.export import export_run, run_voices
@@ -60,6 +63,8 @@ def _export(options: Namespace) -> None:
     about = {} if options.card is None else read_recipe(Path(options.card))
     if options.results is not None:
         about["measures"] = _measures(options, training)
+    if options.default_voice is not None:
+        about[DEFAULT_VOICE] = options.default_voice
     voices = None
     if options.voices is not None:
         shards = TrainShards(Folder.at(options.shards))

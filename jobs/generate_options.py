@@ -28,7 +28,11 @@ def add_options(options: ArgumentParser) -> None:
     add("--modality", choices=MODALITIES, help="default: speech with a transcript, else sound")
     add("--language", help="language of the words, as a BCP 47 tag")
     add("--singing", action="store_true", help="the words are sung")
-    add("--voice", metavar="NAME|WAV", help="voice of the bundle, or a recording to imitate")
+    add(
+        "--voice",
+        metavar="NAME|WAV",
+        help="voice of the bundle, or a recording to imitate; words alone take the bundle's",
+    )
     continued = "recording that the speech continues, in its voice; needs --continue-transcript"
     add("--continue", dest="continued", metavar="WAV", help=continued)
     transcript = "words of the recording of --continue, verbatim"
@@ -69,6 +73,7 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         ValueError: If they name the words or the description twice, or neither.
         VoiceError: If a recording holds no voice that can be used.
     """
+    from model.bundle.card import default_voice_of
     from model.bundle.request import SynthesisRequest
 
     if (given.continued is None) != (given.continue_transcript is None):
@@ -80,7 +85,15 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         continues = recorded_prompt(given.continued, given.continue_transcript, bundle)
         if voice is None and bundle.model.config.speaker_id is not None:
             voice = given.continued
-    description, transcript = _texts(given, bundle)
+    description, transcript = _texts(given)
+    if description is None and transcript is not None and not given.singing:
+        voice = voice or default_voice_of(bundle.card, bundle.voices)
+        description = _description(voice, bundle)
+    if description is None:
+        raise ValueError(
+            "nothing to make: give the words to speak as TEXT, or what it sounds like by "
+            "--description"
+        )
     return SynthesisRequest(
         description=description,
         transcript=transcript,
@@ -110,10 +123,16 @@ def _voice(bundle: Bundle, voice: str, encoder: str | None) -> Tensor:
     return bundle_voice(bundle, voice, encoder)
 
 
-def _texts(given: Namespace, bundle: Bundle) -> tuple[str, str | None]:
-    """Description and words; a named voice brings its description."""
+def _description(voice: str | None, bundle: Bundle) -> str:
+    """What speech in a voice sounds like, where the request does not say."""
     from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
 
+    named = bundle.voices.get(voice or "")
+    return (named and named.description) or DEFAULT_SPEECH_DESCRIPTION
+
+
+def _texts(given: Namespace) -> tuple[str | None, str | None]:
+    """Description and words, as far as they are given."""
     description, transcript = given.description, given.transcript
     if given.text is not None:
         is_described = given.modality in ("sound", "music") and not given.singing
@@ -125,12 +144,4 @@ def _texts(given: Namespace, bundle: Bundle) -> tuple[str, str | None]:
             raise ValueError(
                 f"TEXT {given.text!r} and --description {description!r} both describe; give one"
             )
-    if description is None and transcript is not None and not given.singing:
-        voice = bundle.voices.get(given.voice or "")
-        description = (voice and voice.description) or DEFAULT_SPEECH_DESCRIPTION
-    if description is None:
-        raise ValueError(
-            "nothing to make: give the words to speak as TEXT, or what it sounds like by "
-            "--description"
-        )
     return description, transcript

@@ -19,7 +19,7 @@ def build_parser() -> ArgumentParser:
     """Parser of the command line."""
     built = parser("starter-corpus", __doc__ or "")
     built.add_argument("--out", required=True, metavar="DIR", type=Path, help="directory to write")
-    built.add_argument("--minutes", type=float, help="minutes of audio, 0.5 to 600; default: 12")
+    built.add_argument("--minutes", type=float, help="minutes of audio, 0.5 to 6000; default: 12")
     built.add_argument("--seed", type=int, help="seed of every random choice; default: 0")
     built.add_argument("--processes", type=int, default=2, help="worker processes; default: 2")
     return built

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 import torch
 
 from model.audiocalm import AudioCALM
-from model.bundle.card import SHIPPED_CODEC, render_card
+from model.bundle.card import SHIPPED_CODEC, default_voice_of, render_card
 from model.bundle.request import DEFAULT_SAMPLING, SamplingDefaults, sampling_defaults
 from model.bundle.shipped import MANIFEST, SHIPPED, BundleError, bundle_folder
 from model.bundle.voices import Voice, voices_from_bytes, voices_to_bytes
@@ -102,12 +102,13 @@ def save_bundle(
         BundleError: If the codec does not fit the model, a part could not be loaded again without
             unpickling, or the target holds something else than a bundle.
         ValueError: If `sampling` names an unknown modality or field or holds a value out of range,
-            or a weight is not finite as `weights`.
+            the card a voice that is not there, or a weight is not finite as `weights`.
     """
     folder, loaded = Path(folder), load_codec(codec)
     _check_codec(model, loaded, str(codec))
     _check_tokenizer(model, tokenizer, "the tokenizer")
     check_voices(model, voices or {})
+    default_voice_of(card, voices or {})
     sampling_defaults(sampling or {})
     stored = stored_as(model, weights)
     codec_name = str(codec) if str(codec) in SHIPPED_CODECS else None

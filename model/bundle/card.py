@@ -13,6 +13,8 @@ from model.config import model_config_from_dict
 
 SHIPPED_CODEC = "shipped_codec"
 """Key in `bundle.json` of the name of a codec that comes with the package."""
+DEFAULT_VOICE = "default_voice"
+"""Key in the card of the name of the voice that words alone are spoken in."""
 
 
 def render_card(
@@ -83,6 +85,19 @@ def language_of(card: Mapping[str, Any]) -> str | None:
     """Language of the words where all training clips with words are in one; None otherwise."""
     hours = _entry(card, "shards", "hours", "by_language")
     return str(next(iter(hours))) if isinstance(hours, Mapping) and len(hours) == 1 else None
+
+
+def default_voice_of(card: Mapping[str, Any], voices: Mapping[str, Voice]) -> str | None:
+    """Name of the voice that words alone are spoken in; None if the card names none.
+
+    Raises:
+        ValueError: If it is none of the voices.
+    """
+    name = card.get(DEFAULT_VOICE)
+    if name is not None and name not in voices:
+        known = ", ".join(sorted(voices)) or "no voice"
+        raise ValueError(f"{DEFAULT_VOICE} of the card is {name!r}; the bundle has {known}")
+    return name
 
 
 def _entry(card: Any, *path: str) -> Any:

@@ -61,6 +61,7 @@ def write_bundle(
     speaker_dim: int = 5,
     codec: str | None = None,
     paces_speech: bool = False,
+    default_voice: str | None = None,
 ) -> Path:
     """A complete bundle below `folder`, with one voice, `ada`; the codec is random if not named."""
     codec_folder: str | Path = codec or folder / "codec-source"
@@ -69,6 +70,8 @@ def write_bundle(
     target = folder / "bundle"
     voices = {"ada": Voice(torch.linspace(-1, 1, speaker_dim), "A woman speaks.")}
     card = {"name": "random", "licence": "CC0-1.0"}
+    if default_voice is not None:
+        card["default_voice"] = default_voice
     config = dataclasses.replace(
         bundle_config(), speaker_dim=speaker_dim, paces_speech=paces_speech
     )

@@ -71,6 +71,16 @@ def test_a_text_is_spoken_with_the_shipped_bundle(
     assert out.read_bytes() == same.read_bytes()
 
 
+def test_words_alone_are_spoken_in_the_default_voice_of_the_bundle(tmp_path: Path) -> None:
+    given = write_bundle(tmp_path, default_voice="ada")
+    out, same, other = (tmp_path / f"{name}.wav" for name in ("text", "same", "other"))
+    more = ("--bundle", str(given), "--seconds", "0.3", "--flow-steps", "1")
+    assert main(["Good morning.", "-o", str(out), *more]) == 0
+    assert main(["Good morning.", "-o", str(same), *more, "--voice", "ada"]) == 0
+    assert main(["Good morning.", "-o", str(other), *more, "--description", "A voice."]) == 0
+    assert out.read_bytes() == same.read_bytes() != other.read_bytes()
+
+
 def test_speech_at_twice_the_speed_takes_half_the_time(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

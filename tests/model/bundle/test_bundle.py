@@ -186,6 +186,12 @@ def test_sampling_is_kept_and_a_broken_one_is_refused(copied: Path) -> None:
     load_bundle(copied)
 
 
+def test_a_default_voice_is_one_of_the_voices(tmp_path: Path) -> None:
+    assert write_bundle(tmp_path / "known", default_voice="ada")
+    with pytest.raises(ValueError, match="default_voice of the card is 'eve'; the bundle has ada"):
+        write_bundle(tmp_path / "unknown", default_voice="eve")
+
+
 def test_another_schema_version_is_refused(copied: Path) -> None:
     _change(copied, lambda manifest: manifest.update(schema_version=99))
     with pytest.raises(BundleError, match="schema version 99; this program reads 1"):
