@@ -121,7 +121,8 @@ def test_a_run_killed_midway_ends_as_if_it_was_not(ray_session, alone, small_sha
     assert again == summary, "a finished run is left alone"
 
 
-@pytest.fixture(params=["train", "train-codec"])
+# Both share what a signal does; the other tests of this file train models, none else a codec.
+@pytest.fixture(params=[pytest.param("train", marks=pytest.mark.nightly), "train-codec"])
 def endless(request, small_shards, tmp_path) -> tuple[str, Settings, list[str], Path]:
     """A command without an end in sight, and the folder where its checkpoints appear."""
     run = tmp_path / "run"
