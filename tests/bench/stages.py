@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.acoustics.attributes import measure
 from pipeline.audio.files import read_audio, resample, to_channels
+from pipeline.clip_tables import ClipTables
 from pipeline.cluster import ray_cluster
 from pipeline.data import describe, encode, ingest, shard
 from pipeline.data.prepare import PrepareSettings, prepare
@@ -50,11 +51,11 @@ class MeasureWorker:
     """Decode, resample and measure the clips of a part; what encoding does before the codec."""
 
     def __init__(self, clips: Folder) -> None:
-        self._clips = clips
+        self._clips = ClipTables.of(clips)
 
     def process(self, unit: Unit) -> UnitOutput:
         """Nothing is kept but the count."""
-        rows = self._clips.read_table(unit.payload["part"]).to_pylist()
+        rows = self._clips.read(unit.name).to_pylist()
         for row in rows:
             audio = read_audio(row["uri"], row["start_s"], row["end_s"])
             measure(audio.waveform, audio.sample_rate, row["modality"])
@@ -167,7 +168,7 @@ def ray_runs(settings: PrepareSettings, out: Folder, codec: str) -> dict[str, Ru
         encode.encode(clips, latents, settings.encode, codec)
         describe.describe(clips, latents, descriptions, settings.describe)
         shard.shard(clips, latents, descriptions, shards, settings.shard)
-    runs.pop("ingest")  # copies rows in this process
+    runs.pop("ingest")  # writes what is removed, in this process
     measured = _measure_run(runs["encode"], out, out.child("measured"), WORKERS)
     return {"scan": runs.pop("scan"), "measure": measured, **runs}
 
