@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 WORK_SUFFIX = ".work"
 """Suffix of the folder beside the output that holds the plan and the scans of evaluation sets."""
+DRIVER_UNITS = 1024
+"""Units up to which the second pass works in the calling process; more are for the workers."""
 _TOTALED = ["clip_id", "corpus", "uri", "modality", "language", "duration_s", "split", "notes"]
 _SAMPLE_CLIPS = _SAMPLE_UNITS = 8
 
@@ -186,7 +188,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         units=list(_final_units(scan, removals)),
         worker=FinalWorker,
         worker_kwargs={"scan": scan},
-        resources=Resources(workers=0, dry_run=is_dry),
+        resources=_final_resources(settings.resources, len(units)),
         max_reject_share=settings.max_reject_share,
         card_extra={
             "corpora": _corpora(discovery),
@@ -194,6 +196,12 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
             ROWS: rows,
         },
     )
+
+
+def _final_resources(resources: Resources, num_units: int) -> Resources:
+    """The calling process for few units, which takes less time than starting workers."""
+    workers = resources.workers if num_units > DRIVER_UNITS else 0
+    return resources.model_copy(update={"workers": workers, "retry_rejects": ()})
 
 
 def _timed(preview: Preview, settings: IngestSettings) -> Preview:

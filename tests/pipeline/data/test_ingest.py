@@ -9,11 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.clip_tables import ClipTables
+from pipeline.data.corpora.discover import discover
 from pipeline.data.ingest import CorpusSettings, EvaluationSettings, IngestSettings, ingest
 from pipeline.data.schema import CLIPS, REJECTS, REMOVED, clip_from_columns
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.refusals import RefusalSettings
-from pipeline.data.units.stage import Resources
+from pipeline.data.units.stage import Resources, run_stage
 from pipeline.errors import IncompleteError, SettingsError, TooManyRejectsError
 from pipeline.storage import Folder, sha256
 from tests.factories.corpora import write_corpus, write_tone
@@ -185,6 +186,28 @@ def test_other_deduplication_rewrites_removals_and_no_rows(tmp_path):
     assert contents(tmp_path / "clips/scan") == before
     assert rows(tmp_path / "clips", "removed") == []
     assert not (tmp_path / "clips/parts").exists()
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(2, 0), (1, 5)])
+def test_the_second_pass_over_many_units_is_for_the_workers(
+    corpora, tmp_path, monkeypatch, limit, workers
+):
+    asked = []
+
+    def here(folder, *, resources, **given):
+        asked.append(resources.workers)
+        return run_stage(folder, resources=HERE, **given)
+
+    def discover_here(*given, uses_tasks):
+        assert uses_tasks
+        return discover(*given, uses_tasks=False)
+
+    monkeypatch.setattr("pipeline.data.ingest.run_stage", here)
+    monkeypatch.setattr("pipeline.data.scan.run_stage", here)
+    monkeypatch.setattr("pipeline.data.ingest.DRIVER_UNITS", limit)
+    monkeypatch.setattr("pipeline.data.ingest.discover", discover_here)
+    run(corpora, tmp_path / "clips", unit_clips=4, resources=Resources(workers=5))
+    assert asked == [5, workers]
 
 
 def test_clips_whose_ingest_was_killed_after_its_scan_are_not_read(corpora, tmp_path, monkeypatch):
