@@ -43,8 +43,8 @@ def create_file(folder: Folder, name: str, payload: bytes) -> bool | None:
 
 def _link(folder: Folder, name: str, payload: bytes) -> bool | None:
     aside = f"{ASIDE}{uuid.uuid4().hex}-{name}"
-    folder.write_bytes(aside, payload)
     try:
+        folder.write_bytes(aside, payload)
         os.link(folder.join(aside), folder.join(name))
     except FileExistsError:
         return False

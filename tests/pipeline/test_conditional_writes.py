@@ -90,6 +90,21 @@ def test_storage_without_conditions_says_so_and_writes_nothing(tmp_path, monkeyp
     assert (Folder.at(tmp_path).files(), other.files()) == ([], [])
 
 
+@pytest.mark.parametrize("step", ["replace", "link"])
+def test_a_file_that_another_driver_sweeps_amid_the_creation_is_not_created(
+    tmp_path, monkeypatch, step
+):
+    folder, original = Folder.at(tmp_path), getattr(os, step)
+
+    def swept_before(source, target):
+        assert folder.sweep() == 1
+        return original(source, target)
+
+    monkeypatch.setattr(os, step, swept_before)
+    assert create_file(folder, "a", b"x") is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_store_that_refuses_conditions_falls_back():
     outage = Outage()
     with s3_bucket("old-store", outage) as uri:
