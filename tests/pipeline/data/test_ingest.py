@@ -179,6 +179,7 @@ def test_other_deduplication_rewrites_removals_and_no_rows(tmp_path):
         {"clip_id": "sound/b.wav", "reason": "duplicate_audio", "twin": "sound/a.wav"}
     ]
     assert (card["written"], card["totals"]["clips/sound"], card["rejected"]) == (2, 2, 1)
+    first = {name: payload for name, (payload, _) in contents(tmp_path / "clips").items()}
     before = contents(tmp_path / "clips/scan")
     other = RefusalSettings(keep_duplicates=True)
     card = run(folder, tmp_path / "clips", unit_clips=2, refusals=other)
@@ -186,6 +187,8 @@ def test_other_deduplication_rewrites_removals_and_no_rows(tmp_path):
     assert contents(tmp_path / "clips/scan") == before
     assert rows(tmp_path / "clips", "removed") == []
     assert not (tmp_path / "clips/parts").exists()
+    run(folder, tmp_path / "clips", unit_clips=2)
+    assert {name: payload for name, (payload, _) in contents(tmp_path / "clips").items()} == first
 
 
 @pytest.mark.parametrize(("limit", "workers"), [(2, 0), (1, 5)])
