@@ -93,14 +93,15 @@ gpu-check: setup  ## what only a GPU tells, in ten minutes on one: gpu tests, bf
 	$(BIN)/python -m tests.gpu_check
 
 MINUTES ?= 60
-bench-data: setup  ## data stages on an hour of audio, against loop and DataLoader; INPUT="DIR ..." MINUTES=60
+bench-data: setup  ## data stages on an hour of audio, against loop and DataLoader; INPUT="DIR ..." MINUTES=60 SHORT_CLIPS=100000
 	$(BIN)/python -m tests.bench data
-	$(BIN)/python -m tests.bench.stages --minutes $(MINUTES) $(if $(INPUT),--input $(INPUT))
+	$(BIN)/python -m tests.bench.stages --minutes $(MINUTES) $(if $(INPUT),--input $(INPUT)) $(if $(SHORT_CLIPS),--short-clips $(SHORT_CLIPS))
 
 SEEDS ?= 0-19
 CLIPS ?= 60
-chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60
-	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS)
+chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60 DRIVERS=2 S3_FAULTS=0.05
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS) \
+	  $(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(S3_FAULTS),--s3-faults $(S3_FAULTS))
 
 EXAMPLES ?= 2000
 fuzz: setup  ## thousands of new requests from the OpenAPI document; EXAMPLES=2000 of each kind to each route

@@ -51,6 +51,22 @@ that the driver's own environment sets take precedence."""
 _is_kept = ContextVar("is_kept", default=False)
 
 
+def this_node() -> str:
+    """Id of the Ray node that this process works on; empty outside Ray."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+
+
+def is_node_lost(node: str) -> bool:
+    """Whether a node has left the cluster: it was preempted, scaled down, or failed.
+
+    Args:
+        node: What `this_node` gave there; an empty id is no node that could be lost.
+    """
+    if not node or not ray.is_initialized():
+        return False
+    return not any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
+
+
 @contextlib.contextmanager
 def kept_ray() -> Iterator[None]:
     """Keep a Ray that `ray_cluster` starts inside this block for its next use in the block.

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.acoustics.attributes import speaking_rate
+from pipeline.clip_tables import ClipTables
 from pipeline.data.descriptions.facts import facts_of
 from pipeline.data.descriptions.templates import GRAMMAR_VERSION, describe_clip
 from pipeline.data.descriptions.variety import measure_folder
@@ -156,8 +157,7 @@ def _check_keys(settings: DescribeSettings) -> None:
 
 def _plan(clips: Folder, latents: Folder, model: str) -> Iterator[Unit]:
     latent_files = latents.file_digests("parts/")
-    for name, digest in clips.file_digests("parts/", ".parquet").items():
-        part = name.removeprefix("parts/part-").removesuffix(".parquet")
+    for part, digest in ClipTables.of(clips).digests().items():
         inputs = [digest, latent_files[f"parts/latents-{part}.parquet"]]
         yield Unit(part, digest_of([*inputs, model] if model else inputs), {"part": part})
 
@@ -239,7 +239,8 @@ class DescribeWorker:
         cache: Folder,
         usage: Folder,
     ) -> None:
-        self._clips, self._latents, self._settings = clips, latents, settings
+        self._clips = ClipTables.of(clips)
+        self._latents, self._settings = latents, settings
         self._model_name = model_name
         self._cache, self._usage = ReplyCache(cache), usage
         self._wording = digest_of(settings.model_dump(include=_WORDING))
@@ -253,7 +254,7 @@ class DescribeWorker:
         part = unit.payload["part"]
         table = self._latents.read_table(f"parts/latents-{part}.parquet", ["clip_id", "attributes"])
         measured = {row["clip_id"]: json.loads(row["attributes"]) for row in table.to_pylist()}
-        clips = self._clips.read_table(f"parts/part-{part}.parquet").to_pylist()
+        clips = self._clips.read(part).to_pylist()
         rejects = [_without_latents(clip) for clip in clips if clip["clip_id"] not in measured]
         counts = Counter[str]()
         known = [clip for clip in clips if clip["clip_id"] in measured]

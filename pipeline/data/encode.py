@@ -22,6 +22,7 @@ from model.codec.registry import codec_digest, codec_importance, load_codec
 from pipeline.acoustics.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.acoustics.speaker_models import load_speaker_encoder, speaker_encoder_digest
 from pipeline.audio.files import AudioError, AudioFault, read_audio, resample, to_channels
+from pipeline.clip_tables import ClipTables
 from pipeline.data.latent_distribution import stored_distribution
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import LATENTS, Reject
@@ -126,13 +127,10 @@ def encode(clips: Folder, output: Folder, settings: EncodeSettings, codec: str) 
 
 
 def _plan(clips: Folder, models: list[str]) -> Iterator[Unit]:
-    for name in clips.listed("parts/", ".parquet"):
-        rows = clips.read_table(name, COLUMNS).to_pylist()
-        yield Unit(
-            name.removeprefix("parts/part-").removesuffix(".parquet"),
-            digest_of({"models": models, "clips": rows}),
-            {"part": name},
-        )
+    tables = ClipTables.of(clips)
+    for name in tables.digests():
+        rows = tables.read(name, COLUMNS).to_pylist()
+        yield Unit(name, digest_of({"models": models, "clips": rows}), {})
 
 
 def _codec_facts(folder: str, digest: str) -> dict[str, Any]:
@@ -188,7 +186,7 @@ class EncodeWorker:
     """Decodes, measures and encodes the clips of one part."""
 
     def __init__(self, clips: Folder, codec: str, settings: EncodeSettings) -> None:
-        self._clips = clips
+        self._clips = ClipTables.of(clips)
         self._settings = settings
         self._codec = load_codec(codec)
         has_gpu = settings.resources.gpus > 0 and torch.cuda.is_available()
@@ -199,7 +197,7 @@ class EncodeWorker:
 
     def process(self, unit: Unit) -> UnitOutput:
         """Tar, index and rejects of a part."""
-        rows = self._clips.read_table(unit.payload["part"], COLUMNS).to_pylist()
+        rows = self._clips.read(unit.name, COLUMNS).to_pylist()
         rejects: list[Reject] = []
         encoded: list[_Clip] = []
         for window in self._windows(unit, rows, rejects):

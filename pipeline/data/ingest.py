@@ -1,21 +1,22 @@
 """Corpora -> `clips/`: read the layouts, decode every clip, check it, keep it or say why not.
 
-Two stages. The scan decodes and checks, unit by unit, into a folder beside the output; it is what
-costs time, and what a later run finds done. The second pass knows all clips at once, drops those
-that repeat another one or are in an evaluation set, and writes `clips/`.
+Two stages. The scan decodes and checks, unit by unit, into `scan/` below the output; it is what
+costs time, and what a later run finds done. The second pass knows all clips at once and says which
+of them repeat another one or are in an evaluation set. It copies no rows: these clips are removed
+when the rows are read; see `pipeline/clip_tables.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
+from pipeline.clip_tables import INGEST, ROWS, part_name, removed_name
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
 from pipeline.data.corpora.discover import Source, discover
@@ -23,25 +24,27 @@ from pipeline.data.corpora.fields import language_tag
 from pipeline.data.corpora.found import Discovery
 from pipeline.data.plan import DISCOVERY, input_digests, plan_units, rows_of, scratch_folder
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, part_name, scan_units
-from pipeline.data.schema import CLIPS, Reject
+from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, scan_units, totals_of
+from pipeline.data.schema import REMOVED, Reject
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.evaluation_sets import EvaluationScans, EvaluationSettings
-from pipeline.data.screening.refusals import Refusals, RefusalSettings, find_refusals
+from pipeline.data.screening.refusals import RefusalSettings, Removal, Removals, find_removals
 from pipeline.data.segments import SegmentSettings
 from pipeline.data.units.commit_log import CommitLog
 from pipeline.data.units.lease import check_free
 from pipeline.data.units.preview import Preview
-from pipeline.data.units.stage import Resources, Unit, UnitOutput, hours_key, run_stage
+from pipeline.data.units.stage import Resources, Unit, UnitOutput, claim, run_stage
 from pipeline.errors import PlannedOnlyError, SettingsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder, iter_rows, table_bytes
 
 logger = logging.getLogger(__name__)
 
-STAGE = "ingest"
 WORK_SUFFIX = ".work"
-"""Suffix of the folder beside the output that holds the plan and the scan."""
+"""Suffix of the folder beside the output that holds the plan and the scans of evaluation sets."""
+DRIVER_UNITS = 1024
+"""Units up to which the second pass works in the calling process; more are for the workers."""
+_TOTALED = ["clip_id", "corpus", "uri", "modality", "language", "duration_s", "split", "notes"]
 _SAMPLE_CLIPS = _SAMPLE_UNITS = 8
 
 Modality = Literal["speech", "sound", "music"]
@@ -130,7 +133,7 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
 
     Args:
         settings: Corpora and limits.
-        output: The `clips/` directory; the plan and the scan go into `<output>.work`.
+        output: The `clips/` directory; the plan goes into `<output>.work`.
 
     Returns:
         The card.
@@ -145,8 +148,10 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         settings.evaluation_sets, work, settings.checks, settings.refusals, settings.resources
     )
     is_dry = settings.resources.dry_run
-    if not is_dry:
-        check_free(work.child(SCAN))  # before the plan of a run that is under way is replaced
+    scan = output.child(SCAN)
+    if not is_dry:  # before the plan of a run that is under way is replaced
+        check_free(scan)
+        check_free(output)
     with scratch_folder(is_dry) as scratch:
         discovery = discover(
             _sources(settings),
@@ -160,29 +165,43 @@ def ingest(settings: IngestSettings, output: Folder) -> dict[str, Any]:
         if not units:
             raise SettingsError(f"no audio and no manifest in {', '.join(settings.inputs)}")
         inputs = input_digests(discovery)
-        scan = work.child(SCAN)
+        if not is_dry:
+            claim(output, INGEST)
         try:
             scan_units(scan, inputs, units, settings.checks, settings.segments, settings.resources)
         except PlannedOnlyError as planned:
             raise PlannedOnlyError(_timed(planned.preview, settings)) from None
         evaluation_sets = evaluation.run(settings.unit_clips)
-    refusals = find_refusals(scan, [u.name for u in units], evaluation_sets, settings.refusals)
+    removals = find_removals(scan, [u.name for u in units], evaluation_sets, settings.refusals)
+    rows = {"folder": SCAN, "sha256": scan.digest}
+    if not is_dry and output.is_complete and output.card().get(ROWS) != rows:
+        output.reopen()
     return run_stage(
         output,
-        stage=STAGE,
+        stage=INGEST,
         settings=_FinalSettings(
             checks=settings.checks,
             segments=settings.segments,
             refusals=settings.refusals,
         ),
         inputs=inputs | {f"evaluation/{s.name}": s.digest for s in evaluation_sets},
-        units=list(_final_units(scan, refusals)),
+        units=list(_final_units(scan, removals)),
         worker=FinalWorker,
-        worker_kwargs={"scan": scan.uri},
-        resources=Resources(workers=0, dry_run=is_dry),
+        worker_kwargs={"scan": scan},
+        resources=_final_resources(settings.resources, len(units)),
         max_reject_share=settings.max_reject_share,
-        card_extra={"corpora": _corpora(discovery), "ignored_files": discovery.ignored},
+        card_extra={
+            "corpora": _corpora(discovery),
+            "ignored_files": discovery.ignored,
+            ROWS: rows,
+        },
     )
+
+
+def _final_resources(resources: Resources, num_units: int) -> Resources:
+    """The calling process for few units, which takes less time than starting workers."""
+    workers = resources.workers if num_units > DRIVER_UNITS else 0
+    return resources.model_copy(update={"workers": workers, "retry_rejects": ()})
 
 
 def _timed(preview: Preview, settings: IngestSettings) -> Preview:
@@ -205,58 +224,62 @@ def _timed(preview: Preview, settings: IngestSettings) -> Preview:
 
 
 class FinalWorker:
-    """Copies a scanned unit without the clips that are refused because of others."""
+    """Writes which clips of a scanned unit are removed because of others, and all its rejects.
 
-    def __init__(self, scan: str) -> None:
-        self._scan = Folder.at(scan)
+    Args:
+        scan: Directory of the scan.
+    """
+
+    def __init__(self, scan: Folder) -> None:
+        self._scan = scan
 
     def process(self, unit: Unit) -> UnitOutput:
-        """The rows to keep, all rejects, and the sums for the card."""
-        refused: dict[str, list[str]] = unit.payload["refused"]
-        rows = list(iter_rows(self._scan.read_table(part_name(unit.name))))
+        """The deletion vector and all rejects, and the sums for the card."""
         scanned = self._scan.read_table(f"rejects/part-{unit.name}.parquet")
         rejects = [Reject(**columns) for columns in iter_rows(scanned)]
-        rejects += [
-            reject(
-                Reason(refused[row["clip_id"]][0]),
-                refused[row["clip_id"]][1],
-                corpus=row["corpus"],
-                uri=row["uri"],
-                clip_id=row["clip_id"],
-            )
-            for row in rows
-            if row["clip_id"] in refused
-        ]
-        kept = [row for row in rows if row["clip_id"] not in refused]
-        part = pa.Table.from_pylist(kept, schema=CLIPS)
+        removed = {
+            clip_id: Removal(Reason(reason), *why)
+            for clip_id, (reason, *why) in unit.payload["removed"].items()
+        }
+        totals = unit.payload["totals"]
+        gone: list[dict[str, Any]] = []
+        if removed:
+            rows = list(iter_rows(self._scan.read_table(part_name(unit.name), _TOTALED)))
+            gone = [row for row in rows if row["clip_id"] in removed]
+            rejects += [_reject(row, removed[row["clip_id"]]) for row in gone]
+            segmented = {key: totals[key] for key in totals if key.startswith(SEGMENTED)}
+            kept = [row for row in rows if row["clip_id"] not in removed]
+            totals = totals_of(kept, rejects, segmented)
         return UnitOutput(
-            files={part_name(unit.name): table_bytes(part)},
-            read=len(kept) + len(rejects),
-            written=len(kept),
+            files={removed_name(unit.name): _removed_bytes(gone, removed)},
+            read=unit.payload["read"],
+            written=unit.payload["read"] - len(rejects),
             rejects=rejects,
-            totals=_totals(kept, rejects) | unit.payload["segmented"],
+            totals=totals,
         )
 
 
-def _totals(kept: Sequence[dict[str, Any]], rejects: Sequence[Reject]) -> dict[str, float]:
-    totals: Counter[str] = Counter()
-    hours: defaultdict[str, float] = defaultdict(float)
-    for row in kept:
-        hours[hours_key(row["modality"], row["language"])] += row["duration_s"] / 3600
-        totals[f"clips/{row['corpus']}"] += 1
-        totals[f"split/{row['split']}"] += 1
-        totals.update({f"noted/{note.partition(':')[0]}" for note in row["notes"]})
-    totals.update(f"rejected/{row.corpus}" for row in rejects)
-    return dict(sorted({**totals, **hours}.items()))
+def _reject(row: Mapping[str, Any], removal: Removal) -> Reject:
+    about = {name: row[name] for name in ("corpus", "uri", "clip_id")}
+    return reject(removal.reason, removal.detail, **about)
 
 
-def _final_units(scan: Folder, refusals: Refusals) -> Iterator[Unit]:
+def _removed_bytes(rows: Sequence[dict[str, Any]], removed: Mapping[str, Removal]) -> bytes:
+    ids = [row["clip_id"] for row in rows]
+    columns = [ids, [removed[i].reason.value for i in ids], [removed[i].twin for i in ids]]
+    return table_bytes(pa.table(columns, schema=REMOVED))
+
+
+def _final_units(scan: Folder, removals: Removals) -> Iterator[Unit]:
     for record in CommitLog(scan):
-        name, files, totals = record["unit"], record["files"], record["totals"]
-        refused = {"refused": refusals.get(name, {})}
+        name, files = record["unit"], record["files"]
+        removed = {
+            clip_id: [removal.reason, removal.detail, removal.twin]
+            for clip_id, removal in removals.get(name, {}).items()
+        }
         contents = [files[part_name(name)], files[f"rejects/part-{name}.parquet"]]
-        segmented = {key: totals[key] for key in totals if key.startswith(SEGMENTED)}
-        yield Unit(name, digest_of([contents, refused]), refused | {"segmented": segmented})
+        facts = {"removed": removed, "read": record["read"], "totals": record["totals"]}
+        yield Unit(name, digest_of([contents, removed]), facts)
 
 
 def _corpora(discovery: Discovery) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
@@ -165,7 +165,7 @@ class _Keys:
     """
 
     def __init__(self, planned: Iterator[tuple[str, int]]) -> None:
-        self._database = scratch_database()
+        self._database = scratch_database(cache_kib=4 * 1024)
         run = self._database.execute
         run("CREATE TABLE planned (key TEXT PRIMARY KEY, unit INT) WITHOUT ROWID")
         run("CREATE TABLE items (place INTEGER PRIMARY KEY, unit INT, key TEXT UNIQUE)")
@@ -238,13 +238,20 @@ def _check_names(folder: Folder, last: int, digits: int) -> None:
         )
 
 
+def _table(rows: Iterator[tuple[int, str]], schema: pa.Schema) -> pa.Table:
+    """Units and keys as a table; Python holds a few at a time."""
+    batches = []
+    while batch := list(islice(rows, 4096)):
+        columns = [pa.array(column) for column in zip(*batch, strict=True)]
+        batches.append(pa.record_batch(columns, schema=schema))
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
 def _write(folder: Folder, keys: _Keys, digits: int) -> None:
     kept = set()
     schema = _SCHEMA.with_metadata({_DIGITS_KEY: str(digits)})
     for number, group in groupby(keys, lambda row: row[0] // _UNITS_PER_TABLE):
-        rows = list(group)
-        columns = {"unit": [unit for unit, _ in rows], "key": [key for _, key in rows]}
-        payload = table_bytes(pa.table(columns, schema=schema))
+        payload = table_bytes(_table(group, schema))
         name = f"part-{number:08d}.parquet"
         kept.add(name)
         path = f"{PLAN}/{name}"

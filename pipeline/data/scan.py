@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from model.timebase import round_half_up
 from pipeline.audio.files import AudioError, AudioStream, file_sha256, open_audio
+from pipeline.clip_tables import part_name
 from pipeline.data.plan import rows_of
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
@@ -25,7 +26,7 @@ from pipeline.data.screening.checks import (
     check_transcript,
 )
 from pipeline.data.segments import Segment, SegmentSettings, cut, segment_row
-from pipeline.data.units.stage import Resources, Unit, UnitOutput, run_stage
+from pipeline.data.units.stage import Resources, Unit, UnitOutput, hours_key, run_stage
 from pipeline.settings import Settings
 from pipeline.storage import Folder, table_bytes
 
@@ -34,16 +35,6 @@ SEGMENTED = "segmented/"
 """Prefix of the totals that count recordings that were cut and their segments."""
 
 _CUT_SHORT = ("truncated", "damaged")  # warnings of files of which not everything was decoded
-
-
-def part_name(unit: str) -> str:
-    """File of a unit's clips."""
-    return f"parts/part-{unit}.parquet"
-
-
-def unit_of(name: str) -> str:
-    """The unit whose clips a file holds: the inverse of `part_name`."""
-    return name.removeprefix("parts/part-").removesuffix(".parquet")
 
 
 class _ScanSettings(Settings):
@@ -117,7 +108,7 @@ class ScanWorker:
             read=len(rows) + len(rejects),
             written=len(rows),
             rejects=rejects,
-            totals=dict(sorted(totals.items())),
+            totals=totals_of(rows, rejects, totals),
         )
 
     def _scan(
@@ -236,6 +227,21 @@ class ScanWorker:
         if self._hashed[0] != uri:  # several spans of one file follow each other
             self._hashed = uri, file_sha256(uri)
         return self._hashed[1]
+
+
+def totals_of(
+    rows: Iterable[Mapping[str, Any]], rejects: Iterable[Reject], others: Mapping[str, float]
+) -> dict[str, float]:
+    """Sums of a unit for the card: hours, clips of each corpus and split, notes, and others."""
+    counts: Counter[str] = Counter()
+    hours: defaultdict[str, float] = defaultdict(float)
+    for row in rows:
+        hours[hours_key(row["modality"], row["language"])] += row["duration_s"] / 3600
+        counts[f"clips/{row['corpus']}"] += 1
+        counts[f"split/{row['split']}"] += 1
+        counts.update({f"noted/{note.partition(':')[0]}" for note in row["notes"]})
+    counts.update(f"rejected/{row.corpus}" for row in rejects)
+    return dict(sorted({**counts, **hours, **others}.items()))
 
 
 def _cut_notes(segment: Segment) -> tuple[str, ...]:

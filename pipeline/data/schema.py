@@ -117,6 +117,10 @@ REJECTS = pa.schema(
 )
 """Rows of `rejects/`, the same in every stage."""
 
+REMOVED = pa.schema([("clip_id", pa.string()), ("reason", pa.string()), ("twin", pa.string())])
+"""Rows of `removed/`: scanned clips that are removed because of others; `twin` is the clip, or the
+evaluation set and its clip, that one repeats, and None where a list names it."""
+
 DESCRIPTIONS = pa.schema(
     [
         ("clip_id", pa.string()),

@@ -5,17 +5,15 @@ from __future__ import annotations
 import sqlite3
 from itertools import count
 
-_CACHE_KIB = 16 * 1024
 
-
-def scratch_database() -> sqlite3.Connection:
+def scratch_database(cache_kib: int = 16 * 1024) -> sqlite3.Connection:
     """An empty SQLite database in the temporary directory, removed when it is closed.
 
-    It holds at most 16 MiB in memory and lives in one transaction that never ends: nobody else
-    reads it, and nothing of it outlives the process.
+    It holds at most `cache_kib` KiB in memory and lives in one transaction that never ends: nobody
+    else reads it, and nothing of it outlives the process.
     """
     database = sqlite3.connect("", isolation_level=None)
-    for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
+    for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{cache_kib}"):
         database.execute(f"PRAGMA {pragma}")
     database.execute("PRAGMA temp_store = FILE")
     database.execute("BEGIN")

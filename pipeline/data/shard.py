@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from model.text import Prompt, render
+from pipeline.clip_tables import ClipTables
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import INDEX, SPLITS, Reject
 from pipeline.data.shards import LOG_STD, MEAN, read_npy
@@ -133,15 +134,12 @@ def _plan(
     clips: Folder, latents: Folder, descriptions: Folder, settings: ShardSettings
 ) -> Iterator[Unit]:
     """Two units for every run of parts; nothing is read but the cards."""
-    of_clips = clips.file_digests("parts/", ".parquet")
+    of_clips = ClipTables.of(clips).digests()
     of_latents, of_texts = latents.file_digests(), descriptions.file_digests("parts/")
-    parts = [name.removeprefix("parts/part-").removesuffix(".parquet") for name in of_clips]
+    parts = list(of_clips)
     for number in range(0, len(parts), settings.parts_per_unit):
         run = parts[number : number + settings.parts_per_unit]
-        rows = [
-            [of_clips[f"parts/part-{part}.parquet"], of_latents[f"parts/latents-{part}.parquet"]]
-            for part in run
-        ]
+        rows = [[of_clips[part], of_latents[f"parts/latents-{part}.parquet"]] for part in run]
         tars = [of_latents.get(f"shards/latents-{part}.tar") for part in run]
         texts = [of_texts.get(f"parts/part-{part}.parquet") for part in run]
         name = f"{number // settings.parts_per_unit:08d}"
@@ -155,7 +153,8 @@ class ShardWorker:
     def __init__(
         self, clips: Folder, latents: Folder, descriptions: Folder, sample_rate: int
     ) -> None:
-        self._clips, self._latents, self._descriptions = clips, latents, descriptions
+        self._clips = ClipTables.of(clips)
+        self._latents, self._descriptions = latents, descriptions
         self._sample_rate = sample_rate
 
     def process(self, unit: Unit) -> UnitOutput:
@@ -164,7 +163,7 @@ class ShardWorker:
 
     def _joined(self, part: str) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
         found = _by_id(self._latents.read_table(f"parts/latents-{part}.parquet"))
-        for clip in self._clips.read_table(f"parts/part-{part}.parquet").to_pylist():
+        for clip in self._clips.read(part).to_pylist():
             yield clip, found.get(clip["clip_id"])
 
     def _sums(self, unit: Unit) -> UnitOutput:

@@ -14,12 +14,13 @@ from torch import Tensor
 from model.codec.protocol import AudioCodec, Posterior
 from model.codec.vae.losses import views
 from model.config import MODALITIES
+from pipeline.clip_tables import ClipTables
 from pipeline.errors import IncompleteError
 from pipeline.evaluation import distance, intelligibility, intervals
 from pipeline.evaluation.held_out import HeldOutClip
 from pipeline.evaluation.listening import load_clip, reconstruct
 from pipeline.settings import Settings
-from pipeline.storage import Folder, iter_rows, read_tables
+from pipeline.storage import Folder, iter_rows
 
 _COLUMNS = ["clip_id", "uri", "start_s", "end_s", "modality", "language", "split", "duration_s"]
 _QUIETEST = 1e-4
@@ -98,8 +99,7 @@ def choose_clips(clips: Folder, settings: EvaluateCodecSettings) -> list[HeldOut
     Raises:
         IncompleteError: If the directory is not complete or no clip qualifies.
     """
-    clips.card("ingest")
-    table = read_tables(clips, clips.listed("parts/"), [*_COLUMNS, "transcript"])
+    table = ClipTables.of(clips).read_all([*_COLUMNS, "transcript"])
     rows = [row for row in iter_rows(table) if row["split"] in settings.splits]
     rows.sort(key=lambda row: hashlib.sha256(f"{settings.seed}/{row['clip_id']}".encode()).digest())
     found = [_cut(row, settings.max_duration_s) for row in rows]

@@ -11,6 +11,7 @@ from typing import Any
 
 from model.bundle.limits import Limits
 from model.config import MODALITIES
+from pipeline.clip_tables import ClipTables
 from pipeline.errors import IncompleteError
 from pipeline.evaluation.intelligibility import is_digit
 from pipeline.storage import Folder, iter_rows, read_tables
@@ -135,8 +136,7 @@ def described_clips(
         IncompleteError: If a directory is not complete.
     """
     texts = _texts(descriptions)
-    clips.card("ingest")
-    table = read_tables(clips, clips.listed("parts/"), list(_COLUMNS))
+    table = ClipTables.of(clips).read_all(list(_COLUMNS))
     found = [
         _clip(row, texts[row["clip_id"]]) for row in iter_rows(table) if row["clip_id"] in texts
     ]
@@ -191,8 +191,7 @@ def _candidates(
     fill_from_training: bool,
 ) -> tuple[list[HeldOutClip], dict[str, dict[str, int]]]:
     """Clips that may be chosen, and the counts of a `Choice` before the choice."""
-    clips.card("ingest")
-    table = read_tables(clips, clips.listed("parts/"), list(_COLUMNS))
+    table = ClipTables.of(clips).read_all(list(_COLUMNS))
     found: list[HeldOutClip] = []
     counts = {name: dict.fromkeys(COUNTS, 0) for name in MODALITIES}
     for row in iter_rows(table):

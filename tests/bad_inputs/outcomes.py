@@ -8,14 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from pipeline.clip_tables import ClipTables
 from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.refusals import RefusalSettings
 from pipeline.data.segments import SegmentSettings
 from pipeline.data.units.stage import Resources
-from pipeline.storage import Folder
+from pipeline.storage import Folder, read_tables
 
 EXPECTED = Path(__file__).with_name("expected.csv")
 """Path and outcome of every case."""
@@ -82,12 +81,12 @@ def outcomes(source: Path, work: Path) -> dict[str, str]:
         Folder.at(work / "out"),
     )
     found: dict[str, Counter[str]] = {case: Counter() for case in places}
-    for kind in ("parts", "rejects"):
-        for part in sorted((work / "out" / kind).iterdir()):
-            for row in pq.read_table(part).to_pylist():
-                case = _case_of(row["uri"], places, work / "in")
-                if case is not None:
-                    found[case][_outcome(row)] += 1
+    out = Folder.at(work / "out")
+    rejects = read_tables(out, out.listed("rejects/"))
+    for row in [*ClipTables.of(out).read_all().to_pylist(), *rejects.to_pylist()]:
+        case = _case_of(row["uri"], places, work / "in")
+        if case is not None:
+            found[case][_outcome(row)] += 1
     return {
         case: ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
         for case, counts in found.items()

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.acoustics.speaker_models import load_speaker_encoder
 from pipeline.audio.files import read_audio
+from pipeline.clip_tables import ClipTables
 from pipeline.storage import Folder, iter_rows
 
 
@@ -52,12 +53,11 @@ def chosen(clips: Folder, per_speaker: int) -> dict[str, list[dict[str, Any]]]:
     """The first clips of every speaker, by corpus."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
-    for name in clips.child("parts").files(".parquet"):
-        for row in iter_rows(clips.read_table(f"parts/{name}")):
-            if row["modality"] == "speech" and row["speaker"]:
-                counts[row["speaker"]] += 1
-                if counts[row["speaker"]] <= per_speaker:
-                    found[row["corpus"]].append(row)
+    for row in iter_rows(ClipTables.of(clips).read_all()):
+        if row["modality"] == "speech" and row["speaker"]:
+            counts[row["speaker"]] += 1
+            if counts[row["speaker"]] <= per_speaker:
+                found[row["corpus"]].append(row)
     return found
 
 

@@ -21,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.acoustics.attributes import measure
 from pipeline.audio.files import read_audio, resample, to_channels
+from pipeline.clip_tables import ClipTables
 from pipeline.cluster import ray_cluster
 from pipeline.data import describe, encode, ingest, shard
 from pipeline.data.prepare import PrepareSettings, prepare
@@ -42,6 +45,7 @@ from tests.factories.clips import write_codec
 WORKERS = 2
 UNIT_CLIPS = 24
 """Clips of a unit: small enough that the last units of a stage do not leave a worker idle long."""
+SHORT_CLIP_UNITS = 256
 CODEC_RATE = 16_000
 _RECIPE = "jobs/configs/prepare_tiny_cpu.yaml"
 
@@ -50,11 +54,11 @@ class MeasureWorker:
     """Decode, resample and measure the clips of a part; what encoding does before the codec."""
 
     def __init__(self, clips: Folder) -> None:
-        self._clips = clips
+        self._clips = ClipTables.of(clips)
 
     def process(self, unit: Unit) -> UnitOutput:
         """Nothing is kept but the count."""
-        rows = self._clips.read_table(unit.payload["part"]).to_pylist()
+        rows = self._clips.read(unit.name).to_pylist()
         for row in rows:
             audio = read_audio(row["uri"], row["start_s"], row["end_s"])
             measure(audio.waveform, audio.sample_rate, row["modality"])
@@ -104,30 +108,42 @@ class Units(Dataset[int]):
 def main() -> None:
     """Measure and print a table, line by line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.stages", description=__doc__)
-    parser.add_argument("--input", nargs="+", metavar="DIR", help="corpora; default: made anew")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--input", nargs="+", metavar="DIR", help="corpora; default: made anew")
+    source.add_argument("--short-clips", type=int, metavar="N", help="made anew: N of 1 to 3 s")
     parser.add_argument("--minutes", type=float, default=60.0, help="of starter corpus if made")
-    parser.add_argument("--memory", nargs="+", metavar="DIR", help="corpora of the memory runs")
+    parser.add_argument(
+        "--memory",
+        nargs="+",
+        metavar="DIR",
+        help="corpora of the memory runs; default: those measured, none for --short-clips",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     root = Path(tempfile.mkdtemp(prefix="bench-data-"))
     try:
-        inputs = options.input
-        if not inputs:
+        inputs, unit_clips = options.input, UNIT_CLIPS
+        if options.short_clips:
+            inputs = [str(write_short_clips(root / "sound", options.short_clips))]
+            unit_clips = max(UNIT_CLIPS, options.short_clips // SHORT_CLIP_UNITS)
+        elif not inputs:
             inputs = [str(root / "corpus")]
             write_corpus(root / "corpus", StarterSettings(minutes=options.minutes), WORKERS)
+        memory_inputs = options.memory or ([] if options.short_clips else inputs)
         print(f"{hardware()}; torch {torch.__version__}; {datetime.date.today().isoformat()}")
         print(f"command: python -m tests.bench.stages {' '.join(sys.argv[1:])}".rstrip())
         print("\n| what | value | against | ratio |\n|---|---|---|---|")
-        for line in lines(root, inputs, options.memory or inputs):
+        for line in lines(root, _settings(inputs, unit_clips), memory_inputs):
             print(f"| {' | '.join(line)} |", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def lines(root: Path, inputs: list[str], memory_inputs: list[str]) -> Iterator[tuple[str, ...]]:
+def lines(
+    root: Path, settings: PrepareSettings, memory_inputs: list[str]
+) -> Iterator[tuple[str, ...]]:
     """Rows of the table: what, value, against, ratio."""
     codec = write_codec(root / "codec")
-    settings = _settings(inputs)
     out = Folder.at(root / "out")
     with ray_cluster(num_cpus=WORKERS):
         runs = ray_runs(settings, out, codec)
@@ -153,7 +169,20 @@ def lines(root: Path, inputs: list[str], memory_inputs: list[str]) -> Iterator[t
         f"the stages themselves, {work_s:.0f} s",
         f"{again_s / work_s:.3f}",
     )
-    yield from memory_lines(root, memory_inputs, codec)
+    if memory_inputs:
+        yield from memory_lines(root, memory_inputs, codec)
+
+
+def write_short_clips(folder: Path, count: int) -> Path:
+    """Write clips of 1 to 3 s of noise, each with a spectrum of its own, and return the folder."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"{number // 1000:05d}" / f"{number:08d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wave = rng.normal(size=int(rng.uniform(1, 3) * CODEC_RATE)) * 0.1
+        wave[1:] += rng.uniform(-0.9, 0.9) * wave[:-1]
+        soundfile.write(path, wave.astype(np.float32), CODEC_RATE, subtype="PCM_16")
+    return folder
 
 
 def ray_runs(settings: PrepareSettings, out: Folder, codec: str) -> dict[str, Run]:
@@ -167,13 +196,13 @@ def ray_runs(settings: PrepareSettings, out: Folder, codec: str) -> dict[str, Ru
         encode.encode(clips, latents, settings.encode, codec)
         describe.describe(clips, latents, descriptions, settings.describe)
         shard.shard(clips, latents, descriptions, shards, settings.shard)
-    runs.pop("ingest")  # copies rows in this process
+    runs.pop("ingest")  # writes what is removed, in this process
     measured = _measure_run(runs["encode"], out, out.child("measured"), WORKERS)
     return {"scan": runs.pop("scan"), "measure": measured, **runs}
 
 
-def _settings(inputs: list[str]) -> PrepareSettings:
-    changes = [f"ingest.unit_clips={UNIT_CLIPS}", "ingest.max_reject_share=1.0"]
+def _settings(inputs: list[str], unit_clips: int) -> PrepareSettings:
+    changes = [f"ingest.unit_clips={unit_clips}", "ingest.max_reject_share=1.0"]
     changes += [
         f"{stage}.resources.workers={WORKERS}"
         for stage in ("ingest", "encode", "describe", "shard")

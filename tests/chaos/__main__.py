@@ -2,6 +2,7 @@
 
 Each seed kills the driver, a worker process and an actor once, in a random order, and runs the
 command again until it is complete. Nothing may differ: shards, markers, Parquet files, cards.
+Without Ray, which is cheap, several drivers may start at once, and storage may fail.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import ray
 
 from pipeline.cluster import ray_cluster
-from tests.chaos.forked import run_forked
+from tests.chaos.forked import Forks
 from tests.chaos.prepare import Arena, Outcome
+from tests.factories.s3 import Outage, s3_bucket
 
 
 def main() -> int:
@@ -37,15 +38,41 @@ def main() -> int:
         action="store_true",
         help="the driver does all units itself and alone is killed, five times a seed; cheap",
     )
+    parser.add_argument(
+        "--drivers",
+        type=int,
+        metavar="N",
+        help="N drivers at a time on one directory, as --without-ray; one of them is killed",
+    )
+    parser.add_argument(
+        "--s3-faults",
+        type=float,
+        metavar="SHARE",
+        help="write to a bucket that answers this share of requests with 503, as --without-ray",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folders of failed seeds")
     options = parser.parse_args()
+    if options.drivers is not None and options.drivers < 1:
+        parser.error(f"--drivers is {options.drivers}; at least one must run")
+    if options.s3_faults is not None and not 0 <= options.s3_faults < 1:
+        parser.error(f"--s3-faults is {options.s3_faults:g}; give a share in [0, 1)")
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     outcomes = []
-    shares_ray = not (options.own_ray or options.without_ray)
-    with ray_cluster() if shares_ray else contextlib.nullcontext():
+    has_faults = options.s3_faults is not None
+    is_forked = options.without_ray or options.drivers is not None or has_faults
+    shares_ray = not (options.own_ray or is_forked)
+    with contextlib.ExitStack() as stack:
+        if shares_ray:
+            stack.enter_context(ray_cluster())
         address = ray.get_runtime_context().gcs_address if shares_ray else None
         arena = Arena.build(root, options.clips, address)
-        run = partial(run_forked, arena) if options.without_ray else arena.run
+        bucket = None
+        if has_faults:
+            outage = Outage()
+            bucket = stack.enter_context(s3_bucket("chaos", outage))
+            outage.share = options.s3_faults
+        run = Forks(arena, num_drivers=options.drivers or 1, bucket=bucket).run
+        run = run if is_forked else arena.run
         for seed in seeds_of(options.seeds):
             outcomes.append(run(seed))
             _show(arena, seed, outcomes[-1], is_kept=options.keep)

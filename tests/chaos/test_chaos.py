@@ -8,8 +8,10 @@ import pytest
 import ray
 
 from tests.chaos.__main__ import seeds_of
+from tests.chaos.forked import Forks
 from tests.chaos.kills import VICTIMS, plan_kills
 from tests.chaos.prepare import Arena, differences, digests
+from tests.factories.s3 import Outage, s3_bucket
 
 SEED = 6
 """Kills an actor, then the driver at its first record, then another worker process."""
@@ -54,3 +56,16 @@ def test_prepare_ends_in_the_same_bytes_whatever_is_killed(ray_session, tmp_path
     assert {kill.victim for kill in outcome.kills} == set(VICTIMS), str(outcome)
     assert outcome.failures == []
     assert outcome.differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_two_drivers_at_once_on_failing_storage_end_in_the_same_bytes(tmp_path: Path):
+    arena, outage = Arena.build(tmp_path, 6), Outage()
+    with s3_bucket("chaos", outage) as uri:
+        outage.share = 0.03
+        outcome = Forks(arena, num_kills=2, num_drivers=2, bucket=uri).run(SEED)
+    assert outcome.failures == []
+    assert outcome.differences == []
+    assert outage.num_failed > 0

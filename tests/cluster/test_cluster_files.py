@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import boto3
 import jsonschema
 import pytest
 import yaml
@@ -24,6 +25,7 @@ from pipeline.cluster import WORKER_ENVIRONMENT
 from pipeline.serving.settings import ServeSettings
 from pipeline.settings import Settings, load_settings
 from pipeline.training.codec.loop import CODEC
+from tests.factories.s3 import s3_bucket
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -44,6 +46,19 @@ CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "schemas" / 
 OUTSIDE = {"/data/corpora", "/data/qwen3-1.7b"}
 """What no job writes: recordings, and published weights."""
 RAY = importlib.metadata.version("ray")
+
+
+def test_the_lifecycle_rule_aborts_unfinished_uploads_of_the_whole_bucket_and_no_others() -> None:
+    (rule,) = json.loads((CLUSTER / "s3-lifecycle.json").read_text(encoding="utf-8"))["Rules"]
+    with s3_bucket("lifecycle") as uri:
+        client, bucket = boto3.client("s3"), uri.removeprefix("s3://")
+        client.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
+        )
+        (found,) = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert found == rule
+    assert set(rule) == {"ID", "Status", "Filter", "AbortIncompleteMultipartUpload"}
+    assert (rule["Status"], rule["Filter"]) == ("Enabled", {"Prefix": ""})
 
 
 def load(name: str) -> Any:

@@ -160,5 +160,5 @@ def test_workers_of_the_command_read_from_and_write_to_the_bucket(bucket, corpus
     alone = IngestSettings(inputs=(source,), resources=Resources(workers=0))
     ingest(alone, Folder.at(f"{bucket}/there/alone"))
     assert len(objects(output)) > 4
-    for folder in ("", ".work/scan"):
+    for folder in ("", ".work/plan"):
         assert objects(output + folder) == objects(f"{bucket}/there/alone{folder}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.clip_tables import part_name
 from pipeline.data.rejects import Reason
 from pipeline.data.report.listening import Listening
 from pipeline.data.report.stages import StageFolder
@@ -101,13 +102,13 @@ def texts_of(
     sources: Counter[str] = Counter()
     seen: set[bytes] = set()
     num_texts = num_words = 0
-    for name in descriptions.names("parts"):
-        for row in iter_rows(descriptions.folder.read_table(name)):
+    for unit in descriptions.units:
+        for row in iter_rows(descriptions.folder.read_table(part_name(unit))):
             sources[row["source"]] += 1
             num_texts += len(row["descriptions"])
             num_words += sum(len(text.split()) for text in row["descriptions"])
             seen.update(_short_hash(text) for text in row["descriptions"])
-            picks[row["modality"]].offer(row["clip_id"], row | {"part": name})
+            picks[row["modality"]].offer(row["clip_id"], row | {"unit": unit})
     examples = {
         modality: [_described(row, clips, listening) for row in picks[modality].rows()]
         for modality in sorted(picks)
@@ -147,9 +148,9 @@ def _of_stage(stage: StageFolder, per_reason: int, listening: Listening) -> Iter
 
 def _described(row: dict[str, Any], clips: StageFolder | None, listening: Listening) -> Described:
     audio, silence = "", "no clips/ beside the descriptions"
-    if clips is not None and row["part"] in clips.files:
+    if clips is not None and row["unit"] in clips.units:
         columns = ["clip_id", "uri", "start_s", "end_s"]
-        table = clips.folder.read_table(row["part"], columns).to_pylist()
+        table = clips.clips.read(row["unit"], columns).to_pylist()
         for clip in table:
             if clip["clip_id"] == row["clip_id"]:
                 audio, silence = listening.piece(clip["uri"], clip["start_s"], clip["end_s"])

@@ -41,15 +41,14 @@ def measured_of(latents: StageFolder, clips: StageFolder | None, max_clips: int)
     """
     written = int(latents.card["written"])
     stride = max(1, math.ceil(written / max_clips))
-    modalities = {} if clips is None else dict.fromkeys(clips.names("parts"), clips)
+    tables = {} if clips is None else dict.fromkeys(clips.units, clips.clips)
     values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     num_clips = 0
     for name in latents.names("parts")[::stride]:
-        clip_part = name.replace("parts/latents-", "parts/part-")
+        unit = name.removeprefix("parts/latents-").removesuffix(".parquet")
         modality_of: dict[str, str] = {}
-        if clip_part in modalities:
-            table = modalities[clip_part].folder.read_table(clip_part, ["clip_id", "modality"])
-            columns = table.to_pydict()
+        if unit in tables:
+            columns = tables[unit].read(unit, ["clip_id", "modality"]).to_pydict()
             modality_of = dict(zip(columns["clip_id"], columns["modality"], strict=True))
         for row in latents.folder.read_table(name, ["clip_id", "attributes"]).to_pylist():
             num_clips += 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from pipeline.clip_tables import INGEST, ClipTables
 from pipeline.data.prepare import FOLDERS
+from pipeline.data.scan import SCAN
 from pipeline.data.units.commit_log import CommitLog
-from pipeline.data.units.stage import OWNER
+from pipeline.data.units.commits import OWNER
 from pipeline.data.units.totals import files_of, summarise
 from pipeline.errors import IncompleteError
 from pipeline.storage import Folder
@@ -34,6 +37,25 @@ class StageFolder:
     def names(self, prefix: str) -> list[str]:
         """Committed Parquet files of one folder."""
         return [n for n in self.files if n.startswith(f"{prefix}/") and n.endswith(".parquet")]
+
+    @cached_property
+    def units(self) -> list[str]:
+        """Names of the committed units, sorted; each has a table of rejects."""
+        names = self.names("rejects")
+        return [n.removeprefix("rejects/part-").removesuffix(".parquet") for n in names]
+
+    @cached_property
+    def clips(self) -> ClipTables:
+        """The clips of an ingest or a scan.
+
+        Raises:
+            IncompleteError: If a complete ingest has lost its scan, or the scan has changed since.
+        """
+        if self.is_complete and self.stage == INGEST:
+            return ClipTables.of(self.folder)
+        has_removals = bool(self.names("removed"))
+        scan = self.folder.child(SCAN)
+        return ClipTables(scan, self.folder) if has_removals else ClipTables(self.folder)
 
     @property
     def hours(self) -> dict[str, float]:

@@ -71,12 +71,15 @@ def totals_of(clips: StageFolder) -> Totals:
     """Read every row of `clips/`, one part in memory at a time."""
     sums = _Sums()
     columns = [*DIMENSIONS, "duration_s", "speaker", "is_singing"]
-    for name in clips.names("parts"):
-        _add(sums, clips.folder.read_table(name, columns).to_pydict())
+    tables = clips.clips
+    for unit in clips.units:
+        _add(sums, tables.read(unit, columns).to_pydict())
     whole = sum(sums.seconds.values()) / 3600
-    tables = {name: _table(sums, axis, whole) for axis, name in enumerate(DIMENSIONS)}
+    amounts = {name: _table(sums, axis, whole) for axis, name in enumerate(DIMENSIONS)}
     num_clips = sum(sums.groups.values())
-    return Totals(num_clips, whole, len(sums.speakers), sums.sung, tables, _durations(sums) or None)
+    return Totals(
+        num_clips, whole, len(sums.speakers), sums.sung, amounts, _durations(sums) or None
+    )
 
 
 def _add(sums: _Sums, columns: Mapping[str, list[object]]) -> None:

@@ -27,6 +27,8 @@ _MASKS = np.uint32(0xC6D14881), np.uint32(0xD20698A8)
 """Twelve bits each of the two words of a key."""
 _APART = 5  # words of a key, so that they share no samples of a stride of one
 _NEIGHBOURS = 16
+MAX_PARTITIONS = 256
+"""Each is an open file, of which many systems allow a process 1,024."""
 _KEYS = np.dtype([("key", "<u8"), ("duration_s", "<f8"), ("number", "<i8")])
 
 
@@ -58,7 +60,8 @@ class Recordings:
     Args:
         max_error_rate: Share of differing bits up to which two clips are one recording; 0 asks
             for equal samples.
-        partition_clips: Clips that are sorted in memory at a time.
+        partition_clips: Clips that are sorted in memory at a time; more, if there would be more
+            than `MAX_PARTITIONS` partitions.
     """
 
     def __init__(self, max_error_rate: float, partition_clips: int = 2**16) -> None:
@@ -93,7 +96,7 @@ class Recordings:
 
     def _candidates(self) -> Iterator[tuple[int, int]]:
         """Pairs of clips that share a key and last as long; a pair may come several times."""
-        num_partitions = -(-len(self._prints) // self._partition_clips)
+        num_partitions = min(-(-len(self._prints) // self._partition_clips), MAX_PARTITIONS)
         for column in range(MAX_WORDS - _APART):
             for keys in _partitioned(self._prints.keys(column), num_partitions):
                 yield from _pairs(keys)
@@ -194,10 +197,12 @@ def _partitioned(
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_partitions)]
         for block in blocks:
             mixed = block["key"] ^ (block["key"] >> np.uint64(32))
-            parts = mixed * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)
-            parts %= np.uint64(num_partitions)
-            for part, file in enumerate(files):
-                file.write(block[parts == part].tobytes())
+            hashes = mixed * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)
+            parts = (hashes % np.uint64(num_partitions)).astype(np.uint16)
+            order = np.argsort(parts, kind="stable")
+            ends = np.cumsum(np.bincount(parts, minlength=num_partitions))
+            for file, rows in zip(files, np.split(block[order], ends[:-1]), strict=True):
+                file.write(rows.tobytes())
         for file in files:
             file.seek(0)
             yield np.frombuffer(file.read(), _KEYS)

@@ -7,11 +7,12 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.clip_tables import ClipTables
 from pipeline.data.corpora.base import CorpusFacts
 from pipeline.data.corpora.catalogue import SplitRule
 from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.plan import DISCOVERY, input_digests, plan_units, scratch_folder
-from pipeline.data.scan import part_name, scan_units, unit_of
+from pipeline.data.scan import scan_units
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.excerpts import PHASES, DenseWorker
 from pipeline.data.screening.refusals import EvaluationSet, RefusalSettings
@@ -23,7 +24,7 @@ from pipeline.storage import Folder
 
 logger = logging.getLogger(__name__)
 
-INGEST, FINGERPRINT = "ingest", "fingerprint"
+FINGERPRINT = "fingerprint"
 _SPLITS = SplitRule(validation_share=0, test_share=0, min_speakers=0, is_declared_kept=True)
 
 
@@ -89,9 +90,8 @@ class EvaluationScans:
         """Clips of an evaluation set: as an earlier ingest left them, or scanned here."""
         folder = Folder.at(entry.path)
         if folder.is_complete:
-            folder.card(INGEST)
-            names = [unit_of(file) for file in folder.listed("parts/")]
-            return EvaluationSet(name, folder, names, folder.digest)
+            clips = ClipTables.of(folder)
+            return EvaluationSet(name, clips, list(clips.digests()), folder.digest)
         facts = CorpusFacts(default_modality="sound")
         source = Source(uri=entry.path, layout=entry.layout, name=None, facts=facts)
         scan, plan = (self.work.child("evaluation", part) for part in (name, f"{name}.plan"))
@@ -113,22 +113,22 @@ class EvaluationScans:
                 card["read"],
                 scan.uri,
             )
-        return EvaluationSet(name, scan, [unit.name for unit in units], scan.digest)
+        return EvaluationSet(name, ClipTables(scan), [unit.name for unit in units], scan.digest)
 
     def _with_excerpts(self, found: EvaluationSet) -> EvaluationSet:
         """An evaluation set with the dense fingerprints by which parts of its clips are found."""
         if self.refusals.max_error_rate == 0:
             return found
-        files = found.folder.file_digests("parts/")
+        digests = found.clips.digests()
         dense = self.work.child("evaluation", f"{found.name}.dense")
         card = run_stage(
             dense,
             stage=FINGERPRINT,
             settings=_DenseSettings(phases=PHASES),
             inputs={found.name: found.digest},
-            units=[Unit(name, files[part_name(name)], {"part": name}) for name in found.units],
+            units=[Unit(name, digests[name], {"part": name}) for name in found.units],
             worker=DenseWorker,
-            worker_kwargs={"clips": found.folder.uri},
+            worker_kwargs={"clips": found.clips},
             resources=self.resources,
             max_reject_share=1.0,
         )
@@ -140,7 +140,7 @@ class EvaluationScans:
                 card["rejected"],
                 dense.uri,
             )
-        return replace(found, dense=dense)
+        return replace(found, dense=ClipTables(dense))
 
 
 def _by_name(entries: Sequence[EvaluationSettings]) -> dict[str, EvaluationSettings]:

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.audio.files import AudioError, open_audio
+from pipeline.clip_tables import ClipTables, part_name
 from pipeline.data.rejects import Reason, reject
-from pipeline.data.scan import part_name
 from pipeline.data.screening.fingerprints import (
     MIN_WORDS,
     Fingerprinter,
@@ -27,7 +27,7 @@ from pipeline.data.screening.fingerprints import (
     to_bytes,
 )
 from pipeline.data.units.stage import Unit, UnitOutput
-from pipeline.storage import Folder, iter_rows, table_bytes
+from pipeline.storage import iter_rows, table_bytes
 
 PHASES = 4
 """Words of a dense fingerprint between two words of an ordinary one."""
@@ -105,16 +105,16 @@ class DenseWorker:
     """Computes dense fingerprints of the clips of an evaluation set.
 
     Args:
-        clips: Folder with the clips.
+        clips: The clips.
     """
 
-    def __init__(self, clips: str) -> None:
-        self._clips = Folder.at(clips)
+    def __init__(self, clips: ClipTables) -> None:
+        self._clips = clips
 
     def process(self, unit: Unit) -> UnitOutput:
         """Fingerprints of a unit, and a reject for every clip whose audio cannot be read."""
         rows, rejects = [], []
-        for clip in iter_rows(self._clips.read_table(part_name(unit.payload["part"]), _COLUMNS)):
+        for clip in iter_rows(self._clips.read(unit.payload["part"], _COLUMNS)):
             about = {name: clip[name] for name in ("corpus", "uri", "clip_id")}
             try:
                 if not unit.guard(clip["clip_id"]):

@@ -1,4 +1,4 @@
-"""Clips that are refused because of other clips: duplicates, and what evaluation sets hold."""
+"""Clips that are removed because of other clips: duplicates, and what evaluation sets hold."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.clip_tables import ClipTables
 from pipeline.data.rejects import Reason
-from pipeline.data.scan import part_name
 from pipeline.data.screening.duplicates import Rank, Recordings
 from pipeline.data.screening.excerpts import ExcerptIndex
 from pipeline.data.screening.fingerprints import Words, from_bytes
@@ -36,8 +36,24 @@ _RANKED = ["clip_id", "transcript", "captions", "tags", "sample_rate", "num_chan
 _MIN_WORDS = 4
 _WORDS = re.compile(r"\w+")
 
-Refusals = dict[str, dict[str, list[str]]]
-"""Reason and detail of every refused clip, by unit and clip id."""
+
+@dataclass(frozen=True)
+class Removal:
+    """Why a clip is removed.
+
+    Attributes:
+        reason: Code of the reject row.
+        detail: Text of the reject row.
+        twin: Clip, or clip of an evaluation set, that it repeats; None where a list names it.
+    """
+
+    reason: Reason
+    detail: str
+    twin: str | None = None
+
+
+Removals = dict[str, dict[str, Removal]]
+"""Removed clips by unit and clip id."""
 
 
 class RefusalSettings(Settings):
@@ -58,17 +74,17 @@ class EvaluationSet:
 
     Attributes:
         name: Name that the reject rows state.
-        folder: Directory of a scan or an ingest of the clips.
-        units: Names of the units of that directory.
-        digest: Digest of the folder.
-        dense: Directory of the dense fingerprints; None compares whole clips only.
+        clips: Clips as a scan or an ingest left them.
+        units: Names of their units.
+        digest: Digest of their directory.
+        dense: Their dense fingerprints; None compares whole clips only.
     """
 
     name: str
-    folder: Folder
+    clips: ClipTables
     units: Sequence[str]
     digest: str
-    dense: Folder | None = None
+    dense: ClipTables | None = None
 
 
 @dataclass(frozen=True)
@@ -86,20 +102,20 @@ class _Member:
     label: str
 
 
-def find_refusals(
+def find_removals(
     scan: Folder,
     units: Sequence[str],
     evaluation_sets: Sequence[EvaluationSet],
     settings: RefusalSettings,
-) -> Refusals:
-    """Clips to refuse: of several of one recording all but the best, and all that leak.
+) -> Removals:
+    """Clips to remove: of several of one recording all but the best, and all that leak.
 
     The best has a transcript, more captions and tags, a higher rate, more channels, the smaller
     id, in this order: it does not depend on the order of work. A clip leaks if an evaluation set
     holds its recording, a part of it, another part of the same file that overlaps, or the same
     words by the same speaker, or if a list names it; and with it every other clip of its recording.
 
-    Memory holds what the evaluation sets hold and the clips that are refused. All others are read
+    Memory holds what the evaluation sets hold and the clips that are removed. All others are read
     part by part, and partitioned by their fingerprints on scratch disk; see `duplicates`.
 
     Args:
@@ -110,53 +126,49 @@ def find_refusals(
     """
     recordings = Recordings(settings.max_error_rate)
     held = _Held(evaluation_sets, settings)
-    leaks: dict[int, str] = {}
-    refusals: Refusals = defaultdict(dict)
-    for number, unit, label, row in _all_rows(scan, units, evaluation_sets, _COLUMNS):
+    leaks: dict[int, Removal] = {}
+    removals: Removals = defaultdict(dict)
+    clips = ClipTables(scan)
+    for number, unit, label, row in _all_rows(clips, units, evaluation_sets, _COLUMNS):
         words = from_bytes(row["acoustic"])
         added = recordings.add(row["fingerprint"], row["duration_s"], words)
         assert added == number, "numbers count up"
         if label:
             held.add(row, label)
             continue
-        why = held.why(row, words)
-        if why:
-            leaks[number] = why
-            refusals[unit][row["clip_id"]] = [Reason.EVALUATION_LEAK, why]
+        leak = held.find(row, words)
+        if leak:
+            leaks[number] = removals[unit][row["clip_id"]] = leak
     groups = list(recordings.groups())
     wanted = {number for group in groups for number in group}
     members = {
         number: _Member(_rank(row), unit, label)
-        for number, unit, label, row in _all_rows(scan, units, evaluation_sets, _RANKED)
+        for number, unit, label, row in _all_rows(clips, units, evaluation_sets, _RANKED)
         if number in wanted
     }
     for group in groups:
-        for unit, clip_id, reason, detail in _refused(group, members, leaks, settings):
-            refusals[unit].setdefault(clip_id, [reason, detail])
-    return dict(refusals)
+        for number, removal in _removed(group, members, leaks, settings):
+            member = members[number]
+            removals[member.unit].setdefault(member.rank.clip_id, removal)
+    return dict(removals)
 
 
 def _all_rows(
-    scan: Folder,
+    clips: ClipTables,
     units: Sequence[str],
     evaluation_sets: Sequence[EvaluationSet],
     columns: list[str],
 ) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
     """Number, unit, label and columns of all clips, those of evaluation sets first."""
     sources = [
-        (evaluation.folder, name, "", f"{evaluation.name}: ")
+        (evaluation.clips, name, "", f"{evaluation.name}: ")
         for evaluation in evaluation_sets
         for name in evaluation.units
-    ] + [(scan, name, name, "") for name in units]
+    ] + [(clips, name, name, "") for name in units]
     numbers = count()
-    for folder, part, unit, label in sources:
-        for row in _rows(folder, [part], columns):
+    for tables, part, unit, label in sources:
+        for row in iter_rows(tables.read(part, columns)):
             yield next(numbers), unit, label and f"{label}{row['clip_id']}", row
-
-
-def _rows(folder: Folder, units: Sequence[str], columns: list[str]) -> Iterator[dict[str, Any]]:
-    for unit in units:
-        yield from iter_rows(folder.read_table(part_name(unit), columns))
 
 
 def _rank(row: Mapping[str, Any]) -> Rank:
@@ -169,31 +181,41 @@ def _rank(row: Mapping[str, Any]) -> Rank:
     )
 
 
-def _refused(
+def _removed(
     group: Sequence[int],
     members: Mapping[int, _Member],
-    leaks: Mapping[int, str],
+    leaks: Mapping[int, Removal],
     settings: RefusalSettings,
-) -> Iterator[tuple[str, str, Reason, str]]:
+) -> Iterator[tuple[int, Removal]]:
     ours = [number for number in group if not members[number].label]
     leak = _leak(group, members, leaks)
     best = min(ours, key=lambda number: members[number].rank, default=-1)
     for number in ours:
-        unit, clip_id = members[number].unit, members[number].rank.clip_id
         if leak:
-            yield unit, clip_id, Reason.EVALUATION_LEAK, leak
+            yield number, leak
         elif number != best and not settings.keep_duplicates:
-            detail = f"the same recording as {members[best].rank.clip_id}, which is kept"
-            yield unit, clip_id, Reason.DUPLICATE_AUDIO, detail
+            twin = members[best].rank.clip_id
+            detail = f"the same recording as {twin}, which is kept"
+            yield number, Removal(Reason.DUPLICATE_AUDIO, detail, twin)
 
 
-def _leak(group: Sequence[int], members: Mapping[int, _Member], leaks: Mapping[int, str]) -> str:
-    """Why all clips of one recording leak; empty if they do not."""
+def _leak(
+    group: Sequence[int], members: Mapping[int, _Member], leaks: Mapping[int, Removal]
+) -> Removal | None:
+    """Why all clips of one recording leak; None if they do not."""
     labels = sorted(members[number].label for number in group if members[number].label)
     if labels:
-        return f"the recording is in the evaluation set {labels[0]}"
-    found = sorted((members[n].rank.clip_id, leaks[n]) for n in group if n in leaks)
-    return f"the same recording as {found[0][0]}, which leaks: {found[0][1]}" if found else ""
+        return _held_by(labels[0], "the recording is")
+    found = sorted((members[n].rank.clip_id, leaks[n].detail) for n in group if n in leaks)
+    if not found:
+        return None
+    twin, why = found[0]
+    detail = f"the same recording as {twin}, which leaks: {why}"
+    return Removal(Reason.EVALUATION_LEAK, detail, twin)
+
+
+def _held_by(label: str, what: str) -> Removal:
+    return Removal(Reason.EVALUATION_LEAK, f"{what} in the evaluation set {label}", label)
 
 
 class _Held:
@@ -206,7 +228,8 @@ class _Held:
                 (f"{evaluation.name}: {row['clip_id']}", from_bytes(row["words"]))
                 for evaluation in evaluation_sets
                 if evaluation.dense is not None
-                for row in _rows(evaluation.dense, evaluation.units, ["clip_id", "words"])
+                for unit in evaluation.units
+                for row in iter_rows(evaluation.dense.read(unit, ["clip_id", "words"]))
             ],
             settings.max_error_rate,
         )
@@ -220,22 +243,20 @@ class _Held:
             self._words[key] = label
         self._spans.setdefault(row["content_sha256"], []).append((*_span(row), label))
 
-    def why(self, row: Mapping[str, Any], words: Words) -> str:
-        """Why a clip leaks; empty if it does not by id, words, file or a part of the sound."""
+    def find(self, row: Mapping[str, Any], words: Words) -> Removal | None:
+        """Why a clip leaks; None if it does not by id, words, file or a part of the sound."""
         listed = self._ids.why(row["corpus"], row["clip_id"])
         if listed:
-            return listed
+            return Removal(Reason.EVALUATION_LEAK, listed)
         key = _spoken(row)
         if key and key in self._words:
-            return (
-                f"the same words by the same speaker are in the evaluation set {self._words[key]}"
-            )
+            return _held_by(self._words[key], "the same words by the same speaker are")
         start_s, end_s = _span(row)
         for first_s, last_s, label in self._spans.get(row["content_sha256"], ()):
             if start_s < last_s and first_s < end_s:
-                return f"a part of the same file is in the evaluation set {label}"
+                return _held_by(label, "a part of the same file is")
         label = self._excerpts.find(words, row["duration_s"])
-        return f"a part of the recording is in the evaluation set {label}" if label else ""
+        return _held_by(label, "a part of the recording is") if label else None
 
 
 def _spoken(row: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -2,16 +2,21 @@
 
 A worker that dies (a decoder's segmentation fault, the kernel's memory killer) is started again and
 gets the same unit. Without a count kept outside the process, one poison file would loop for ever.
+A worker whose node left the cluster, as spot nodes do, counts for nothing: it was no clip's fault.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.cluster import is_node_lost, this_node
 from pipeline.faults import retried
 from pipeline.storage import Folder
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = "_attempts"
 """Folder of the counts; empty again when the stage is done."""
@@ -41,12 +46,15 @@ class Attempts:
         path = f"{ATTEMPTS}/{unit}.json"
         before = self.folder.read_json(path) if self.folder.exists(path) else {}
         if before.get("run_id") != self.run_id:
-            before = {"number": 0, "blind_deaths": -1, "suspects": [], "item": None}
+            before = {"number": 0, "blind_deaths": -1, "suspects": [], "item": None, "node": ""}
+        number, blind_deaths = before["number"], before["blind_deaths"]
         suspects = list(before["suspects"])
-        blind_deaths = before["blind_deaths"]
-        if before["item"] is None:
-            blind_deaths += 1
+        if is_node_lost(before["node"]):
+            logger.warning("unit %s is tried again: node %s was lost", unit, before["node"])
+        elif before["item"] is None:
+            number, blind_deaths = number + 1, blind_deaths + 1
         else:
+            number += 1
             suspects.append(before["item"])
         verdict = ""
         if blind_deaths >= self.max_attempts:
@@ -59,10 +67,11 @@ class Attempts:
             unit,
             {
                 "run_id": self.run_id,
-                "number": before["number"] + 1,
+                "number": number,
                 "blind_deaths": blind_deaths,
                 "suspects": suspects,
                 "item": None,
+                "node": this_node(),
             },
             verdict,
         )

@@ -23,6 +23,8 @@ from pipeline.storage import Folder, json_bytes, sha256, table_bytes
 
 logger = logging.getLogger(__name__)
 
+OWNER = "_stage.json"
+"""Written first of all: which stage owns a directory, so that no other one sweeps it."""
 REJECTED = "rejects"
 """Folder of the tables of rejects, one for every unit, be it empty."""
 _READERS = 16
@@ -93,7 +95,7 @@ class Comparison:
     Attributes:
         done: Names of units that are up to date.
         stale: Names of units whose records do not count any more.
-        orphans: Files that belong to no unit that is up to date.
+        orphans: Files that belong to no unit that is up to date, nor to a stage in a folder below.
     """
 
     done: frozenset[str]
@@ -136,7 +138,8 @@ class Commits:
                     there.pop(file, None)
             else:
                 stale.append(name)
-        ours = (f"{COMMITS}/", f"{LOG}/")
+        nested = [name.removesuffix(OWNER) for name in there if name.endswith(f"/{OWNER}")]
+        ours = (f"{COMMITS}/", f"{LOG}/", *nested)
         orphans = [file for file in there if "/" in file and not file.startswith(ours)]
         return Comparison(frozenset(done), tuple(stale), tuple(orphans))
 

@@ -1,8 +1,9 @@
 """The lease of a stage's directory: one driver at a time, which shows by a heartbeat that it lives.
 
 A lease of this machine is judged by its process, one of another machine by whether its heartbeat
-moves; clocks are not compared. On object stores, which have no atomic creation, two drivers that
-start within the same moment both write: the one whose lease is found afterwards goes on.
+moves; clocks are not compared. Of two drivers that start within the same moment the one that
+creates the file goes on. Where storage has no conditional writes both write, and the one whose
+lease is found a moment later goes on; see `pipeline/conditional_writes.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.conditional_writes import create_file
 from pipeline.errors import IncompleteError, InUseError, MachineError
-from pipeline.storage import ASIDE, Folder
+from pipeline.storage import Folder, json_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -94,30 +96,16 @@ class Lease:
 
     def _claim(self) -> None:
         """Write the lease; where two start at once, one of them."""
-        if not self._folder.exists(LEASE) and self._link():
+        is_created = create_file(self._folder, LEASE, json_bytes(self._state))
+        if is_created and self._folder.is_local:
             return
-        self._folder.write_json(LEASE, self._state)
+        if not is_created and not self._is_ours():  # a retried request may find its own file
+            check_free(self._folder)
+            self._folder.write_json(LEASE, self._state)
         time.sleep(_SETTLE_S)
         if not self._is_ours():
             check_free(self._folder)
             raise InUseError(f"another run has just started to write {self._folder.uri}")
-
-    def _link(self) -> bool:
-        """Create the file atomically, where the file system can."""
-        if not self._folder.is_local:
-            return False
-        name = f"{ASIDE}{LEASE}-{self._state['run_id']}"
-        self._folder.write_json(name, self._state)
-        try:
-            os.link(self._folder.join(name), self._folder.join(LEASE))
-        except (FileExistsError, FileNotFoundError):  # claimed, or swept by who has claimed it
-            check_free(self._folder)
-            return False
-        except OSError:  # no hard links here
-            return False
-        finally:
-            self._folder.delete(name)
-        return True
 
     def _is_ours(self) -> bool:
         found = _read(self._folder)

@@ -19,7 +19,14 @@ from typing import Any
 from pipeline.data.schema import SCHEMA_VERSION
 from pipeline.data.units.attempts import Attempts
 from pipeline.data.units.commit_log import Record
-from pipeline.data.units.commits import Commits, Comparison, Unit, UnitOutput, rejects_bytes
+from pipeline.data.units.commits import (
+    OWNER,
+    Commits,
+    Comparison,
+    Unit,
+    UnitOutput,
+    rejects_bytes,
+)
 from pipeline.data.units.lease import Lease
 from pipeline.data.units.preview import preview_stage
 from pipeline.data.units.totals import digests_of, files_of, hours_key, summarise
@@ -33,6 +40,7 @@ __all__ = [
     "Unit",
     "UnitOutput",
     "UnitWorker",
+    "claim",
     "files_of",
     "hours_key",
     "rejects_bytes",
@@ -41,8 +49,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-OWNER = "_stage.json"
-"""Written first of all: which stage owns the directory, so that no other one sweeps it."""
 NOT_IN_DIGEST = frozenset(
     {
         "resources",
@@ -106,7 +112,7 @@ def run_stage(
         PlannedOnlyError: In a dry run, if there is something to do.
     """
     _check_plan(units)
-    is_new = _is_unclaimed(folder, stage)
+    _is_unclaimed(folder, stage)
     kept = settings.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
     commits = Commits(folder, digest_of({"schema": SCHEMA_VERSION, "settings": kept}))
     plan = _Plan(commits, units, lambda record: _is_redone(record, resources, redo))
@@ -117,8 +123,7 @@ def run_stage(
             return folder.card()
     if resources.dry_run:
         raise PlannedOnlyError(preview_stage(folder, stage, units, plan.pending, plan.stale))
-    if is_new:
-        folder.write_json(OWNER, {"stage": stage})
+    claim(folder, stage)
     with Lease(folder, stage) as lease:
         plan.compare()
         job = Job(
@@ -196,6 +201,16 @@ def _check_plan(units: Sequence[Unit]) -> None:
     bad = [name for name, count in counts.items() if count > 1 or not _NAME.fullmatch(name)]
     if bad:
         raise ValueError(f"unit names must be unique and safe as file names; not so: {bad[:5]}")
+
+
+def claim(folder: Folder, stage: str) -> None:
+    """Note that a stage owns a directory, which `run_stage` does before anything else is written.
+
+    Raises:
+        ValueError: On a directory of something else.
+    """
+    if _is_unclaimed(folder, stage):
+        folder.write_json(OWNER, {"stage": stage})
 
 
 def _is_unclaimed(folder: Folder, stage: str) -> bool:

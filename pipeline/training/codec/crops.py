@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from model.timebase import round_half_up
 from pipeline.audio.files import AudioError, read_audio, resample, to_channels
+from pipeline.clip_tables import ClipTables
 from pipeline.errors import PipelineError
-from pipeline.storage import Folder, iter_rows, read_tables
+from pipeline.storage import Folder, iter_rows
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ def read_spans(clips: Folder, split: str) -> list[ClipSpan]:
     Raises:
         IncompleteError: If the directory is not complete.
     """
-    clips.card("ingest")
-    table = read_tables(clips, clips.listed("parts/"), _COLUMNS)
+    table = ClipTables.of(clips).read_all(_COLUMNS)
     return [_span(row) for row in iter_rows(table) if row["split"] == split and row["num_samples"]]
 
 

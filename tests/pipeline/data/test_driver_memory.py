@@ -17,16 +17,16 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from pipeline.clip_tables import part_name
 from pipeline.data.corpora.file_table import FileFact
 from pipeline.data.corpora.found import Discovery, FoundCorpus, FoundItem, write_parts
 from pipeline.data.describe import DescribeSettings, describe
 from pipeline.data.plan import plan_units, rows_of
-from pipeline.data.scan import part_name
 from pipeline.data.schema import CLIPS, ClipRow
 from pipeline.data.screening import refusals
 from pipeline.data.screening.duplicates import Recordings
 from pipeline.data.screening.fingerprints import to_bytes
-from pipeline.data.screening.refusals import RefusalSettings, find_refusals
+from pipeline.data.screening.refusals import RefusalSettings, find_removals
 from pipeline.data.shard import ShardSettings, shard
 from pipeline.data.units import commit_log
 from pipeline.data.units.stage import Resources, Unit
@@ -192,7 +192,7 @@ def test_deduplication_holds_a_few_bytes_a_clip(tmp_path, monkeypatch):
         units = plan_units(discovered(work.child("discovery"), num_clips), work)
         scanned(work, units)
         names = [unit.name for unit in units]
-        return peak_bytes(lambda: find_refusals(work, names, [], RefusalSettings()))
+        return peak_bytes(lambda: find_removals(work, names, [], RefusalSettings()))
 
     peak(64)  # what is imported and cached at the first call
     few, many = peak(512), peak(2_048)

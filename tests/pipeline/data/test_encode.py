@@ -197,7 +197,7 @@ def test_culprit_of_a_failed_batch_is_found_clip_by_clip(corpus, tmp_path, monke
     monkeypatch.setattr(module, "load_codec", lambda _folder: picky)
     clips = write_clips(tmp_path / "clips", rows, rows_per_part=8)
     worker = EncodeWorker(clips, "", HERE)
-    output = worker.process(Unit("00000000", "d", {"part": "parts/part-00000000.parquet"}))
+    output = worker.process(Unit("00000000", "d", {}))
     assert [reject.clip_id for reject in output.rejects] == ["n/2"]
     assert output.rejects[0].reason == "encoder_failed"
     assert "exactly one second" in output.rejects[0].detail
@@ -213,8 +213,7 @@ def test_clip_that_keeps_killing_is_rejected_and_a_death_in_the_codec_blames_non
         return item != "talk/1"
 
     worker = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), HERE)
-    payload = {"part": "parts/part-00000000.parquet"}
-    output = worker.process(Unit("00000000", "d", payload, attempt=2, guard=guard))
+    output = worker.process(Unit("00000000", "d", {}, attempt=2, guard=guard))
     assert [(r.clip_id, r.reason) for r in output.rejects] == [("talk/1", "worker_died")]
     assert output.written == 3
     assert entered == ["talk/0", "talk/1", "talk/2", "talk/3", ""]
@@ -222,9 +221,8 @@ def test_clip_that_keeps_killing_is_rejected_and_a_death_in_the_codec_blames_non
 
 def test_second_attempt_gives_the_bytes_of_the_first(corpus):
     worker = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), HERE)
-    payload = {"part": "parts/part-00000001.parquet"}
     first, second = (
-        worker.process(Unit("00000001", "d", payload, attempt=attempt)) for attempt in (1, 2)
+        worker.process(Unit("00000001", "d", {}, attempt=attempt)) for attempt in (1, 2)
     )
     assert second.files == first.files
 
@@ -237,7 +235,7 @@ def test_latents_that_overflow_are_rejected(corpus, monkeypatch):
 
     monkeypatch.setattr(module, "load_codec", lambda folder: Huge(load_codec(folder)))
     worker = EncodeWorker(Folder.at(corpus / "clips"), str(corpus / "codec"), HERE)
-    output = worker.process(Unit("00000000", "d", {"part": "parts/part-00000000.parquet"}))
+    output = worker.process(Unit("00000000", "d", {}))
     assert output.written == 0
     assert {reject.reason for reject in output.rejects} == {"encoder_failed"}
 

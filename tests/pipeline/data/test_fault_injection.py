@@ -180,7 +180,7 @@ def encoded(
     unsteady = _UnsteadyCodec(load_codec(codec), plan)
     monkeypatch.setattr(encode, "load_codec", lambda _: unsteady)
     worker = EncodeWorker(clips, codec, EncodeSettings(resources=EncodeResources(workers=0)))
-    return worker.process(Unit("00000000", "d", {"part": "parts/part-00000000.parquet"}))
+    return worker.process(Unit("00000000", "d", {}))
 
 
 def test_a_batch_too_large_for_the_memory_is_encoded_in_halves(
@@ -224,7 +224,7 @@ def test_a_speaker_encoder_that_runs_out_of_memory_is_asked_again(
         return whole(*given)
 
     monkeypatch.setattr(worker._speakers, "embed", embed)
-    output = worker.process(Unit("00000000", "d", {"part": "parts/part-00000000.parquet"}))
+    output = worker.process(Unit("00000000", "d", {}))
     assert (output.written, plan) == (10, [])
 
 

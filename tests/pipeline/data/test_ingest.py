@@ -8,12 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from pipeline.clip_tables import ClipTables
+from pipeline.data.corpora.discover import discover
 from pipeline.data.ingest import CorpusSettings, EvaluationSettings, IngestSettings, ingest
-from pipeline.data.schema import CLIPS, REJECTS, clip_from_columns
+from pipeline.data.schema import CLIPS, REJECTS, REMOVED, clip_from_columns
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.refusals import RefusalSettings
-from pipeline.data.units.stage import Resources
-from pipeline.errors import SettingsError, TooManyRejectsError
+from pipeline.data.units.stage import Resources, run_stage
+from pipeline.errors import IncompleteError, SettingsError, TooManyRejectsError
 from pipeline.storage import Folder, sha256
 from tests.factories.corpora import write_corpus, write_tone
 
@@ -26,6 +28,8 @@ def run(inputs: Path, output: Path, **settings: Any) -> dict[str, Any]:
 
 
 def rows(output: Path, kind: str = "parts") -> list[dict[str, Any]]:
+    if kind == "parts":
+        return ClipTables.of(Folder.at(output)).read_all().to_pylist()
     return [
         row for path in sorted((output / kind).iterdir()) for row in pq.read_table(path).to_pylist()
     ]
@@ -82,7 +86,8 @@ def test_what_is_read_is_written_or_rejected(corpora, tmp_path):
 def test_parts_have_the_schema_and_say_what_decoding_showed(corpora, tmp_path):
     run(corpora, tmp_path / "clips")
     clips = tmp_path / "clips"
-    assert pq.read_schema(clips / "parts/part-00000000.parquet").equals(CLIPS)
+    assert pq.read_schema(clips / "scan/parts/part-00000000.parquet").equals(CLIPS)
+    assert pq.read_schema(clips / "removed/part-00000000.parquet").equals(REMOVED)
     assert pq.read_schema(clips / "rejects/part-00000000.parquet").equals(REJECTS)
     row = next(row for row in rows(clips) if row["clip_id"] == "sound-esc/x")
     assert (row["sample_rate"], row["num_channels"], row["num_samples"]) == (8_000, 1, 3_200)
@@ -121,10 +126,10 @@ def test_the_output_does_not_depend_on_the_order_of_work(corpora, tmp_path):
 
 def test_new_clips_cost_only_new_units(corpora, tmp_path):
     run(corpora, tmp_path / "clips", unit_clips=2)
-    before = contents(tmp_path / "clips.work")
+    before = contents(tmp_path / "clips")
     write_tone(corpora / "sound/more/z.wav", seed=50)
     card = run(corpora, tmp_path / "clips", unit_clips=2)
-    after = contents(tmp_path / "clips.work")
+    after = contents(tmp_path / "clips")
     assert card["read"] == 8
     parts = {name for name in before if name.startswith("scan/parts")}
     assert {name: after[name] for name in parts} == {name: before[name] for name in parts}
@@ -163,6 +168,70 @@ def test_a_later_duplicate_takes_the_place_of_an_earlier_one(tmp_path):
     write_tone(folder / "a.wav", seed=1)
     run(folder, tmp_path / "clips")
     assert [row["clip_id"] for row in rows(tmp_path / "clips")] == ["sound/a.wav"]
+
+
+def test_other_deduplication_rewrites_removals_and_no_rows(tmp_path):
+    folder = tmp_path / "sound"
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_tone(folder / f"{name}.wav", seed=seed)
+    card = run(folder, tmp_path / "clips", unit_clips=2)
+    assert rows(tmp_path / "clips", "removed") == [
+        {"clip_id": "sound/b.wav", "reason": "duplicate_audio", "twin": "sound/a.wav"}
+    ]
+    assert (card["written"], card["totals"]["clips/sound"], card["rejected"]) == (2, 2, 1)
+    first = {name: payload for name, (payload, _) in contents(tmp_path / "clips").items()}
+    before = contents(tmp_path / "clips/scan")
+    other = RefusalSettings(keep_duplicates=True)
+    card = run(folder, tmp_path / "clips", unit_clips=2, refusals=other)
+    assert (card["written"], card["totals"]["clips/sound"], card["rejected"]) == (3, 3, 0)
+    assert contents(tmp_path / "clips/scan") == before
+    assert rows(tmp_path / "clips", "removed") == []
+    assert not (tmp_path / "clips/parts").exists()
+    run(folder, tmp_path / "clips", unit_clips=2)
+    assert {name: payload for name, (payload, _) in contents(tmp_path / "clips").items()} == first
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(2, 0), (1, 5)])
+def test_the_second_pass_over_many_units_is_for_the_workers(
+    corpora, tmp_path, monkeypatch, limit, workers
+):
+    asked = []
+
+    def here(folder, *, resources, **given):
+        asked.append(resources.workers)
+        return run_stage(folder, resources=HERE, **given)
+
+    def discover_here(*given, uses_tasks):
+        assert uses_tasks
+        return discover(*given, uses_tasks=False)
+
+    monkeypatch.setattr("pipeline.data.ingest.run_stage", here)
+    monkeypatch.setattr("pipeline.data.scan.run_stage", here)
+    monkeypatch.setattr("pipeline.data.ingest.DRIVER_UNITS", limit)
+    monkeypatch.setattr("pipeline.data.ingest.discover", discover_here)
+    run(corpora, tmp_path / "clips", unit_clips=4, resources=Resources(workers=5))
+    assert asked == [5, workers]
+
+
+def test_clips_whose_ingest_was_killed_after_its_scan_are_not_read(corpora, tmp_path, monkeypatch):
+    run(corpora, tmp_path / "clips")
+    write_tone(corpora / "sound/more/z.wav", seed=50)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.data.ingest.find_removals", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(corpora, tmp_path / "clips")
+    with pytest.raises(IncompleteError, match="run `audiocalm ingest` again"):
+        rows(tmp_path / "clips")
+    run(corpora, tmp_path / "clips")
+    assert "sound-more/z.wav" in {row["clip_id"] for row in rows(tmp_path / "clips")}
+
+
+def test_a_directory_of_something_else_is_refused_before_anything_is_decoded(corpora, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds files that no stage wrote"):
+        run(corpora, tmp_path / "clips")
+    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["thesis.txt"]
 
 
 def test_clips_of_evaluation_sets_are_refused_wherever_the_sets_lie(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 import pipeline.audio.decoders
 from pipeline.audio.ffmpeg import FfmpegDecoder
+from pipeline.clip_tables import ClipTables
 from pipeline.data.prepare import FOLDERS, PrepareSettings, prepare
 from pipeline.data.report.write import DataReportSettings, write_data_report
 from pipeline.storage import Folder
@@ -70,8 +71,7 @@ def test_no_compressed_file_ends_the_job_and_each_bad_one_is_named(corpus, tmp_p
     assert refused["empty.mp4"][0] == "empty_audio"
     assert set(refused) == {"unknown.m4a", "dumb.mka", "empty.mp4", "cut.m4a", "junk.wav"}
     assert cards["encode"]["written"] == cards["ingest"]["written"] == 4
-    parts = sorted((tmp_path / "out" / "clips" / "parts").iterdir())
-    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    rows = ClipTables.of(Folder.at(tmp_path / "out" / "clips")).read_all().to_pylist()
     found = {Path(row["uri"]).name: (row["num_channels"], row["sample_rate"]) for row in rows}
     assert found["up.aac"] == found["faster.aac"] == (1, RATE)
     assert found["down.aac"] == (2, RATE)

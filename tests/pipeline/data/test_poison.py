@@ -10,7 +10,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data.scan import part_name
+from pipeline.clip_tables import part_name
 from pipeline.storage import json_bytes
 from tests.factories.corpora import write_tone
 

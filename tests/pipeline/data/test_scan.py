@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from pipeline.audio.files import read_audio
-from pipeline.data.scan import ScanWorker, part_name
+from pipeline.clip_tables import part_name
+from pipeline.data.scan import ScanWorker
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.segments import SegmentSettings
 from pipeline.data.units.stage import Unit, UnitOutput

@@ -5,10 +5,11 @@ import json
 import pyarrow as pa
 import pytest
 
+from pipeline.clip_tables import ClipTables
 from pipeline.data.corpora.registry import GENERIC, LAST_RESORT, SPECIFIC, layout_named
 from pipeline.data.ingest import IngestSettings, ingest
 from pipeline.data.units.stage import Resources
-from pipeline.storage import Folder, iter_rows
+from pipeline.storage import Folder
 from tests.factories.corpora import search, write_corpus, write_tar, write_tone
 
 WAVCAPS = json.dumps({"data": [{"id": "1", "caption": "Rain.", "duration": 0.4}]})
@@ -107,11 +108,7 @@ def test_clips_of_every_layout_are_decoded_where_they_lie(tmp_path):
     output = Folder.at(tmp_path / "clips")
     card = ingest(settings, output)
     assert (card["read"], card["written"]) == (len(PUBLISHED) + 3, len(PUBLISHED) + 3)
-    rows = [
-        row
-        for name in output.child("parts").files()
-        for row in iter_rows(output.read_table(f"parts/{name}"))
-    ]
+    rows = ClipTables.of(output).read_all().to_pylist()
     inside = {row["corpus"]: row["uri"].partition("#")[2] for row in rows if "#" in row["uri"]}
     assert inside == {"emilia": "x.flac", "webdataset": "x.flac", "hugging_face": "audio/0"}
     assert len({row["content_sha256"] for row in rows}) == len(rows)

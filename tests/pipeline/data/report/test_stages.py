@@ -15,7 +15,7 @@ def test_all_stages_of_prepare_are_found_and_one_alone_too(prepared):
     assert list(stages) == ["ingest", "encode", "describe", "shard"]
     assert all(stage.is_complete for stage in stages.values())
     assert list(find_stages(Folder.at(prepared / "latents"))) == ["encode"]
-    assert list(find_stages(Folder.at(prepared / "clips.work/scan"))) == ["scan"]
+    assert list(find_stages(Folder.at(prepared / "clips/scan"))) == ["scan"]
 
 
 def test_unfinished_stage_shows_its_committed_units(prepared, tmp_path):
@@ -28,7 +28,7 @@ def test_unfinished_stage_shows_its_committed_units(prepared, tmp_path):
     assert not stage.is_complete
     whole = find_stages(Folder.at(prepared))["ingest"].card
     assert stage.card["units"] == whole["units"] - 1
-    assert stage.names("parts") == [f"parts/part-{name}.parquet" for name in others]
+    assert stage.units == others
     assert stage.card["read"] == stage.card["written"] + stage.card["rejected"] < whole["read"]
 
 

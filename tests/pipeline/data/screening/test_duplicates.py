@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 
+from pipeline.data.screening import duplicates
 from pipeline.data.screening.duplicates import Rank, Recordings
 
 
@@ -59,6 +62,24 @@ def test_partitions_find_the_same():
     found = group(*clips)
     assert len(found) >= 15
     assert group(*clips, partition_clips=7) == found
+
+
+def test_the_number_of_open_files_does_not_grow_with_the_clips(monkeypatch):
+    clips = [(str(number), 4.0, words(number % 20, 0.05)) for number in range(60)]
+    found = group(*clips)
+    opened = []
+
+    def open_file():
+        partitions = opened[2:]  # the first two hold the fingerprints
+        assert sum(not file.closed for file in partitions) < 3
+        opened.append(tempfile.SpooledTemporaryFile())  # noqa: SIM115  closed by the code tested
+        return opened[-1]
+
+    monkeypatch.setattr(duplicates, "MAX_PARTITIONS", 3)
+    monkeypatch.setattr(duplicates.tempfile, "TemporaryFile", open_file)
+    assert group(*clips, partition_clips=2) == found
+    assert len(found) == 20
+    assert len(opened) > 5
 
 
 def test_the_better_clip_ranks_first():

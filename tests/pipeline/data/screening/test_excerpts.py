@@ -6,8 +6,8 @@ import pytest
 import scipy.signal
 import soundfile
 
+from pipeline.clip_tables import ClipTables, part_name
 from pipeline.data.ingest import IngestSettings, ingest
-from pipeline.data.scan import part_name
 from pipeline.data.screening.excerpts import PHASES, DenseWorker, ExcerptIndex
 from pipeline.data.screening.fingerprints import Fingerprinter, stride_for, stride_of
 from pipeline.data.units.stage import Resources, Unit
@@ -89,7 +89,7 @@ def test_a_clip_that_cannot_be_read_is_a_reject(tmp_path):
     ]
     folder = Folder.at(tmp_path / "clips")
     folder.write_bytes(part_name("x"), table_bytes(pa.Table.from_pylist(rows)))
-    done = DenseWorker(folder.uri).process(Unit("x", "", {"part": "x"}))
+    done = DenseWorker(ClipTables(folder)).process(Unit("x", "", {"part": "x"}))
     assert [row.reason for row in done.rejects] == ["missing_audio"]
     assert (done.read, done.written) == (2, 1)
 

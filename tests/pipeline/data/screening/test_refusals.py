@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.data.scan import part_name
+from pipeline.clip_tables import ClipTables, part_name
 from pipeline.data.schema import CLIPS
 from pipeline.data.screening.fingerprints import to_bytes
-from pipeline.data.screening.refusals import EvaluationSet, RefusalSettings, find_refusals
+from pipeline.data.screening.refusals import EvaluationSet, RefusalSettings, find_removals
 from pipeline.storage import Folder, table_bytes
 
 WORDS = to_bytes(np.random.default_rng(0).integers(1, 2**32, 100, dtype=np.uint32))
@@ -43,14 +43,15 @@ def in_words(tmp_path, *, held=(), keep_duplicates=False, **units):
     scan = folder_of(tmp_path / "scan", **units)
     sets = []
     if held:
-        sets = [EvaluationSet("bench", folder_of(tmp_path / "bench", x=list(held)), ["x"], "")]
+        clips = ClipTables(folder_of(tmp_path / "bench", x=list(held)))
+        sets = [EvaluationSet("bench", clips, ["x"], "")]
     settings = RefusalSettings(keep_duplicates=keep_duplicates)
-    return find_refusals(scan, sorted(units), sets, settings)
+    return find_removals(scan, sorted(units), sets, settings)
 
 
 def refusals(tmp_path, **given):
     return {
-        unit: {clip_id: str(reason) for clip_id, (reason, _) in of.items()}
+        unit: {clip_id: str(removal.reason) for clip_id, removal in of.items()}
         for unit, of in in_words(tmp_path, **given).items()
     }
 
@@ -137,12 +138,14 @@ def test_a_copy_of_a_leak_leaks_whichever_of_them_is_better(tmp_path, by, keep_d
         b=[leak, worse],
         keep_duplicates=keep_duplicates,
     )
-    reasons = {clip_id: of[0] for unit in found.values() for clip_id, of in unit.items()}
+    reasons = {clip_id: of.reason for unit in found.values() for clip_id, of in unit.items()}
     assert reasons == dict.fromkeys(("d/better", "c/leak", "d/worse"), "evaluation_leak")
-    assert "evaluation set bench: b/1" in found["b"]["c/leak"][1]
-    for _, detail in (found["a"]["d/better"], found["b"]["d/worse"]):
-        assert detail.startswith("the same recording as c/leak, which leaks: ")
-        assert "evaluation set bench: b/1" in detail
+    assert "evaluation set bench: b/1" in found["b"]["c/leak"].detail
+    assert found["b"]["c/leak"].twin == "bench: b/1"
+    for removal in (found["a"]["d/better"], found["b"]["d/worse"]):
+        assert removal.detail.startswith("the same recording as c/leak, which leaks: ")
+        assert "evaluation set bench: b/1" in removal.detail
+        assert removal.twin == "c/leak"
 
 
 @pytest.mark.parametrize("by", LEAKING)
@@ -152,5 +155,6 @@ def test_the_clip_that_a_duplicate_names_is_kept(tmp_path, by):
     copies = [clip("c/4", fingerprint="f"), clip("c/5", fingerprint="f")]
     found = in_words(tmp_path, held=[clip("b/1", **LEAKING[by])], a=[*twins, *leaks, *copies])
     assert set(found["a"]) == {"c/0", "c/2", "c/3", "c/4", "c/5"}
-    said = [detail for reason, detail in found["a"].values() if reason == "duplicate_audio"]
-    assert said == ["the same recording as c/1, which is kept"]
+    twins = [r.twin for r in found["a"].values() if r.reason == "duplicate_audio"]
+    assert twins == ["c/1"]
+    assert found["a"]["c/2"].detail == "the same recording as c/1, which is kept"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from pipeline.data.units import attempts as module
 from pipeline.data.units.attempts import ATTEMPTS, DEATHS_TO_BLAME, MAX_SUSPECTS, Attempts
 from pipeline.storage import Folder
 
@@ -50,6 +53,30 @@ def test_deaths_with_a_culprit_do_not_count_as_blind_ones_but_are_limited_too(tm
         assert attempt.enter(str(item))
     assert item == limit + 1
     assert "items killed the worker" in verdict
+
+
+@pytest.mark.parametrize("item", ["a", ""])
+def test_workers_of_lost_nodes_blame_no_clip_and_use_up_no_attempt(tmp_path, monkeypatch, item):
+    nodes = [f"spot-{number}" for number in range(2 * DEATHS_TO_BLAME + 3)]
+    for node in nodes:
+        monkeypatch.setattr(module, "this_node", lambda node=node: node)
+        monkeypatch.setattr(module, "is_node_lost", lambda before: before in nodes)
+        attempt = attempts(tmp_path).begin("u")
+        assert (attempt.number, attempt.verdict) == (1, "")
+        assert attempt.enter(item)
+    monkeypatch.setattr(module, "is_node_lost", lambda _: False)
+    attempt = attempts(tmp_path).begin("u")
+    assert attempt.number == 2, "a death on a node that lives counts"
+
+
+def test_a_clip_that_kills_workers_between_lost_nodes_is_found(tmp_path, monkeypatch):
+    attempts(tmp_path).begin("u")
+    for is_lost in (False, True, False, True, True):
+        monkeypatch.setattr(module, "is_node_lost", lambda _, lost=is_lost: lost)
+        attempt = attempts(tmp_path).begin("u")
+        assert attempt.enter("a"), "one death at it so far"
+    monkeypatch.setattr(module, "is_node_lost", lambda _: False)
+    assert not attempts(tmp_path).begin("u").enter("a")
 
 
 def test_another_run_starts_afresh(tmp_path):
