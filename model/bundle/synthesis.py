@@ -9,7 +9,7 @@ description and the voice of the request, and comes out as one waveform.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,16 @@ from torch import Tensor
 
 from model.bundle.bundle import Bundle
 from model.bundle.limits import Limits, RequestError
-from model.bundle.preparation import PreparedRequest, prepare
-from model.bundle.request import SynthesisRequest
+from model.bundle.preparation import (
+    Part,
+    PreparedRequest,
+    prepare,
+    prepare_part,
+)
+from model.bundle.request import SamplingDefaults, SynthesisRequest
 from model.fast.choice import fast_backbone
 from model.fast.cuda_graphs import GraphBackbone
-from model.inference.cache import CacheSize, CacheSizeError, KVCache
+from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
 from model.timebase import Timebase
@@ -40,19 +45,29 @@ class Utterance:
     """Progress of one request: a value, owned by whoever opened it.
 
     Attributes:
+        request: The request.
+        bundle: The bundle, with the defaults of the time.
+        limits: The limits of the time.
         generation: The sampler's state of the present part of the text.
         codec: The decoder's state of that part.
         num_samples: Exact length of the waveform; None follows the stop head.
         later: The parts that follow.
+        following: The next part, while it waits for room in the cache.
+        num_tokens: Tokens of the prefixes read so far.
         num_emitted: Samples given so far.
         is_capped: Whether a part has reached its longest duration.
         fades_in: Whether the next samples are the first of a later part.
     """
 
+    request: SynthesisRequest
+    bundle: Bundle
+    limits: Limits
     generation: GenerationState
     codec: Any
     num_samples: int | None
-    later: tuple[GenerationRequest, ...] = ()
+    later: tuple[Part, ...] = ()
+    following: GenerationRequest | None = None
+    num_tokens: int = 0
     num_emitted: int = 0
     is_capped: bool = False
     fades_in: bool = False
@@ -77,22 +92,35 @@ class Piece:
 class Synthesizer:
     """Makes audio with one bundle. Holds no state of requests.
 
+    `configure` may be called at any time: requests that are open keep what they began with.
+
     Args:
         bundle: Model, codec and tokenizer.
         limits: Limits of a request.
         cache_size: Memory for the requests that run together, allocated now; longer requests are
             refused. None grows with demand.
+        max_cache_bytes: Memory up to which it grows; a request that does not fit beside those that
+            run cannot be opened until some have ended. None is no limit.
     """
 
     def __init__(
-        self, bundle: Bundle, limits: Limits | None = None, cache_size: CacheSize | None = None
+        self,
+        bundle: Bundle,
+        limits: Limits | None = None,
+        cache_size: CacheSize | None = None,
+        max_cache_bytes: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.limits = limits or Limits()
         model = bundle.model
-        cache = KVCache(model.config, model.device, model.dtype, cache_size)
+        cache = KVCache(model.config, model.device, model.dtype, cache_size, max_cache_bytes)
         self._backbone = fast_backbone(model.backbone, cache)
         self._sampler = Sampler(model, self._backbone, cache)
+
+    def configure(self, limits: Limits, sampling: SamplingDefaults) -> None:
+        """Take other limits and default sampling options for the requests that follow."""
+        self.limits = limits
+        self.bundle = replace(self.bundle, sampling=sampling)
 
     @property
     def timebase(self) -> Timebase:
@@ -112,6 +140,7 @@ class Synthesizer:
 
         Raises:
             RequestError: If it cannot be made.
+            CacheFullError: If the cache has no room for it beside the requests that run.
         """
         prepared = self.prepare(request)
         with torch.inference_mode():
@@ -119,8 +148,16 @@ class Synthesizer:
                 state = self._sampler.open(prepared.generation)
             except CacheSizeError as error:
                 raise RequestError(_longest_part(request, prepared), str(error)) from error
-            codec = self.bundle.codec.initial_state()
-            return Utterance(state, codec, prepared.num_samples, prepared.later)
+        return Utterance(
+            request,
+            self.bundle,
+            self.limits,
+            state,
+            self.bundle.codec.initial_state(),
+            prepared.num_samples,
+            prepared.parts[1:],
+            num_tokens=len(prepared.generation.token_ids),
+        )
 
     def warm_up(self) -> None:
         """Capture the passes of the sampler, where they are captured; minutes for a large model."""
@@ -135,20 +172,17 @@ class Synthesizer:
         """Advance each request by one block; the audio of one never depends on the others.
 
         Returns:
-            A piece for each request, or its error.
+            A piece for each request, or its error. The piece is empty while the next part of a text
+            waits for room in the cache.
         """
         with torch.inference_mode():
-            blocks = self._sampler.step([utterance.generation for utterance in utterances])
-            pieces: dict[int, Piece | SynthesisError] = {}
-            for rows in _equal_lengths(blocks):
-                group = [utterances[row] for row in rows]
-                decoded = self._decode(group, [blocks[row] for row in rows])
-                pieces.update(zip(rows, decoded, strict=True))
-            for row, utterance in enumerate(utterances):
-                piece = pieces[row]
-                if blocks[row].is_last and utterance.later and isinstance(piece, Piece):
-                    pieces[row] = self._go_on(utterance, piece)
-        return [pieces[row] for row in range(len(utterances))]
+            pieces: dict[int, Piece | SynthesisError | None] = {
+                row: self._open_next(utterance) for row, utterance in enumerate(utterances)
+            }
+            rows = [row for row, utterance in enumerate(utterances) if utterance.following is None]
+            pieces.update(zip(rows, self._advance([utterances[row] for row in rows]), strict=True))
+        nothing = Piece(torch.zeros(self.bundle.codec.num_channels, 0), is_last=False)
+        return [pieces[row] or nothing for row in range(len(utterances))]
 
     def stream(self, request: SynthesisRequest) -> Iterator[Float[Tensor, "channels samples"]]:
         """Chunks of one request as they are made; concatenated they are the whole waveform.
@@ -175,21 +209,52 @@ class Synthesizer:
         finally:
             self.close(utterance)
 
+    def _advance(self, utterances: Sequence[Utterance]) -> list[Piece | SynthesisError]:
+        """The next block of requests whose part is open."""
+        blocks = self._sampler.step([utterance.generation for utterance in utterances])
+        pieces: dict[int, Piece | SynthesisError] = {}
+        for rows in _equal_lengths(blocks):
+            group = [utterances[row] for row in rows]
+            decoded = self._decode(group, [blocks[row] for row in rows])
+            pieces.update(zip(rows, decoded, strict=True))
+        for row, utterance in enumerate(utterances):
+            piece = pieces[row]
+            if blocks[row].is_last and utterance.later and isinstance(piece, Piece):
+                pieces[row] = self._go_on(utterance, piece)
+        return [pieces[row] for row in range(len(utterances))]
+
     def _go_on(self, utterance: Utterance, piece: Piece) -> Piece | SynthesisError:
-        """Open the next part of a text whose last part has ended with this piece."""
+        """Go on to the next part of a text whose last part has ended with this piece."""
         self._sampler.close(utterance.generation)
-        following, *rest = utterance.later
-        try:
-            utterance.generation = self._sampler.open(following)
-        except CacheSizeError as error:
-            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        part, *rest = utterance.later
         utterance.later = tuple(rest)
+        try:
+            following = prepare_part(utterance.request, part, utterance.bundle, utterance.limits)
+        except RequestError as error:
+            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        utterance.following = following
+        utterance.num_tokens += len(following.token_ids)
+        if (failure := self._open_next(utterance)) is not None:
+            return failure
         utterance.codec = self.bundle.codec.initial_state()
         utterance.fades_in = True
         ramp = _ramp(piece.waveform, self.timebase)
         waveform = piece.waveform.clone()
         waveform[:, waveform.shape[1] - len(ramp) :] *= ramp.flip(0)
         return Piece(waveform, is_last=False, is_capped=piece.is_capped)
+
+    def _open_next(self, utterance: Utterance) -> SynthesisError | None:
+        """Open the next part where one waits and the cache has room for it."""
+        if utterance.following is None:
+            return None
+        try:
+            utterance.generation = self._sampler.open(utterance.following)
+        except CacheFullError:
+            return None
+        except CacheSizeError as error:
+            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        utterance.following = None
+        return None
 
     def _decode(
         self, utterances: Sequence[Utterance], blocks: Sequence[BlockOutput]
