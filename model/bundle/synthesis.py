@@ -3,12 +3,13 @@
 `Synthesizer.step` advances any number of requests by one latent block each; the command line runs
 it with one request, the endpoint with as many as have a slot. What a request sounds like depends
 on the request alone. Speech too long to be read in one go is generated part by part, each with the
-description and the voice of the request, and comes out as one waveform.
+description and the voice of the request, and comes out as one waveform. A request that names no
+voice keeps that of its first part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,10 @@ from model.inference.generation import BlockOutput, GenerationRequest, Generatio
 from model.inference.sampler import Sampler
 from model.timebase import Timebase
 
+VoiceOf = Callable[[Float[Tensor, "channels samples"], int], Float[Tensor, " speaker_dim"] | None]
+"""Speaker embedding of a waveform of a sample rate, as the model was trained on them; None where no
+voice is heard."""
+
 _JOIN_S = 0.005
 """Fade at both sides of the join of two parts of a text, seconds: long enough to hear no click."""
 
@@ -53,6 +58,8 @@ class Utterance:
         num_samples: Exact length of the waveform; None follows the stop head.
         later: The parts that follow.
         following: The next part, while it waits for room in the cache.
+        first_part: Waveform of the first part, whose voice the later ones take; None where they do
+            not, or have it.
         num_tokens: Tokens of the prefixes read so far.
         num_emitted: Samples given so far.
         is_capped: Whether a part has reached its longest duration.
@@ -67,6 +74,7 @@ class Utterance:
     num_samples: int | None
     later: tuple[Part, ...] = ()
     following: GenerationRequest | None = None
+    first_part: list[Float[Tensor, "channels samples"]] | None = None
     num_tokens: int = 0
     num_emitted: int = 0
     is_capped: bool = False
@@ -101,6 +109,8 @@ class Synthesizer:
             refused. None grows with demand.
         max_cache_bytes: Memory up to which it grows; a request that does not fit beside those that
             run cannot be opened until some have ended. None is no limit.
+        voice_of: Finds the voice of the first part of a long text for its later parts; None leaves
+            every part to the description.
     """
 
     def __init__(
@@ -109,8 +119,10 @@ class Synthesizer:
         limits: Limits | None = None,
         cache_size: CacheSize | None = None,
         max_cache_bytes: int | None = None,
+        voice_of: VoiceOf | None = None,
     ) -> None:
         self.bundle = bundle
+        self._voice_of = voice_of
         self.limits = limits or Limits()
         model = bundle.model
         cache = KVCache(model.config, model.device, model.dtype, cache_size, max_cache_bytes)
@@ -156,6 +168,7 @@ class Synthesizer:
             self.bundle.codec.initial_state(),
             prepared.num_samples,
             prepared.parts[1:],
+            first_part=[] if self._keeps_voice(request, prepared) else None,
             num_tokens=len(prepared.generation.token_ids),
         )
 
@@ -219,13 +232,33 @@ class Synthesizer:
             pieces.update(zip(rows, decoded, strict=True))
         for row, utterance in enumerate(utterances):
             piece = pieces[row]
+            if utterance.first_part is not None and isinstance(piece, Piece):
+                utterance.first_part.append(piece.waveform)
             if blocks[row].is_last and utterance.later and isinstance(piece, Piece):
                 pieces[row] = self._go_on(utterance, piece)
         return [pieces[row] for row in range(len(utterances))]
 
+    def _keeps_voice(self, request: SynthesisRequest, prepared: PreparedRequest) -> bool:
+        """Whether later parts take the voice of the first: none is named, nor in a recording."""
+        has_voice = request.voice is not None or request.continues is not None
+        knows_voices = (
+            self.bundle.model.config.speaker_id is not None and self._voice_of is not None
+        )
+        return len(prepared.parts) > 1 and knows_voices and not has_voice
+
+    def _take_voice(self, utterance: Utterance) -> None:
+        """Give the later parts of a request the voice of the first."""
+        if utterance.first_part is None or self._voice_of is None:
+            return
+        spoken = torch.cat(utterance.first_part, dim=-1)
+        utterance.first_part = None
+        voice = self._voice_of(spoken, self.timebase.sample_rate)
+        utterance.request = replace(utterance.request, voice=voice)
+
     def _go_on(self, utterance: Utterance, piece: Piece) -> Piece | SynthesisError:
         """Go on to the next part of a text whose last part has ended with this piece."""
         self._sampler.close(utterance.generation)
+        self._take_voice(utterance)
         part, *rest = utterance.later
         utterance.later = tuple(rest)
         try:

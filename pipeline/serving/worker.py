@@ -21,6 +21,7 @@ from pipeline.continuation import speech_prompt
 from pipeline.errors import SettingsError
 from pipeline.serving.answer import BusyError, Opening, RefusedError, Step, Usage
 from pipeline.serving.formats import AudioLayout, pcm_bytes
+from pipeline.serving.heard_voice import heard_voice
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
 from pipeline.serving.settings import BatchSettings, ServeSettings
 from pipeline.serving.stream import Service
@@ -195,7 +196,11 @@ def load_worker(
     recorded = {name: Voice(torch.tensor(values)) for name, values in voices.items()}
     check_voices(bundle.model, recorded)
     synthesizer = Synthesizer(
-        bundle, settings.limits.limits(), _cache_size(settings.batch), settings.batch.cache_bytes
+        bundle,
+        settings.limits.limits(),
+        _cache_size(settings.batch),
+        settings.batch.cache_bytes,
+        heard_voice(bundle),
     )
     synthesizer.warm_up()
     worker = BundleWorker(synthesizer, recorded)

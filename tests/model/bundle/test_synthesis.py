@@ -222,6 +222,73 @@ def test_parts_go_on_in_a_bounded_cache_and_beside_others(synthesizer: Synthesiz
         bounded.close(utterance)
 
 
+def test_later_parts_take_the_voice_of_the_first_where_none_is_named(
+    synthesizer: Synthesizer,
+) -> None:
+    heard: list[torch.Tensor] = []
+    voice = torch.linspace(-1, 1, 5)
+
+    def voice_of(waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        assert sample_rate == synthesizer.timebase.sample_rate
+        heard.append(waveform)
+        return voice
+
+    limits = Limits(max_duration_s=3.0, max_speech_s=60.0)
+    keeping = Synthesizer(synthesizer.bundle, limits, voice_of=voice_of)
+    plain = Synthesizer(synthesizer.bundle, limits)
+    request = SynthesisRequest(
+        description="a man", transcript="One two three. Four five six. Seven.", sampling=FAST
+    )
+
+    def speakers(request: SynthesisRequest) -> list[torch.Tensor | None]:
+        utterance = keeping.open(request)
+        found, is_last = [utterance.generation.request.speaker], False
+        while not is_last:
+            later = utterance.later
+            (piece,) = keeping.step([utterance])
+            assert isinstance(piece, Piece)
+            is_last = piece.is_last
+            if utterance.later is not later:
+                found.append(utterance.generation.request.speaker)
+        return found
+
+    first, *others = speakers(request)
+    assert first is None
+    assert len(others) >= 1
+    for speaker in others:
+        assert speaker is not None
+        assert torch.equal(speaker, voice)
+    # It is found once, in all of the first part but the fade at its end.
+    (waveform,) = heard
+    part = dataclasses.replace(request, transcript="One two three.")
+    alone = whole(plain, part)
+    assert waveform.shape == alone.shape
+    end = alone.shape[-1] - plain.timebase.samples_in(0.005)
+    torch.testing.assert_close(waveform[:, :end], alone[:, :end], atol=1e-3, rtol=1e-3)
+    named = torch.ones(5)
+    for speaker in speakers(dataclasses.replace(request, voice=named)):
+        assert speaker is not None
+        assert torch.equal(speaker, named)
+    recording = prompt_of(synthesizer)
+    assert not any(
+        speaker is not None
+        for speaker in speakers(dataclasses.replace(request, continues=recording))
+    )
+    speakers(part)
+    assert len(heard) == 1
+
+
+def test_speech_without_an_audible_voice_goes_on_by_its_description(
+    synthesizer: Synthesizer,
+) -> None:
+    limits = Limits(max_duration_s=3.0, max_speech_s=60.0)
+    text = "One two three. Four five six."
+    request = SynthesisRequest(description="a man", transcript=text, sampling=FAST)
+    deaf = Synthesizer(synthesizer.bundle, limits, voice_of=lambda waveform, rate: None)
+    plain = Synthesizer(synthesizer.bundle, limits)
+    torch.testing.assert_close(whole(deaf, request), whole(plain, request))
+
+
 def test_a_part_without_room_waits_until_another_request_has_ended(
     synthesizer: Synthesizer,
 ) -> None:
