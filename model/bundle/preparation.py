@@ -28,18 +28,31 @@ from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a text that is read in one go.
+
+    Attributes:
+        transcript: Its words, cleaned; None has none.
+        seed: Its seed.
+    """
+
+    transcript: str | None
+    seed: int
+
+
+@dataclass(frozen=True)
 class PreparedRequest:
     """A checked request in the sampler's terms.
 
     Attributes:
         generation: What the sampler takes; of a long text, its first part.
         num_samples: Exact length of the waveform; None follows the stop head.
-        later: The further parts of a long text, in order.
+        parts: The parts of a text, in order; the first is that of `generation`.
     """
 
     generation: GenerationRequest
     num_samples: int | None
-    later: tuple[GenerationRequest, ...] = ()
+    parts: tuple[Part, ...]
 
 
 def prepare(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> PreparedRequest:
@@ -52,25 +65,30 @@ def prepare(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> Prepar
     _check_voice(request.voice, bundle.model.config)
     _check_continued(request, bundle.model.config)
     transcript = None if request.transcript is None else clean_text(request.transcript)[0]
-    if transcript is None or not is_split(request):
-        return _part(request, transcript, request.seed, bundle, limits)
-    # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
-    longest_part_s = limits.longest_part_s * min(1.0, request.speed)
-    first, *later = (
-        _part(request, part, part_seed(request.seed, index), bundle, limits)
-        for index, part in enumerate(parts_of(transcript, request.language, longest_part_s))
-    )
-    return dataclasses.replace(first, later=tuple(part.generation for part in later))
+    parts: tuple[Part, ...] = (Part(transcript, request.seed),)
+    if transcript is not None and is_split(request):
+        # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
+        longest_part_s = limits.longest_part_s * min(1.0, request.speed)
+        texts = parts_of(transcript, request.language, longest_part_s)
+        parts = tuple(
+            Part(text, part_seed(request.seed, index)) for index, text in enumerate(texts)
+        )
+    duration_s = _duration_s(request, limits)
+    num_samples = None if duration_s is None else bundle.codec.timebase.samples_in(duration_s)
+    return PreparedRequest(prepare_part(request, parts[0], bundle, limits), num_samples, parts)
 
 
-def _part(
-    request: SynthesisRequest, transcript: str | None, seed: int, bundle: Bundle, limits: Limits
-) -> PreparedRequest:
-    """A request, or one part of its transcript."""
+def prepare_part(
+    request: SynthesisRequest, part: Part, bundle: Bundle, limits: Limits
+) -> GenerationRequest:
+    """One part of a checked request in the sampler's terms.
+
+    Raises:
+        RequestError: If it cannot be made.
+    """
     config, tokenizer, timebase = bundle.model.config, bundle.tokenizer, bundle.codec.timebase
-    modality, duration_s = modality_of(request), request.duration_s
-    if duration_s is None and modality != "speech" and transcript is None:
-        duration_s = min(DEFAULT_DURATION_S, limits.max_duration_s)
+    modality, transcript = modality_of(request), part.transcript
+    duration_s = _duration_s(request, limits)
     before = _whole_blocks(request.continues, config)
     prompt = _prompt(request, transcript, duration_s, len(before) / timebase.frame_rate)
     if transcript and not prompt.language:
@@ -95,11 +113,11 @@ def _part(
         # The new words start where the recording ends.
         spoken = dataclasses.replace(prompt, transcript=request.continues.transcript)
         num_prompt_words = min(num_word_tokens(spoken, tokenizer), num_words - 1)
-    generation = GenerationRequest(
+    return GenerationRequest(
         token_ids=tuple(prompt_ids(prompt, tokenizer, request.voice is not None)),
         null_ids=tuple(null_ids(tokenizer)),
         uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
-        seed=seed,
+        seed=part.seed,
         max_frames=max_frames,
         min_frames=min_frames,
         exact_frames=exact_frames,
@@ -111,8 +129,14 @@ def _part(
         prompt_latents=before if len(before) else None,
         options=sampling_of(request, limits, bundle.sampling),
     )
-    num_samples = None if duration_s is None else timebase.samples_in(duration_s)
-    return PreparedRequest(generation, num_samples)
+
+
+def _duration_s(request: SynthesisRequest, limits: Limits) -> float | None:
+    """Exact duration of a request; None leaves it to the model."""
+    is_free = request.duration_s is None and request.transcript is None
+    if is_free and modality_of(request) != "speech":
+        return min(DEFAULT_DURATION_S, limits.max_duration_s)
+    return request.duration_s
 
 
 def _prompt(

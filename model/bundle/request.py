@@ -86,11 +86,14 @@ def request_of_clip(
     )
 
 
-def sampling_defaults(changes: Any) -> SamplingDefaults:
-    """The defaults with the changes of a bundle.
+def sampling_defaults(
+    changes: Any, defaults: SamplingDefaults = DEFAULT_SAMPLING
+) -> SamplingDefaults:
+    """Defaults with the changes of a bundle or an endpoint.
 
     Args:
         changes: Fields of `SamplingOptions` by modality; read from a file, so of any type.
+        defaults: What is changed.
 
     Raises:
         ValueError: If a modality or a field is unknown, or a value out of range.
@@ -103,7 +106,7 @@ def sampling_defaults(changes: Any) -> SamplingDefaults:
         raise ValueError(f"modality {unknown[0]!r} is not one of {', '.join(DEFAULT_SAMPLING)}")
     return {
         modality: _changed(options, changes.get(modality, {}))
-        for modality, options in DEFAULT_SAMPLING.items()
+        for modality, options in defaults.items()
     }
 
 

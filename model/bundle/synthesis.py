@@ -3,13 +3,14 @@
 `Synthesizer.step` advances any number of requests by one latent block each; the command line runs
 it with one request, the endpoint with as many as have a slot. What a request sounds like depends
 on the request alone. Speech too long to be read in one go is generated part by part, each with the
-description and the voice of the request, and comes out as one waveform.
+description and the voice of the request, and comes out as one waveform. A request that names no
+voice keeps that of its first part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,14 +19,23 @@ from torch import Tensor
 
 from model.bundle.bundle import Bundle
 from model.bundle.limits import Limits, RequestError
-from model.bundle.preparation import PreparedRequest, prepare
-from model.bundle.request import SynthesisRequest
+from model.bundle.preparation import (
+    Part,
+    PreparedRequest,
+    prepare,
+    prepare_part,
+)
+from model.bundle.request import SamplingDefaults, SynthesisRequest
 from model.fast.choice import fast_backbone
 from model.fast.cuda_graphs import GraphBackbone
-from model.inference.cache import CacheSize, CacheSizeError, KVCache
+from model.inference.cache import CacheFullError, CacheSize, CacheSizeError, KVCache
 from model.inference.generation import BlockOutput, GenerationRequest, GenerationState
 from model.inference.sampler import Sampler
 from model.timebase import Timebase
+
+VoiceOf = Callable[[Float[Tensor, "channels samples"], int], Float[Tensor, " speaker_dim"] | None]
+"""Speaker embedding of a waveform of a sample rate, as the model was trained on them; None where no
+voice is heard."""
 
 _JOIN_S = 0.005
 """Fade at both sides of the join of two parts of a text, seconds: long enough to hear no click."""
@@ -40,19 +50,32 @@ class Utterance:
     """Progress of one request: a value, owned by whoever opened it.
 
     Attributes:
+        request: The request.
+        bundle: The bundle, with the defaults of the time.
+        limits: The limits of the time.
         generation: The sampler's state of the present part of the text.
         codec: The decoder's state of that part.
         num_samples: Exact length of the waveform; None follows the stop head.
         later: The parts that follow.
+        following: The next part, while it waits for room in the cache.
+        first_part: Waveform of the first part, whose voice the later ones take; None where they do
+            not, or have it.
+        num_tokens: Tokens of the prefixes read so far.
         num_emitted: Samples given so far.
         is_capped: Whether a part has reached its longest duration.
         fades_in: Whether the next samples are the first of a later part.
     """
 
+    request: SynthesisRequest
+    bundle: Bundle
+    limits: Limits
     generation: GenerationState
     codec: Any
     num_samples: int | None
-    later: tuple[GenerationRequest, ...] = ()
+    later: tuple[Part, ...] = ()
+    following: GenerationRequest | None = None
+    first_part: list[Float[Tensor, "channels samples"]] | None = None
+    num_tokens: int = 0
     num_emitted: int = 0
     is_capped: bool = False
     fades_in: bool = False
@@ -77,22 +100,39 @@ class Piece:
 class Synthesizer:
     """Makes audio with one bundle. Holds no state of requests.
 
+    `configure` may be called at any time: requests that are open keep what they began with.
+
     Args:
         bundle: Model, codec and tokenizer.
         limits: Limits of a request.
         cache_size: Memory for the requests that run together, allocated now; longer requests are
             refused. None grows with demand.
+        max_cache_bytes: Memory up to which it grows; a request that does not fit beside those that
+            run cannot be opened until some have ended. None is no limit.
+        voice_of: Finds the voice of the first part of a long text for its later parts; None leaves
+            every part to the description.
     """
 
     def __init__(
-        self, bundle: Bundle, limits: Limits | None = None, cache_size: CacheSize | None = None
+        self,
+        bundle: Bundle,
+        limits: Limits | None = None,
+        cache_size: CacheSize | None = None,
+        max_cache_bytes: int | None = None,
+        voice_of: VoiceOf | None = None,
     ) -> None:
         self.bundle = bundle
+        self._voice_of = voice_of
         self.limits = limits or Limits()
         model = bundle.model
-        cache = KVCache(model.config, model.device, model.dtype, cache_size)
+        cache = KVCache(model.config, model.device, model.dtype, cache_size, max_cache_bytes)
         self._backbone = fast_backbone(model.backbone, cache)
         self._sampler = Sampler(model, self._backbone, cache)
+
+    def configure(self, limits: Limits, sampling: SamplingDefaults) -> None:
+        """Take other limits and default sampling options for the requests that follow."""
+        self.limits = limits
+        self.bundle = replace(self.bundle, sampling=sampling)
 
     @property
     def timebase(self) -> Timebase:
@@ -112,6 +152,7 @@ class Synthesizer:
 
         Raises:
             RequestError: If it cannot be made.
+            CacheFullError: If the cache has no room for it beside the requests that run.
         """
         prepared = self.prepare(request)
         with torch.inference_mode():
@@ -119,8 +160,17 @@ class Synthesizer:
                 state = self._sampler.open(prepared.generation)
             except CacheSizeError as error:
                 raise RequestError(_longest_part(request, prepared), str(error)) from error
-            codec = self.bundle.codec.initial_state()
-            return Utterance(state, codec, prepared.num_samples, prepared.later)
+        return Utterance(
+            request,
+            self.bundle,
+            self.limits,
+            state,
+            self.bundle.codec.initial_state(),
+            prepared.num_samples,
+            prepared.parts[1:],
+            first_part=[] if self._keeps_voice(request, prepared) else None,
+            num_tokens=len(prepared.generation.token_ids),
+        )
 
     def warm_up(self) -> None:
         """Capture the passes of the sampler, where they are captured; minutes for a large model."""
@@ -135,20 +185,17 @@ class Synthesizer:
         """Advance each request by one block; the audio of one never depends on the others.
 
         Returns:
-            A piece for each request, or its error.
+            A piece for each request, or its error. The piece is empty while the next part of a text
+            waits for room in the cache.
         """
         with torch.inference_mode():
-            blocks = self._sampler.step([utterance.generation for utterance in utterances])
-            pieces: dict[int, Piece | SynthesisError] = {}
-            for rows in _equal_lengths(blocks):
-                group = [utterances[row] for row in rows]
-                decoded = self._decode(group, [blocks[row] for row in rows])
-                pieces.update(zip(rows, decoded, strict=True))
-            for row, utterance in enumerate(utterances):
-                piece = pieces[row]
-                if blocks[row].is_last and utterance.later and isinstance(piece, Piece):
-                    pieces[row] = self._go_on(utterance, piece)
-        return [pieces[row] for row in range(len(utterances))]
+            pieces: dict[int, Piece | SynthesisError | None] = {
+                row: self._open_next(utterance) for row, utterance in enumerate(utterances)
+            }
+            rows = [row for row, utterance in enumerate(utterances) if utterance.following is None]
+            pieces.update(zip(rows, self._advance([utterances[row] for row in rows]), strict=True))
+        nothing = Piece(torch.zeros(self.bundle.codec.num_channels, 0), is_last=False)
+        return [pieces[row] or nothing for row in range(len(utterances))]
 
     def stream(self, request: SynthesisRequest) -> Iterator[Float[Tensor, "channels samples"]]:
         """Chunks of one request as they are made; concatenated they are the whole waveform.
@@ -175,21 +222,72 @@ class Synthesizer:
         finally:
             self.close(utterance)
 
+    def _advance(self, utterances: Sequence[Utterance]) -> list[Piece | SynthesisError]:
+        """The next block of requests whose part is open."""
+        blocks = self._sampler.step([utterance.generation for utterance in utterances])
+        pieces: dict[int, Piece | SynthesisError] = {}
+        for rows in _equal_lengths(blocks):
+            group = [utterances[row] for row in rows]
+            decoded = self._decode(group, [blocks[row] for row in rows])
+            pieces.update(zip(rows, decoded, strict=True))
+        for row, utterance in enumerate(utterances):
+            piece = pieces[row]
+            if utterance.first_part is not None and isinstance(piece, Piece):
+                utterance.first_part.append(piece.waveform)
+            if blocks[row].is_last and utterance.later and isinstance(piece, Piece):
+                pieces[row] = self._go_on(utterance, piece)
+        return [pieces[row] for row in range(len(utterances))]
+
+    def _keeps_voice(self, request: SynthesisRequest, prepared: PreparedRequest) -> bool:
+        """Whether later parts take the voice of the first: none is named, nor in a recording."""
+        has_voice = request.voice is not None or request.continues is not None
+        knows_voices = (
+            self.bundle.model.config.speaker_id is not None and self._voice_of is not None
+        )
+        return len(prepared.parts) > 1 and knows_voices and not has_voice
+
+    def _take_voice(self, utterance: Utterance) -> None:
+        """Give the later parts of a request the voice of the first."""
+        if utterance.first_part is None or self._voice_of is None:
+            return
+        spoken = torch.cat(utterance.first_part, dim=-1)
+        utterance.first_part = None
+        voice = self._voice_of(spoken, self.timebase.sample_rate)
+        utterance.request = replace(utterance.request, voice=voice)
+
     def _go_on(self, utterance: Utterance, piece: Piece) -> Piece | SynthesisError:
-        """Open the next part of a text whose last part has ended with this piece."""
+        """Go on to the next part of a text whose last part has ended with this piece."""
         self._sampler.close(utterance.generation)
-        following, *rest = utterance.later
-        try:
-            utterance.generation = self._sampler.open(following)
-        except CacheSizeError as error:
-            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        self._take_voice(utterance)
+        part, *rest = utterance.later
         utterance.later = tuple(rest)
+        try:
+            following = prepare_part(utterance.request, part, utterance.bundle, utterance.limits)
+        except RequestError as error:
+            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        utterance.following = following
+        utterance.num_tokens += len(following.token_ids)
+        if (failure := self._open_next(utterance)) is not None:
+            return failure
         utterance.codec = self.bundle.codec.initial_state()
         utterance.fades_in = True
         ramp = _ramp(piece.waveform, self.timebase)
         waveform = piece.waveform.clone()
         waveform[:, waveform.shape[1] - len(ramp) :] *= ramp.flip(0)
         return Piece(waveform, is_last=False, is_capped=piece.is_capped)
+
+    def _open_next(self, utterance: Utterance) -> SynthesisError | None:
+        """Open the next part where one waits and the cache has room for it."""
+        if utterance.following is None:
+            return None
+        try:
+            utterance.generation = self._sampler.open(utterance.following)
+        except CacheFullError:
+            return None
+        except CacheSizeError as error:
+            return SynthesisError(f"the next part of the text cannot be read: {error}")
+        utterance.following = None
+        return None
 
     def _decode(
         self, utterances: Sequence[Utterance], blocks: Sequence[BlockOutput]

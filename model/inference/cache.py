@@ -29,11 +29,11 @@ _SCRATCH_BLOCKS = 2
 
 
 class CacheFullError(RuntimeError):
-    """Every row of a cache of fixed size is taken."""
+    """The memory that a request needs is taken by others; it fits when some of them have ended."""
 
 
 class CacheSizeError(ValueError):
-    """A request needs more tokens than a row of a cache of fixed size holds."""
+    """A request needs more memory than the whole cache may give it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ class KVCache:
         device: Device of the memory.
         dtype: Dtype of the keys and values.
         size: Allocate this much and never more. None grows when a request is opened that does not
-            fit, for tools that run a few requests; steps never grow it.
+            fit; steps never grow it.
+        max_bytes: Memory up to which a cache without `size` grows; while it does, half as much
+            again holds the old keys or values. None is no limit.
 
     Attributes:
         keys: After norm and rotary embedding.
@@ -82,7 +84,9 @@ class KVCache:
         device: torch.device,
         dtype: torch.dtype,
         size: CacheSize | None = None,
+        max_bytes: int | None = None,
     ) -> None:
+        self._max_bytes = max_bytes
         self.frames_per_block = config.frames_per_block
         self._backbone = config.backbone
         self._is_fixed = size is not None
@@ -114,13 +118,13 @@ class KVCache:
             num_blocks: Blocks that the request may add.
 
         Raises:
-            CacheSizeError: If a row of a cache of fixed size is too short.
-            CacheFullError: If a cache of fixed size has no free rows.
+            CacheSizeError: If even an empty cache could not hold the request.
+            CacheFullError: If it does not fit beside the present requests.
         """
         num_rows, length = len(left_padding), prefix[0].shape[3]
         needed = length + (num_blocks + _SCRATCH_BLOCKS) * self.frames_per_block
         first = self._reserve(num_rows, needed)
-        rows = CacheRows(self, slice(first, first + num_rows), left_padding, length, length)
+        rows = CacheRows(self, slice(first, first + num_rows), left_padding, length, length, needed)
         self._owners[rows.rows] = [rows] * num_rows
         for memory, given in zip((self.keys, self.values), prefix, strict=True):
             if self.has_few_shapes:
@@ -182,18 +186,57 @@ class KVCache:
                 f"all {len(self._owners)} rows of the cache are taken; close a request first"
             )
         if first is None or is_short:
-            # Twice the rows, so that opening many requests copies each a bounded number of times.
-            more = max(2, len(self._owners)) if first is None else 0
-            self._owners += [None] * more
-            tokens = max(num_tokens, self.num_tokens)
-            self.keys, self.values = (self._grown(old, tokens) for old in (self.keys, self.values))
+            self._resize(num_rows, num_tokens)
             first = self._first_free(num_rows)
         assert first is not None
         return first
 
-    def _grown(self, old: Tensor, num_tokens: int) -> Tensor:
+    def _resize(self, num_rows: int, num_tokens: int) -> None:
+        """Make room for a request beside the present ones.
+
+        Rows get longer only, unless the memory is bounded and shorter ones are long enough.
+        """
+        used = [owner for owner in self._owners if owner is not None]
+        num_used = max((owner.rows.stop for owner in used), default=0)
+        rows = num_used + (-num_used) % num_rows + num_rows
+        if (first := self._first_free(num_rows)) is not None:
+            rows = max(num_used, first + num_rows)
+        tokens = max(num_tokens, self.num_tokens if used else 0)
+        if not self._fits(rows, tokens):
+            tokens = max(num_tokens, *(owner.num_places for owner in used), 0)
+        if not self._fits(rows, tokens):
+            needed = f"the request needs {num_rows} rows of {tokens} tokens of cache"
+            if used:
+                raise CacheFullError(f"{needed} beside the present ones; close a request first")
+            raise CacheSizeError(
+                f"{needed}, {self._row_bytes(tokens) * num_rows} bytes; the whole cache has "
+                f"{self._max_bytes}: shorten the text or the audio"
+            )
+        # Twice the rows, so that opening many requests copies each a bounded number of times.
+        while rows < 2 * num_used and self._fits(rows + 1, tokens):
+            rows += 1
+        self._owners = self._owners[:num_used] + [None] * (rows - num_used)
+        for owner in used:
+            owner.num_ready = min(owner.num_ready, tokens)
+        # One after the other, so that no more than half of the old memory is there twice.
+        self.keys = self._resized(self.keys, num_used, tokens)
+        self.values = self._resized(self.values, num_used, tokens)
+
+    def _fits(self, num_rows: int, num_tokens: int) -> bool:
+        """Whether memory of that shape is within the bound."""
+        return self._max_bytes is None or num_rows * self._row_bytes(num_tokens) <= self._max_bytes
+
+    def _row_bytes(self, num_tokens: int) -> int:
+        """Memory of the keys and values of a row."""
+        backbone = self._backbone
+        values = backbone.num_layers * backbone.num_kv_heads * num_tokens * backbone.head_dim
+        return 2 * values * self.keys.element_size()
+
+    def _resized(self, old: Tensor, num_used: int, num_tokens: int) -> Tensor:
+        """Memory of the present number of rows, of which the first hold what they held."""
         new = self._allocate(num_tokens, old.device, old.dtype)
-        new[:, : old.shape[1], :, : old.shape[3]] = old
+        both = slice(min(num_tokens, old.shape[3]))
+        new[:, :num_used, :, both] = old[:, :num_used, :, both]
         return new
 
     def _allocate(self, num_tokens: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -222,6 +265,7 @@ class CacheRows:
         length: Places in use, padding included.
         num_ready: Places that hold finite values, visible or not: a hidden place is multiplied
             by zero, and 0 x NaN is NaN.
+        num_places: Places that the request may come to use.
     """
 
     memory: KVCache
@@ -229,6 +273,7 @@ class CacheRows:
     left_padding: tuple[int, ...]
     length: int
     num_ready: int
+    num_places: int
 
     @property
     def num_rows(self) -> int:

@@ -30,7 +30,9 @@ _LOG_DURATION_RANGE = (math.log(0.01), math.log(100.0))
 _RATE_RANGE = (0.5, 2.0)
 """Slowness of a prompt, next to the prediction, that speech after it keeps."""
 _NUM_REMEMBERED = 16
-"""Schedules and null prefixes that a sampler keeps; a server meets a handful."""
+"""Schedules, null prefixes and descriptions that a sampler keeps; a server meets a handful."""
+_LONGEST_REMEMBERED = 256
+"""Tokens of a description that is kept; bounds the memory of all of them."""
 
 
 class Sampler:
@@ -53,6 +55,7 @@ class Sampler:
         self.cache = cache or KVCache(model.config, model.device, model.dtype)
         self._schedule = lru_cache(_NUM_REMEMBERED)(partial(flow_schedule, model))
         self._null_row = lru_cache(_NUM_REMEMBERED)(self._read_null)
+        self._description_row = lru_cache(_NUM_REMEMBERED)(self._read_description)
 
     @torch.inference_mode()
     def open(self, request: GenerationRequest) -> GenerationState:
@@ -149,11 +152,12 @@ class Sampler:
         )
         ids, null_ids, num_words = request.token_ids, request.null_ids, request.num_words
         at = AudioPositions.after(len(ids), request.position_rate)
-        row, states = read(ids, prompt[:0], at, num_words=num_words)
+        past = self._past(request)
+        row, states = read(ids, prompt[:0], at, num_words=num_words, past=past)
         if self.model.duration_head is not None and num_words:
             at = AudioPositions.along_words(len(ids), self._durations(request, states, len(prompt)))
         if len(prompt):
-            row, _ = read(ids, prompt, at, num_words=num_words)
+            row, _ = read(ids, prompt, at, num_words=num_words, past=row)
         if not request.options.is_guided:
             return [row], (at,)
         null_at = AudioPositions.after(len(null_ids))
@@ -162,6 +166,34 @@ class Sampler:
         else:
             null = self._null_row(null_ids, request.uses_expert)
         return [row, null], (at, null_at)
+
+    def _past(self, request: GenerationRequest) -> KeysValues | None:
+        """What precedes the transcript, read once for all requests of a description and voice.
+
+        Its states depend on nothing that follows. Where no transcript ends the prefix, or what
+        precedes it is long, nothing is kept.
+        """
+        description = request.token_ids[: -1 - request.num_words]
+        if not request.num_words or not 0 < len(description) <= _LONGEST_REMEMBERED:
+            return None
+        speaker = request.speaker
+        voice = None if speaker is None else tuple(speaker.float().tolist())
+        return self._description_row(description, voice, request.uses_expert)
+
+    def _read_description(
+        self, token_ids: tuple[int, ...], voice: tuple[float, ...] | None, uses_expert: bool
+    ) -> KeysValues:
+        """The row of a description with its voice, without words."""
+        prompt = torch.zeros(0, self.model.config.latent_dim, device=self.model.device)
+        return read_prefix(
+            self.model,
+            self.backbone,
+            token_ids,
+            prompt,
+            AudioPositions.after(len(token_ids)),
+            uses_expert=uses_expert,
+            speaker=None if voice is None else torch.tensor(voice),
+        )[0]
 
     def _prompt(self, request: GenerationRequest) -> Float[Tensor, "frames latent_dim"]:
         """Normalised whole blocks of the prompt; none without one."""

@@ -10,8 +10,8 @@ from importlib import import_module
 from model.bundle.limits import RequestError, check_request
 from pipeline.errors import SettingsError
 from pipeline.serving.errors import ApiError
+from pipeline.serving.live import LiveSettings
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob, ContinuationBody
-from pipeline.serving.settings import ServeSettings
 from pipeline.serving.uploads import Embed, continued
 from pipeline.serving.voice_store import VoiceStore
 
@@ -26,7 +26,7 @@ class Admission:
     """Checks jobs before they reach the engine and fills in uploaded voices and recordings.
 
     Args:
-        settings: Limits, policy, and whether recordings are continued.
+        live: Limits, policy, and whether recordings are continued; the limits may change.
         store: Uploaded voices; None if the endpoint keeps none.
         embed: Computes the speaker embedding of a recording; None continues recordings without one.
 
@@ -34,12 +34,9 @@ class Admission:
         SettingsError: If the policy cannot be imported.
     """
 
-    def __init__(
-        self, settings: ServeSettings, store: VoiceStore | None, embed: Embed | None
-    ) -> None:
-        self._limits = settings.limits.limits()
-        self._continues_recordings = settings.continues_recordings
-        self._policy = load_policy(settings.policy)
+    def __init__(self, live: LiveSettings, store: VoiceStore | None, embed: Embed | None) -> None:
+        self._live = live
+        self._policy = load_policy(live.now.policy)
         self._store, self._embed = store, embed
 
     async def admit(
@@ -57,12 +54,12 @@ class Admission:
                 refuses it.
         """
         try:
-            check_request(job, self._limits)
+            check_request(job, self._live.now.limits.limits())
         except RequestError as error:
             raise ApiError(400, error.message, error.field) from error
         job = await self._voiced(job)
         if continuation is not None:
-            if not self._continues_recordings:
+            if not self._live.now.continues_recordings:
                 raise ApiError(403, _NO_CONTINUATION, "continuation")
             job = await asyncio.to_thread(continued, job, continuation, self._embed)
         if self._policy is not None:

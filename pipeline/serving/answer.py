@@ -21,6 +21,10 @@ class RefusedError(ValueError):
         self.message = message
 
 
+class BusyError(RuntimeError):
+    """A worker has no memory for a request until others have ended."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Token usage of a request, in OpenAI's terms.
@@ -112,7 +116,8 @@ class Worker(Protocol[HandleT]):
         """Layout, bundle and remaining tempo change of the audio of a job."""
 
     def open(self, job: AudioJob) -> HandleT:
-        """Begin a request; raises `RefusedError` if it cannot be made."""
+        """Begin a request; raises `RefusedError` if it cannot be made, and `BusyError` if it must
+        wait for others to end."""
 
     def step(self, handles: Sequence[HandleT]) -> list[Step]:
         """Advance each request by one block; if it raises, none of them is stepped again."""

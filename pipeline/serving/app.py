@@ -18,6 +18,7 @@ from pipeline.serving.formats import MEDIA_TYPES
 from pipeline.serving.guards import BodyGuard, HeadGuard
 from pipeline.serving.information import add_information, require_model
 from pipeline.serving.keys import KeyGuard, RateLimiter
+from pipeline.serving.live import LiveSettings
 from pipeline.serving.schemas import GenerationBody, SpeechBody
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import AudioEngine, Timeouts, respond, respond_with_several
@@ -69,7 +70,7 @@ _GENERATIONS = {
 
 def create_app(
     engine: AudioEngine,
-    settings: ServeSettings,
+    settings: ServeSettings | LiveSettings,
     *,
     key_digests: Mapping[str, str] | None = None,
     embed: Embed | None = None,
@@ -78,10 +79,12 @@ def create_app(
 
     Args:
         engine: Engine that generates the audio.
-        settings: Settings of the endpoint.
+        settings: Settings of the endpoint; live ones may change afterwards.
         key_digests: SHA-256 of each API key by its label; empty disables authentication.
         embed: Computes the speaker embedding of a recording; None accepts no uploads.
     """
+    live = settings if isinstance(settings, LiveSettings) else LiveSettings(settings)
+    settings = live.now
     app = FastAPI(title="AudioCALM", docs_url="/docs", redoc_url=None)
     add_errors(app, settings.retry_after_s)
     app.add_middleware(
@@ -108,7 +111,7 @@ def create_app(
         store = VoiceStore(Folder.at(settings.voice_store), embed, settings.max_voices)
     add_information(app, engine, settings)
     add_voices(app, engine, store)
-    _add_audio(app, engine, settings, Admission(settings, store, embed))
+    _add_audio(app, engine, live, Admission(live, store, embed))
     return app
 
 
@@ -118,10 +121,9 @@ def _paths_of_recordings(settings: ServeSettings) -> list[str]:
     return ["/v1/audio/voices", *more]
 
 
-def _add_audio(
-    app: FastAPI, engine: AudioEngine, settings: ServeSettings, admission: Admission
-) -> None:
-    timeouts = Timeouts(settings.timeout_s, settings.client_timeout_s)
+def _add_audio(app: FastAPI, engine: AudioEngine, live: LiveSettings, admission: Admission) -> None:
+    def timeouts() -> Timeouts:
+        return Timeouts(live.now.timeout_s, live.now.client_timeout_s)
 
     @app.post("/v1/audio/generations", response_class=Response, responses=_GENERATIONS)
     async def generations(
@@ -133,12 +135,12 @@ def _add_audio(
             job = body.job(_seed(body.seed, body.n))
             job = await admission.admit(job, _label(request), body.continuation)
             headers = {"X-Seed": str(job.seed)}
-            form = replace(body.form, names_origin=settings.names_origin)
+            form = replace(body.form, names_origin=live.now.names_origin)
             if body.n == 1:
-                return await respond(engine, job, form, headers=headers, timeouts=timeouts)
+                return await respond(engine, job, form, headers=headers, timeouts=timeouts())
             jobs = [replace(job, seed=job.seed + index) for index in range(body.n)]
             return await respond_with_several(
-                engine, jobs, form, headers=headers, timeouts=timeouts
+                engine, jobs, form, headers=headers, timeouts=timeouts()
             )
         except ApiError as error:
             raise _renamed(error, {"duration_s": "seconds", "continue": "continuation"}) from error
@@ -149,14 +151,14 @@ def _add_audio(
         request: Request,
     ) -> Response:
         """Speech, as OpenAI's clients ask for it."""
-        require_model(settings, body.model)
+        require_model(live.now, body.model)
         headers = {IGNORED_HEADER: header_list(body.ignored)} if body.ignored else {}
         try:
-            job = body.job(_seed(body.seed), settings.speech_description)
+            job = body.job(_seed(body.seed), live.now.speech_description)
             job = await admission.admit(job, _label(request))
             headers["X-Seed"] = str(job.seed)
-            form = replace(body.form, names_origin=settings.names_origin)
-            return await respond(engine, job, form, headers=headers, timeouts=timeouts)
+            form = replace(body.form, names_origin=live.now.names_origin)
+            return await respond(engine, job, form, headers=headers, timeouts=timeouts())
         except ApiError as error:
             names = {"transcript": "input", "description": "instructions"}
             raise _renamed(error, names) from error

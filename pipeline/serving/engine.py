@@ -28,6 +28,7 @@ from typing import Generic, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.serving.answer import (
+    BusyError,
     Ending,
     HandleT,
     Item,
@@ -229,8 +230,7 @@ class BatchEngine(Generic[HandleT]):
             self._forget(ticket)
         self._step_began = time.monotonic()
         try:
-            for ticket, job in jobs:
-                self._open(ticket, job)
+            self._open_all(jobs)
             tickets = [ticket for ticket in plan.stepped if ticket in self._running]
             alone = [ticket for ticket in tickets if self._running[ticket].is_alone]
             together = [ticket for ticket in tickets if ticket not in alone]
@@ -243,18 +243,33 @@ class BatchEngine(Generic[HandleT]):
             self._step_began = None
         return True
 
-    def _open(self, ticket: int, job: AudioJob) -> None:
+    def _open_all(self, jobs: Sequence[tuple[int, AudioJob]]) -> None:
+        """Open requests in order, as far as the memory of the worker goes; the others wait."""
+        for index, (ticket, job) in enumerate(jobs):
+            if self._open(ticket, job):
+                continue
+            with self._changed:
+                self._scheduler.postpone([ticket for ticket, _ in jobs[index:]])
+            return
+
+    def _open(self, ticket: int, job: AudioJob) -> bool:
+        """Open a request, or end it where it cannot be made; False if it must wait."""
         opened = self._attempt("a request could not be opened", lambda: self._opened(job))
+        if opened is None:
+            return False
         if isinstance(opened, _Running):
             self._running[ticket] = opened
         else:
             self._fail(ticket, opened)
+        return True
 
-    def _opened(self, job: AudioJob) -> _Running[HandleT] | Refusal:
+    def _opened(self, job: AudioJob) -> _Running[HandleT] | Refusal | None:
         try:
             return _Running(self._worker.open(job))
         except RefusedError as error:
             return Refusal(400, error.message, error.param)
+        except BusyError:
+            return None
 
     def _step(self, tickets: Sequence[int]) -> None:
         handles = [self._running[ticket].handle for ticket in tickets]
@@ -287,7 +302,8 @@ class BatchEngine(Generic[HandleT]):
             reader = self._readers.get(ticket)
         if reader is None:
             return  # cancelled meanwhile
-        self._open(ticket, reader.job)
+        if not self._open(ticket, reader.job):
+            self._fail(ticket, _Failed("the replica has no memory left; try again"))
         if ticket in self._running:
             again = self._running[ticket]
             again.num_repeated = before.num_sent

@@ -19,6 +19,7 @@ from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
 from pipeline.serving.encoders import AudioEncoder
 from pipeline.serving.formats import AudioLayout, Format, pcm_bytes
+from pipeline.serving.heard_voice import heard_voice
 from pipeline.serving.provenance import provenance_of
 
 _FORMATS: dict[str, Format] = {
@@ -80,7 +81,8 @@ def open_synthesizer(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     limits = Limits(max_speech_s=_LONGEST_SPEECH_S)
-    return Synthesizer(load_bundle(Path(folder), device, precision), limits)
+    bundle = load_bundle(Path(folder), device, precision)
+    return Synthesizer(bundle, limits, voice_of=heard_voice(bundle))
 
 
 def voice_of(

@@ -33,6 +33,7 @@ from pipeline.serving.autoscaling import QUEUED_AUDIO, QueuedAudioPolicy, expect
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.errors import NotReadyError
 from pipeline.serving.keys import key_digests
+from pipeline.serving.live import LiveSettings
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import Service
@@ -61,6 +62,7 @@ class Sampler:
         from pipeline.serving.worker import load_worker
 
         resolved = ServeSettings.model_validate(settings)
+        self._live = LiveSettings(resolved)
         self._worker = load_worker(resolved, voices, has_gpu=bool(ray.get_gpu_ids()))
         self._engine = BatchEngine(self._worker, resolved.batch)
         self._metrics = SamplerMetrics()
@@ -68,6 +70,16 @@ class Sampler:
         self._queued_audio_s: dict[int, float] = {}
         self._calls = itertools.count()
         logger.info("bundle %s is ready", self._worker.service().digest[:12])
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Change settings while requests run; those that run keep what they began with.
+
+        Raises:
+            SettingsError: If a setting needs a restart or cannot be used; nothing changes then.
+        """
+        settings = self._live.changed(user_config)
+        self._worker.reconfigure(settings)
+        self._live.now, self._limits = settings, settings.limits.limits()
 
     async def generate(self, job: AudioJob) -> AsyncIterator[Item]:
         """Audio of one job; cancelling the call frees its slot at the next step."""
@@ -197,13 +209,21 @@ class Ingress:
         embed: Embed | None,
     ) -> None:
         self._sampler = sampler
-        self._settings = ServeSettings.model_validate(settings)
+        self._live = LiveSettings(ServeSettings.model_validate(settings))
         self._key_digests, self._embed = key_digests, embed
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Change limits and defaults of later requests.
+
+        Raises:
+            SettingsError: If a setting needs a restart or cannot be used; nothing changes then.
+        """
+        self._live.now = self._live.changed(user_config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(
             HandleEngine(self._sampler),
-            self._settings,
+            self._live,
             key_digests=self._key_digests,
             embed=self._embed,
         )

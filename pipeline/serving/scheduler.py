@@ -3,13 +3,14 @@
 A replica generates for many requests at once, one latent block of each per step, so requests join
 and leave between steps. Slots are given in order of arrival and kept until the request ends: a
 request that got a slot advances in every step, so none starves. A request whose reader lags is
-paused: it keeps its slot and its place, and the others go on without it.
+paused: it keeps its slot and its place, and the others go on without it. A request that needs more
+memory than is free goes back to the head of the queue, which then waits for a running one to end.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -64,6 +65,7 @@ class Scheduler(Generic[TicketT]):
         self._waiting: OrderedDict[TicketT, None] = OrderedDict()
         self._running: OrderedDict[TicketT, int] = OrderedDict()
         self._cancelled: list[TicketT] = []
+        self._is_held = False
 
     @property
     def num_running(self) -> int:
@@ -96,13 +98,24 @@ class Scheduler(Generic[TicketT]):
         """Drop a request; its slot is free for the next plan. Unknown tickets have ended."""
         if ticket in self._waiting:
             del self._waiting[ticket]
+            self._is_held = False
         elif ticket in self._running:
-            del self._running[ticket]
+            self._leave(ticket)
             self._cancelled.append(ticket)
+
+    def postpone(self, tickets: Sequence[TicketT]) -> None:
+        """Return requests that could not be opened to the head of the queue, the first of them
+        first; none is opened before a running one has left. Those cancelled since are ignored."""
+        for ticket in reversed(tickets):
+            if self._running.pop(ticket, None) is not None:
+                self._waiting[ticket] = None
+                self._waiting.move_to_end(ticket, last=False)
+        self._is_held = bool(self._running)
 
     def has_step(self) -> bool:
         """Whether `plan` would give the worker anything to do."""
         can_open = bool(self._waiting) and len(self._running) < self._max_batch
+        can_open = can_open and not self._is_held
         can_advance = any(self._may_advance(lag) for lag in self._running.values())
         return bool(self._cancelled) or can_open or can_advance
 
@@ -111,6 +124,7 @@ class Scheduler(Generic[TicketT]):
         opened: list[TicketT] = []
         while (
             self._waiting
+            and not self._is_held
             and len(self._running) < self._max_batch
             and len(opened) < self._max_opened
         ):
@@ -135,19 +149,27 @@ class Scheduler(Generic[TicketT]):
         if ticket not in self._running:
             return False
         if is_last:
-            del self._running[ticket]
+            self._leave(ticket)
         elif has_chunk:
             self._running[ticket] += 1
         return True
 
     def failed(self, ticket: TicketT) -> bool:
         """Free the slot of a request that cannot go on; False if it was cancelled before."""
-        return self._running.pop(ticket, None) is not None
+        if ticket not in self._running:
+            return False
+        self._leave(ticket)
+        return True
 
     def taken(self, ticket: TicketT) -> None:
         """Record that a reader took a chunk; unknown tickets are ignored."""
         if self._running.get(ticket, 0) > 0:
             self._running[ticket] -= 1
+
+    def _leave(self, ticket: TicketT) -> None:
+        """Free a slot, and what memory came with it."""
+        del self._running[ticket]
+        self._is_held = False
 
     def _may_advance(self, lag: int) -> bool:
         return lag < self._max_buffered

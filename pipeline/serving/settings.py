@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,11 @@ class BatchSettings(Settings):
     """Tokens of cache for the prefix and audio of one request. Memory for `max_batch` requests of
     that size, two rows each for guidance, is allocated at the start, and longer requests are
     refused. Null allocates as longer requests come; set it on a GPU to bound its memory."""
+    cache_bytes: int | None = Field(default=None, ge=2**20)
+    """Memory of the cache that requests share where `row_tokens` is null, bytes: the number of
+    requests times the tokens of the longest. A request that does not fit beside those that run
+    waits until some have ended, and later ones behind it; one that would not fit alone gets 400.
+    While the cache grows it needs half as much again. Null is no limit but `max_batch`."""
     cuda_graphs: bool = False
     """Capture the passes of the model as CUDA graphs before the replica reports ready; needs
     `row_tokens`. Not yet run on a GPU. Ignored on a CPU."""
@@ -69,6 +74,8 @@ class BatchSettings(Settings):
     def _can_capture(self) -> BatchSettings:
         if self.cuda_graphs and self.row_tokens is None:
             raise ValueError("cuda_graphs needs row_tokens: captured memory cannot grow")
+        if self.cache_bytes is not None and self.row_tokens is not None:
+            raise ValueError("cache_bytes is for caches that grow; row_tokens sets a fixed size")
         return self
 
 
@@ -119,6 +126,9 @@ class ServeSettings(Settings):
     """Further names of voices, each with the voice it stands for, as in `{"alloy": "ada"}`. The
     voices of OpenAI that are neither named here nor voices of the bundle stand for the voices of
     the bundle in turn, or for `default` where it has none."""
+    sampling: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Sampling options where a request has none, by modality, beyond those of the bundle, as in
+    `{"speech": {"num_flow_steps": 8}}`."""
     speech_description: str = DEFAULT_SPEECH_DESCRIPTION
     """Default description of speech if neither the request nor its voice has one."""
     host: str = "127.0.0.1"

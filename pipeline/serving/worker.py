@@ -12,14 +12,16 @@ from torch import Tensor
 
 from model.bundle.bundle import check_voices, load_bundle
 from model.bundle.limits import RequestError
-from model.bundle.request import SynthesisRequest
+from model.bundle.request import SynthesisRequest, sampling_defaults
 from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
 from model.bundle.voices import Voice
-from model.inference.cache import CacheSize
+from model.inference.cache import CacheFullError, CacheSize
 from pipeline.continuation import speech_prompt
-from pipeline.serving.answer import Opening, RefusedError, Step, Usage
+from pipeline.errors import SettingsError
+from pipeline.serving.answer import BusyError, Opening, RefusedError, Step, Usage
 from pipeline.serving.formats import AudioLayout, pcm_bytes
+from pipeline.serving.heard_voice import heard_voice
 from pipeline.serving.schemas import DEFAULT_VOICE, AudioJob
 from pipeline.serving.settings import BatchSettings, ServeSettings
 from pipeline.serving.stream import Service
@@ -39,10 +41,6 @@ class Spoken:
     utterance: Utterance
     num_samples: int = 0
 
-    def __post_init__(self) -> None:
-        parts = (self.utterance.generation.request, *self.utterance.later)
-        self.num_tokens = sum(len(part.token_ids) for part in parts)
-
 
 class BundleWorker:
     """Generates audio with one bundle; implements `answer.Worker`.
@@ -50,21 +48,17 @@ class BundleWorker:
     Args:
         synthesizer: Loaded bundle.
         voices: Voices by name, beyond those of the bundle.
-        voice_aliases: Further names of voices, each with the voice it stands for.
-
-    Raises:
-        SettingsError: If an alias stands for a voice that is not there.
     """
 
     def __init__(
         self,
         synthesizer: Synthesizer,
         voices: dict[str, Voice] | None = None,
-        voice_aliases: Mapping[str, str] | None = None,
     ) -> None:
         self._synthesizer = synthesizer
+        self._sampling = synthesizer.bundle.sampling
         self._voices = synthesizer.bundle.voices | (voices or {})
-        self._aliases = aliases_of(self._voices, voice_aliases or {})
+        self._aliases = aliases_of(self._voices, {})
         self._paces_speech = synthesizer.bundle.model.config.paces_speech
         codec = synthesizer.bundle.codec
         self.layout = AudioLayout(codec.timebase.sample_rate, codec.num_channels)
@@ -76,6 +70,21 @@ class BundleWorker:
         speaker_dim = bundle.model.config.speaker_dim
         return Service(self.layout, voices, speaker_dim, bundle.digest, self._aliases)
 
+    def reconfigure(self, settings: ServeSettings) -> None:
+        """Take limits, sampling defaults and voice aliases for the requests that follow.
+
+        Raises:
+            SettingsError: If a modality, an option or a voice is unknown or out of range; nothing
+                changes then.
+        """
+        try:
+            sampling = sampling_defaults(settings.sampling, self._sampling)
+        except ValueError as error:
+            raise SettingsError(f"sampling: {error}") from error
+        aliases = aliases_of(self._voices, settings.voice_aliases)
+        self._synthesizer.configure(settings.limits.limits(), sampling)
+        self._aliases = aliases
+
     def opening(self, job: AudioJob) -> Opening:
         """Layout, bundle, and the tempo change for a model that cannot change its speaking rate."""
         tempo = 1.0 if self._paces_speech else job.speed
@@ -86,9 +95,12 @@ class BundleWorker:
 
         Raises:
             RefusedError: If it cannot be made.
+            BusyError: If the cache has no room for it beside the requests that run.
         """
         try:
             return Spoken(self._synthesizer.open(self._request(job)))
+        except CacheFullError as error:
+            raise BusyError(str(error)) from error
         except RequestError as error:
             raise RefusedError(error.field, error.message) from error
 
@@ -134,7 +146,7 @@ class BundleWorker:
         usage = None
         if piece.is_last:
             hop_length = self._synthesizer.timebase.hop_length
-            usage = Usage(handle.num_tokens, -(-handle.num_samples // hop_length))
+            usage = Usage(handle.utterance.num_tokens, -(-handle.num_samples // hop_length))
         return Step(samples, piece.is_last, is_capped=piece.is_capped, usage=usage)
 
     def _description(self, job: AudioJob) -> str:
@@ -170,6 +182,7 @@ def load_worker(
 
     Raises:
         BundleError: If the bundle cannot be read, or a voice does not suit its model.
+        SettingsError: If an alias or a sampling default cannot be used.
     """
     device = settings.device
     if device == "auto":
@@ -182,9 +195,16 @@ def load_worker(
         bundle = load_bundle(folder, device, settings.precision)
     recorded = {name: Voice(torch.tensor(values)) for name, values in voices.items()}
     check_voices(bundle.model, recorded)
-    synthesizer = Synthesizer(bundle, settings.limits.limits(), _cache_size(settings.batch))
+    synthesizer = Synthesizer(
+        bundle,
+        settings.limits.limits(),
+        _cache_size(settings.batch),
+        settings.batch.cache_bytes,
+        heard_voice(bundle),
+    )
     synthesizer.warm_up()
-    worker = BundleWorker(synthesizer, recorded, settings.voice_aliases)
+    worker = BundleWorker(synthesizer, recorded)
+    worker.reconfigure(settings)
     worker.warm_up()
     return worker
 

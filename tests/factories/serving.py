@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.serving.answer import Item, Opening, RefusedError, Step, Usage
+from pipeline.serving.answer import BusyError, Item, Opening, RefusedError, Step, Usage
 from pipeline.serving.engine import BatchEngine
 from pipeline.serving.errors import NotReadyError
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -48,6 +48,9 @@ class FakeWorker:
     batches: list[list[int]] = field(default_factory=list)
     permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     closed: list[int] = field(default_factory=list)
+    room: int | None = None
+    """Requests that its memory holds at a time; None has no limit."""
+    num_open: int = 0
     is_broken: bool = False
     usage: Usage | None = None
 
@@ -72,6 +75,9 @@ class FakeWorker:
             float(10**400)
         if "panic" in job.description:
             raise PanicError("end byte index 11 is not a char boundary")
+        if self.num_open == self.room:
+            raise BusyError("no memory")
+        self.num_open += 1
         return Handle(job)
 
     def step(self, handles: Sequence[Handle]) -> list[Step]:
@@ -86,6 +92,7 @@ class FakeWorker:
 
     def close(self, handle: Handle) -> None:
         self.closed.append(handle.job.seed)
+        self.num_open -= 1
 
     def warm_up(self) -> None:
         if self.is_broken:

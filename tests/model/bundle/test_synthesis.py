@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from model.bundle.limits import DEFAULT_DURATION_S, Limits, RequestError
+from model.bundle.preparation import prepare_part
 from model.bundle.reading import part_seed, speech_bounds_s
 from model.bundle.request import SpeechPrompt, SynthesisRequest
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer
 from model.inference.cache import CacheSize
+from model.inference.generation import GenerationRequest
 from model.inference.sampler import Sampler
 from tests.factories.bundle import random_bundle
 
@@ -32,6 +34,14 @@ def sound(duration_s: float = 0.5, **changes: object) -> SynthesisRequest:
 
 def whole(synthesizer: Synthesizer, request: SynthesisRequest) -> torch.Tensor:
     return torch.cat(list(synthesizer.stream(request)), dim=-1)
+
+
+def all_parts(synthesizer: Synthesizer, request: SynthesisRequest) -> list[GenerationRequest]:
+    """The parts of a text as the sampler takes them, none of which continues another."""
+    bundle, limits = synthesizer.bundle, synthesizer.limits
+    return [
+        prepare_part(request, part, bundle, limits) for part in synthesizer.prepare(request).parts
+    ]
 
 
 def test_chunks_concatenate_to_the_offline_decode(synthesizer: Synthesizer) -> None:
@@ -87,8 +97,9 @@ def test_speech_is_bounded_by_its_transcript(synthesizer: Synthesizer) -> None:
 
 def test_the_cap_never_exceeds_the_limit(synthesizer: Synthesizer) -> None:
     limited = Synthesizer(synthesizer.bundle, Limits(max_duration_s=1.0, max_speech_s=600.0))
-    prepared = limited.prepare(SynthesisRequest(description="a man", transcript="a" * 4000))
-    for generation in (prepared.generation, *prepared.later):
+    for generation in all_parts(
+        limited, SynthesisRequest(description="a man", transcript="a" * 4000)
+    ):
         assert generation.max_frames == limited.timebase.frames_in(1.0)
         assert generation.min_frames <= generation.max_frames
 
@@ -101,7 +112,7 @@ def test_a_long_text_is_the_audio_of_its_parts(synthesizer: Synthesizer) -> None
 
     text = "One two three. Four five six. Seven eight nine."
     prepared = limited.prepare(speech(text, 5))
-    assert [generation.seed for generation in prepared.later] == [part_seed(5, 1), part_seed(5, 2)]
+    assert [part.seed for part in prepared.parts] == [5, part_seed(5, 1), part_seed(5, 2)]
     told = whole(limited, speech(text, 5))
     parts = [
         whole(limited, speech(words, part_seed(5, index)))
@@ -121,10 +132,10 @@ def test_a_long_text_is_the_audio_of_its_parts(synthesizer: Synthesizer) -> None
 def test_a_chapter_is_prepared_in_parts_that_each_fit(synthesizer: Synthesizer) -> None:
     limits = Limits(max_transcript_chars=20_000, max_speech_s=1500.0)
     chapter = "The ferry leaves at seven, and nobody waits. " * 444
-    prepared = Synthesizer(synthesizer.bundle, limits).prepare(
-        SynthesisRequest(description="a man", transcript=chapter)
+    parts = all_parts(
+        Synthesizer(synthesizer.bundle, limits),
+        SynthesisRequest(description="a man", transcript=chapter),
     )
-    parts = [prepared.generation, *prepared.later]
     assert len(parts) >= 60
     longest_frames = synthesizer.timebase.frames_in(120.0)
     assert max(part.max_frames for part in parts) <= longest_frames
@@ -157,7 +168,7 @@ def test_a_slow_reading_is_cut_into_shorter_parts(paced: Synthesizer) -> None:
         len(
             limited.prepare(
                 SynthesisRequest(description="a man", transcript=text, speed=speed)
-            ).later
+            ).parts
         )
         for speed in (0.25, 1.0)
     ]
@@ -204,11 +215,114 @@ def test_parts_go_on_in_a_bounded_cache_and_beside_others(synthesizer: Synthesiz
         assert isinstance(piece, Piece)
         is_last, samples = piece.is_last, samples + piece.waveform.shape[-1]
     bounded.close(long)
-    shortest = sum(g.min_frames for g in (bounded.prepare(request)).later)
+    shortest = sum(part.min_frames for part in all_parts(bounded, request)[1:])
     assert samples > bounded.timebase.num_samples(shortest)
     # All rows are free again.
     for utterance in [bounded.open(sound(0.2)), bounded.open(sound(0.2))]:
         bounded.close(utterance)
+
+
+def test_later_parts_take_the_voice_of_the_first_where_none_is_named(
+    synthesizer: Synthesizer,
+) -> None:
+    heard: list[torch.Tensor] = []
+    voice = torch.linspace(-1, 1, 5)
+
+    def voice_of(waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        assert sample_rate == synthesizer.timebase.sample_rate
+        heard.append(waveform)
+        return voice
+
+    limits = Limits(max_duration_s=3.0, max_speech_s=60.0)
+    keeping = Synthesizer(synthesizer.bundle, limits, voice_of=voice_of)
+    plain = Synthesizer(synthesizer.bundle, limits)
+    request = SynthesisRequest(
+        description="a man", transcript="One two three. Four five six. Seven.", sampling=FAST
+    )
+
+    def speakers(request: SynthesisRequest) -> list[torch.Tensor | None]:
+        utterance = keeping.open(request)
+        found, is_last = [utterance.generation.request.speaker], False
+        while not is_last:
+            later = utterance.later
+            (piece,) = keeping.step([utterance])
+            assert isinstance(piece, Piece)
+            is_last = piece.is_last
+            if utterance.later is not later:
+                found.append(utterance.generation.request.speaker)
+        return found
+
+    first, *others = speakers(request)
+    assert first is None
+    assert len(others) >= 1
+    for speaker in others:
+        assert speaker is not None
+        assert torch.equal(speaker, voice)
+    # It is found once, in all of the first part but the fade at its end.
+    (waveform,) = heard
+    part = dataclasses.replace(request, transcript="One two three.")
+    alone = whole(plain, part)
+    assert waveform.shape == alone.shape
+    end = alone.shape[-1] - plain.timebase.samples_in(0.005)
+    torch.testing.assert_close(waveform[:, :end], alone[:, :end], atol=1e-3, rtol=1e-3)
+    named = torch.ones(5)
+    for speaker in speakers(dataclasses.replace(request, voice=named)):
+        assert speaker is not None
+        assert torch.equal(speaker, named)
+    recording = prompt_of(synthesizer)
+    assert not any(
+        speaker is not None
+        for speaker in speakers(dataclasses.replace(request, continues=recording))
+    )
+    speakers(part)
+    assert len(heard) == 1
+
+
+def test_speech_without_an_audible_voice_goes_on_by_its_description(
+    synthesizer: Synthesizer,
+) -> None:
+    limits = Limits(max_duration_s=3.0, max_speech_s=60.0)
+    text = "One two three. Four five six."
+    request = SynthesisRequest(description="a man", transcript=text, sampling=FAST)
+    deaf = Synthesizer(synthesizer.bundle, limits, voice_of=lambda waveform, rate: None)
+    plain = Synthesizer(synthesizer.bundle, limits)
+    torch.testing.assert_close(whole(deaf, request), whole(plain, request))
+
+
+def test_a_part_without_room_waits_until_another_request_has_ended(
+    synthesizer: Synthesizer,
+) -> None:
+    limits = Limits(max_duration_s=3.0, max_speech_s=60.0)
+    request = SynthesisRequest(
+        description="a man", transcript="One. Two three four five.", sampling=FAST
+    )
+    expected = whole(Synthesizer(synthesizer.bundle, limits), request)
+    fresh = Synthesizer(synthesizer.bundle, limits)
+    first, _ = fresh.open(request), fresh.open(sound(0.2))
+    # As much memory as both take at first: the second part, which is longer, does not fit beside.
+    bound = first.generation.cache.memory.size_bytes
+    tight = Synthesizer(synthesizer.bundle, limits, max_cache_bytes=bound)
+    long, short = tight.open(request), tight.open(sound(0.2))
+    assert long.generation.cache.memory.size_bytes == bound
+    chunks = []
+    while long.later:
+        (piece,) = tight.step([long])
+        assert isinstance(piece, Piece)
+        chunks.append(piece.waveform)
+    for _ in range(3):
+        (piece,) = tight.step([long])
+        assert isinstance(piece, Piece)
+        assert piece.waveform.shape == (1, 0)
+        assert not piece.is_last
+    tight.close(short)
+    while not piece.is_last:
+        (piece,) = tight.step([long])
+        assert isinstance(piece, Piece)
+        chunks.append(piece.waveform)
+    made = torch.cat(chunks, dim=-1)
+    assert made.shape == expected.shape
+    # Sums in another order, which phases of random latents carry on.
+    assert (made - expected).square().mean() < 1e-5 * expected.square().mean()
 
 
 @pytest.mark.parametrize(("threshold", "is_capped"), [(0.999999, True), (1e-6, False)])

@@ -8,7 +8,14 @@ import torch
 
 from model.inference.generation import GenerationRequest, SamplingOptions
 from model.inference.sampler import Sampler
-from tests.factories.model import AUDIO_ID, LOCAL_HEAD, NULL_ID, random_model, tiny_config
+from tests.factories.model import (
+    AUDIO_ID,
+    LOCAL_HEAD,
+    NULL_ID,
+    SPEAKER_ID,
+    random_model,
+    tiny_config,
+)
 
 
 def request(seed: int = 0, exact_frames: int | None = 16) -> GenerationRequest:
@@ -57,6 +64,23 @@ def test_requests_of_different_age_share_their_passes() -> None:
     assert len(calls) == 3
 
 
+def test_paced_speech_costs_no_pass_for_a_stop_decision() -> None:
+    model = random_model(tiny_config(paces_speech=True))
+    sampler = Sampler(model)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    paced = dataclasses.replace(request(exact_frames=None), num_words=2, min_frames=12)
+    states = [sampler.open(paced), sampler.open(request(1))]
+    calls.clear()
+    num_steps = 0
+    while states:
+        sampler.step(states)
+        states = [state for state in states if not state.is_done]
+        num_steps += 1
+    assert num_steps >= 3
+    assert len(calls) == 3 * num_steps
+
+
 def test_a_wait_for_the_stop_decision_costs_one_pass_a_block() -> None:
     model = random_model(tiny_config())
     torch.nn.init.constant_(model.stop_head.output_proj.bias, -50.0)
@@ -84,3 +108,29 @@ def test_under_the_local_head_the_backbone_runs_once_a_block_and_for_the_stop_de
         calls.clear()
         run(sampler, asked)
         assert calls == [len(asked.token_ids), *blocks]
+
+
+def test_a_description_is_read_once_for_all_requests_in_its_voice() -> None:
+    model = random_model(tiny_config(paces_speech=True))
+    sampler = Sampler(model)
+    calls: list[int] = []
+    model.backbone.register_forward_hook(lambda _, given, __: calls.append(given[0].shape[1]))
+    paced = dataclasses.replace(request(exact_frames=None), num_words=2)
+    voiced = dataclasses.replace(
+        paced, token_ids=(SPEAKER_ID, *paced.token_ids), speaker=torch.ones(5)
+    )
+    for asked, expected in (
+        (paced, [3, 3, 2]),  # the description, words and start of audio, the null prefix
+        (dataclasses.replace(paced, seed=1, token_ids=(3, 1, 4, 9, 9, AUDIO_ID)), [3]),
+        (voiced, [4, 3]),
+        (dataclasses.replace(voiced, speaker=-torch.ones(5)), [4, 3]),
+        (dataclasses.replace(voiced, seed=2), [3]),
+        (dataclasses.replace(paced, uses_expert=True), [3, 3, 2]),
+        # A prompt is read after the prefix, which is not read again; the null row has it as well.
+        (dataclasses.replace(paced, prompt_latents=torch.zeros(8, 6)), [3, 8, 10]),
+        # Without a transcript nothing precedes it.
+        (request(), [6]),
+    ):
+        calls.clear()
+        sampler.open(asked)
+        assert calls == expected

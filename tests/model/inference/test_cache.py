@@ -16,8 +16,8 @@ from model.inference.cache import (
 from tests.factories.model import tiny_config
 
 
-def new_cache(size: CacheSize | None = None) -> KVCache:
-    return KVCache(tiny_config(), torch.device("cpu"), torch.float32, size)
+def new_cache(size: CacheSize | None = None, max_bytes: int | None = None) -> KVCache:
+    return KVCache(tiny_config(), torch.device("cpu"), torch.float32, size, max_bytes)
 
 
 def tokens(num_rows: int, num_tokens: int) -> KeysValues:
@@ -83,6 +83,52 @@ def test_as_many_requests_of_any_kind_fit_as_there_are_pairs_of_rows() -> None:
             index = int(torch.randint(0, 3, (1,), generator=generator))
             cache.release(running.pop(index))
         running.append(take(cache, int(torch.randint(1, 3, (1,), generator=generator))))
+
+
+TOKEN_BYTES = 2 * 3 * 2 * 8 * 4
+"""Keys and values, 3 layers, 2 heads of width 8, in fp32."""
+
+
+def test_a_bounded_cache_grows_to_its_bound_and_holds_as_many_requests_as_fit() -> None:
+    cache = new_cache(max_bytes=6 * 19 * TOKEN_BYTES)  # 3 tokens and 4 blocks a row
+    running = [take(cache, 2) for _ in range(3)]
+    held = cache.keys[:, running[2].rows, :, :3].clone()
+    assert cache.size_bytes == 6 * 19 * TOKEN_BYTES
+    with pytest.raises(CacheFullError, match=r"2 rows of 19 tokens .* close a request first"):
+        take(cache, 2)
+    cache.release(running.pop(0))
+    running.append(take(cache, 1))
+    running.append(take(cache, 1))
+    assert torch.equal(cache.keys[:, running[1].rows, :, :3], held)
+    with pytest.raises(CacheFullError):
+        take(cache, 1)
+    assert cache.size_bytes <= 6 * 19 * TOKEN_BYTES
+
+
+def test_what_an_empty_bounded_cache_cannot_hold_is_refused_for_good() -> None:
+    cache = new_cache(max_bytes=6 * 19 * TOKEN_BYTES)
+    with pytest.raises(CacheSizeError, match=r"2 rows of 416 tokens .* shorten the text"):
+        take(cache, 2, num_tokens=400)
+    assert cache.size_bytes == 0
+    assert len({take(cache, 2).rows.start for _ in range(3)}) == 3
+
+
+def test_a_long_request_that_has_ended_takes_no_room_from_short_ones() -> None:
+    cache = new_cache(max_bytes=6 * 19 * TOKEN_BYTES)
+    long = take(cache, 2, num_tokens=41)
+    with pytest.raises(CacheFullError):
+        take(cache, 2)
+    cache.release(long)
+    first = take(cache, 2)
+    first.make_ready(0, 50)  # scratch behind the long rows of a step before
+    before = cache.keys[:, first.rows, :, :3].clone()
+    others = [take(cache, 2), take(cache, 2)]
+    assert cache.size_bytes == 6 * 19 * TOKEN_BYTES
+    assert torch.equal(cache.keys[:, first.rows, :, :3], before)
+    assert first.num_ready == 19  # what was ready behind has gone
+    for rows in (first, *others):
+        cache.release(rows)
+    assert take(cache, 2, num_tokens=41).rows == slice(0, 2)
 
 
 @pytest.mark.parametrize(("num_rows", "num_tokens"), [(1, 20), (4, 0)])

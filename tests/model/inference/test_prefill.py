@@ -11,7 +11,7 @@ from model.experts import Route
 from model.inference.cache import KeysValues
 from model.inference.prefill import aligned, read_prefix
 from model.sequence import AudioPositions, MaskIndices
-from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model
+from tests.factories.model import AUDIO_ID, SPEAKER_ID, random_model, tiny_config
 
 TOLERANCE = 1e-5
 """float32: the same sums, over keys in another order."""
@@ -75,3 +75,34 @@ def test_the_states_of_a_prefix_are_returned_whatever_follows_it() -> None:
     torch.testing.assert_close(
         read(model, IDS, prompt)[1], read(model, IDS)[1], atol=TOLERANCE, rtol=TOLERANCE
     )
+
+
+@pytest.mark.parametrize(("num_past", "num_frames"), [(3, 0), (3, 8), (6, 8)])
+def test_a_row_goes_on_from_the_tokens_read_before(num_past: int, num_frames: int) -> None:
+    model = random_model(tiny_config(paces_speech=True))
+    prompt = torch.linspace(-1, 1, 6 * num_frames).reshape(num_frames, 6)
+    at = AudioPositions.along_words(len(IDS), [4.0, 2.5])
+    none = torch.zeros(0, 6)
+
+    def row(
+        ids: tuple[int, ...], frames: torch.Tensor, num_words: int, past: KeysValues | None = None
+    ) -> tuple[KeysValues, torch.Tensor]:
+        with torch.no_grad():
+            return read_prefix(
+                model,
+                model.backbone,
+                ids,
+                frames,
+                at,
+                uses_expert=True,
+                speaker=torch.ones(5),
+                num_words=num_words,
+                past=past,
+            )
+
+    (keys, values), states = row(IDS, prompt, 2)
+    past, _ = row(IDS[:num_past], none, 2 if num_past == len(IDS) else 0)
+    (found_keys, found_values), found_states = row(IDS, prompt, 2, past)
+    torch.testing.assert_close(found_keys, keys, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(found_values, values, atol=TOLERANCE, rtol=TOLERANCE)
+    torch.testing.assert_close(found_states, states[num_past:], atol=TOLERANCE, rtol=TOLERANCE)

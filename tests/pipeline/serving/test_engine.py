@@ -56,6 +56,25 @@ def test_a_request_joins_between_the_steps_of_another(build: Callable) -> None:
     assert [1, 2] in worker.batches
 
 
+def test_requests_beyond_the_memory_wait_in_order_and_keep_their_audio(build: Callable) -> None:
+    engine, worker = build(is_manual=True, max_batch=4, max_waiting=1)
+    worker.room = 2
+
+    async def body() -> None:
+        tasks = [asyncio.create_task(read(engine.generate(job(seed=s)))) for s in (1, 2, 3, 4, 5)]
+        await until(lambda: engine.stats()["running"] + engine.stats()["waiting"] == 5)
+        refusal = await anext(engine.generate(job(seed=6)))
+        assert isinstance(refusal, Refusal)
+        assert refusal.status == 429
+        worker.free()
+        assert await asyncio.gather(*tasks) == [audio(s, 3) for s in (1, 2, 3, 4, 5)]
+
+    run(body())
+    assert engine.stats()["largest_batch"] == 2
+    first_steps = [seed for batch in worker.batches for seed in batch]
+    assert sorted(dict.fromkeys(first_steps)) == list(dict.fromkeys(first_steps))
+
+
 def test_a_full_engine_refuses_and_later_accepts(build: Callable) -> None:
     engine, worker = build(is_manual=True, max_batch=1, max_waiting=1)
 

@@ -65,6 +65,50 @@ def test_full_is_refused_and_room_is_found_again() -> None:
     assert scheduler.num_waiting == 2
 
 
+def test_requests_without_memory_wait_at_the_head_until_one_has_left() -> None:
+    scheduler = make(max_batch=4, max_waiting=4)
+    for ticket in "abcd":
+        scheduler.submit(ticket)
+    assert scheduler.plan().opened == ("a", "b", "c", "d")
+    scheduler.postpone(["c", "d"])
+    assert (scheduler.num_running, scheduler.num_waiting) == (2, 2)
+    scheduler.submit("e")
+    plan = scheduler.plan()
+    assert plan.opened == ()
+    assert plan.stepped == ("a", "b")
+    scheduler.produced("a", is_last=True)
+    assert scheduler.plan().opened == ("c", "d", "e")
+
+
+@pytest.mark.parametrize("leaves", ["cancelled", "failed", "cancelled while it waits"])
+def test_the_queue_goes_on_when_a_request_leaves_in_any_way(leaves: str) -> None:
+    scheduler = make(max_batch=3, max_buffered=1)
+    for ticket in "abc":
+        scheduler.submit(ticket)
+    scheduler.plan()
+    scheduler.postpone(["b", "c"])
+    scheduler.produced("a", is_last=False)  # its reader lags, so nothing can be done
+    assert not scheduler.has_step()
+    if leaves == "failed":
+        scheduler.failed("a")
+    else:
+        scheduler.cancel("a" if leaves == "cancelled" else "b")
+    assert scheduler.has_step()
+    assert scheduler.plan().opened[-1] == "c"
+
+
+def test_a_request_postponed_alone_or_after_its_cancellation_holds_up_nobody() -> None:
+    scheduler = make()
+    scheduler.submit("a")
+    scheduler.plan()
+    scheduler.postpone(["a"])
+    assert scheduler.plan().opened == ("a",)
+    scheduler.cancel("a")
+    scheduler.postpone(["a"])
+    assert scheduler.num_waiting == 0
+    assert scheduler.plan().closed == ("a",)
+
+
 def test_no_waiting_places_still_fill_every_slot() -> None:
     scheduler = make(max_batch=2, max_waiting=0)
     scheduler.submit("a")

@@ -14,7 +14,7 @@ from model.bundle.bundle import BundleError, load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
 from pipeline.continuation import spoken_recording
-from pipeline.serving.answer import RefusedError, Step
+from pipeline.serving.answer import BusyError, RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
 from pipeline.serving.schemas import AudioJob
 from pipeline.serving.settings import (
@@ -78,6 +78,38 @@ def test_a_bounded_cache_makes_the_same_audio_and_refuses_what_is_too_long(
         with pytest.raises(RefusedError, match="tokens of cache") as caught:
             bounded.open(dataclasses.replace(job, **changes))
         assert caught.value.param == field
+
+
+def test_a_request_waits_for_memory_and_one_that_never_fits_is_refused(bundle: Path) -> None:
+    limits = LimitSettings(max_duration_s=600.0)
+    settings = ServeSettings(
+        bundle=str(bundle), limits=limits, batch=BatchSettings(cache_bytes=2**20)
+    )
+    bounded = load_worker(settings, {}, has_gpu=False)
+    job = AudioJob(description="rain", duration_s=5.0, seed=2, sampling=FAST)
+    held: list[Spoken] = []
+
+    def fill() -> None:
+        while len(held) < 100:
+            held.append(bounded.open(job))
+
+    with pytest.raises(BusyError, match="close a request first"):
+        fill()
+    # 2 layers, 2 heads of width 8, in fp32; about 150 tokens in two rows.
+    assert 4 <= len(held) <= 2**20 // (2 * 2 * 2 * 8 * 4 * 2 * 125)
+    bounded.close(held.pop(0))
+    held.append(bounded.open(job))
+    for handle in held:
+        bounded.close(handle)
+    with pytest.raises(RefusedError, match="the whole cache has 1048576") as caught:
+        bounded.open(dataclasses.replace(job, duration_s=600.0))
+    assert caught.value.param == "duration_s"
+    assert len(pcm(bounded, job)) == 2 * 16_000 * 5
+
+
+def test_a_bound_suits_caches_that_grow() -> None:
+    with pytest.raises(ValueError, match="cache_bytes is for caches that grow"):
+        BatchSettings(row_tokens=200, cache_bytes=2**30)
 
 
 def test_captured_passes_need_a_bound() -> None:
