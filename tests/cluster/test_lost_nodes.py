@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
+import yaml
 
 from jobs import cli
+from model.bundle.bundle import load_bundle
+from model.bundle.request import SynthesisRequest
+from model.bundle.synthesis import Synthesizer
+from pipeline.serving.formats import pcm_bytes
+from pipeline.serving.replica import SAMPLER
 from pipeline.settings import save_settings
 from pipeline.storage import Folder
 from pipeline.submission.client import ENDED, connect, find_job, state_of
@@ -26,16 +35,21 @@ from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.settings import TrainSettings
 from tests.chaos.kills import ACTOR_TITLE, num_units
 from tests.chaos.prepare import Arena, differences, digests
+from tests.factories.bundle import write_bundle
+from tests.factories.http import free_port
 from tests.factories.ray_nodes import RayNodes, ray_nodes
 from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import run_workers, small_settings, train_to_the_end
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
+WAIT_S = 900.0
+"""Time after which a job or an endpoint counts as hung, seconds."""
 _LOOKS_PER_STATE = 30
 """How often files are looked at for each request for the state of a job."""
 NODE = {"num_cpus": 2, "num_gpus": 1}
 """One worker of a job fills a node: it reserves the CPUs or the GPU."""
+BODY = {"description": "rain", "seconds": 2.0, "seed": 11, "num_flow_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +65,13 @@ def nodes(head: RayNodes) -> RayNodes:
     while len(head.cluster.worker_nodes) < 3:
         head.add(**NODE)
     return head
+
+
+def wait_until(is_true: Callable[[], Any], failure: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not is_true():
+        assert time.monotonic() < deadline, failure
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -140,3 +161,69 @@ def endless_settings() -> TrainSettings:
         checkpoint={"every": 20},
         log_every=20,
     )
+
+
+def test_an_endpoint_loses_the_node_of_its_replica_and_comes_back_on_another(
+    nodes: RayNodes, tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path)
+    url = deploy(nodes, bundle, tmp_path / "serve.yaml")
+    assert ask(url) == expected_pcm(bundle)
+    endless = {**BODY, "seconds": 600.0, "num_flow_steps": 64}
+    with httpx.stream("POST", f"{url}/v1/audio/generations", json=endless, timeout=WAIT_S) as sent:
+        chunks = sent.iter_raw()
+        next(chunks)
+        nodes.kill_one_with(f"ServeReplica:audiocalm:{SAMPLER}")
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(chunks)
+    wait_until(lambda: is_ready(url), "the endpoint did not come back")
+    assert ask(url) == expected_pcm(bundle)
+
+
+def deploy(nodes: RayNodes, bundle: Path, config: Path) -> str:
+    """Deploy an endpoint with one replica, which fills a node, by `serve deploy`; gives its URL."""
+    port = free_port()
+    arguments = {
+        "bundle": str(bundle),
+        "device": "cpu",
+        "gpus_per_replica": 1,
+        "cpus_per_replica": 1,
+        "limits": {"max_duration_s": 600},
+    }
+    application = {
+        "name": "audiocalm",
+        "route_prefix": "/",
+        "import_path": "jobs.serve:build_app",
+        "args": arguments,
+    }
+    # On one machine only one proxy can have the port.
+    http = {"host": "127.0.0.1", "port": port}
+    served = {"proxy_location": "HeadOnly", "http_options": http, "applications": [application]}
+    config.write_text(yaml.safe_dump(served))
+    serve = Path(sys.executable).with_name("serve")
+    subprocess.run([serve, "deploy", config, "--address", nodes.url], check=True)
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: is_ready(url), "the endpoint did not start")
+    return url
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=60).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def ask(url: str) -> bytes:
+    body = {**BODY, "response_format": "pcm"}
+    answer = httpx.post(f"{url}/v1/audio/generations", json=body, timeout=WAIT_S)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def expected_pcm(bundle: Path) -> bytes:
+    """The audio of the request as the model makes it without an endpoint."""
+    sampling = {"num_flow_steps": BODY["num_flow_steps"]}
+    request = SynthesisRequest(description="rain", duration_s=2.0, seed=11, sampling=sampling)
+    chunks = list(Synthesizer(load_bundle(bundle)).stream(request))
+    return pcm_bytes(torch.cat(chunks, dim=-1).numpy())
