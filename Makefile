@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-serving bench-data gpu-check chaos fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-serving bench-data gpu-check chaos multinode fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -102,6 +102,9 @@ CLIPS ?= 60
 chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60 DRIVERS=2 S3_FAULTS=0.05
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS) \
 	  $(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(S3_FAULTS),--s3-faults $(S3_FAULTS))
+
+multinode: setup  ## jobs on a Ray of several nodes on this machine, one of which is lost in the middle of each
+	$(BIN)/python -m pytest tests/cluster/test_lost_nodes.py
 
 EXAMPLES ?= 2000
 fuzz: setup  ## thousands of new requests from the OpenAPI document; EXAMPLES=2000 of each kind to each route

@@ -35,6 +35,8 @@ def save_weights(
     path: Path,
     weights: nn.Module | Mapping[str, Tensor],
     metadata: Mapping[str, str] | None = None,
+    *,
+    are_copies: bool = False,
 ) -> None:
     """Write weights as safetensors: aside, then renamed, so the file is complete or absent.
 
@@ -42,18 +44,23 @@ def save_weights(
         path: File to write; its folder exists.
         weights: A module's parameters and buffers, or named tensors.
         metadata: Strings for the header.
+        are_copies: Whether the weights come from `copied`, and are written as they are.
     """
     named = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    # Tensors that share memory are refused by the format; each gets its own.
-    own = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()
-    }
+    own = dict(named) if are_copies else copied(named)
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
     try:
         save_file(own, aside, metadata=dict(metadata or {}))
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def copied(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of tensors in CPU memory; no two of them share it, which safetensors refuses."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()
+    }
 
 
 def stored_as(module: nn.Module, precision: StoredPrecision) -> dict[str, Tensor]:

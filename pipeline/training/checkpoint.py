@@ -2,7 +2,7 @@
 
 A checkpoint names its tensors by parameter and offset, so it is read back exactly at any number of
 workers and any ZeRO stage, and nothing is ever unpickled. DeepSpeed's own files are unpickled on
-loading, and fit only the world size that wrote them.
+loading, and fit only the world size that wrote them. Files are written while training goes on.
 
     step_00001000/state-0000.safetensors   weights, moments and average held by worker 0
     step_00001000/whole.safetensors        buffers and frozen parameters
@@ -18,6 +18,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from model.bundle.weights import digest, load_weights, save_weights
+from model.bundle.weights import copied, digest, load_weights, save_weights
 from pipeline.errors import DamagedError, DiskFullError, IncompleteError
 from pipeline.storage import COMPLETE, Folder, json_bytes, sha256
 from pipeline.training.checkpoint_store import STATE, CheckpointStore, disk_full_noted
@@ -41,48 +42,75 @@ WEIGHTS, AVERAGE = "weights", "average"
 _UPLOAD_BYTES = 1 << 24
 
 
-def save_checkpoint(
-    store: CheckpointStore, engine: TrainEngine, step: int, facts: Mapping[str, Any]
-) -> None:
-    """Write the checkpoint of a step; every worker calls this, and it is complete on return.
+class PendingCheckpoint:
+    """A checkpoint under way: the state of a step is copied, and a thread writes the copy.
+
+    Training may go on at once. Every worker makes one at the same step.
 
     Args:
         store: Checkpoints of the run.
-        engine: Engine whose state is written.
+        engine: Engine whose state is copied.
         step: Number of steps taken.
         facts: Plain values that `trainer_state.json` keeps.
 
-    Raises:
-        DiskFullError: On every worker, if one of them found the disk full. What was written of
-            this checkpoint is removed; the earlier ones stay.
+    Attributes:
+        step: As given.
     """
-    folder = store.at(step)
-    rank = torch.distributed.get_rank()
-    own = {f"state-{rank:04d}.safetensors": _share(engine)}
-    whole = _whole(engine, with_frozen=not has_base(store))
-    if rank == 0:
-        own[WHOLE] = whole
-    with disk_full_noted() as problems:
-        if rank == 0:
-            folder.delete(COMPLETE)  # of a damaged checkpoint of the same step
-        files = {name: _write(folder, name, tensors) for name, tensors in own.items()}
-    gathered: list[Any] = [None] * engine.world_size
-    torch.distributed.all_gather_object(gathered, problems or files)
-    full = [part[0] for part in gathered if isinstance(part, list)]
-    if rank == 0 and not full:
-        with disk_full_noted() as full:
-            every = {name: entry for part in gathered for name, entry in part.items()}
-            state = {**facts, "step": step, "world_size": engine.world_size}
-            every[STATE] = {
-                "sha256": sha256(json_bytes(state)),
-                "size_bytes": len(json_bytes(state)),
-            }
-            folder.write_json(STATE, state)
-            folder.write_json(COMPLETE, {"files": every})
-    outcome = [store.without_room(step, full[0]) if rank == 0 and full else ""]
-    torch.distributed.broadcast_object_list(outcome, src=0)
-    if outcome[0]:
-        raise DiskFullError(outcome[0])
+
+    def __init__(
+        self, store: CheckpointStore, engine: TrainEngine, step: int, facts: Mapping[str, Any]
+    ) -> None:
+        self.step = step
+        self._store, self._folder = store, store.at(step)
+        self._state = {**facts, "step": step, "world_size": engine.world_size}
+        rank = torch.distributed.get_rank()
+        self._is_first = rank == 0
+        own = {f"state-{rank:04d}.safetensors": copied(_share(engine))}
+        whole = _whole(engine, with_frozen=not has_base(store))
+        if self._is_first:
+            own[WHOLE] = whole
+        thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written = thread.submit(self._write_all, own)
+        thread.shutdown(wait=False)
+
+    def is_written(self) -> bool:
+        """Whether the thread of this worker has ended, with success or without."""
+        return self._written.done()
+
+    def join(self) -> None:
+        """Wait for the thread of this worker alone; the checkpoint stays without its marker."""
+        wait([self._written])
+
+    def complete(self) -> None:
+        """Wait for the files of all workers and write the marker; every worker calls this.
+
+        Raises:
+            DiskFullError: On every worker, if one of them found the disk full. What was written of
+                this checkpoint is removed; the earlier ones stay.
+        """
+        gathered: list[Any] = [None] * self._state["world_size"]
+        torch.distributed.all_gather_object(gathered, self._written.result())
+        full = [part[0] for part in gathered if isinstance(part, list)]
+        if self._is_first and not full:
+            with disk_full_noted() as full:
+                every = {name: entry for part in gathered for name, entry in part.items()}
+                payload = json_bytes(self._state)
+                every[STATE] = {"sha256": sha256(payload), "size_bytes": len(payload)}
+                self._folder.write_json(STATE, self._state)
+                self._folder.write_json(COMPLETE, {"files": every})
+        is_full = self._is_first and bool(full)
+        outcome = [self._store.without_room(self.step, full[0]) if is_full else ""]
+        torch.distributed.broadcast_object_list(outcome, src=0)
+        if outcome[0]:
+            raise DiskFullError(outcome[0])
+
+    def _write_all(self, own: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any] | list[str]:
+        """Write the files of this worker; returns their marker entries, or why a disk is full."""
+        with disk_full_noted() as problems:
+            if self._is_first:
+                self._folder.delete(COMPLETE)  # of a damaged checkpoint of the same step
+            files = {name: _write(self._folder, name, tensors) for name, tensors in own.items()}
+        return problems or files
 
 
 def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> int:
@@ -146,7 +174,7 @@ def save_base(store: CheckpointStore, weights: Mapping[str, Tensor]) -> None:
         weights: All parameters of the model, by the names that they have without adapters.
     """
     folder = store.folder.child(_BASE)
-    folder.write_json(COMPLETE, {"files": {WHOLE: _write(folder, WHOLE, weights)}})
+    folder.write_json(COMPLETE, {"files": {WHOLE: _write(folder, WHOLE, copied(weights))}})
 
 
 @contextlib.contextmanager
@@ -284,22 +312,23 @@ def _frozen(engine: TrainEngine) -> dict[str, torch.nn.Parameter]:
 
 
 def _whole(engine: TrainEngine, *, with_frozen: bool) -> dict[str, Tensor]:
-    """Buffers and frozen parameters; under ZeRO-3 gathering them takes every worker."""
+    """Copies of buffers and frozen parameters on the first worker; under ZeRO-3 all take part."""
     frozen = _frozen(engine) if with_frozen else {}
-    buffers = {name: buffer.clone() for name, buffer in engine.module.named_buffers()}
     with engine.gathered(list(frozen.values())):
-        return buffers | {name: parameter.detach().clone() for name, parameter in frozen.items()}
+        if torch.distributed.get_rank() != 0:
+            return {}
+        return copied(dict(engine.module.named_buffers()) | frozen)
 
 
 def _write(folder: Folder, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write one safetensors file; returns its marker entry."""
+    """Write one safetensors file of copied tensors; returns its marker entry."""
     with contextlib.ExitStack() as stack:
         if folder.is_local:
             Path(folder.path).mkdir(parents=True, exist_ok=True)
             path = Path(folder.path) / name
         else:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / name
-        save_weights(path, tensors)
+        save_weights(path, tensors, are_copies=True)
         entry = {"sha256": digest(path), "size_bytes": path.stat().st_size}
         if not folder.is_local:
             folder.filesystem.create_dir(folder.path, recursive=True)

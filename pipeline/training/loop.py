@@ -26,7 +26,7 @@ from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
 from pipeline.training.alignment import Alignment
-from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import PendingCheckpoint, load_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.failures import not_finite
@@ -142,6 +142,7 @@ class Training:
             self._run, place.rank, settings.checkpoint.every_minutes, place.is_preempted
         )
         self._updates = 0
+        self._pending: PendingCheckpoint | None = None
         self.start = load_newest(self._store, self._load, place)
         self._log = MetricsLog(self._run, self.start)
 
@@ -210,7 +211,12 @@ class Training:
         """
         try:
             return self._train()
+        except NonFiniteError:  # on every worker
+            self._finish_save()
+            raise
         finally:
+            if self._pending is not None:
+                self._pending.join()
             self._tracker.flush()
 
     def _train(self) -> dict[str, Any]:
@@ -220,7 +226,7 @@ class Training:
             for batch in batches:
                 began = time.monotonic()
                 self._window.wait_s += began - ended
-                is_saving = False
+                is_saving = is_written = False
                 if batch.is_skipped:
                     self._say("step %d is skipped, as feed.skip_steps says", batch.step)
                 else:
@@ -228,15 +234,21 @@ class Training:
                     self._window.add(sums, counts, norm, time.monotonic() - began)
                     is_stopping = counts.stop_requests > 0
                     is_saving = is_stopping or counts.save_requests > 0
+                    is_written = counts.written == self._place.world_size
                 step = batch.step + 1
                 is_last = step == settings.optim.num_steps
                 if step % settings.log_every == 0 or is_last:
                     self._log_step(step)
+                stepped = time.monotonic()
                 if step % settings.checkpoint.every == 0 or is_last or is_saving:
-                    self._save_timed(step)
+                    self._begin_save(step)
+                elif is_written:
+                    self._finish_save()
+                ended = time.monotonic()
+                self._window.save_s += ended - stepped
                 if is_stopping:
                     break
-                ended = time.monotonic()
+        self._finish_save()
         return self._finish(step, "stopped" if step < settings.optim.num_steps else "finished")
 
     def step(self, batch: StepBatch) -> tuple[Tensor, StepCounts, float]:
@@ -247,7 +259,8 @@ class Training:
         """
         policy = self._policy
         wishes = {"wants_stop": policy.wants_stop(), "wants_save": policy.wants_save()}
-        own = StepCounts.of(batch, self._config, **wishes)
+        has_written = self._pending is not None and self._pending.is_written()
+        own = StepCounts.of(batch, self._config, **wishes, has_written=has_written)
         counts = StepCounts.from_vector(self._summed(own.to_vector()))
         parts = []
         for number, micro_batch in enumerate(batch.micro_batches):
@@ -334,16 +347,25 @@ class Training:
         )
         logger.info("%s", step_line(step, settings.optim.num_steps, metrics[TOTAL_LOSS], more))
 
-    def _save_timed(self, step: int) -> None:
-        began = time.monotonic()
-        self.save(step)
-        self._window.save_s += time.monotonic() - began
-        self._policy.saved()
-
     def save(self, step: int) -> None:
         """Write and report the checkpoint of a step; every worker takes part."""
+        self._begin_save(step)
+        self._finish_save()
+
+    def _begin_save(self, step: int) -> None:
+        """Write a checkpoint while training goes on; the one before is finished first."""
+        self._finish_save()
         facts = {**self._facts, "updates": self._updates}
-        save_checkpoint(self._store, self.engine, step, facts)
+        self._pending = PendingCheckpoint(self._store, self.engine, step, facts)
+        self._policy.saved()
+
+    def _finish_save(self) -> None:
+        """Complete and report the checkpoint that is under way, if there is one."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        pending.complete()
+        step = pending.step
         if self._place.is_first:
             if self._validation is not None and self._validation.is_due(step):
                 metrics = self._validation.metrics(self._store, step)

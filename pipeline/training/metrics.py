@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -46,10 +48,17 @@ class StepCounts:
     row_positions: float
     stop_requests: float
     save_requests: float
+    written: float
 
     @classmethod
     def of(
-        cls, batch: StepBatch, config: ModelConfig, *, wants_stop: bool, wants_save: bool = False
+        cls,
+        batch: StepBatch,
+        config: ModelConfig,
+        *,
+        wants_stop: bool,
+        wants_save: bool = False,
+        has_written: bool = False,
     ) -> StepCounts:
         """Count one worker's part."""
         micro = batch.micro_batches
@@ -68,6 +77,7 @@ class StepCounts:
             row_positions=sum(part.num_positions for part in micro),
             stop_requests=float(wants_stop),
             save_requests=float(wants_save),
+            written=float(has_written),
         )
 
     def to_vector(self) -> Tensor:
@@ -92,7 +102,7 @@ class Window:
         grad_norms: Gradient norm of every step.
         seconds: Time of the steps themselves.
         wait_s: Time that the steps waited for their batches.
-        save_s: Time of checkpoints, with the validation and the samples that belong to them.
+        save_s: Time that steps waited for checkpoints, with their validation and samples.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(VECTOR_LENGTH, dtype=torch.float64))
@@ -207,9 +217,10 @@ class MetricsLog:
     def add(self, step: int, metrics: dict[str, float]) -> None:
         """Record metrics of a step, beside those that it already has."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        if not self.entries or self.entries[-1]["step"] != step:
-            self.entries.append({"step": step})
-        self.entries[-1].update(finite)
+        at = bisect_left(self.entries, step, key=itemgetter("step"))
+        if at == len(self.entries) or self.entries[at]["step"] != step:
+            self.entries.insert(at, {"step": step})
+        self.entries[at].update(finite)
 
     def trained(self) -> list[dict[str, Any]]:
         """The entries with losses of training."""

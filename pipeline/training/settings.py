@@ -199,7 +199,10 @@ class SaveSettings(Settings):
 
 
 class CheckpointSettings(SaveSettings):
-    """When checkpoints are written, and which are kept."""
+    """When checkpoints are written, and which are kept.
+
+    Training goes on while files are written, from a copy of the state in the memory of the node.
+    """
 
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Steps between checkpoints that are never removed, a multiple of `every`; 0 keeps none."""

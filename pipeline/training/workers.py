@@ -94,8 +94,19 @@ def place_of_worker() -> Place:
         world_size=context.get_world_size(),
         device=ray.train.torch.get_device(),
         report=_report_checkpoint,
-        is_preempted=lambda: ray.train.get_preemption_info() is not None,
+        is_preempted=_has_notice,
     )
+
+
+def _has_notice() -> bool:
+    """Whether this worker knows of an announced eviction.
+
+    `ray.train.get_preemption_info` waits until all workers call it, and they look whenever their
+    own clock says so: one would wait there for another, which waits for it in a collective.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
 
 
 def _report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:

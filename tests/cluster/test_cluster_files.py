@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.metadata
@@ -206,6 +207,67 @@ def test_a_misspelt_field_of_a_kubernetes_file_is_found() -> None:
         check_against_definition(cluster)
 
 
+def patched(resource: Any, operations: list[dict[str, Any]]) -> Any:
+    """A resource after a JSON patch (RFC 6902), of whose operations overlays use three."""
+    made = copy.deepcopy(resource)
+    for operation in operations:
+        *parents, last = operation["path"].removeprefix("/").split("/")
+        at = made
+        for word in parents:
+            at = at[int(word)] if isinstance(at, list) else at[word]
+        if operation["op"] == "test":
+            assert at[last] == operation["value"], operation["path"]
+            continue
+        assert (last in at) == (operation["op"] == "replace"), operation["path"]
+        at[last] = operation["value"]
+    return made
+
+
+def overlaid(cloud: str) -> dict[str, Any]:
+    """The resources of an overlay by kind, as kustomize makes them."""
+    overlay = load(f"{cloud}/kustomization.yaml")
+    made = {kind["kind"]: kind for kind in (load(f"{cloud}/{at}") for at in overlay["resources"])}
+    for patch in overlay["patches"]:
+        target = made[patch["target"]["kind"]]
+        assert target["metadata"]["name"] == patch["target"]["name"]
+        made[target["kind"]] = patched(target, yaml.safe_load(patch["patch"]))
+    return made
+
+
+@pytest.mark.parametrize("cloud", ["eks", "gke"])
+def test_an_overlay_of_a_cloud_gives_a_cluster_that_kuberay_takes(cloud: str) -> None:
+    made = overlaid(cloud)
+    check_against_definition(made["RayCluster"])
+    assert made["PersistentVolumeClaim"]["spec"]["storageClassName"]
+    base = load("raycluster.yaml")["spec"]["workerGroupSpecs"]
+    groups = made["RayCluster"]["spec"]["workerGroupSpecs"]
+    for group, plain in zip(groups, base, strict=True):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+        has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+        assert ("nodeSelector" in pod) == has_gpu, "a pod with GPUs names their kind"
+        is_spot = "spot" in str(pod.get("nodeSelector"))
+        assert is_spot == (group["groupName"] == "encode"), "data stages alone may lose a node"
+        gpus = plain["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert container["resources"]["limits"].get("nvidia.com/gpu") == gpus.get("nvidia.com/gpu")
+
+
+def test_a_patch_of_another_group_is_found() -> None:
+    base = load("raycluster.yaml")
+    base["spec"]["workerGroupSpecs"].reverse()
+    (patch, _) = load("gke/kustomization.yaml")["patches"]
+    with pytest.raises(AssertionError, match="groupName"):
+        patched(base, yaml.safe_load(patch["patch"]))
+
+
+def test_every_pod_mounts_the_claim() -> None:
+    claim = load("data.yaml")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for name in ("raycluster.yaml", "rayservice.yaml"):
+        assert set(find(load(name), "claimName")) == {claim["metadata"]["name"]}
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_is_a_rayjob_for_the_cluster(
     job: str, capsys: pytest.CaptureFixture[str]
@@ -388,7 +450,7 @@ def test_the_image_is_locked_and_not_root() -> None:
 
 
 def test_nothing_names_a_registry_or_a_secret() -> None:
-    for path in CLUSTER.iterdir():
+    for path in filter(Path.is_file, CLUSTER.rglob("*")):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"(token|password|secret)\s*[:=]\s*\S{8,}", text, re.IGNORECASE)
         assert not re.search(r"https?://(?!127\.0\.0\.1|HEAD)", text), path.name

@@ -152,6 +152,15 @@ def reference(
     return flat, averaged, history
 
 
+def train_to_the_end(
+    rank: int, world_size: int, values: dict[str, Any], run: Path, shards: Path
+) -> dict[str, Tensor]:
+    """Run all steps; the average of the weights."""
+    worker = training(TrainSettings.model_validate(values), run, shards, rank)
+    worker.run()
+    return weights_of(worker, "average")
+
+
 def train_two_steps(
     rank: int, world_size: int, values: dict[str, Any], run: Path, shards: Path
 ) -> dict[str, Any]:

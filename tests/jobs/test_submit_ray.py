@@ -15,7 +15,7 @@ import pytest
 from jobs import cli
 from pipeline.settings import save_settings
 from pipeline.submission.client import NAME, connect
-from tests.factories.ray_head import ray_head
+from tests.factories.ray_nodes import ray_nodes
 from tests.factories.train_shards import mixed_clips, write_shards
 from tests.factories.training import small_settings
 
@@ -44,8 +44,8 @@ while True:
 @pytest.fixture
 def address() -> Iterator[str]:
     """Address of the job server of a Ray head of its own."""
-    with ray_head(num_cpus=3) as url:
-        yield url
+    with ray_nodes(num_cpus=3) as nodes:
+        yield nodes.url
 
 
 def leave_after_progress(cluster: list[str], job: str) -> None:

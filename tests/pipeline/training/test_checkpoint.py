@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import threading
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from pipeline.errors import DamagedError, DiskFullError, IncompleteError
+from pipeline.errors import DamagedError, DiskFullError, IncompleteError, NonFiniteError
 from pipeline.storage import COMPLETE, Folder
 from pipeline.training import checkpoint
 from pipeline.training.average import averaged_model
@@ -193,11 +194,11 @@ def test_a_full_disk_keeps_the_newest_good_checkpoint_and_says_so(
     worker = training(small_settings(), tmp_path, small_shards)
     original = checkpoint.save_weights
 
-    def save_weights(path: Path, tensors: object) -> None:
+    def save_weights(path: Path, tensors: object, **options: bool) -> None:
         if "step_00000004" in str(path):
             path.write_bytes(b"half")
             raise error
-        original(path, tensors)
+        original(path, tensors, **options)
 
     monkeypatch.setattr(checkpoint, "save_weights", save_weights)
     with pytest.raises(
@@ -207,6 +208,72 @@ def test_a_full_disk_keeps_the_newest_good_checkpoint_and_says_so(
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
     monkeypatch.undo()
     assert training(small_settings(), tmp_path, small_shards).start == 2
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    alone, finished, small_shards, tmp_path, monkeypatch
+):
+    worker = training(small_settings(checkpoint={"num_to_keep": 9}), tmp_path, small_shards)
+    is_past, lock = threading.Event(), threading.Lock()
+    step, original = worker.engine.step, checkpoint.save_weights
+
+    def counted(number: int) -> float:
+        norm = step(number)
+        if number == 3:
+            is_past.set()
+        return norm
+
+    def save_weights(path: Path, tensors: object, **options: bool) -> None:
+        assert lock.acquire(blocking=False), "two checkpoints are written at once"
+        assert is_past.wait(300), "the next steps wait for the files of step 2"
+        original(path, tensors, **options)
+        lock.release()
+
+    monkeypatch.setattr(worker.engine, "step", counted)
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    worker.run()
+    assert _store(tmp_path).steps() == [2, 4, 6]
+    for number in (2, 4, 6):
+        name = f"checkpoints/step_{number:08d}/state-0000.safetensors"
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_a_full_disk_ends_the_run_without_another_checkpoint(
+    alone, small_shards, tmp_path, monkeypatch
+):
+    def save_weights(path: Path, tensors: object, **options: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    endless = small_settings(optim={"num_steps": 10**6}, checkpoint={"every": 10**6})
+    # One notice of eviction asks for one checkpoint.
+    worker = training(endless, tmp_path, small_shards, is_preempted=lambda: True)
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    with pytest.raises(DiskFullError, match="there is no earlier one"):
+        worker.run()
+
+
+def test_a_run_that_diverges_completes_the_checkpoint_under_way(
+    alone, small_shards, tmp_path, monkeypatch
+):
+    worker = training(small_settings(checkpoint={"every": 1}), tmp_path, small_shards)
+    has_diverged, original = threading.Event(), checkpoint.save_weights
+
+    def diverge(number: int) -> float:
+        if number == 1:
+            has_diverged.set()
+            raise NonFiniteError("a gradient is not finite")
+        return step(number)
+
+    def save_weights(path: Path, tensors: object, **options: bool) -> None:
+        assert has_diverged.wait(300)
+        original(path, tensors, **options)
+
+    step = worker.engine.step
+    monkeypatch.setattr(worker.engine, "step", diverge)
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    with pytest.raises(NonFiniteError):
+        worker.run()
+    assert _store(tmp_path).steps() == [1]
 
 
 def test_a_full_disk_while_the_marker_is_written_leaves_no_marker(
@@ -227,7 +294,7 @@ def test_a_full_disk_while_the_marker_is_written_leaves_no_marker(
 
 
 def test_another_error_of_a_disk_is_left_to_a_restart(alone, small_shards, tmp_path, monkeypatch):
-    def save_weights(path: Path, tensors: object) -> None:
+    def save_weights(path: Path, tensors: object, **options: bool) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     worker = training(small_settings(), tmp_path, small_shards)

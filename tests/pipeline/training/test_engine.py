@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -141,3 +144,49 @@ def test_bf16_keeps_float32_masters_and_statistics(alone, small_shards, tmp_path
     assert worker.engine.module.latent_std.dtype == torch.float32
     assert {flat.dtype for flat in worker.engine.partitions.weights} == {torch.float32}
     assert summary["last"]["loss/total"] == pytest.approx(losses[-1], rel=0.02)
+
+
+ADAPTERS_COMPILED = """
+import dataclasses
+
+import torch
+
+from pipeline.training.lora import add_adapters
+from pipeline.training.settings import LoraSettings
+from tests.factories.model import random_model, tiny_config
+from tests.model.test_audiocalm import two_documents
+
+
+def gradients(model):
+    model.zero_grad()
+    output = model(two_documents())
+    (output.velocity.square().sum() + output.stop_logit.square().sum()).backward()
+    named = model.named_parameters()
+    return {name: value.grad.clone() for name, value in named if value.grad is not None}
+
+
+backbone = dataclasses.replace(tiny_config().backbone, num_layers=1)
+model = random_model(tiny_config(backbone=backbone)).train()
+add_adapters(model, LoraSettings(rank=2, alpha=4))
+with torch.no_grad():
+    for name, value in model.named_parameters():
+        if ".lora_B." in name:  # zero at the start, and with it the gradients of the others
+            torch.nn.init.normal_(value, std=0.1)
+plain = gradients(model)
+assert plain and all(".lora_" in name for name in plain)
+model.compile_layers()
+compiled = gradients(model)
+assert compiled.keys() == plain.keys()
+for name, value in plain.items():
+    # float32: fused sums are taken in another order.
+    torch.testing.assert_close(compiled[name], value, atol=1e-3, rtol=1e-4)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs g++")
+def test_adapters_get_the_same_gradients_in_compiled_layers() -> None:
+    # In a process of its own: the type checks of the tests cannot be traced.
+    subprocess.run([sys.executable, "-c", ADAPTERS_COMPILED], check=True)

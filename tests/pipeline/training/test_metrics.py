@@ -102,3 +102,14 @@ def test_the_log_drops_what_a_lost_attempt_wrote(tmp_path):
     assert [line["step"] for line in lines] == [10, 20, 30]
     assert lines[-1]["loss/total"] == 9.0
     assert "broken" not in lines[0], "JSON has no NaN"
+
+
+def test_metrics_of_an_earlier_step_join_its_line(tmp_path):
+    log = MetricsLog(Folder.at(tmp_path), 0)
+    for step in (10, 20):
+        log.add(step, {"loss/total": 1.0})
+    log.add(10, {"validation/loss/total": 2.0})
+    log.add(15, {"validation/loss/total": 3.0})
+    assert [entry["step"] for entry in log.entries] == [10, 15, 20]
+    assert log.entries[0] == {"step": 10, "loss/total": 1.0, "validation/loss/total": 2.0}
+    assert log.validation_losses() == {10: 2.0, 15: 3.0}
