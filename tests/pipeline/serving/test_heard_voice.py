@@ -28,7 +28,6 @@ def trained_on(bundle: Bundle, encoder: str, speaker_dim: int) -> Bundle:
 
 def test_the_voice_is_that_of_the_built_in_encoder(bundle: Bundle) -> None:
     voice_of = heard_voice(trained_on(bundle, StatisticsEncoder.name, 192))
-    assert voice_of is not None
     time = torch.arange(16_000) / 16_000
     waveform = sum(0.1 * torch.sin(2 * torch.pi * 120 * k * time) for k in range(1, 20))[None]
     assert isinstance(waveform, torch.Tensor)
@@ -46,4 +45,5 @@ def test_the_voice_is_that_of_the_built_in_encoder(bundle: Bundle) -> None:
 def test_a_model_of_other_embeddings_hears_none(
     bundle: Bundle, encoder: str, speaker_dim: int
 ) -> None:
-    assert heard_voice(trained_on(bundle, encoder, speaker_dim)) is None
+    voice_of = heard_voice(trained_on(bundle, encoder, speaker_dim))
+    assert voice_of(torch.ones(1, 16_000), 16_000) is None
