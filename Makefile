@@ -33,7 +33,7 @@ CONFIGS := jobs/configs
 EXPORT_TINY = $(BIN)/audiocalm export --run $(TINY)/training --codec shipped-tiny --weights fp16 --card $(CONFIGS)/card_tiny.yaml \
   --sampling $(CONFIGS)/sampling_tiny.yaml --shards $(TINY)/data/train-shards \
   --voices $(CONFIGS)/voices_tiny.yaml $(if $(RECORDINGS),$(CONFIGS)/voices_tiny_recordings.yaml) \
-  --default-voice $(if $(RECORDINGS),linda,henry)
+  --default-voice james
 tiny: setup  ## train the shipped model again, about 5 core-hours; SENTENCES=FILE of open sentences, RECORDINGS=DIR of real corpora; the same command goes on
 	@test -n "$(SENTENCES)" || { echo "set SENTENCES=FILE: a text file with English sentences, one a line, which the corpus speaks"; exit 2; }
 	$(BIN)/audiocalm starter-corpus --config $(CONFIGS)/corpus_tiny.yaml --out $(TINY)/corpus --set speech.sentences=$(abspath $(SENTENCES))
