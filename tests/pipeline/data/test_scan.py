@@ -70,10 +70,12 @@ def test_a_recording_becomes_segments_that_are_read_back_sample_by_sample(record
     assert spans[0][0] == 0
     assert spans[-1][1] == 7.0
     assert all(one[1] == pytest.approx(other[0]) for one, other in pairwise(spans))
-    assert output.totals == {
+    segmented = {name: n for name, n in output.totals.items() if name.startswith("segmented/")}
+    assert segmented == {
         "segmented/recordings": 1,
         "segmented/segments": len(kept) + len(output.rejects),
     }
+    assert output.totals["clips/c"] == len(kept)
 
 
 def test_a_bad_stretch_costs_its_segment_alone(tmp_path):
@@ -91,7 +93,7 @@ def test_a_recording_of_which_nothing_is_good_is_one_reject(tmp_path):
     (refused,) = output.rejects
     assert (refused.reason, refused.clip_id) == ("silent", "c/x")
     assert refused.detail.startswith("all 5 segments")
-    assert output.totals == {}
+    assert output.totals == {"rejected/c": 1}
 
 
 def test_a_transcript_is_never_cut(recording):
