@@ -28,8 +28,8 @@ def build_parser() -> ArgumentParser:
     built.add_argument("--codec", required=True, metavar="DIR", help=codec)
     halves = "type of the stored weights; default: fp32. A CPU loads them as fp32"
     built.add_argument("--weights", default="fp32", choices=("fp32", "fp16", "bf16"), help=halves)
-    about = "YAML mapping for the model card: name, licence, data, limits, ..."
-    built.add_argument("--card", metavar="FILE", help=about)
+    about = "YAML mappings for the model card: name, licence, data, limits, ..."
+    built.add_argument("--card", nargs="+", default=(), metavar="FILE", help=about)
     measured = "results.json of `evaluate` on an earlier export of these weights, for the card"
     built.add_argument("--results", metavar="FILE", help=measured)
     voices = "YAML recipes of named voices; default: speakers with most clips. Needs --shards"
@@ -53,30 +53,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(options: Namespace) -> None:
     """Write the bundle and print its digest."""
     from model.bundle.bundle import read_manifest
-    from model.bundle.card import DEFAULT_VOICE
+    from model.bundle.card import DEFAULT_VOICE_KEY
     from pipeline.settings import read_recipe
     from pipeline.storage import Folder
     from pipeline.training.export import export_run, run_voices
     from pipeline.training.shards import TrainShards
 
     training = Folder.at(options.run)
-    about = {} if options.card is None else read_recipe(Path(options.card))
+    about = _merged(options.card)
     if options.results is not None:
         about["measures"] = _measures(options, training)
     if options.default_voice is not None:
-        about[DEFAULT_VOICE] = options.default_voice
+        about[DEFAULT_VOICE_KEY] = options.default_voice
     voices = None
     if options.voices is not None:
         shards = TrainShards(Folder.at(options.shards))
-        recipes = [read_recipe(Path(path)) for path in options.voices]
-        recipe = {name: voice for recipe in recipes for name, voice in recipe.items()}
-        voices = run_voices(training, shards, recipe)
+        voices = run_voices(training, shards, _merged(options.voices))
     output = Path(options.output)
     sampling = None if options.sampling is None else read_recipe(Path(options.sampling))
     codec, step = Path(options.codec), options.step
     card = export_run(training, codec, output, step, sampling, options.weights, about, voices)
     found = read_manifest(output)[1]
     print(f"step {card['step']} of {options.run} exported to {output}, digest {found}")
+
+
+def _merged(paths: Sequence[str]) -> dict[str, Any]:
+    """The entries of several YAML files; of entries with one name the last."""
+    from pipeline.settings import read_recipe
+
+    return {name: value for path in paths for name, value in read_recipe(Path(path)).items()}
 
 
 def _measures(options: Namespace, training: Folder) -> str:

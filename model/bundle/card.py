@@ -13,7 +13,7 @@ from model.config import model_config_from_dict
 
 SHIPPED_CODEC = "shipped_codec"
 """Key in `bundle.json` of the name of a codec that comes with the package."""
-DEFAULT_VOICE = "default_voice"
+DEFAULT_VOICE_KEY = "default_voice"
 """Key in the card of the name of the voice that words alone are spoken in."""
 
 
@@ -93,10 +93,10 @@ def default_voice_of(card: Mapping[str, Any], voices: Mapping[str, Voice]) -> st
     Raises:
         ValueError: If it is none of the voices.
     """
-    name = card.get(DEFAULT_VOICE)
+    name = card.get(DEFAULT_VOICE_KEY)
     if name is not None and name not in voices:
         known = ", ".join(sorted(voices)) or "no voice"
-        raise ValueError(f"{DEFAULT_VOICE} of the card is {name!r}; the bundle has {known}")
+        raise ValueError(f"{DEFAULT_VOICE_KEY} of the card is {name!r}; the bundle has {known}")
     return name
 
 
