@@ -178,6 +178,14 @@ class Document:
         return document_length(len(self.token_ids), len(self.latents), self.num_copies, head)
 
 
+def has_open_end(modality: str, has_words: bool) -> bool:
+    """Whether the model decides where audio ends: speech, and what has words.
+
+    Other sounds and music last as long as the request says.
+    """
+    return has_words or modality == "speech"
+
+
 def document_length(num_text: int, num_frames: int, num_copies: int, head: str = "thin") -> int:
     """Positions that a document takes in a row of the backbone.
 

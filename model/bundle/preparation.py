@@ -23,6 +23,7 @@ from model.bundle.reading import part_seed, parts_of, speech_bounds_s
 from model.bundle.request import SpeechPrompt, SynthesisRequest, sampling_of
 from model.config import ModelConfig
 from model.inference.generation import GenerationRequest
+from model.sequence import has_open_end
 from model.tempo import position_rate
 from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 
@@ -133,8 +134,8 @@ def prepare_part(
 
 def _duration_s(request: SynthesisRequest, limits: Limits) -> float | None:
     """Exact duration of a request; None leaves it to the model."""
-    is_free = request.duration_s is None and request.transcript is None
-    if is_free and modality_of(request) != "speech":
+    is_open = has_open_end(modality_of(request), request.transcript is not None)
+    if request.duration_s is None and not is_open:
         return min(DEFAULT_DURATION_S, limits.max_duration_s)
     return request.duration_s
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.flow import sample_flow_time
-from model.sequence import Document, document_length
+from model.sequence import Document, document_length, has_open_end
 from model.tempo import position_rate
 from model.text import Prompt, Tokenizer, null_ids, num_word_tokens, prompt_ids
 from model.timebase import Timebase, num_blocks
@@ -51,6 +51,7 @@ class Plan:
         durations: Latent frames of every transcript token at the end of the prefix; empty does not
             pace the audio.
         rate: Rotary positions from one frame to the next where no words pace them.
+        is_cropped: Whether the clip is longer than a row has room for.
     """
 
     position: int
@@ -60,13 +61,9 @@ class Plan:
     start: int
     stop: int
     length: int
-    durations: tuple[float, ...] = ()
-    rate: float = 1.0
-
-    @property
-    def is_cropped(self) -> bool:
-        """Whether the clip was longer than a row allows."""
-        return self.stop - self.start < int(self.row["num_frames"])
+    durations: tuple[float, ...]
+    rate: float
+    is_cropped: bool
 
 
 class DocumentSampler:
@@ -141,14 +138,25 @@ class DocumentSampler:
             duration_s = None if has_words else self._duration_s(stop - start)
             prompt = replace(prompt, duration_s=duration_s)
             token_ids = self._token_ids(prompt, voice, is_conditioned)
-        blocks = num_blocks(stop - start, self._config.frames_per_block)
-        length = len(token_ids) + blocks * self._block_length
+        block = self._config.frames_per_block
+        length = len(token_ids) + num_blocks(stop - start, block) * self._block_length
         durations: tuple[float, ...] = ()
         if self._alignment is not None and has_words and is_conditioned:
             num_words = num_word_tokens(prompt, self._tokenizer)
             durations = self._alignment.of(place.row, num_words)
         rate = position_rate(prompt, self._config, self._timebase) if is_conditioned else 1.0
-        return Plan(place.position, row, token_ids, voice, start, stop, length, durations, rate)
+        return Plan(
+            place.position,
+            row,
+            token_ids,
+            voice,
+            start,
+            stop,
+            length,
+            durations,
+            rate,
+            is_cropped=row["num_frames"] - (stop - start) >= block,
+        )
 
     def build(self, plan: Plan) -> Document:
         """The document of a plan, noise included."""
@@ -237,13 +245,17 @@ class DocumentSampler:
         """Frames to train on: all, or whole blocks that fit the row.
 
         A clip with words keeps its beginning, where its words begin; another is cut at random.
+        What ends when a request says is cut to whole blocks: a last block filled up with silence
+        would teach that any block may be the last.
         """
         num_frames, block = int(row["num_frames"]), self._config.frames_per_block
         room = self._settings.pack_length - num_text - _NUMBER_TOKENS
         limit, total = room // self._block_length, num_blocks(num_frames, block)
-        if total <= limit:
-            return 0, num_frames
-        first = 0 if row["has_transcript"] else int(draw * (total - limit + 1))
+        if not has_open_end(row["modality"], bool(row["has_transcript"])):
+            total = max(1, num_frames // block)
+        if row["has_transcript"] or total <= limit:
+            return 0, min(num_frames, min(limit, total) * block)
+        first = int(draw * (total - limit + 1))
         return first * block, min(num_frames, (first + limit) * block)
 
     def _latents(self, plan: Plan, generator: torch.Generator) -> Tensor:

@@ -142,8 +142,9 @@ def test_a_clip_visited_again_is_drawn_anew(tmp_path):
     )  # both lie within six posterior standard deviations, exp(-3) / 2, of the mean
 
 
-def test_latents_are_normalised_and_the_last_block_ends_in_silence(tmp_path):
-    feed = _feed(tmp_path, [FakeClip(name="a", num_frames=10)], documents_per_step=1)
+def test_latents_are_normalised_and_speech_ends_in_silence(tmp_path):
+    clips = [FakeClip(name="a", num_frames=10, modality="speech")]
+    feed = _feed(tmp_path, clips, documents_per_step=1)
     fields = _only(feed.batch(0))
     clean = fields["segment"] == CLEAN
     latents = fields["latent_inputs"][clean].numpy()
@@ -155,6 +156,19 @@ def test_latents_are_normalised_and_the_last_block_ends_in_silence(tmp_path):
     assert fields["stop_target"][clean].tolist() == [0.0] * 9 + [1.0] * 3
     assert fields["stop_mask"][clean].all()
     assert fields["flow_mask"].sum() == 12, "silence is in the flow loss"
+
+
+@pytest.mark.parametrize(("num_frames", "kept"), [(11, 8), (8, 8), (3, 3)])
+def test_sounds_end_with_a_whole_block(tmp_path, num_frames, kept):
+    clips = [FakeClip(name="a", num_frames=num_frames)]
+    batch = _feed(tmp_path, clips, documents_per_step=1).batch(0)
+    fields = _only(batch)
+    latents = fields["latent_inputs"][fields["segment"] == CLEAN].numpy()
+    expected = (clip_mean("a", num_frames).astype(np.float32) - 0.5) / 2.0
+    np.testing.assert_allclose(latents[:kept], expected[:kept], atol=6 * np.exp(-3) / 2)
+    np.testing.assert_allclose(latents[kept:], -1.0, err_msg="less than a block is filled up")
+    assert bool(fields["stop_mask"].any()) == (kept == num_frames), "only an end is an end"
+    assert batch.num_cropped == 0
 
 
 def test_history_noise_stays_out_of_the_targets(tmp_path):
@@ -227,7 +241,7 @@ def test_prompts_name_a_description_the_words_and_sometimes_the_duration(tmp_pat
     clips = [FakeClip(name="a", num_frames=50, descriptions=("one", "two"))]
     feed = _feed(tmp_path, clips, documents_per_step=1, duration_share=0.5)
     texts = {_text(_only(feed.batch(step))) for step in range(24)}
-    assert texts == {"one", "two", "one\n(2.0 seconds)", "two\n(2.0 seconds)"}
+    assert texts == {"one", "two", "one\n(1.9 seconds)", "two\n(1.9 seconds)"}, "of whole blocks"
 
 
 def test_words_have_a_share_of_durations_of_their_own(tmp_path):
