@@ -14,6 +14,7 @@ from jaxtyping import Float
 from model.timebase import round_half_up
 from pipeline.audio.files import AudioError, AudioStream, file_sha256, open_audio
 from pipeline.clip_tables import part_name
+from pipeline.data.padding import PaddingFilter
 from pipeline.data.plan import rows_of
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import CLIPS, ClipRow, Reject, clip_columns, clip_from_columns
@@ -117,8 +118,9 @@ class ScanWorker:
         with open_audio(clip.uri, clip.start_s, clip.end_s) as stream:
             if self._is_cut(clip, stream):
                 return self._scan_segments(clip, stream, beat)
+            padding = self._padding(stream.info.sample_rate)
             meter = Meter(stream.info.sample_rate, stream.info.num_channels, self._checks)
-            for block in stream.blocks():
+            for block in padding.blocks(stream.blocks()):
                 meter.add(block)
                 beat()
             measured = meter.result()
@@ -129,9 +131,10 @@ class ScanWorker:
                 Reason.TRUNCATED, f"{cut_short[0]}; the transcript may go on where the audio ends"
             )
         self._check_uncut(clip, measured.duration_s)
-        notes = warnings + measured.notes + check_declared(clip, measured.duration_s, self._checks)
+        found_s = measured.duration_s + padding.duration_s
+        notes = warnings + measured.notes + check_declared(clip, found_s, self._checks)
         notes += check_transcript(clip, measured.duration_s, self._checks)
-        return [self._row(clip, measured, notes)], []
+        return [self._row(padding.cut(clip, found_s), measured, notes)], []
 
     def _is_cut(self, clip: ClipRow, stream: AudioStream) -> bool:
         """Whether a clip is longer than a segment, or does not say how long it is."""
@@ -170,12 +173,16 @@ class ScanWorker:
         ):
             beat()
             num_samples = segment.end
-            row = segment_row(clip, (offset + segment.start) / rate, (offset + segment.end) / rate)
-            found.append((row, self._measure(segment, rate), _cut_notes(segment)))
+            padding = self._padding(rate)
+            measured = self._measure(segment, rate, padding)
+            start = offset + segment.start + padding.before
+            row = segment_row(clip, start / rate, (offset + segment.end - padding.after) / rate)
+            notes = _cut_notes(segment) + padding.notes
+            found.append((row, measured, notes))
         common = check_declared(clip, num_samples / rate, self._checks)
         last = found[-1][0].clip_id
         if len(found) == 1:  # the header did not say, or overstated, how long it is
-            found = [(clip, found[0][1], ())]
+            found = [(padding.cut(clip, num_samples / rate), measured, ())]
             last = clip.clip_id
         rows, rejects = [], []
         for row, measured, notes in found:
@@ -203,10 +210,16 @@ class ScanWorker:
                 )
             yield block
 
-    def _measure(self, segment: Segment, rate: int) -> Measured | UnfitError:
+    def _padding(self, sample_rate: int) -> PaddingFilter:
+        return PaddingFilter(sample_rate, self._segments.max_padding_s)
+
+    def _measure(
+        self, segment: Segment, rate: int, padding: PaddingFilter
+    ) -> Measured | UnfitError:
         meter = Meter(rate, len(segment.waveform), self._checks)
         try:
-            meter.add(segment.waveform)
+            for block in padding.blocks([segment.waveform]):
+                meter.add(block)
             return meter.result()
         except UnfitError as error:
             return error

@@ -44,6 +44,10 @@ class SegmentSettings(Settings):
     """A clip with a transcript is never cut, as nothing says which words lie where. True leaves it
     whole up to the limit of the checks; False rejects it where it is longer than a segment."""
 
+    max_padding_s: float | None = Field(default=0.1, ge=0)
+    """Longest digital silence at an end of a clip, seconds; what is longer is cut off. None keeps
+    it."""
+
     def limit_s(self, modality: str) -> float:
         """Longest segment of a modality, seconds."""
         return {"speech": self.speech_s, "sound": self.sound_s, "music": self.music_s}[modality]

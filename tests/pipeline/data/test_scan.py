@@ -49,8 +49,29 @@ def recording(tmp_path) -> Path:
     return write(tmp_path / "long.flac", waveform)
 
 
-def test_a_recording_becomes_segments_that_are_read_back_sample_by_sample(recording):
+def test_digital_silence_at_the_ends_of_a_clip_is_cut_off(tmp_path):
+    sound = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    ends = np.zeros(RATE // 2 + 3), np.zeros(RATE)
+    path = write(tmp_path / "padded.wav", np.concatenate([ends[0], sound, ends[1]]))
+    (row,) = rows(scan(clip(path, declared_duration_s=2.5), segments=SegmentSettings()))
+    assert row["notes"] == ["padding: 1.50 s of digital silence at the ends were cut off"]
+    kept = read_audio(row["uri"], row["start_s"], row["end_s"]).waveform
+    assert row["num_samples"] == kept.shape[1] == RATE + 3, "from a whole millisecond on"
+    np.testing.assert_allclose(kept[0, 3:], sound, atol=2**-15)
+    (part,) = rows(scan(clip(path, start_s=0.25, end_s=2.0), segments=SegmentSettings()))
+    assert (part["start_s"], part["end_s"]) == (row["start_s"], row["end_s"])
+    assert part["fingerprint"] == row["fingerprint"]
+
+
+def test_silence_where_a_recording_was_cut_goes_to_no_segment(recording):
     output = scan(clip(recording))
+    spans = sorted((row["start_s"], row["end_s"]) for row in rows(output))
+    assert all(end <= 2.0 or start >= 4.0 for start, end in spans)
+    assert {refused.reason for refused in output.rejects} <= {"silent"}
+
+
+def test_a_recording_becomes_segments_that_are_read_back_sample_by_sample(recording):
+    output = scan(clip(recording), segments=CUT.model_copy(update={"max_padding_s": None}))
     kept = rows(output)
     whole = read_audio(str(recording)).waveform
     spans = [(row["start_s"], row["end_s"]) for row in kept]
