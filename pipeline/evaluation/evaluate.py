@@ -36,6 +36,7 @@ from pipeline.evaluation.held_out import (
 from pipeline.evaluation.listening import Listening
 from pipeline.evaluation.metric import Metric
 from pipeline.evaluation.music_metric import MusicMetric
+from pipeline.evaluation.onnx_network import OnnxEmbedding, OpinionMetric
 from pipeline.evaluation.quality_metric import QualityMetric
 from pipeline.evaluation.recogniser import Recogniser, WhisperRecogniser
 from pipeline.evaluation.references import choose_references, speaker_embeddings
@@ -229,6 +230,8 @@ def build_metrics(
         metrics.append(EmbeddingMetric(ClapEmbedding(settings.clap)))
     if settings.dnsmos is not None:
         metrics.append(QualityMetric(settings.dnsmos))
+    metrics += [EmbeddingMetric(OnnxEmbedding(network)) for network in settings.embeddings]
+    metrics += [OpinionMetric(network) for network in settings.opinions]
     metrics.append(SignalMetric())
     return metrics, skipped
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pipeline.evaluation.findings import FORMS, Evidence, Findings
 from pipeline.evaluation.held_out import HeldOutClip
 from pipeline.evaluation.listening import Listening
 from pipeline.evaluation.metric import Metric
+from pipeline.evaluation.onnx_network import Run, open_network
 from pipeline.storage import sha256
 
 SAMPLE_RATE = 16_000
@@ -34,31 +34,28 @@ _NOTE = (
     "are repeated to 9 s; compare columns"
 )
 
-Model = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Function from `windows samples` to `windows scales`."""
-
 
 class QualityMetric(Metric):
     """DNSMOS P.835 of speech: signal, background and overall quality."""
 
     name = "DNSMOS"
 
-    def __init__(self, path: str | Path, model: Model | None = None) -> None:
-        """Measure with a model.
+    def __init__(self, path: str | Path, run: Run | None = None) -> None:
+        """Measure with a network.
 
         Args:
             path: The file `sig_bak_ovr.onnx` of the package speechmos.
-            model: Used in place of the file's network.
+            run: From a window, `1 samples`, to its scales, in place of the file's network.
 
         Raises:
             FileNotFoundError: If there is no such file.
         """
-        self._path, self._model = Path(path), model
+        self._path, self._run = Path(path), run
         self.version = f"1 {sha256(self._path.read_bytes())[:16]}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the loaded network, which cannot be pickled."""
-        return self.__dict__ | {"_model": None}
+        return self.__dict__ | {"_run": None}
 
     def applies_to(self, clip: HeldOutClip) -> bool:
         """Whether a clip is speech."""
@@ -66,10 +63,11 @@ class QualityMetric(Metric):
 
     def observe(self, item: Listening, form: str) -> dict[str, float]:
         """Opinion scores of a form by scale."""
-        self._model = self._model or _open(self._path)
+        self._run = self._run or open_network(self._path)
         mono = item.form(form).float().mean(0, keepdim=True).clamp(-1, 1).numpy()
         wave = resample(mono, item.sample_rate, SAMPLE_RATE)[0].astype(np.float32)
-        scores = opinion_scores(self._model(windows(wave))).mean(0)
+        outputs = np.concatenate([self._run(window[None]) for window in windows(wave)])
+        scores = opinion_scores(outputs).mean(0)
         return dict(zip(SCALES, map(float, scores), strict=True))
 
     def summarise(self, evidence: Evidence) -> Findings:
@@ -111,21 +109,3 @@ def opinion_scores(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
     """Opinion scores, `windows scales`, of the model's outputs."""
     columns = [np.polyval(powers, outputs[:, i]) for i, powers in enumerate(_TO_MOS)]
     return np.stack(columns, axis=1)
-
-
-def _open(path: Path) -> Model:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(path), sess_options=options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-
-    def run(waves: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs of the network, computed one window at a time."""
-        scores = [session.run(None, {name: wave[None]})[0][0] for wave in waves]
-        return np.stack(scores)
-
-    return run

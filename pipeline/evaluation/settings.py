@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from pipeline.evaluation.execution import EvaluationResources
+from pipeline.evaluation.onnx_network import OnnxSettings, OpinionSettings
 from pipeline.settings import Settings
 from pipeline.tracking import TrackingSettings
 
@@ -60,6 +61,11 @@ class EvaluateSettings(Settings):
     dnsmos: str | None = None
     """File `sig_bak_ovr.onnx` of the package speechmos, for predicted opinion scores of speech;
     null leaves them out. Needs onnxruntime, which the extra `eval` brings."""
+    embeddings: tuple[OnnxSettings, ...] = ()
+    """Further embeddings for distances between sets of clips, such as VGGish or PANNs, in ONNX
+    files that take waveforms."""
+    opinions: tuple[OpinionSettings, ...] = ()
+    """Further predicted opinion scores, such as UTMOS, in ONNX files that take waveforms."""
     request_voices: bool = False
     """Whether the model gets the speaker embedding of another recording of the clip's speaker, as
     from a user who clones a voice. Needs a bundle with voices and the directory `latents/` of the
