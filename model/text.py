@@ -68,8 +68,9 @@ class Prompt:
 
 
 def render(prompt: Prompt) -> str:
-    """One text for a prompt: the description, a line of facts, the words last.
+    """One text for a prompt: the description as a sentence, a line of facts, the words last.
 
+    Whether someone types "rain" or "Rain." is one request, so both become the latter.
     The first two lines hold no line break, so whatever the words contain, they are what follows
     the first `Says: ` or `Sings: ` at the start of the second or third line.
     """
@@ -80,12 +81,19 @@ def render(prompt: Prompt) -> str:
         facts.append("singing")
     if prompt.duration_s is not None:
         facts.append(f"{prompt.duration_s:.1f} seconds")
-    lines = [" ".join(prompt.description.split())]
+    lines = [_sentence(prompt.description)]
     if facts:
         lines.append(f"({', '.join(facts)})")
     if prompt.transcript is not None:
         lines.append(f"{'Sings' if prompt.is_singing else 'Says'}: {prompt.transcript}")
     return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    """Text that begins with a capital and ends with a mark, where its script knows capitals."""
+    text = " ".join(text.split())
+    ends_open = text[-1:].isdecimal() or text[-1:].isupper() or text[-1:].islower()
+    return text[:1].upper() + text[1:] + ("." if ends_open else "")
 
 
 def clean_text(text: str) -> tuple[str, str | None]:

@@ -59,6 +59,24 @@ def test_text_has_description_first_then_facts_then_words():
     assert render(Prompt(description="A choir.", is_singing=True)) == "A choir.\n(singing)"
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("rain on a  roof", "Rain on a roof."),
+        ("techno at 120", "Techno at 120."),
+        ("écoute", "Écoute."),
+        ("how loud?", "How loud?"),
+        ("雨の音", "雨の音"),
+        ("بارش", "بارش"),
+        ("(odd)", "(odd)"),
+    ],
+)
+def test_a_description_is_read_as_a_sentence_however_it_is_typed(typed, read):
+    assert render(Prompt(description=typed)) == read
+    assert render(Prompt(description=read)) == read
+    assert render(Prompt(description="", transcript=typed)) == f"\nSays: {typed}"
+
+
 def test_all_modalities_share_one_form():
     assert render(Prompt(description="Rain on a tin roof.")) == "Rain on a tin roof."
 
@@ -91,14 +109,14 @@ def test_byte_ids_fit_the_vocabulary_and_specials_are_apart():
 
 def test_special_ids_are_left_out_of_decoded_text():
     tokenizer = ByteTokenizer()
-    ids = prompt_ids(Prompt(description="Ü"), tokenizer, has_speaker=True)
-    assert ids == [257, 0xC3, 0x9C, 256]
-    assert tokenizer.decode(ids) == "Ü"
+    ids = prompt_ids(Prompt(description="Ü."), tokenizer, has_speaker=True)
+    assert ids == [257, 0xC3, 0x9C, 0x2E, 256]
+    assert tokenizer.decode(ids) == "Ü."
 
 
 def test_prefix_marks_the_speaker_only_if_there_is_one():
     tokenizer = ByteTokenizer()
-    assert prompt_ids(Prompt(description="a"), tokenizer, has_speaker=False) == [97, 256]
+    assert prompt_ids(Prompt(description="A."), tokenizer, has_speaker=False) == [65, 46, 256]
     assert null_ids(tokenizer) == [258, 256]
     assert null_ids(tokenizer, has_speaker=True) == [257, 258, 256]
 

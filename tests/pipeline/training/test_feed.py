@@ -241,7 +241,7 @@ def test_prompts_name_a_description_the_words_and_sometimes_the_duration(tmp_pat
     clips = [FakeClip(name="a", num_frames=50, descriptions=("one", "two"))]
     feed = _feed(tmp_path, clips, documents_per_step=1, duration_share=0.5)
     texts = {_text(_only(feed.batch(step))) for step in range(24)}
-    assert texts == {"one", "two", "one\n(1.9 seconds)", "two\n(1.9 seconds)"}, "of whole blocks"
+    assert texts == {"One.", "Two.", "One.\n(1.9 seconds)", "Two.\n(1.9 seconds)"}, "whole blocks"
 
 
 def test_words_have_a_share_of_durations_of_their_own(tmp_path):
@@ -251,8 +251,8 @@ def test_words_have_a_share_of_durations_of_their_own(tmp_path):
         )
     ]
     without, named = (
-        "a man\n(language en)\nSays: Hé!",
-        "a man\n(language en, 2.0 seconds)\nSays: Hé!",
+        "A man.\n(language en)\nSays: Hé!",
+        "A man\n(language en, 2.0 seconds)\nSays: Hé!",
     )
     for share, expected in ((0.0, {without}), (0.5, {without, named}), (1.0, {named})):
         values = {"duration_share": 1.0 - share, "speech_duration_share": share}
