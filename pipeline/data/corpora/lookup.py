@@ -14,18 +14,10 @@ from urllib.parse import unquote
 
 from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.file_table import Names
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.rejects import Reason
 
 _ELSEWHERE = re.compile(r"[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
-
-
-class AudioLookupError(Exception):
-    """The audio of a row cannot be found."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class AudioIndex:
@@ -62,7 +54,7 @@ class AudioIndex:
             The name, and a note if the file is not called as written.
 
         Raises:
-            AudioLookupError: If there is none, or more than one, or it would lie outside.
+            ManifestError: If there is none, or more than one, or it would lie outside.
         """
         local = self._local(reference)
         is_elsewhere = _is_absolute(local)
@@ -79,7 +71,7 @@ class AudioIndex:
                 matches = self._ending_in(wanted, of_name)
             if len(matches) > 1:
                 listed = ", ".join(map(repr, sorted(matches)[:4]))
-                raise AudioLookupError(
+                raise ManifestError(
                     Reason.AMBIGUOUS_AUDIO, f"{reference!r} could be any of {listed}"
                 )
             if matches and is_elsewhere:
@@ -89,12 +81,12 @@ class AudioIndex:
                 return matches[0], note
         if is_elsewhere and not any(local.startswith(f"{folder}/") for folder in self.moved):
             raise _outside(reference)
-        raise AudioLookupError(Reason.MISSING_AUDIO, self._missing(reference))
+        raise ManifestError(Reason.MISSING_AUDIO, self._missing(reference))
 
     def _local(self, reference: str) -> str:
         """The reference below the corpus folder, if it is written with it; else as it is."""
         if not reference.strip():
-            raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
+            raise ManifestError(Reason.MISSING_VALUE, "the row names no audio file")
         for root in self._roots:
             if reference.startswith(root):
                 return reference.removeprefix(root)
@@ -130,7 +122,7 @@ class AudioIndex:
             ours.pop()
         first = self._moved_to.setdefault(name, path)
         if first != path and len(theirs) + 1 >= len(path.split("/")):
-            raise AudioLookupError(
+            raise ManifestError(
                 Reason.AMBIGUOUS_AUDIO,
                 f"{path!r} and {first!r} share nothing but their last part with {name!r}",
             )
@@ -193,8 +185,8 @@ def _is_absolute(path: str) -> bool:
     return path.strip().startswith(("/", "\\\\", "~/")) or bool(_ELSEWHERE.match(path.strip()))
 
 
-def _outside(reference: str) -> AudioLookupError:
-    return AudioLookupError(
+def _outside(reference: str) -> ManifestError:
+    return ManifestError(
         Reason.OUTSIDE_CORPUS,
         f"{reference!r} leaves the corpus folder; put the audio into it, or give an input "
         "directory that holds both",

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import absent_part, cell_lines, read_text
+from pipeline.data.corpora.entries import absent_part, cell_lines, read_text, rejecting
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.licences import licence_of
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -102,7 +101,7 @@ class MtgJamendo:
 
 def read_works(folder: CorpusFolder, works: dict[str, Work]) -> Iterator[Reject]:
     """Fill in works by path from the list of licences; yields what is wrong with it."""
-    name = next((n for n in (LICENCES, f"data/{LICENCES}") if n in folder.names), None)
+    name = folder.first_of((LICENCES, f"data/{LICENCES}"))
     if name is None:
         return
     text = read_text(folder, name)
@@ -151,6 +150,7 @@ def _read_splits(folder: CorpusFolder, table: str) -> dict[str, str]:
     return splits
 
 
+@rejecting
 def _clip(
     folder: CorpusFolder,
     place: Place,
@@ -160,20 +160,13 @@ def _clip(
 ) -> ClipRow | Reject:
     tags = [tag_of(cell) for cell in line.cells[5:] if "---" in cell]
     if len(line.cells) < 6 or not _PATH.fullmatch(line.cells[3]) or not all(tags) or not tags:
-        return folder.reject(
+        raise ManifestError(
             Reason.MALFORMED,
             f"not ids, path, duration and category---tag between tabs: {line.text[:60]!r}",
-            place.manifest,
-            line=place.line,
         )
     track, path = line.cells[0], line.cells[3]
     part, number = path.removesuffix(".mp3").split("/")
-    try:
-        audio = folder.find_named([number, f"{number}.low"], within=part)
-    except AudioLookupError as error:
-        return folder.reject(
-            error.reason, error.detail, place.manifest, line=place.line, field="PATH"
-        )
+    audio = folder.find_named([number, f"{number}.low"], within=part, field="PATH")
     work = works.get(path, Work(None, None, None))
     return folder.clip(
         track,

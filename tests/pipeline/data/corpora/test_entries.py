@@ -13,7 +13,7 @@ from pipeline.data.corpora.entries import (
     table_entries,
 )
 from pipeline.data.corpora.listing import walk
-from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.schema import Reject
 from pipeline.storage import Folder
 from tests.factories.corpora import write_corpus
@@ -108,7 +108,7 @@ def test_audio_is_found_by_the_first_name_that_there_is(corpus):
     assert folder.find_named(["2", "2.low"]) == "x/2.low.mp3"
     assert folder.find_named(["1"], within="y") == "y/1.wav"
     for stems, within, reason in ((["1"], "", "ambiguous_audio"), (["3"], "x", "missing_audio")):
-        with pytest.raises(AudioLookupError) as caught:
+        with pytest.raises(ManifestError) as caught:
             folder.find_named(stems, within)
         assert caught.value.reason == reason
 
