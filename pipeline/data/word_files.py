@@ -12,7 +12,8 @@ import yaml
 @cache
 def read_words(path: Path) -> Any:
     """The contents of a file of the package; lists, and texts of whole lines, are tuples."""
-    return _frozen(yaml.safe_load(path.read_bytes()))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is
+    return _frozen(yaml.load(path.read_bytes(), loader))
 
 
 def _frozen(value: Any) -> Any:

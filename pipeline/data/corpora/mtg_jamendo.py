@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
@@ -15,6 +16,7 @@ from pipeline.data.corpora.licences import licence_of
 from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
+from pipeline.data.word_files import read_words
 
 _CLEANED = ("autotagging", "raw_30s_cleantags_50artists", "raw_30s_cleantags", "raw_30s", "raw")
 _SUBSETS = tuple(
@@ -29,25 +31,7 @@ _WORK = re.compile(r"(?P<title>.+) by (?P<artist>.+?) from Jamendo: \S+")
 _PATH = re.compile(r"\d+/\d+\.mp3")
 
 
-_SPLIT = {
-    "acidjazz": "acid jazz", "acousticbassguitar": "acoustic bass guitar",
-    "acousticguitar": "acoustic guitar", "alternativerock": "alternative rock",
-    "bluesrock": "blues rock", "bossanova": "bossa nova", "classicalguitar": "classical guitar",
-    "classicrock": "classic rock", "darkambient": "dark ambient", "deephouse": "deep house",
-    "doublebass": "double bass", "drumachine": "drum machine", "drummachine": "drum machine",
-    "drumnbass": "drum and bass", "easylistening": "easy listening",
-    "electricguitar": "electric guitar", "electricpiano": "electric piano",
-    "ethnicrock": "ethnic rock", "hardrock": "hard rock", "heavymetal": "heavy metal",
-    "hiphop": "hip hop", "instrumentalpop": "instrumental pop",
-    "instrumentalrock": "instrumental rock", "jazzfunk": "jazz funk",
-    "jazzfusion": "jazz fusion", "newage": "new age", "newwave": "new wave",
-    "pipeorgan": "pipe organ", "popfolk": "pop folk", "poprock": "pop rock",
-    "postrock": "post-rock", "punkrock": "punk rock", "rnb": "R&B",
-    "rocknroll": "rock and roll", "singersongwriter": "singer-songwriter",
-    "synthpop": "synth pop", "triphop": "trip hop", "worldfusion": "world fusion",
-    "60s": "1960s", "70s": "1970s", "80s": "1980s", "90s": "1990s",
-}  # fmt: skip
-"""Tags that the corpus writes in one word."""
+_TAGS = Path(__file__).parent / "mtg_jamendo_tags.yaml"
 _CATEGORIES = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
 
 
@@ -122,7 +106,7 @@ def read_works(folder: CorpusFolder, works: dict[str, Work]) -> Iterator[Reject]
 def tag_of(cell: str) -> str:
     """`genre: hip hop` for `genre---hiphop`; empty if there is no tag after the category."""
     category, _, tag = (part.strip() for part in cell.partition("---"))
-    words = _SPLIT.get(tag, tag)
+    words = read_words(_TAGS).get(tag, tag)
     return f"{_CATEGORIES[category]}: {words}" if words and category in _CATEGORIES else words
 
 

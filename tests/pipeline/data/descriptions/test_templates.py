@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.data.descriptions.facts import Facts, facts_of
 from pipeline.data.descriptions.grammar import article
-from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
+from pipeline.data.descriptions.language_names import language_names, regional_names
 from pipeline.data.descriptions.native import NATIVE_LANGUAGES, SCALES_OF_SPEECH, phrasebook_of
 from pipeline.data.descriptions.templates import compose, describe_clip, grammar_of
 from pipeline.data.descriptions.vocabulary import PITCH_BY_SEX, PITCH_WORDS
@@ -261,7 +261,7 @@ FLAWS = re.compile(
 def test_no_clip_whatever_is_known_of_it_gets_a_flawed_text(kind):
     rng = random.Random(kind)
     tags = LABELS.get(KINDS[kind]["modality"], ("calm", "story"))
-    languages = sorted(LANGUAGES) + sorted(REGIONAL)
+    languages = sorted(language_names()) + sorted(regional_names())
     for _ in range(60):
         clip = KINDS[kind] | {
             "tags": rng.sample(tags, rng.randrange(3)),
@@ -285,7 +285,7 @@ def test_no_clip_whatever_is_known_of_it_gets_a_flawed_text(kind):
 def test_every_language_has_the_article_it_needs():
     wrong = {
         name: article(name)
-        for name in {*LANGUAGES.values(), *REGIONAL.values()}
+        for name in {*language_names().values(), *regional_names().values()}
         if (article(name) == "an") != (name[0] in "AEIOU")
     }
     named = {"Ukrainian", "Uyghur", "European Portuguese", "European Spanish", "Ewe"}
