@@ -10,6 +10,7 @@ from pipeline.data.corpora.entries import (
     json_line_entries,
     json_objects,
     read_text,
+    rejecting,
     table_entries,
 )
 from pipeline.data.corpora.listing import walk
@@ -117,3 +118,13 @@ def test_entries_say_where_they_stand(corpus):
     (entry,) = table_entries(corpus({"t.csv": "a\n\n1\n"}), "t.csv")
     assert isinstance(entry, Entry)
     assert str(entry.place) == "t.csv line 3"
+
+
+def test_what_an_entry_raises_is_its_reject_with_manifest_line_and_column(corpus):
+    folder = corpus({"t.csv": "path\nnone\n", "a.wav": None})
+    find = rejecting(lambda folder, place, name: folder.find_audio(name, field="path")[0])
+    assert find(folder, Place("t.csv", 2), "a") == "a.wav"
+    found = find(folder, Place("t.csv", 2), "none")
+    assert (found.reason, found.line, found.field) == ("missing_audio", 2, "path")
+    assert found.uri == folder.uri("t.csv")
+    assert "'none'" in found.detail
