@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -220,7 +221,7 @@ def _timed(preview: Preview, settings: IngestSettings) -> Preview:
     took_s = (time.perf_counter() - began) / len(sample)
     workers = max(1, settings.resources.workers)
     basis = f"{len(sample)} of {num_clips} clips tried, {took_s:.2g} s each, {workers} at a time"
-    return preview.timed(took_s * num_clips / workers, basis)
+    return replace(preview, left_s=took_s * num_clips / workers, basis=basis)
 
 
 class FinalWorker:

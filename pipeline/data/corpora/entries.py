@@ -93,9 +93,9 @@ def table_entries(
                 yield folder.reject_line(line, name)
             elif columns is None:
                 columns = [cell.strip() for cell in line.cells]
-                _require(columns, required)
                 if check is not None:
                     check(columns)
+                _require(columns, required)
             elif len(line.cells) != len(columns):
                 yield folder.reject(
                     Reason.MALFORMED,

@@ -9,7 +9,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import takewhile
 from urllib.parse import unquote
 
 from pipeline.data.corpora.file_names import stem_of
@@ -111,7 +110,7 @@ class AudioIndex:
     @cached_property
     def _bases(self) -> list[str]:
         """The folder that holds all audio, and those that it lies in."""
-        parts = _common_parts(self._names.audio)
+        parts = _common_folder(self._names.audio).split("/")
         return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
     def _note_move(self, path: str, name: str) -> None:
@@ -163,21 +162,15 @@ def _first(lists: Iterable[list[str]]) -> list[str]:
     return next(filter(None, lists), [])
 
 
-def _common_parts(names: Iterable[str]) -> list[str]:
-    """Directories that all names lie in, the outermost first."""
-    common: list[str] | None = None
+def _common_folder(names: Iterable[str]) -> str:
+    """The innermost directory that all names lie in; empty for the corpus folder itself."""
+    common: str | None = None
     for name in names:
-        parts = name.split("/")[:-1]
-        if common is None:
-            common = parts
-        common = [one for one, other in takewhile(_are_equal, zip(common, parts, strict=False))]
+        folder = posixpath.dirname(name)
+        common = folder if common is None else posixpath.commonpath([common, folder])
         if not common:
             break
-    return common or []
-
-
-def _are_equal(pair: tuple[str, str]) -> bool:
-    return pair[0] == pair[1]
+    return common or ""
 
 
 def _is_absolute(path: str) -> bool:

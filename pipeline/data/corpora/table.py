@@ -55,7 +55,9 @@ class Table:
         for name in tables_of(folder):
             delimiter = header_of(folder, name)[1]
             row = rejecting(self._row)
-            for entry in table_entries(folder, name, delimiter=delimiter, check=self._check_header):
+            for entry in table_entries(
+                folder, name, self.required, delimiter=delimiter, check=_check_header
+            ):
                 if isinstance(entry, Reject):
                     yield entry
                 else:
@@ -72,22 +74,6 @@ class Table:
             folder.claim_if_there([record[column] for column in columns], near)
             raise
         return reader.read(record, place, near=near, **known)
-
-    def _check_header(self, columns: list[str]) -> None:
-        missing = [name for name in self.required if name not in columns]
-        if "audio" not in roles_of(columns):
-            raise ManifestError(
-                Reason.MISSING_COLUMN,
-                f"the first row {columns[:6]} names no audio column; a header row is needed",
-                line=1,
-            )
-        if missing:
-            raise ManifestError(
-                Reason.MISSING_COLUMN,
-                f"the header {columns[:8]} lacks {', '.join(missing)}; no row was read",
-                line=1,
-                field=", ".join(missing),
-            )
 
 
 def tables_of(folder: CorpusFolder) -> list[str]:
@@ -106,6 +92,15 @@ def header_of(folder: CorpusFolder, name: str) -> tuple[list[str], str]:
     splits = [(_split(line.text, mark), mark) for mark in _DELIMITERS]
     best = max(splits, key=lambda pair: (sum(map(len, roles_of(pair[0]).values())), len(pair[0])))
     return best[0], "\t" if suffix_of(name) == ".tsv" else best[1]
+
+
+def _check_header(columns: list[str]) -> None:
+    if "audio" not in roles_of(columns):
+        raise ManifestError(
+            Reason.MISSING_COLUMN,
+            f"the first row {columns[:6]} names no audio column; a header row is needed",
+            line=1,
+        )
 
 
 def _has_text(line: Line | BadLine) -> bool:
