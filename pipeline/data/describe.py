@@ -22,7 +22,7 @@ from pipeline.clip_tables import ClipTables
 from pipeline.data.descriptions.facts import facts_of
 from pipeline.data.descriptions.templates import GRAMMAR_VERSION, describe_clip
 from pipeline.data.descriptions.variety import measure_folder
-from pipeline.data.rejects import Reason, reject
+from pipeline.data.rejects import Reason, reject_clip
 from pipeline.data.rewriting.cache import ReplyCache, Usage
 from pipeline.data.rewriting.chat import ChatModel, Unanswered
 from pipeline.data.rewriting.endpoint import ChatEndpoint, read_key
@@ -34,7 +34,7 @@ from pipeline.data.rewriting.settings import (
     LocalModelSettings,
     RewriteSettings,
 )
-from pipeline.data.schema import DESCRIPTIONS, Reject
+from pipeline.data.schema import DESCRIPTIONS
 from pipeline.data.units.commit_log import Record
 from pipeline.data.units.stage import (
     Resources,
@@ -255,7 +255,12 @@ class DescribeWorker:
         table = self._latents.read_table(f"parts/latents-{part}.parquet", ["clip_id", "attributes"])
         measured = {row["clip_id"]: json.loads(row["attributes"]) for row in table.to_pylist()}
         clips = self._clips.read(part).to_pylist()
-        rejects = [_without_latents(clip) for clip in clips if clip["clip_id"] not in measured]
+        lacking = "the clip has no latents; the rejects of encode say why"
+        rejects = [
+            reject_clip(clip, Reason.NO_LATENTS, lacking, STAGE)
+            for clip in clips
+            if clip["clip_id"] not in measured
+        ]
         counts = Counter[str]()
         known = [clip for clip in clips if clip["clip_id"] in measured]
         usage = Usage(beat=unit.beat)
@@ -268,7 +273,7 @@ class DescribeWorker:
                 drafts.append(draft)
             else:
                 detail = "no caption, tag, title or measurement to put into words"
-                rejects.append(_reject(clip, Reason.NO_DESCRIPTION, detail))
+                rejects.append(reject_clip(clip, Reason.NO_DESCRIPTION, detail, STAGE))
         self._rewrite(drafts, usage, counts)
         if self._settings.asks_models:
             self._usage.write_json(f"{unit.name}.json", usage.counts)
@@ -354,19 +359,3 @@ class DescribeWorker:
             "source": draft.source,
             "recipe_digest": self._recipe,
         }
-
-
-def _without_latents(clip: dict[str, Any]) -> Reject:
-    detail = "the clip has no latents; the rejects of encode say why"
-    return _reject(clip, Reason.NO_LATENTS, detail)
-
-
-def _reject(clip: dict[str, Any], reason: Reason, detail: str) -> Reject:
-    return reject(
-        reason,
-        detail,
-        stage=STAGE,
-        corpus=clip["corpus"],
-        uri=clip["uri"],
-        clip_id=clip["clip_id"],
-    )

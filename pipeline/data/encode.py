@@ -21,10 +21,10 @@ from model.codec.protocol import AudioCodec
 from model.codec.registry import codec_digest, codec_importance, load_codec
 from pipeline.acoustics.attributes import ATTRIBUTES_VERSION, measure
 from pipeline.acoustics.speaker_models import load_speaker_encoder, speaker_encoder_digest
-from pipeline.audio.files import AudioError, AudioFault, read_audio, resample, to_channels
+from pipeline.audio.files import AudioError, read_audio, resample, to_channels
 from pipeline.clip_tables import ClipTables
 from pipeline.data.latent_distribution import stored_distribution
-from pipeline.data.rejects import Reason, reject
+from pipeline.data.rejects import Reason, reject_clip
 from pipeline.data.schema import LATENTS, Reject
 from pipeline.data.shards import JSON, LOG_STD, MEAN, clip_key, npy_bytes, tar_bytes
 from pipeline.data.units.stage import (
@@ -242,11 +242,11 @@ class EncodeWorker:
     def _decode_or_reject(self, unit: Unit, row: dict[str, Any]) -> _Clip | Reject:
         if not unit.guard(row["clip_id"]):
             detail = "the worker died while it worked on this clip; check the file by hand"
-            return _reject(row, Reason.WORKER_DIED, detail)
+            return reject_clip(row, Reason.WORKER_DIED, detail, STAGE)
         try:
             return self._decode(row)
         except AudioError as error:
-            return _reject(row, error.reason, error.detail)
+            return reject_clip(row, error.reason, error.detail, STAGE)
         finally:
             unit.beat()
 
@@ -305,7 +305,7 @@ class EncodeWorker:
         except (ValueError, RuntimeError) as error:
             if has_failed:
                 said = f"the codec said: {error}"
-                rejects.append(_reject(batch[0].row, Reason.ENCODER_FAILED, said))
+                rejects.append(reject_clip(batch[0].row, Reason.ENCODER_FAILED, said, STAGE))
                 return []
             logger.warning("%s failed, clip by clip: %s", what, error)
             return [c for clip in batch for c in self._encode([clip], rejects, has_failed=True)]
@@ -316,7 +316,7 @@ class EncodeWorker:
         on_device(lambda: self._posterior([clip]), f"clip {clip.row['clip_id']}")
         if not clip.is_finite:
             detail = "latents are not finite in 16 bit; the codec may be badly trained"
-            rejects.append(_reject(clip.row, Reason.ENCODER_FAILED, detail))
+            rejects.append(reject_clip(clip.row, Reason.ENCODER_FAILED, detail, STAGE))
         return clip.is_finite
 
     def _too_large(self, clip: _Clip, error: Exception) -> str:
@@ -383,14 +383,3 @@ class EncodeWorker:
             "speaker_embedding": clip.speaker,
             "attributes": json.dumps(clip.attributes, sort_keys=True),
         }
-
-
-def _reject(row: dict[str, Any], reason: Reason | AudioFault, detail: str) -> Reject:
-    return reject(
-        Reason(str(reason)),
-        detail,
-        stage=STAGE,
-        corpus=row["corpus"],
-        uri=row["uri"],
-        clip_id=row["clip_id"],
-    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from pipeline.data.corpora.discover import Source, discover
 from pipeline.data.corpora.fields import language_tag
 from pipeline.data.corpora.found import Discovery
 from pipeline.data.plan import DISCOVERY, input_digests, plan_units, rows_of, scratch_folder
-from pipeline.data.rejects import Reason, reject
+from pipeline.data.rejects import Reason, reject_clip
 from pipeline.data.scan import SCAN, SEGMENTED, ScanWorker, scan_units, totals_of
 from pipeline.data.schema import REMOVED, Reject
 from pipeline.data.screening.checks import CheckSettings
@@ -220,7 +221,7 @@ def _timed(preview: Preview, settings: IngestSettings) -> Preview:
     took_s = (time.perf_counter() - began) / len(sample)
     workers = max(1, settings.resources.workers)
     basis = f"{len(sample)} of {num_clips} clips tried, {took_s:.2g} s each, {workers} at a time"
-    return preview.timed(took_s * num_clips / workers, basis)
+    return replace(preview, left_s=took_s * num_clips / workers, basis=basis)
 
 
 class FinalWorker:
@@ -238,15 +239,17 @@ class FinalWorker:
         scanned = self._scan.read_table(f"rejects/part-{unit.name}.parquet")
         rejects = [Reject(**columns) for columns in iter_rows(scanned)]
         removed = {
-            clip_id: Removal(Reason(reason), *why)
-            for clip_id, (reason, *why) in unit.payload["removed"].items()
+            clip_id: Removal(Reason(reason), *rest)
+            for clip_id, (reason, *rest) in unit.payload["removed"].items()
         }
         totals = unit.payload["totals"]
         gone: list[dict[str, Any]] = []
         if removed:
             rows = list(iter_rows(self._scan.read_table(part_name(unit.name), _TOTALED)))
             gone = [row for row in rows if row["clip_id"] in removed]
-            rejects += [_reject(row, removed[row["clip_id"]]) for row in gone]
+            for row in gone:
+                why = removed[row["clip_id"]]
+                rejects.append(reject_clip(row, why.reason, why.detail))
             segmented = {key: totals[key] for key in totals if key.startswith(SEGMENTED)}
             kept = [row for row in rows if row["clip_id"] not in removed]
             totals = totals_of(kept, rejects, segmented)
@@ -257,11 +260,6 @@ class FinalWorker:
             rejects=rejects,
             totals=totals,
         )
-
-
-def _reject(row: Mapping[str, Any], removal: Removal) -> Reject:
-    about = {name: row[name] for name in ("corpus", "uri", "clip_id")}
-    return reject(removal.reason, removal.detail, **about)
 
 
 def _removed_bytes(rows: Sequence[dict[str, Any]], removed: Mapping[str, Removal]) -> bytes:

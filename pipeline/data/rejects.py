@@ -1,8 +1,10 @@
-"""Reason codes of rejects, and the one function that makes a reject row."""
+"""Reason codes of rejects, and the functions that make a reject row."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from pipeline.data.schema import Reject
 
@@ -115,3 +117,16 @@ def reject(
         line=line,
         field=field,
     )
+
+
+def reject_clip(clip: Mapping[str, Any], reason: str, detail: str, stage: str = "ingest") -> Reject:
+    """The reject row of a clip.
+
+    Args:
+        clip: Its row, with corpus, uri and clip_id.
+        reason: A `Reason`, or a fault of audio, which has the same codes.
+        detail: The value received, the limit, and the remedy.
+        stage: Stage that refuses it.
+    """
+    about = {name: clip[name] for name in ("corpus", "uri", "clip_id")}
+    return reject(Reason(str(reason)), detail, stage=stage, **about)

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from model.text import Prompt, render
 from pipeline.clip_tables import ClipTables
-from pipeline.data.rejects import Reason, reject
+from pipeline.data.rejects import Reason, reject_clip
 from pipeline.data.schema import INDEX, SPLITS, Reject
 from pipeline.data.shards import LOG_STD, MEAN, read_npy
 from pipeline.data.stats import LatentSums, latent_statistics
@@ -263,11 +263,5 @@ def _by_id(table: pa.Table) -> dict[str, dict[str, Any]]:
 
 def _missing(clip: dict[str, Any], where: str) -> Reject:
     reason = Reason.NO_LATENTS if where == "latents" else Reason.NO_DESCRIPTION
-    return reject(
-        reason,
-        f"the clip is not in {where}; the rejects of that stage say why",
-        stage=STAGE,
-        corpus=clip["corpus"],
-        uri=clip["uri"],
-        clip_id=clip["clip_id"],
-    )
+    detail = f"the clip is not in {where}; the rejects of that stage say why"
+    return reject_clip(clip, reason, detail, STAGE)

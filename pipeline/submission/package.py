@@ -15,7 +15,7 @@ from pipeline.errors import SettingsError
 
 ALLOWED = {
     "model": ("**/*.py", "**/py.typed", "**/pretrained/**/*"),
-    "pipeline": ("**/*.py", "**/py.typed", "**/*.j2", "**/*.html", "acoustics/*.json"),
+    "pipeline": ("**/*.py", "**/py.typed", "**/*.j2", "**/*.html", "**/*.yaml", "acoustics/*.json"),
     "jobs": ("**/*.py", "**/py.typed", "configs/*.yaml"),
 }
 """Patterns of the files that are packed, by package."""

@@ -2,7 +2,8 @@
 
 Each seed kills the driver, a worker process and an actor once, in a random order, and runs the
 command again until it is complete. Nothing may differ: shards, markers, Parquet files, cards.
-Without Ray, which is cheap, several drivers may start at once, and storage may fail.
+Without Ray, which is cheap, several drivers may start at once, storage may fail, and recipes may
+change between a kill and the next start.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def main() -> int:
         metavar="SHARE",
         help="write to a bucket that answers this share of requests with 503, as --without-ray",
     )
+    parser.add_argument(
+        "--changed-recipes",
+        action="store_true",
+        help="every second start follows another recipe, the last one does not; as --without-ray",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folders of failed seeds")
     options = parser.parse_args()
     if options.drivers is not None and options.drivers < 1:
@@ -59,7 +65,9 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     outcomes = []
     has_faults = options.s3_faults is not None
-    is_forked = options.without_ray or options.drivers is not None or has_faults
+    is_forked = any(
+        (options.without_ray, options.drivers is not None, has_faults, options.changed_recipes)
+    )
     shares_ray = not (options.own_ray or is_forked)
     with contextlib.ExitStack() as stack:
         if shares_ray:
@@ -71,8 +79,13 @@ def main() -> int:
             outage = Outage()
             bucket = stack.enter_context(s3_bucket("chaos", outage))
             outage.share = options.s3_faults
-        run = Forks(arena, num_drivers=options.drivers or 1, bucket=bucket).run
-        run = run if is_forked else arena.run
+        forks = Forks(
+            arena,
+            num_drivers=options.drivers or 1,
+            bucket=bucket,
+            changes_recipes=options.changed_recipes,
+        )
+        run = forks.run if is_forked else arena.run
         for seed in seeds_of(options.seeds):
             outcomes.append(run(seed))
             _show(arena, seed, outcomes[-1], is_kept=options.keep)

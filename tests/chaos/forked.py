@@ -39,12 +39,14 @@ class Forks:
         num_kills: Kills of a seed.
         num_drivers: Drivers that start at once, every time.
         bucket: URI below which the output lies; None is the arena's own folder.
+        changes_recipes: Whether every second start follows another recipe; the last one does not.
     """
 
     arena: Arena
     num_kills: int = 5
     num_drivers: int = 1
     bucket: str | None = None
+    changes_recipes: bool = False
 
     def run(self, seed: int) -> Outcome:
         """Prepare in processes that are killed, again until complete, and compare."""
@@ -52,10 +54,14 @@ class Forks:
         outcome = Outcome()
         started = time.monotonic()
         jobs: list[BaseProcess] = []
-        for kill in _driver_kills(seed, num_units(self.arena.root / "undisturbed"), self.num_kills):
-            jobs = self._topped_up(jobs, output, outcome)
+        kills = _driver_kills(seed, num_units(self.arena.root / "undisturbed"), self.num_kills)
+        for number, kill in enumerate(kills):
+            is_changed = self.changes_recipes and number % 2 == 0
+            jobs = self._topped_up(jobs, output, outcome, is_changed=is_changed)
             is_struck = self._is_struck(jobs, output, kill)
             (outcome.kills if is_struck else outcome.missed).append(kill)
+        if self.changes_recipes:  # none that follows another recipe may be the one that ends well
+            _end(jobs)
         if not self._is_completed(jobs, output, outcome):
             outcome.differences.append("no driver came to the end")
         outcome.differences += self._differences(output)
@@ -63,12 +69,12 @@ class Forks:
         return outcome
 
     def _topped_up(
-        self, jobs: list[BaseProcess], output: str, outcome: Outcome
+        self, jobs: list[BaseProcess], output: str, outcome: Outcome, *, is_changed: bool = False
     ) -> list[BaseProcess]:
         """Drivers that live, and new ones in place of those that do not."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch", "jobs.prepare", "tests.chaos.forked"])
-        given = (str(self.arena.root), output)
+        given = (str(self.arena.root), output, is_changed)
         jobs = [job for job in jobs if job.is_alive()]
         added = [
             context.Process(target=prepare_in_process, args=given)
@@ -101,9 +107,7 @@ class Forks:
             jobs = self._topped_up(jobs, output, outcome)
             for job in jobs:
                 job.join(RUN_TIMEOUT_S)
-            for job in (job for job in jobs if job.is_alive()):
-                job.kill()
-                job.join()
+            for _ in range(_end(jobs)):
                 outcome.failures.append(f"hung for {RUN_TIMEOUT_S:.0f} s")
             if any(job.exitcode == 0 for job in jobs):
                 return True
@@ -121,18 +125,30 @@ class Forks:
         return differences(files, {name: sha256(body) for name, body in objects(output).items()})
 
 
-def prepare_in_process(root: str, output: str) -> None:
-    """The command of the undisturbed run, without a command line."""
+def prepare_in_process(root: str, output: str, is_changed: bool) -> None:
+    """The command of the undisturbed run, without a command line, or with another recipe."""
     torch.set_num_threads(1)  # as in the undisturbed run: the number changes the rounding
     settings: dict[str, dict[str, object]] = {
         stage: {"resources": {"workers": 0}} for stage in STAGES
     }
     settings["ingest"] |= {"inputs": (f"{root}/corpora",), "unit_clips": 4}
     settings["shard"] |= {"parts_per_unit": 2}
+    if is_changed:
+        settings["ingest"]["checks"] = {"min_duration_s": 0.7}
+        settings["describe"]["seed"] = 1
     try:
         prepare(PrepareSettings.model_validate(settings), Folder.at(output), f"{root}/codec")
     except InUseError as error:  # what one of two drivers has to expect
         sys.exit(str(error))
+
+
+def _end(jobs: list[BaseProcess]) -> int:
+    """Kill the jobs that still live; returns how many did."""
+    living = [job for job in jobs if job.is_alive()]
+    for job in living:
+        job.kill()
+        job.join()
+    return len(living)
 
 
 def _driver_kills(seed: int, num_units: int, count: int) -> list[Kill]:

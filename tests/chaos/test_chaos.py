@@ -61,6 +61,15 @@ def test_prepare_ends_in_the_same_bytes_whatever_is_killed(ray_session, tmp_path
 @pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
+def test_another_recipe_between_two_kills_leaves_nothing_behind(tmp_path: Path):
+    outcome = Forks(Arena.build(tmp_path, 6), num_kills=2, changes_recipes=True).run(SEED)
+    assert outcome.failures == []
+    assert outcome.differences == []
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_two_drivers_at_once_on_failing_storage_end_in_the_same_bytes(tmp_path: Path):
     arena, outage = Arena.build(tmp_path, 6), Outage()
     with s3_bucket("chaos", outage) as uri:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import json_objects
+from pipeline.data.corpora.entries import json_objects, rejecting
 from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.licences import licences_in
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject
+from pipeline.data.corpora.manifests import JsonObject, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -26,30 +25,25 @@ class AudioIndexFile:
 
     def matches(self, folder: CorpusFolder) -> bool:
         """Whether there is an index of paths, and audio."""
-        name = _index(folder)
+        name = folder.first_of(INDEXES)
         return name is not None and bool(folder.audio) and b'"path"' in folder.head(name)
 
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every entry of the index."""
-        name = _index(folder)
+        name = folder.first_of(INDEXES)
         if name is None:
             yield folder.reject(Reason.MISSING_AUDIO, f"none of {', '.join(INDEXES)} is there")
             return
         for item in json_objects(folder, name):
-            yield item if isinstance(item, Reject) else _row(folder, name, *item)
+            yield item if isinstance(item, Reject) else _row(folder, Place(name), *item)
 
 
-def _index(folder: CorpusFolder) -> str | None:
-    return next((name for name in INDEXES if name in folder.names), None)
-
-
-def _row(folder: CorpusFolder, name: str, key: str, entry: JsonObject) -> ClipRow | Reject:
+@rejecting
+def _row(folder: CorpusFolder, place: Place, key: str, entry: JsonObject) -> ClipRow | Reject:
     if not isinstance(entry.get("path"), str):
-        return folder.reject(Reason.MALFORMED, "the entry has no path", name, field=key)
-    try:
-        audio, note = folder.find_audio(entry["path"], posixpath.dirname(name))
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, field=key)
+        raise ManifestError(Reason.MALFORMED, "the entry has no path", field=key)
+    near = posixpath.dirname(place.manifest)
+    audio, note = folder.find_audio(entry["path"], near, field=key)
     text = f"{stem_of(audio)}.txt"
     licences: set[str] = set()
     if text in folder.names:
@@ -60,7 +54,7 @@ def _row(folder: CorpusFolder, name: str, key: str, entry: JsonObject) -> ClipRo
         key,
         audio,
         modality=None,
-        place=Place(name),
+        place=place,
         title=description or None,
         captions=(description,) if description else (),
         licence=licences.pop() if len(licences) == 1 else None,

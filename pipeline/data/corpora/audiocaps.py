@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from model.text import clean_text
-from pipeline.data.corpora.base import CorpusFolder
-from pipeline.data.corpora.entries import CaptionGroups, Entry, table_entries
-from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import CaptionGroups, rejecting, table_entries
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.corpora.table import header_of
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -45,8 +45,9 @@ class AudioCaps:
             match = _TABLE.fullmatch(name)
             split = _SPLITS[match["set"]] if match else None
             for entry in table_entries(folder, name, _COLUMNS):
-                fault = entry if isinstance(entry, Reject) else _add(folder, groups, entry, split)
-                if fault is not None:
+                if isinstance(entry, Reject):
+                    yield entry
+                elif fault := _add(folder, entry.place, groups, entry.values, split):
                     yield fault
         yield from groups.clips()
 
@@ -56,30 +57,24 @@ def _tables(folder: CorpusFolder) -> list[str]:
     return [name for name in names if _TABLE.fullmatch(name)]
 
 
+@rejecting
 def _add(
-    folder: CorpusFolder, groups: CaptionGroups, entry: Entry, split: str | None
-) -> Reject | None:
-    number, video, start, caption = (entry.values[name].strip() for name in _COLUMNS)
-    manifest, line = entry.place.manifest, entry.place.line
+    folder: CorpusFolder,
+    place: Place,
+    groups: CaptionGroups,
+    values: Mapping[str, str],
+    split: str | None,
+) -> None:
+    number, video, start, caption = (values[name].strip() for name in _COLUMNS)
     if not start.isdecimal():
-        return folder.reject(
-            Reason.MALFORMED,
-            f"{start!r} is not a number of seconds",
-            manifest,
-            line=line,
-            field="start_time",
+        raise ManifestError(
+            Reason.MALFORMED, f"{start!r} is not a number of seconds", field="start_time"
         )
     start_ms, end_ms = int(start) * 1_000, (int(start) + EXCERPT_S) * 1_000
     key = f"{video}_{int(start)}"
-    try:
-        stems = (key, f"{video}_{start_ms}_{end_ms}", f"Y{video}", video, number)
-        audio = folder.find_named([stem for stem in stems if stem])
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, manifest, line=line, field="youtube_id")
+    stems = (key, f"{video}_{start_ms}_{end_ms}", f"Y{video}", video, number)
+    audio = folder.find_named([stem for stem in stems if stem], field="youtube_id")
     text, note = clean_text(caption)
     if not text:
-        return folder.reject(
-            Reason.MISSING_VALUE, "the caption is empty", manifest, line=line, field="caption"
-        )
-    groups.add(key, audio, entry.place, text, split=split, notes=(note,) if note else ())
-    return None
+        raise ManifestError(Reason.MISSING_VALUE, "the caption is empty", field="caption")
+    groups.add(key, audio, place, text, split=split, notes=(note,) if note else ())

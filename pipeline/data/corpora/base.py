@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO, Protocol
-from urllib.parse import quote
 
 from pipeline.audio.containers import split_member
-from pipeline.data.corpora.file_names import stem_of, suffix_of
+from pipeline.data.corpora.file_names import last_stem_of, suffix_of
 from pipeline.data.corpora.file_table import Names
 from pipeline.data.corpora.licences import licences_in
 from pipeline.data.corpora.listing import Listing
-from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
+from pipeline.data.corpora.lookup import AudioIndex
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.rejects import Reason, reject
 from pipeline.data.schema import ClipRow, Reject
@@ -136,8 +135,8 @@ class CorpusFolder:
         path = posixpath.join(self.root, name)
         inner = None if path in self.listing.files else split_member(path)
         if inner is None:
-            return uri_of(self.listing, path)
-        return f"{uri_of(self.listing, inner[0])}#{inner[1]}"
+            return self.listing.uri(path)
+        return f"{self.listing.uri(inner[0])}#{inner[1]}"
 
     def read_bytes(self, name: str) -> bytes:
         """A file's contents.
@@ -194,40 +193,61 @@ class CorpusFolder:
         """Note that the corpus accounts for a file."""
         self.listing.files.claim(posixpath.join(self.root, name), self.names.view)
 
-    def find_audio(self, reference: str, near: str = "") -> tuple[str, str | None]:
+    def first_of(self, names: Iterable[str]) -> str | None:
+        """The first of some names that is a file of the corpus; None if there is none."""
+        return next((name for name in names if name in self.names), None)
+
+    def find_audio(
+        self, reference: str, near: str = "", *, field: str | None = None
+    ) -> tuple[str, str | None]:
         """The file that a manifest names, claimed, and a note if its name differs.
 
+        Args:
+            reference: The file as the manifest writes it.
+            near: Directory that the path may start from.
+            field: Column or key that names it.
+
         Raises:
-            AudioLookupError: If there is no such file, or several.
+            ManifestError: If there is no such file, or several.
         """
-        name, note = self._index.find(reference, near)
+        try:
+            name, note = self._index.find(reference, near)
+        except ManifestError as error:
+            raise ManifestError(error.reason, error.detail, field=field) from error
         self.claim(name)
         return name, note
 
-    def find_named(self, stems: Sequence[str], within: str = "") -> str:
+    def find_named(
+        self, stems: Sequence[str], within: str = "", *, field: str | None = None
+    ) -> str:
         """The audio file of the first name that exists, claimed.
 
         Args:
             stems: File names without folder and ending.
             within: Some directory on the way to it must be called so; empty takes any.
+            field: Column or key that names it.
 
         Raises:
-            AudioLookupError: If there is none, or more than one.
+            ManifestError: If there is none, or more than one.
         """
         for stem in stems:
             alike = self.audio.like_last(stem)
-            found = [name for name in alike if stem_of(posixpath.basename(name)) == stem]
+            found = [name for name in alike if last_stem_of(name) == stem]
             if within:
                 found = [name for name in found if within in name.split("/")[:-1]]
             if len(found) > 1:
                 listed = ", ".join(map(repr, found[:4]))
-                raise AudioLookupError(Reason.AMBIGUOUS_AUDIO, f"{stem!r} could be any of {listed}")
+                raise ManifestError(
+                    Reason.AMBIGUOUS_AUDIO, f"{stem!r} could be any of {listed}", field=field
+                )
             if found:
                 self.claim(found[0])
                 return found[0]
         names = " or ".join(map(repr, stems))
         place = f" in a folder {within!r}" if within else ""
-        raise AudioLookupError(Reason.MISSING_AUDIO, f"no audio file is called {names}{place}")
+        raise ManifestError(
+            Reason.MISSING_AUDIO, f"no audio file is called {names}{place}", field=field
+        )
 
     @property
     def moved(self) -> dict[str, int]:
@@ -237,7 +257,7 @@ class CorpusFolder:
     def claim_if_there(self, references: Iterable[str], near: str = "") -> None:
         """Claim the audio of a row that is rejected for another reason."""
         for reference in references:
-            with contextlib.suppress(AudioLookupError):
+            with contextlib.suppress(ManifestError):
                 self.find_audio(reference, near)
 
     def clip(
@@ -375,10 +395,3 @@ def _first_lines(stream: BinaryIO) -> bytes:
             break
         size = len(head)
     return head
-
-
-def uri_of(listing: Listing, name: str) -> str:
-    """Location of a listed file: a local path as it is, anything else percent-encoded."""
-    uri = listing.folder.uri
-    quoted = quote(name) if "://" in uri else name
-    return posixpath.join(uri, quoted).rstrip("/")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from model.text import clean_text
-from pipeline.data.corpora.base import CorpusFolder
-from pipeline.data.corpora.entries import Entry, absent_part, table_entries
-from pipeline.data.corpora.file_names import stem_of
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import absent_part, rejecting, table_entries
+from pipeline.data.corpora.file_names import last_stem_of
 from pipeline.data.corpora.licences import licence_of
-from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -48,7 +47,8 @@ class Clotho:
                 if isinstance(entry, Reject):
                     yield entry
                 elif subset in present or not present:
-                    yield _clip(folder, entry, subset if present else "", known)
+                    within = subset if present else ""
+                    yield _clip(folder, entry.place, entry.values, subset, within, known)
                 else:
                     num_absent += 1
             yield from absent_part(folder, name, num_absent, subset)
@@ -71,29 +71,26 @@ def _read_metadata(
         }
 
 
+@rejecting
 def _clip(
-    folder: CorpusFolder, entry: Entry, within: str, known: dict[str, dict[str, Any]]
+    folder: CorpusFolder,
+    place: Place,
+    values: Mapping[str, str],
+    subset: str,
+    within: str,
+    known: dict[str, dict[str, Any]],
 ) -> ClipRow | Reject:
-    file_name = entry.values["file_name"]
-    manifest, line = entry.place.manifest, entry.place.line
-    match = _TABLE.fullmatch(manifest)
-    subset = match["set"] if match else ""
-    stem = stem_of(posixpath.basename(file_name))
-    try:
-        audio = folder.find_named([stem, stem.strip()], within=within)
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, manifest, line=line, field="file_name")
-    captions = [text for key in _CAPTIONS if (text := clean_text(entry.values[key])[0])]
+    stem = last_stem_of(values["file_name"])
+    audio = folder.find_named([stem, stem.strip()], within=within, field="file_name")
+    captions = [text for key in _CAPTIONS if (text := clean_text(values[key])[0])]
     if not captions:
-        return folder.reject(
-            Reason.MISSING_VALUE, "no caption is given", manifest, line=line, field="caption_1"
-        )
+        raise ManifestError(Reason.MISSING_VALUE, "no caption is given", field="caption_1")
     return folder.clip(
         f"{subset}/{stem.strip()}",
         audio,
         modality="sound",
-        place=entry.place,
+        place=place,
         captions=tuple(dict.fromkeys(captions)),
         split=SPLITS.get(subset),
-        **known.get(file_name, {}),
+        **known.get(values["file_name"], {}),
     )

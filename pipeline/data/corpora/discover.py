@@ -12,13 +12,7 @@ from urllib.parse import unquote
 
 from pipeline.audio.containers import split_member
 from pipeline.cluster import in_tasks
-from pipeline.data.corpora.base import (
-    MAX_LINE_BYTES,
-    Corpus,
-    CorpusFacts,
-    CorpusFolder,
-    uri_of,
-)
+from pipeline.data.corpora.base import MAX_LINE_BYTES, Corpus, CorpusFacts, CorpusFolder
 from pipeline.data.corpora.catalogue import Catalogue, SplitRule
 from pipeline.data.corpora.file_names import MANIFEST_SUFFIXES, is_audio_name, suffix_of
 from pipeline.data.corpora.file_table import FileFact
@@ -288,7 +282,7 @@ class _Search:
     def _leave(self, home: _Recognised | None, name: str, reason: Reason, detail: str) -> None:
         if home is None:
             home = self._new("", "none", self._listing.folder.uri)
-        uri = uri_of(self._listing, name)
+        uri = self._listing.uri(name)
         self._catalogue.add_reject(reject(reason, detail, corpus=home.name, uri=uri))
 
     def _why_unclaimed(self, name: str) -> tuple[Reason, str]:

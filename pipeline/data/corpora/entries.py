@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.manifests import (
@@ -12,6 +13,7 @@ from pipeline.data.corpora.manifests import (
     JsonObject,
     Line,
     ManifestError,
+    as_object,
     read_json,
     read_lines,
     read_table,
@@ -20,6 +22,8 @@ from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
 T = TypeVar("T")
+MadeT = TypeVar("MadeT")
+Rest = ParamSpec("Rest")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,30 @@ class Entry:
 
     place: Place
     values: dict[str, Any]
+
+
+def rejecting(
+    make: Callable[Concatenate[CorpusFolder, Place, Rest], MadeT],
+) -> Callable[Concatenate[CorpusFolder, Place, Rest], MadeT | Reject]:
+    """A function of a corpus and the place of an entry; what it raises rejects the entry.
+
+    Args:
+        make: Makes something of an entry; may raise `ManifestError`.
+    """
+
+    @wraps(make)
+    def made(
+        folder: CorpusFolder, place: Place, /, *rest: Rest.args, **named: Rest.kwargs
+    ) -> MadeT | Reject:
+        """What the function gives, or the reject of the entry."""
+        try:
+            return make(folder, place, *rest, **named)
+        except ManifestError as error:
+            return folder.reject(
+                error.reason, error.detail, place.manifest, line=place.line, field=error.field
+            )
+
+    return made
 
 
 def table_entries(
@@ -65,9 +93,9 @@ def table_entries(
                 yield folder.reject_line(line, name)
             elif columns is None:
                 columns = [cell.strip() for cell in line.cells]
-                _require(columns, required)
                 if check is not None:
                     check(columns)
+                _require(columns, required)
             elif len(line.cells) != len(columns):
                 yield folder.reject(
                     Reason.MALFORMED,
@@ -98,7 +126,7 @@ def json_line_entries(folder: CorpusFolder, name: str) -> Iterator[Entry | Rejec
 
 
 def parsed_lines(
-    folder: CorpusFolder, name: str, parse: Callable[[CorpusFolder, str, Line], T | Reject]
+    folder: CorpusFolder, name: str, parse: Callable[[CorpusFolder, Place, Line], T | Reject]
 ) -> Iterator[T | Reject]:
     """The result of `parse` for every line that is not blank; the file is claimed."""
     folder.claim(name)
@@ -107,7 +135,7 @@ def parsed_lines(
             if isinstance(line, BadLine):
                 yield folder.reject_line(line, name)
             elif line.text.strip():
-                yield parse(folder, name, line)
+                yield parse(folder, Place(name, line.number), line)
     except ManifestError as error:
         yield folder.reject_manifest(error, name)
 
@@ -235,24 +263,6 @@ def _require(columns: Sequence[str], required: Sequence[str]) -> None:
         )
 
 
-def _json_line(folder: CorpusFolder, name: str, line: Line) -> Entry | Reject:
-    try:
-        record = read_json(line.text.encode())
-    except ManifestError as error:
-        return folder.reject(error.reason, error.detail, name, line=line.number)
-    if not isinstance(record, JsonObject):
-        return folder.reject(
-            Reason.MALFORMED,
-            f"a {type(record).__name__} where an object belongs",
-            name,
-            line=line.number,
-        )
-    if record.repeated:
-        return folder.reject(
-            Reason.CONFLICT,
-            "the same key twice in one object",
-            name,
-            line=line.number,
-            field=", ".join(record.repeated),
-        )
-    return Entry(Place(name, line.number), record)
+@rejecting
+def _json_line(_folder: CorpusFolder, place: Place, line: Line) -> Entry:
+    return Entry(place, as_object(read_json(line.text.encode())))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.data.corpora.fields import FieldError, as_number
+from pipeline.data.corpora.fields import as_number
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.corpora.table import Table
 from pipeline.data.rejects import Reason
 
@@ -26,9 +27,11 @@ class Esc50(Table):
         """The licence of the published set: ESC-10 is CC BY, the rest of ESC-50 CC BY-NC."""
         for name in ("fold", "target"):
             if record.get(name) and as_number(record[name]) is None:
-                raise FieldError(Reason.MALFORMED, f"{record[name]!r} is not a number", name)
+                raise ManifestError(
+                    Reason.MALFORMED, f"{record[name]!r} is not a number", field=name
+                )
         if not record["category"].strip():
-            raise FieldError(Reason.MISSING_VALUE, "the category is empty", "category")
+            raise ManifestError(Reason.MISSING_VALUE, "the category is empty", field="category")
         if "esc10" not in record:
             return {}
         is_esc10 = record["esc10"].strip().lower() == "true"

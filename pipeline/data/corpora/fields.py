@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from model.text import clean_text
-from pipeline.data.corpora.manifests import read_list
+from pipeline.data.corpora.manifests import ManifestError, read_list
 from pipeline.data.rejects import Reason
 
 
@@ -67,16 +67,6 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-class FieldError(Exception):
-    """A value that makes its record unusable."""
-
-    def __init__(self, reason: Reason, detail: str, name: str | None) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-        self.name = name
-
-
 class Fields:
     """A record read by role; harmless oddities are noted.
 
@@ -110,7 +100,7 @@ class Fields:
         """A finite number; None if empty.
 
         Raises:
-            FieldError: If it is something else.
+            ManifestError: If it is something else.
         """
         for name in self.roles.get(role, ()):
             value = self.record[name]
@@ -119,7 +109,9 @@ class Fields:
                 continue
             number = as_number(value)
             if number is None:
-                raise FieldError(Reason.MALFORMED, f"{value!r} is not a finite number", name)
+                raise ManifestError(
+                    Reason.MALFORMED, f"{value!r} is not a finite number", field=name
+                )
             return number
         return None
 

@@ -25,3 +25,8 @@ def is_audio_name(name: str) -> bool:
 def stem_of(name: str) -> str:
     """A name without an ending that says audio."""
     return posixpath.splitext(name)[0] if is_audio_name(name) else name
+
+
+def last_stem_of(name: str) -> str:
+    """The last part of a name, without an ending that says audio."""
+    return stem_of(posixpath.basename(name))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import table_entries
+from pipeline.data.corpora.entries import rejecting, table_entries
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.licences import licence_of
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_table
@@ -113,6 +113,7 @@ def _columns(header: Sequence[Line]) -> dict[Column, int]:
     return columns
 
 
+@rejecting
 def _clip(
     folder: CorpusFolder,
     place: Place,
@@ -127,9 +128,7 @@ def _clip(
         folder.claim(path)
     if not number.isdecimal() or not found:
         reason = Reason.MISSING_AUDIO if number.isdecimal() else Reason.MALFORMED
-        return folder.reject(
-            reason, f"no audio {paths[0]!r}", place.manifest, line=place.line, field="track_id"
-        )
+        raise ManifestError(reason, f"no audio {paths[0]!r}", field="track_id")
     ids = row.get(("track", "genres"), "").strip("[] ").split(",")
     tags = [clean_text(row["track", "genre_top"])[0], *(genres.get(one.strip(), "") for one in ids)]
     is_whole = found[0].startswith("fma_full/")

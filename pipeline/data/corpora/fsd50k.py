@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from model.text import clean_text
-from pipeline.data.corpora.base import CorpusFolder
-from pipeline.data.corpora.entries import Entry, absent_part, json_objects, table_entries
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import absent_part, json_objects, rejecting, table_entries
 from pipeline.data.corpora.fsd50k_ontology import leaves
 from pipeline.data.corpora.licences import licence_of
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject
+from pipeline.data.corpora.manifests import JsonObject, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -79,35 +78,30 @@ def _read_part(folder: CorpusFolder, part: str) -> Iterator[ClipRow | Reject]:
         if isinstance(entry, Reject):
             yield entry
         elif has_audio:
-            yield _clip(folder, entry, part, facts.get(entry.values["fname"].strip()))
+            known = facts.get(entry.values["fname"].strip(), JsonObject())
+            yield _clip(folder, entry.place, entry.values, part, known)
         else:
             num_absent += 1
     yield from absent_part(folder, _truth(part), num_absent, _audio(part))
 
 
+@rejecting
 def _clip(
-    folder: CorpusFolder, entry: Entry, part: str, facts: JsonObject | None
+    folder: CorpusFolder, place: Place, values: Mapping[str, str], part: str, known: JsonObject
 ) -> ClipRow | Reject:
-    manifest, line = entry.place.manifest, entry.place.line
-    number = entry.values["fname"].strip()
-    try:
-        audio = folder.find_named([number], within=_audio(part).rstrip("/"))
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, manifest, line=line, field="fname")
-    tags = tags_of(entry.values["labels"])
+    number = values["fname"].strip()
+    audio = folder.find_named([number], within=_audio(part).rstrip("/"), field="fname")
+    tags = tags_of(values["labels"])
     if not tags:
-        return folder.reject(
-            Reason.MISSING_VALUE, "no label is given", manifest, line=line, field="labels"
-        )
-    known = facts or JsonObject()
+        raise ManifestError(Reason.MISSING_VALUE, "no label is given", field="labels")
     return folder.clip(
         f"{part}/{number}",
         audio,
         modality="sound",
-        place=entry.place,
+        place=place,
         tags=tags,
         title=clean_text(str(known.get("title") or ""))[0] or None,
         licence=licence_of(str(known.get("license") or "")),
         attribution=clean_text(str(known.get("uploader") or ""))[0] or None,
-        split="test" if part == "eval" else _SPLITS.get(entry.values.get("split", "")),
+        split="test" if part == "eval" else _SPLITS.get(values.get("split", "")),
     )

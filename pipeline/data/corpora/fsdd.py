@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.file_names import stem_of
+from pipeline.data.corpora.file_names import last_stem_of
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -26,7 +26,7 @@ class Fsdd:
         """Whether some names follow the scheme, and most of the others at least resemble it."""
         if folder.root.endswith(f"/{_FOLDER}"):
             return False
-        stems = [_stem(name) for name in _recordings(folder)]
+        stems = [last_stem_of(name) for name in _recordings(folder)]
         alike = sum(bool(_ALIKE.fullmatch(stem)) for stem in stems)
         return any(map(_NAME.fullmatch, stems)) and alike >= 0.8 * len(stems)
 
@@ -34,17 +34,17 @@ class Fsdd:
         """Every audio file."""
         for name in _recordings(folder):
             folder.claim(name)
-            match = _NAME.fullmatch(_stem(name))
+            match = _NAME.fullmatch(last_stem_of(name))
             if match is None:
                 yield folder.reject(
                     Reason.BAD_NAME,
-                    f"{_stem(name)!r} is not digit_speaker_index: one digit 0-9, letters, a number "
-                    "without leading zeros",
+                    f"{last_stem_of(name)!r} is not digit_speaker_index: one digit 0-9, letters, a "
+                    "number without leading zeros",
                     name,
                 )
                 continue
             yield folder.clip(
-                _stem(name),
+                last_stem_of(name),
                 name,
                 modality="speech",
                 place=Place(name),
@@ -58,7 +58,3 @@ class Fsdd:
 def _recordings(folder: CorpusFolder) -> list[str]:
     inside = [name for name in folder.audio if name.startswith(f"{_FOLDER}/")]
     return inside or [name for name in folder.audio if "/" not in name]
-
-
-def _stem(name: str) -> str:
-    return stem_of(name).rpartition("/")[2]

@@ -6,12 +6,13 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.file_names import stem_of
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError
+from pipeline.data.corpora.entries import parsed_lines, rejecting
+from pipeline.data.corpora.file_names import last_stem_of
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -19,7 +20,8 @@ SPEAKERS = "SPEAKERS.TXT"
 """Table of the readers at the root."""
 _UTTERANCE = re.compile(r"(?P<speaker>\d+)-(?P<chapter>\d+)-\d+")
 _TRANSCRIPTS = ".trans.txt"
-_SEX = {"F": "female", "M": "male"}
+SEX = {"F": "female", "M": "male"}
+"""Sex by the letter in tables of readers."""
 SUBSET_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 """First word of the name of a subset, and the split that it is."""
 
@@ -43,7 +45,7 @@ class LibriSpeech:
 
     def matches(self, folder: CorpusFolder) -> bool:
         """Whether this is the root: the table of readers, or transcripts two folders down."""
-        if not any(_UTTERANCE.fullmatch(_stem(name)) for name in folder.audio):
+        if not any(_UTTERANCE.fullmatch(last_stem_of(name)) for name in folder.audio):
             return False
         if SPEAKERS in folder.files:
             return True
@@ -59,11 +61,8 @@ class LibriSpeech:
         used: set[str] = set()
         for name in folder.names:
             if name.endswith(_TRANSCRIPTS):
-                folder.claim(name)
-                try:
-                    yield from _transcripts(folder, readers, name, used)
-                except ManifestError as error:
-                    yield folder.reject_manifest(error, name)
+                parse = partial(_utterance, readers=readers, used=used)
+                yield from parsed_lines(folder, name, parse)
         for audio in folder.audio:
             if audio not in used:
                 folder.claim(audio)
@@ -72,62 +71,44 @@ class LibriSpeech:
 
 def read_readers(folder: CorpusFolder, name: str, readers: Readers) -> Iterator[Reject]:
     """Fill in the readers of a table `id | F or M | subset | minutes | name`; claims it."""
-    folder.claim(name)
-    try:
-        lines = list(folder.lines(name))
-    except ManifestError as error:
-        yield folder.reject_manifest(error, name)
+    yield from filter(None, parsed_lines(folder, name, partial(_add_reader, readers=readers)))
+
+
+@rejecting
+def _add_reader(_folder: CorpusFolder, _place: Place, line: Line, *, readers: Readers) -> None:
+    if line.text.startswith(";"):
         return
-    for line in lines:
-        if isinstance(line, BadLine):
-            yield folder.reject_line(line, name)
-        elif line.text.strip() and not line.text.startswith(";"):
-            cells = [cell.strip() for cell in line.text.split("|", 4)]
-            if len(cells) < 3 or cells[1] not in _SEX:
-                yield folder.reject(
-                    Reason.MALFORMED,
-                    f"not 'id | F or M | subset | ...': {line.text[:60]!r}",
-                    name,
-                    line=line.number,
-                )
-                continue
-            readers.sex[cells[0]] = _SEX[cells[1]]
-            readers.subset[cells[0]] = cells[2]
+    cells = [cell.strip() for cell in line.text.split("|", 4)]
+    if len(cells) < 3 or cells[1] not in SEX:
+        detail = f"not 'id | F or M | subset | ...': {line.text[:60]!r}"
+        raise ManifestError(Reason.MALFORMED, detail)
+    readers.sex[cells[0]] = SEX[cells[1]]
+    readers.subset[cells[0]] = cells[2]
 
 
-def _transcripts(
-    folder: CorpusFolder, readers: Readers, name: str, used: set[str]
-) -> Iterator[ClipRow | Reject]:
-    prefix = posixpath.basename(name).removesuffix(_TRANSCRIPTS) + "-"
-    for line in folder.lines(name):
-        if isinstance(line, BadLine):
-            yield folder.reject_line(line, name)
-        elif line.text.strip():
-            yield _utterance(folder, readers, name, line, prefix, used)
-
-
+@rejecting
 def _utterance(
-    folder: CorpusFolder, readers: Readers, name: str, line: Line, prefix: str, used: set[str]
+    folder: CorpusFolder, place: Place, line: Line, *, readers: Readers, used: set[str]
 ) -> ClipRow | Reject:
     utterance, _, text = line.text.strip().partition(" ")
-    reason = Reason.MALFORMED
+    chapter = posixpath.basename(place.manifest).removesuffix(_TRANSCRIPTS)
     if not _UTTERANCE.fullmatch(utterance):
-        problem = f"the line does not begin with an utterance id: {line.text[:60]!r}"
-    elif not utterance.startswith(prefix):
-        problem = f"{utterance} does not belong to chapter {prefix[:-1]}"
-    else:
-        try:
-            audio, _ = folder.find_audio(posixpath.join(posixpath.dirname(name), utterance))
-            used.add(audio)
-            transcript, note = clean_text(text)
-            if transcript:
-                return _clip(folder, readers, audio, Place(name, line.number), transcript, note)
-            reason, problem = Reason.MISSING_VALUE, f"{utterance} has no text"
-        except AudioLookupError as error:
-            is_empty = not text.strip()
-            reason = Reason.MISSING_VALUE if is_empty else error.reason
-            problem = f"{utterance} has no text and no audio" if is_empty else error.detail
-    return folder.reject(reason, problem, name, line=line.number)
+        detail = f"the line does not begin with an utterance id: {line.text[:60]!r}"
+        raise ManifestError(Reason.MALFORMED, detail)
+    if not utterance.startswith(f"{chapter}-"):
+        raise ManifestError(Reason.MALFORMED, f"{utterance} does not belong to chapter {chapter}")
+    try:
+        audio, _ = folder.find_audio(posixpath.join(posixpath.dirname(place.manifest), utterance))
+    except ManifestError:
+        if text.strip():
+            raise
+        detail = f"{utterance} has no text and no audio"
+        raise ManifestError(Reason.MISSING_VALUE, detail) from None
+    used.add(audio)
+    transcript, note = clean_text(text)
+    if not transcript:
+        raise ManifestError(Reason.MISSING_VALUE, f"{utterance} has no text")
+    return _clip(folder, readers, audio, place, transcript, note)
 
 
 def _clip(
@@ -138,10 +119,10 @@ def _clip(
     transcript: str | None,
     note: str | None = None,
 ) -> ClipRow | Reject:
-    match = _UTTERANCE.fullmatch(_stem(audio))
+    match = _UTTERANCE.fullmatch(last_stem_of(audio))
     if match is None:
         return folder.reject(
-            Reason.BAD_NAME, f"{_stem(audio)!r} is not speaker-chapter-utterance", audio
+            Reason.BAD_NAME, f"{last_stem_of(audio)!r} is not speaker-chapter-utterance", audio
         )
     speaker = match["speaker"]
     top = audio.partition("/")[0] if "/" in audio else readers.subset.get(speaker, "")
@@ -158,7 +139,3 @@ def _clip(
         split=SUBSET_SPLITS.get(top.partition("-")[0]),
         notes=(note,) if note else (),
     )
-
-
-def _stem(name: str) -> str:
-    return stem_of(posixpath.basename(name))

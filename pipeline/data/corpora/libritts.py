@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import cell_lines, read_text
-from pipeline.data.corpora.file_names import stem_of
-from pipeline.data.corpora.librispeech import SUBSET_SPLITS, Readers, read_readers
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line
+from pipeline.data.corpora.entries import cell_lines, read_text, rejecting
+from pipeline.data.corpora.file_names import last_stem_of, stem_of
+from pipeline.data.corpora.librispeech import SEX, SUBSET_SPLITS, Readers, read_readers
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -23,7 +22,6 @@ _IN_SUBSET = re.compile(r"(?P<speaker>\d+)/(?P<chapter>\d+)/(?P=speaker)_(?P=cha
 _TRANSCRIPTS = ".trans.tsv"
 _TEXTS = (".normalized.txt", ".original.txt")
 _SUBSET = re.compile(r"(train|dev|test)-[a-z0-9-]+")
-_SEX = {"F": "female", "M": "male"}
 
 
 class LibriTts:
@@ -39,7 +37,7 @@ class LibriTts:
         """Whether this is the root: a table of readers, or a subset with none above."""
         is_root = any(name in folder.files for name in READERS)
         if is_root:
-            return any(_UTTERANCE.fullmatch(_stem(name)) for name in folder.audio)
+            return any(_UTTERANCE.fullmatch(last_stem_of(name)) for name in folder.audio)
         if any(folder.exists_above(name) for name in READERS):
             return False
         return any(_IN_SUBSET.fullmatch(stem_of(name)) for name in folder.audio)
@@ -55,7 +53,7 @@ class LibriTts:
             if name.endswith(_TRANSCRIPTS):
                 for line in cell_lines(folder, name, "\t"):
                     if isinstance(line, Line):
-                        yield _utterance(folder, readers, name, line, used)
+                        yield _utterance(folder, Place(name, line.number), line, readers, used)
                     else:
                         yield line
         for audio in folder.audio:
@@ -72,37 +70,32 @@ def _read_readers(folder: CorpusFolder, readers: Readers) -> Iterator[Reject]:
             if isinstance(line, Reject):
                 yield line
             elif line.cells[0].strip().isdecimal() and len(line.cells) > 2:
-                readers.sex[line.cells[0].strip()] = _SEX.get(line.cells[1].strip())
+                readers.sex[line.cells[0].strip()] = SEX.get(line.cells[1].strip())
 
 
+@rejecting
 def _utterance(
-    folder: CorpusFolder, readers: Readers, name: str, line: Line, used: set[str]
+    folder: CorpusFolder, place: Place, line: Line, readers: Readers, used: set[str]
 ) -> ClipRow | Reject:
     if len(line.cells) != 3 or not _UTTERANCE.fullmatch(line.cells[0]):
-        return folder.reject(
-            Reason.MALFORMED,
-            f"not 'id, text, normalised text' between tabs: {line.text[:60]!r}",
-            name,
-            line=line.number,
-        )
-    try:
-        audio, _ = folder.find_audio(posixpath.join(posixpath.dirname(name), line.cells[0]))
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, line=line.number)
+        detail = f"not 'id, text, normalised text' between tabs: {line.text[:60]!r}"
+        raise ManifestError(Reason.MALFORMED, detail)
+    near = posixpath.dirname(place.manifest)
+    audio, _ = folder.find_audio(posixpath.join(near, line.cells[0]))
     used.add(audio)
     texts = [text for text in (line.cells[2], line.cells[1]) if clean_text(text)[0]]
     if not texts:
-        return folder.reject(
-            Reason.MISSING_VALUE, f"{line.cells[0]} has no text", name, line=line.number
-        )
-    return _clip(folder, readers, audio, Place(name, line.number), texts[0])
+        raise ManifestError(Reason.MISSING_VALUE, f"{line.cells[0]} has no text")
+    return _clip(folder, readers, audio, place, texts[0])
 
 
 def _beside(folder: CorpusFolder, readers: Readers, audio: str) -> ClipRow | Reject:
     folder.claim(audio)
-    if not _UTTERANCE.fullmatch(_stem(audio)):
+    if not _UTTERANCE.fullmatch(last_stem_of(audio)):
         return folder.reject(
-            Reason.BAD_NAME, f"{_stem(audio)!r} is not speaker_chapter_paragraph_sentence", audio
+            Reason.BAD_NAME,
+            f"{last_stem_of(audio)!r} is not speaker_chapter_paragraph_sentence",
+            audio,
         )
     for suffix in _TEXTS:
         name = stem_of(audio) + suffix
@@ -119,12 +112,12 @@ def _clip(
     folder: CorpusFolder, readers: Readers, audio: str, place: Place, text: str
 ) -> ClipRow | Reject:
     transcript, note = clean_text(text)
-    speaker = _stem(audio).partition("_")[0]
+    speaker = last_stem_of(audio).partition("_")[0]
     subset = next(
         (part for part in folder.parts_of(audio) if _SUBSET.fullmatch(part)), ""
     ).partition("-")[0]
     return folder.clip(
-        _stem(audio),
+        last_stem_of(audio),
         audio,
         modality="speech",
         place=place,
@@ -136,7 +129,3 @@ def _clip(
         split=SUBSET_SPLITS.get(subset),
         notes=(note,) if note else (),
     )
-
-
-def _stem(name: str) -> str:
-    return stem_of(posixpath.basename(name))

@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from pyarrow import fs
 
@@ -49,6 +50,11 @@ class Listing:
     files: FileTable = field(default_factory=FileTable)
     faults: list[tuple[str, Reason, str]] = field(default_factory=list)
     litter: Counter[str] = field(default_factory=Counter)
+
+    def uri(self, name: str) -> str:
+        """Location of a listed file: a local path as it is, anything else percent-encoded."""
+        top = self.folder.uri
+        return posixpath.join(top, quote(name) if "://" in top else name).rstrip("/")
 
 
 def litter_of(path: str) -> str | None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import parsed_lines
+from pipeline.data.corpora.entries import parsed_lines, rejecting
 from pipeline.data.corpora.licences import PUBLIC_DOMAIN
-from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import Line, ManifestError, read_lines
 from pipeline.data.corpora.records import is_manifest_header
 from pipeline.data.corpora.table import header_of
@@ -53,35 +52,24 @@ def _is_piped(folder: CorpusFolder, name: str) -> bool:
     return has_pipes and not is_manifest_header(header_of(folder, name)[0])
 
 
-def _row(folder: CorpusFolder, name: str, line: Line) -> ClipRow | Reject:
-    place = Place(name, line.number)
+@rejecting
+def _row(folder: CorpusFolder, place: Place, line: Line) -> ClipRow | Reject:
     cells = line.text.split("|")
     if len(cells) not in (2, 3):
         folder.claim_if_there(cells[:1])
         what = "a comment?" if line.text.startswith("#") else "id|text|normalised text is needed"
-        return folder.reject(
-            Reason.MALFORMED,
-            f"{len(cells)} columns: {what}: {line.text[:60]!r}",
-            name,
-            line=line.number,
-        )
-    try:
-        audio, note = folder.find_audio(cells[0])
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, line=line.number, field="id")
+        detail = f"{len(cells)} columns: {what}: {line.text[:60]!r}"
+        raise ManifestError(Reason.MALFORMED, detail)
+    audio, note = folder.find_audio(cells[0], field="id")
     cleaned = [clean_text(cell) for cell in cells[1:]]
     texts = [text for text, _ in cleaned if text]
     if not texts:
-        return folder.reject(
-            Reason.MISSING_VALUE, "the transcript is empty", name, line=line.number, field="text"
-        )
+        raise ManifestError(Reason.MISSING_VALUE, "the transcript is empty", field="text")
     if max(map(len, texts)) > 4 * min(map(len, texts)) + 40:
-        return folder.reject(
+        raise ManifestError(
             Reason.CONFLICT,
             f"text and normalised text of {len(texts[0])} and {len(texts[-1])} characters cannot "
             "be the same words",
-            name,
-            line=line.number,
         )
     is_original = bool(_ORIGINAL_ID.fullmatch(cells[0]))
     return folder.clip(

@@ -9,23 +9,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import takewhile
 from urllib.parse import unquote
 
 from pipeline.data.corpora.file_names import stem_of
 from pipeline.data.corpora.file_table import Names
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.rejects import Reason
 
 _ELSEWHERE = re.compile(r"[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]+://")
-
-
-class AudioLookupError(Exception):
-    """The audio of a row cannot be found."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class AudioIndex:
@@ -62,7 +53,7 @@ class AudioIndex:
             The name, and a note if the file is not called as written.
 
         Raises:
-            AudioLookupError: If there is none, or more than one, or it would lie outside.
+            ManifestError: If there is none, or more than one, or it would lie outside.
         """
         local = self._local(reference)
         is_elsewhere = _is_absolute(local)
@@ -79,7 +70,7 @@ class AudioIndex:
                 matches = self._ending_in(wanted, of_name)
             if len(matches) > 1:
                 listed = ", ".join(map(repr, sorted(matches)[:4]))
-                raise AudioLookupError(
+                raise ManifestError(
                     Reason.AMBIGUOUS_AUDIO, f"{reference!r} could be any of {listed}"
                 )
             if matches and is_elsewhere:
@@ -89,12 +80,12 @@ class AudioIndex:
                 return matches[0], note
         if is_elsewhere and not any(local.startswith(f"{folder}/") for folder in self.moved):
             raise _outside(reference)
-        raise AudioLookupError(Reason.MISSING_AUDIO, self._missing(reference))
+        raise ManifestError(Reason.MISSING_AUDIO, self._missing(reference))
 
     def _local(self, reference: str) -> str:
         """The reference below the corpus folder, if it is written with it; else as it is."""
         if not reference.strip():
-            raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
+            raise ManifestError(Reason.MISSING_VALUE, "the row names no audio file")
         for root in self._roots:
             if reference.startswith(root):
                 return reference.removeprefix(root)
@@ -119,7 +110,7 @@ class AudioIndex:
     @cached_property
     def _bases(self) -> list[str]:
         """The folder that holds all audio, and those that it lies in."""
-        parts = _common_parts(self._names.audio)
+        parts = _common_folder(self._names.audio).split("/")
         return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
     def _note_move(self, path: str, name: str) -> None:
@@ -130,7 +121,7 @@ class AudioIndex:
             ours.pop()
         first = self._moved_to.setdefault(name, path)
         if first != path and len(theirs) + 1 >= len(path.split("/")):
-            raise AudioLookupError(
+            raise ManifestError(
                 Reason.AMBIGUOUS_AUDIO,
                 f"{path!r} and {first!r} share nothing but their last part with {name!r}",
             )
@@ -171,21 +162,15 @@ def _first(lists: Iterable[list[str]]) -> list[str]:
     return next(filter(None, lists), [])
 
 
-def _common_parts(names: Iterable[str]) -> list[str]:
-    """Directories that all names lie in, the outermost first."""
-    common: list[str] | None = None
+def _common_folder(names: Iterable[str]) -> str:
+    """The innermost directory that all names lie in; empty for the corpus folder itself."""
+    common: str | None = None
     for name in names:
-        parts = name.split("/")[:-1]
-        if common is None:
-            common = parts
-        common = [one for one, other in takewhile(_are_equal, zip(common, parts, strict=False))]
+        folder = posixpath.dirname(name)
+        common = folder if common is None else posixpath.commonpath([common, folder])
         if not common:
             break
-    return common or []
-
-
-def _are_equal(pair: tuple[str, str]) -> bool:
-    return pair[0] == pair[1]
+    return common or ""
 
 
 def _is_absolute(path: str) -> bool:
@@ -193,8 +178,8 @@ def _is_absolute(path: str) -> bool:
     return path.strip().startswith(("/", "\\\\", "~/")) or bool(_ELSEWHERE.match(path.strip()))
 
 
-def _outside(reference: str) -> AudioLookupError:
-    return AudioLookupError(
+def _outside(reference: str) -> ManifestError:
+    return ManifestError(
         Reason.OUTSIDE_CORPUS,
         f"{reference!r} leaves the corpus folder; put the audio into it, or give an input "
         "directory that holds both",

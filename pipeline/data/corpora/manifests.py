@@ -41,7 +41,14 @@ _BOMS = (
 
 
 class ManifestError(Exception):
-    """A whole manifest cannot be read."""
+    """A manifest, an entry of it, or the audio that an entry names cannot be used.
+
+    Args:
+        reason: Code of the reject row.
+        detail: What is wrong.
+        line: Line of the manifest; None for all of it, or where the caller knows the line.
+        field: Column or key that is wrong.
+    """
 
     def __init__(
         self, reason: Reason, detail: str, line: int | None = None, field: str | None = None
@@ -273,6 +280,21 @@ def read_json(payload: bytes) -> Any:
         ) from error
     except ValueError as error:  # integers of thousands of digits
         raise ManifestError(Reason.MALFORMED, f"not JSON: {error}") from error
+
+
+def as_object(value: Any) -> JsonObject:
+    """A value of a JSON file as the object that it must be.
+
+    Raises:
+        ManifestError: If it is something else, or has a key twice.
+    """
+    if not isinstance(value, JsonObject):
+        raise ManifestError(Reason.MALFORMED, f"a {type(value).__name__} where an object belongs")
+    if value.repeated:
+        raise ManifestError(
+            Reason.CONFLICT, "the same key twice in one object", field=", ".join(value.repeated)
+        )
+    return value
 
 
 def read_list(text: str) -> tuple[str, ...] | None:

@@ -6,16 +6,17 @@ import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import absent_part, cell_lines, read_text
+from pipeline.data.corpora.entries import absent_part, cell_lines, read_text, rejecting
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.licences import licence_of
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
+from pipeline.data.word_files import read_words
 
 _CLEANED = ("autotagging", "raw_30s_cleantags_50artists", "raw_30s_cleantags", "raw_30s", "raw")
 _SUBSETS = tuple(
@@ -30,25 +31,7 @@ _WORK = re.compile(r"(?P<title>.+) by (?P<artist>.+?) from Jamendo: \S+")
 _PATH = re.compile(r"\d+/\d+\.mp3")
 
 
-_SPLIT = {
-    "acidjazz": "acid jazz", "acousticbassguitar": "acoustic bass guitar",
-    "acousticguitar": "acoustic guitar", "alternativerock": "alternative rock",
-    "bluesrock": "blues rock", "bossanova": "bossa nova", "classicalguitar": "classical guitar",
-    "classicrock": "classic rock", "darkambient": "dark ambient", "deephouse": "deep house",
-    "doublebass": "double bass", "drumachine": "drum machine", "drummachine": "drum machine",
-    "drumnbass": "drum and bass", "easylistening": "easy listening",
-    "electricguitar": "electric guitar", "electricpiano": "electric piano",
-    "ethnicrock": "ethnic rock", "hardrock": "hard rock", "heavymetal": "heavy metal",
-    "hiphop": "hip hop", "instrumentalpop": "instrumental pop",
-    "instrumentalrock": "instrumental rock", "jazzfunk": "jazz funk",
-    "jazzfusion": "jazz fusion", "newage": "new age", "newwave": "new wave",
-    "pipeorgan": "pipe organ", "popfolk": "pop folk", "poprock": "pop rock",
-    "postrock": "post-rock", "punkrock": "punk rock", "rnb": "R&B",
-    "rocknroll": "rock and roll", "singersongwriter": "singer-songwriter",
-    "synthpop": "synth pop", "triphop": "trip hop", "worldfusion": "world fusion",
-    "60s": "1960s", "70s": "1970s", "80s": "1980s", "90s": "1990s",
-}  # fmt: skip
-"""Tags that the corpus writes in one word."""
+_TAGS = Path(__file__).parent / "mtg_jamendo_tags.yaml"
 _CATEGORIES = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
 
 
@@ -102,7 +85,7 @@ class MtgJamendo:
 
 def read_works(folder: CorpusFolder, works: dict[str, Work]) -> Iterator[Reject]:
     """Fill in works by path from the list of licences; yields what is wrong with it."""
-    name = next((n for n in (LICENCES, f"data/{LICENCES}") if n in folder.names), None)
+    name = folder.first_of((LICENCES, f"data/{LICENCES}"))
     if name is None:
         return
     text = read_text(folder, name)
@@ -123,7 +106,7 @@ def read_works(folder: CorpusFolder, works: dict[str, Work]) -> Iterator[Reject]
 def tag_of(cell: str) -> str:
     """`genre: hip hop` for `genre---hiphop`; empty if there is no tag after the category."""
     category, _, tag = (part.strip() for part in cell.partition("---"))
-    words = _SPLIT.get(tag, tag)
+    words = read_words(_TAGS).get(tag, tag)
     return f"{_CATEGORIES[category]}: {words}" if words and category in _CATEGORIES else words
 
 
@@ -151,6 +134,7 @@ def _read_splits(folder: CorpusFolder, table: str) -> dict[str, str]:
     return splits
 
 
+@rejecting
 def _clip(
     folder: CorpusFolder,
     place: Place,
@@ -160,20 +144,13 @@ def _clip(
 ) -> ClipRow | Reject:
     tags = [tag_of(cell) for cell in line.cells[5:] if "---" in cell]
     if len(line.cells) < 6 or not _PATH.fullmatch(line.cells[3]) or not all(tags) or not tags:
-        return folder.reject(
+        raise ManifestError(
             Reason.MALFORMED,
             f"not ids, path, duration and category---tag between tabs: {line.text[:60]!r}",
-            place.manifest,
-            line=place.line,
         )
     track, path = line.cells[0], line.cells[3]
     part, number = path.removesuffix(".mp3").split("/")
-    try:
-        audio = folder.find_named([number, f"{number}.low"], within=part)
-    except AudioLookupError as error:
-        return folder.reject(
-            error.reason, error.detail, place.manifest, line=place.line, field="PATH"
-        )
+    audio = folder.find_named([number, f"{number}.low"], within=part, field="PATH")
     work = works.get(path, Work(None, None, None))
     return folder.clip(
         track,

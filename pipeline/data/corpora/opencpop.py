@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import cell_lines
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import Line
+from pipeline.data.corpora.entries import cell_lines, rejecting
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -43,7 +42,7 @@ class Opencpop:
                     yield line
                 elif split is not None or line.cells[0] not in read:
                     read.add(line.cells[0])
-                    yield _clip(folder, name, line, split)
+                    yield _clip(folder, Place(name, line.number), line, split)
         for audio in folder.audio:
             if audio.startswith("wavs/"):
                 folder.claim(audio)
@@ -59,29 +58,23 @@ def _is_table(folder: CorpusFolder, name: str) -> bool:
     return len(first) == _NUM_CELLS and first[0].isdigit()
 
 
-def _clip(folder: CorpusFolder, name: str, line: Line, split: str | None) -> ClipRow | Reject:
+@rejecting
+def _clip(folder: CorpusFolder, place: Place, line: Line, split: str | None) -> ClipRow | Reject:
     if len(line.cells) != _NUM_CELLS:
-        return folder.reject(
+        raise ManifestError(
             Reason.MALFORMED,
             f"{len(line.cells)} cells; id, lyrics, phonemes, notes, durations, slurs are needed",
-            name,
-            line=line.number,
         )
     key = line.cells[0].strip()
-    try:
-        audio, _ = folder.find_audio(posixpath.join(FOLDER, "wavs", key))
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, line=line.number, field="id")
+    audio, _ = folder.find_audio(posixpath.join(FOLDER, "wavs", key), field="id")
     lyrics, note = clean_text(line.cells[1])
     if not lyrics:
-        return folder.reject(
-            Reason.MISSING_VALUE, "the lyrics are empty", name, line=line.number, field="lyrics"
-        )
+        raise ManifestError(Reason.MISSING_VALUE, "the lyrics are empty", field="lyrics")
     return folder.clip(
         key,
         audio,
         modality="speech",
-        place=Place(name, line.number),
+        place=place,
         transcript=lyrics,
         is_singing=True,
         speaker="singer",

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import json_objects
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject
+from pipeline.data.corpora.entries import json_objects, rejecting
+from pipeline.data.corpora.manifests import JsonObject, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -28,38 +27,32 @@ class Picovoice:
 
     def matches(self, folder: CorpusFolder) -> bool:
         """Whether there is a label file that speaks of intents, and audio."""
-        name = _labels(folder)
+        name = folder.first_of(LABELS)
         return name is not None and bool(folder.audio) and b'"intent"' in folder.head(name)
 
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every entry of the label file."""
-        name = _labels(folder)
+        name = folder.first_of(LABELS)
         if name is None:
             yield folder.reject(Reason.MISSING_AUDIO, f"none of {', '.join(LABELS)} is there")
             return
         for item in json_objects(folder, name):
-            yield item if isinstance(item, Reject) else _row(folder, name, *item)
+            yield item if isinstance(item, Reject) else _row(folder, Place(name), *item)
 
 
-def _labels(folder: CorpusFolder) -> str | None:
-    return next((name for name in LABELS if name in folder.names), None)
-
-
-def _row(folder: CorpusFolder, name: str, key: str, label: JsonObject) -> ClipRow | Reject:
-    try:
-        audio, note = folder.find_audio(key)
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, field=key)
+@rejecting
+def _row(folder: CorpusFolder, place: Place, key: str, label: JsonObject) -> ClipRow | Reject:
+    audio, note = folder.find_audio(key, field=key)
     slots = label.get("slots", {})
     if not isinstance(slots, JsonObject | dict) or not isinstance(label.get("intent"), str):
-        return folder.reject(Reason.MALFORMED, "no intent with slots", name, field=key)
+        raise ManifestError(Reason.MALFORMED, "no intent with slots", field=key)
     tags = [_words(label["intent"])]
     tags += [f"{_words(slot)}: {clean_text(str(value))[0]}" for slot, value in slots.items()]
     return folder.clip(
         key.rpartition(".")[0] or key,
         audio,
         modality="speech",
-        place=Place(name),
+        place=place,
         tags=tuple(tags),
         notes=(note,) if note else (),
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.corpora.base import MODALITIES, CorpusFolder, Place
-from pipeline.data.corpora.fields import FieldError, Fields, as_number, is_missing, roles_of
+from pipeline.data.corpora.fields import Fields, as_number, is_missing, roles_of
 from pipeline.data.corpora.file_names import stem_of
-from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import SPLITS, ClipRow, Reject
 from pipeline.data.scratch import ScratchMap
@@ -92,10 +92,9 @@ class RecordReader:
             modality = _modality(fields) or self.modality or _musical(record)
             if "transcript" not in known and self.folder.modality_of(modality) in _DESCRIBED:
                 values |= _described(fields, values)
-        except (AudioLookupError, FieldError) as error:
-            name = error.name if isinstance(error, FieldError) else fields.names("audio")
+        except ManifestError as error:
             return self.folder.reject(
-                error.reason, error.detail, place.manifest, line=place.line, field=name
+                error.reason, error.detail, place.manifest, line=place.line, field=error.field
             )
         return self.folder.clip(
             key, audio, modality=modality, place=place, notes=tuple(fields.notes), **values
@@ -107,8 +106,10 @@ class RecordReader:
             if isinstance(value, Mapping):
                 value = value.get("path")
             if isinstance(value, str) and not is_missing(value):
-                return self.folder.find_audio(value, near)
-        raise AudioLookupError(Reason.MISSING_VALUE, "the row names no audio file")
+                return self.folder.find_audio(value, near, field=fields.names("audio"))
+        raise ManifestError(
+            Reason.MISSING_VALUE, "the row names no audio file", field=fields.names("audio")
+        )
 
     def _span_key(self, key: str, start: float, end: float | None) -> str:
         """The key with the start, and the end too where another span came first from there."""
@@ -134,7 +135,7 @@ class RecordReader:
         expected = [role for role in ("transcript", "caption", "tags") if role in fields.roles]
         if expected and not any(labels.values()):
             names = ", ".join(filter(None, map(fields.names, expected)))
-            raise FieldError(Reason.MISSING_VALUE, f"nothing is given for {names}", names)
+            raise ManifestError(Reason.MISSING_VALUE, f"nothing is given for {names}", field=names)
         if "caption" in fields.roles and not labels["captions"]:
             fields.notes.append(f"{fields.names('caption')}: empty")
         is_sung = fields.flag("singing") or "lyrics" in map(str.lower, fields.record)
@@ -159,12 +160,14 @@ class RecordReader:
 def _span(fields: Fields) -> tuple[float | None, float | None]:
     try:
         start, end = fields.number("start"), fields.number("end")
-    except FieldError as error:
-        raise FieldError(Reason.BAD_SPAN, error.detail, error.name) from error
+    except ManifestError as error:
+        raise ManifestError(Reason.BAD_SPAN, error.detail, field=error.field) from error
     if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
         names = ", ".join(filter(None, (fields.names("start"), fields.names("end"))))
-        raise FieldError(
-            Reason.BAD_SPAN, f"{start} s to {end} s is no span: 0 <= start < end is needed", names
+        raise ManifestError(
+            Reason.BAD_SPAN,
+            f"{start} s to {end} s is no span: 0 <= start < end is needed",
+            field=names,
         )
     return start, end
 
@@ -174,12 +177,12 @@ def _duration(fields: Fields, *, is_of_span: bool) -> float | None:
     try:
         duration = fields.number("duration")
         if duration is not None and duration <= 0:
-            raise FieldError(Reason.MALFORMED, f"{duration:g} s", fields.names("duration"))
-    except FieldError as error:
+            raise ManifestError(Reason.MALFORMED, f"{duration:g} s", field=fields.names("duration"))
+    except ManifestError as error:
         if is_of_span:
             detail = f"{error.detail}: the span has a start and no end, so a duration is needed"
-            raise FieldError(Reason.BAD_SPAN, detail, error.name) from error
-        fields.notes.append(f"{error.name}: {error.detail}, left out")
+            raise ManifestError(Reason.BAD_SPAN, detail, field=error.field) from error
+        fields.notes.append(f"{error.field}: {error.detail}, left out")
         return None
     return duration
 
@@ -193,8 +196,8 @@ def _exact(seconds: float) -> str:
 def _modality(fields: Fields) -> str | None:
     given = fields.text("modality")
     if given is not None and given.lower() not in MODALITIES:
-        raise FieldError(
-            Reason.MALFORMED, f"{given!r} is none of {', '.join(MODALITIES)}", "modality"
+        raise ManifestError(
+            Reason.MALFORMED, f"{given!r} is none of {', '.join(MODALITIES)}", field="modality"
         )
     return given.lower() if given else None
 

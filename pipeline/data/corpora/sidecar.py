@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.file_names import stem_of
-from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
+from pipeline.data.corpora.manifests import JsonObject, ManifestError, as_object, read_json
 from pipeline.data.corpora.records import RecordReader
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -54,11 +54,7 @@ def _record(value: Any) -> Mapping[str, Any]:
         raise ManifestError(
             Reason.MALFORMED, f"holds a {type(value).__name__} where an object belongs"
         )
-    if value.repeated:
-        raise ManifestError(
-            Reason.CONFLICT, "the same key twice in one object", field=", ".join(value.repeated)
-        )
-    return value
+    return as_object(value)
 
 
 def _stem(name: str) -> str:

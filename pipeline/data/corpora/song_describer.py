@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from model.text import clean_text
-from pipeline.data.corpora.base import CorpusFolder
-from pipeline.data.corpora.entries import CaptionGroups, Entry, table_entries
+from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import CaptionGroups, rejecting, table_entries
 from pipeline.data.corpora.fields import as_number
-from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.corpora.mtg_jamendo import Work, read_works
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -45,12 +45,10 @@ class SongDescriber:
             if isinstance(entry, Reject):
                 yield entry
             elif entry.values.get("is_valid_subset", "").strip().lower() == "false":
-                folder.claim_if_there([_track(entry)])
+                folder.claim_if_there([f"{entry.values['track_id'].strip()}.2min.mp3"])
                 num_refused += 1
-            else:
-                fault = _add(folder, groups, entry, works)
-                if fault is not None:
-                    yield fault
+            elif fault := _add(folder, entry.place, groups, entry.values, works):
+                yield fault
         if num_refused:
             yield folder.reject(
                 Reason.UNCLAIMED, f"{num_refused} captions that reviewers turned down", TABLE
@@ -58,30 +56,25 @@ class SongDescriber:
         yield from groups.clips()
 
 
-def _track(entry: Entry) -> str:
-    return f"{entry.values['track_id'].strip()}.2min.mp3"
-
-
+@rejecting
 def _add(
-    folder: CorpusFolder, groups: CaptionGroups, entry: Entry, works: dict[str, Work]
-) -> Reject | None:
-    manifest, line = entry.place.manifest, entry.place.line
-    track = entry.values["track_id"].strip()
-    try:
-        audio = folder.find_named([f"{track}.2min", track])
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, manifest, line=line, field="track_id")
-    caption, note = clean_text(entry.values["caption"])
+    folder: CorpusFolder,
+    place: Place,
+    groups: CaptionGroups,
+    values: Mapping[str, str],
+    works: dict[str, Work],
+) -> None:
+    track = values["track_id"].strip()
+    audio = folder.find_named([f"{track}.2min", track], field="track_id")
+    caption, note = clean_text(values["caption"])
     if not caption:
-        return folder.reject(
-            Reason.MISSING_VALUE, "the caption is empty", manifest, line=line, field="caption"
-        )
-    work = works.get(entry.values["path"], Work(None, None, None))
-    duration = as_number(entry.values.get("duration"))
+        raise ManifestError(Reason.MISSING_VALUE, "the caption is empty", field="caption")
+    work = works.get(values["path"], Work(None, None, None))
+    duration = as_number(values.get("duration"))
     groups.add(
         track,
         audio,
-        entry.place,
+        place,
         caption,
         declared_duration_s=min(duration, LONGEST_S) if duration and duration > 0 else None,
         title=work.title,
@@ -90,4 +83,3 @@ def _add(
         split="test",
         notes=(note,) if note else (),
     )
-    return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import BadLine, Line, ManifestError
+from pipeline.data.corpora.entries import parsed_lines, rejecting
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -31,54 +32,37 @@ class Sphinx:
         lists = [name for name in folder.files if _LISTS.fullmatch(name)]
         spoken: set[str] = set()
         for name in sorted(lists, key=lambda name: name.endswith("fileids")):
-            folder.claim(name)
-            try:
-                for line in folder.lines(name):
-                    if isinstance(line, BadLine):
-                        yield folder.reject_line(line, name)
-                    elif not line.text.strip():
-                        continue
-                    elif name.endswith("transcription"):
-                        yield _transcript(folder, name, line, spoken)
-                    elif line.text.strip().rpartition("/")[2] not in spoken:
-                        yield _without_transcript(folder, name, line)
-            except ManifestError as error:
-                yield folder.reject_manifest(error, name)
+            parse = _transcript if name.endswith("transcription") else _check_spoken
+            yield from filter(None, parsed_lines(folder, name, partial(parse, spoken=spoken)))
 
 
-def _transcript(folder: CorpusFolder, name: str, line: Line, spoken: set[str]) -> ClipRow | Reject:
+@rejecting
+def _transcript(
+    folder: CorpusFolder, place: Place, line: Line, *, spoken: set[str]
+) -> ClipRow | Reject:
     match = _LINE.fullmatch(line.text.strip())
     if match is None:
-        return folder.reject(
-            Reason.MALFORMED,
-            f"not '<s> words </s> (id)': {line.text[:60]!r}",
-            name,
-            line=line.number,
-        )
+        raise ManifestError(Reason.MALFORMED, f"not '<s> words </s> (id)': {line.text[:60]!r}")
     utterance = match["id"].strip()
     spoken.add(utterance.rpartition("/")[2])
-    try:
-        audio, note = folder.find_audio(utterance)
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, line=line.number, field="id")
+    audio, note = folder.find_audio(utterance, field="id")
     text, cleaning = clean_text(match["text"])
     if not text:
-        return folder.reject(
-            Reason.MISSING_VALUE, "the transcript is empty", name, line=line.number
-        )
+        raise ManifestError(Reason.MISSING_VALUE, "the transcript is empty")
     return folder.clip(
         utterance,
         audio,
         modality="speech",
-        place=Place(name, line.number),
+        place=place,
         transcript=text,
         notes=tuple(filter(None, (note, cleaning))),
     )
 
 
-def _without_transcript(folder: CorpusFolder, name: str, line: Line) -> ClipRow | Reject:
+@rejecting
+def _check_spoken(folder: CorpusFolder, _place: Place, line: Line, *, spoken: set[str]) -> None:
+    """Every file id needs a transcript."""
     utterance = line.text.strip()
-    folder.claim_if_there([utterance])
-    return folder.reject(
-        Reason.MISSING_VALUE, f"{utterance!r} has no transcript", name, line=line.number
-    )
+    if utterance.rpartition("/")[2] not in spoken:
+        folder.claim_if_there([utterance])
+        raise ManifestError(Reason.MISSING_VALUE, f"{utterance!r} has no transcript")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
+from pipeline.data.corpora.entries import rejecting
 from pipeline.data.corpora.file_names import is_audio_name, stem_of
-from pipeline.data.corpora.lookup import AudioLookupError
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -136,27 +136,26 @@ def _cue_clips(folder: CorpusFolder, name: str) -> Iterator[ClipRow | Reject]:
     _mark_overlaps(cues)
     stem = name.rpartition(".")[0]
     for cue in cues:
-        place = Place(name, cue.line)
-        if cue.problem:
-            folder.claim_if_there([stem])
-            yield folder.reject(cue.reason, cue.problem, name, line=cue.line)
-            continue
-        try:
-            audio, _ = folder.find_audio(stem)
-        except AudioLookupError as error:
-            yield folder.reject(error.reason, error.detail, name, line=cue.line)
-            continue
-        text, note = clean_text(cue.text)
-        yield folder.clip(
-            f"{stem}@{cue.start_s:.3f}",
-            audio,
-            modality="speech",
-            place=place,
-            start_s=cue.start_s,
-            end_s=cue.end_s,
-            transcript=text,
-            notes=(note,) if note else (),
-        )
+        yield _cue_clip(folder, Place(name, cue.line), cue, stem)
+
+
+@rejecting
+def _cue_clip(folder: CorpusFolder, place: Place, cue: Cue, stem: str) -> ClipRow | Reject:
+    if cue.problem:
+        folder.claim_if_there([stem])
+        raise ManifestError(cue.reason, cue.problem)
+    audio, _ = folder.find_audio(stem)
+    text, note = clean_text(cue.text)
+    return folder.clip(
+        f"{stem}@{cue.start_s:.3f}",
+        audio,
+        modality="speech",
+        place=place,
+        start_s=cue.start_s,
+        end_s=cue.end_s,
+        transcript=text,
+        notes=(note,) if note else (),
+    )
 
 
 def _mark_overlaps(cues: list[Cue]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import table_entries
-from pipeline.data.corpora.fields import FieldError, roles_of
+from pipeline.data.corpora.entries import rejecting, table_entries
+from pipeline.data.corpora.fields import roles_of
 from pipeline.data.corpora.file_names import suffix_of
 from pipeline.data.corpora.manifests import BadLine, Line, ManifestError, read_lines
 from pipeline.data.corpora.records import RecordReader, is_manifest_header
@@ -39,7 +39,7 @@ class Table:
         """Fields of the clip that this layout knows better than the general reading.
 
         Raises:
-            FieldError: If the record is wrong in a way only this layout can tell.
+            ManifestError: If the record is wrong in a way only this layout can tell.
         """
         return {}
 
@@ -54,44 +54,26 @@ class Table:
         reader = RecordReader(folder, modality=self.modality, has_spans=self.has_spans)
         for name in tables_of(folder):
             delimiter = header_of(folder, name)[1]
-            for entry in table_entries(folder, name, delimiter=delimiter, check=self._check_header):
+            row = rejecting(self._row)
+            for entry in table_entries(
+                folder, name, self.required, delimiter=delimiter, check=_check_header
+            ):
                 if isinstance(entry, Reject):
                     yield entry
                 else:
-                    yield self._row(folder, reader, entry.place, entry.values)
+                    yield row(folder, entry.place, reader, entry.values)
 
     def _row(
-        self, folder: CorpusFolder, reader: RecordReader, place: Place, record: dict[str, str]
+        self, folder: CorpusFolder, place: Place, reader: RecordReader, record: dict[str, str]
     ) -> ClipRow | Reject:
-        name = place.manifest
+        near = posixpath.dirname(place.manifest)
         try:
             known = self.known(record)
-        except FieldError as error:
-            self._claim_audio(folder, record, name)
-            return folder.reject(
-                error.reason, error.detail, name, line=place.line, field=error.name
-            )
-        return reader.read(record, place, near=posixpath.dirname(name), **known)
-
-    def _claim_audio(self, folder: CorpusFolder, record: Mapping[str, str], name: str) -> None:
-        columns = roles_of(record).get("audio", [])
-        folder.claim_if_there([record[column] for column in columns], posixpath.dirname(name))
-
-    def _check_header(self, columns: list[str]) -> None:
-        missing = [name for name in self.required if name not in columns]
-        if "audio" not in roles_of(columns):
-            raise ManifestError(
-                Reason.MISSING_COLUMN,
-                f"the first row {columns[:6]} names no audio column; a header row is needed",
-                line=1,
-            )
-        if missing:
-            raise ManifestError(
-                Reason.MISSING_COLUMN,
-                f"the header {columns[:8]} lacks {', '.join(missing)}; no row was read",
-                line=1,
-                field=", ".join(missing),
-            )
+        except ManifestError:
+            columns = roles_of(record).get("audio", [])
+            folder.claim_if_there([record[column] for column in columns], near)
+            raise
+        return reader.read(record, place, near=near, **known)
 
 
 def tables_of(folder: CorpusFolder) -> list[str]:
@@ -110,6 +92,15 @@ def header_of(folder: CorpusFolder, name: str) -> tuple[list[str], str]:
     splits = [(_split(line.text, mark), mark) for mark in _DELIMITERS]
     best = max(splits, key=lambda pair: (sum(map(len, roles_of(pair[0]).values())), len(pair[0])))
     return best[0], "\t" if suffix_of(name) == ".tsv" else best[1]
+
+
+def _check_header(columns: list[str]) -> None:
+    if "audio" not in roles_of(columns):
+        raise ManifestError(
+            Reason.MISSING_COLUMN,
+            f"the first row {columns[:6]} names no audio column; a header row is needed",
+            line=1,
+        )
 
 
 def _has_text(line: Line | BadLine) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import read_text
+from pipeline.data.corpora.entries import parsed_lines, read_text, rejecting
 from pipeline.data.corpora.file_names import stem_of
-from pipeline.data.corpora.manifests import BadLine, ManifestError, read_lines
+from pipeline.data.corpora.librispeech import SEX
+from pipeline.data.corpora.manifests import Line, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -20,7 +22,6 @@ _AUDIO = re.compile(
     r"(?P<tree>wav48|wav48_silence_trimmed)/(?P<speaker>[a-z]\d+)/"
     r"(?P<key>(?P=speaker)_\d+)(?:_mic(?P<mic>[12]))?"
 )
-_SEX = {"F": "female", "M": "male"}
 _LICENCES = {"wav48": "ODC-By-1.0", "wav48_silence_trimmed": "CC-BY-4.0"}
 
 
@@ -41,7 +42,9 @@ class Vctk:
     def read(self, folder: CorpusFolder) -> Iterator[ClipRow | Reject]:
         """Every recording of the first microphone, then the texts without one."""
         sex: dict[str, str | None] = {}
-        yield from _read_speakers(folder, sex)
+        if SPEAKERS in folder.files:
+            lines = parsed_lines(folder, SPEAKERS, partial(_add_speaker, sex=sex))
+            yield from filter(None, lines)
         texts = {stem[4:-4]: stem for stem in folder.names if re.match(r"txt/.*\.txt$", stem)}
         heard = set()
         for audio in folder.audio:
@@ -61,28 +64,17 @@ class Vctk:
                 )
 
 
-def _read_speakers(folder: CorpusFolder, sex: dict[str, str | None]) -> Iterator[Reject]:
-    if SPEAKERS not in folder.files:
-        return
-    folder.claim(SPEAKERS)
-    try:
-        for line in read_lines(folder.read_bytes(SPEAKERS)):
-            if isinstance(line, BadLine):
-                yield folder.reject_line(line, SPEAKERS)
-                continue
-            cells = line.text.split()
-            if len(cells) > 2 and cells[2] in _SEX:
-                speaker = cells[0] if cells[0][0].isalpha() else f"p{cells[0]}"
-                sex[speaker] = _SEX[cells[2]]
-            elif cells and cells[0] != "ID":
-                yield folder.reject(
-                    Reason.MALFORMED,
-                    f"not 'id age gender accent region': {line.text[:60]!r}",
-                    SPEAKERS,
-                    line=line.number,
-                )
-    except ManifestError as error:
-        yield folder.reject_manifest(error, SPEAKERS)
+@rejecting
+def _add_speaker(
+    _folder: CorpusFolder, _place: Place, line: Line, *, sex: dict[str, str | None]
+) -> None:
+    cells = line.text.split()
+    if len(cells) > 2 and cells[2] in SEX:
+        speaker = cells[0] if cells[0][0].isalpha() else f"p{cells[0]}"
+        sex[speaker] = SEX[cells[2]]
+    elif cells[0] != "ID":
+        detail = f"not 'id age gender accent region': {line.text[:60]!r}"
+        raise ManifestError(Reason.MALFORMED, detail)
 
 
 def _clip(

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 from model.text import clean_text
 from pipeline.data.corpora.base import CorpusFolder, Place
-from pipeline.data.corpora.entries import absent_part, json_objects
+from pipeline.data.corpora.entries import absent_part, json_objects, rejecting
 from pipeline.data.corpora.fields import as_number
 from pipeline.data.corpora.file_names import stem_of
-from pipeline.data.corpora.lookup import AudioLookupError
-from pipeline.data.corpora.manifests import JsonObject
+from pipeline.data.corpora.manifests import JsonObject, ManifestError
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
 
@@ -41,16 +40,16 @@ class WavCaps:
             if match is None:
                 continue
             source = match["source"]
-            place = _audio_folder(folder, source)
+            within = _audio_folder(folder, source)
             num_absent = 0
             for item in json_objects(folder, name, "data"):
                 if isinstance(item, Reject):
                     yield item
-                elif place is None:
+                elif within is None:
                     num_absent += 1
                 elif (source, str(item[1].get("id"))) not in read:
                     read.add((source, str(item[1].get("id"))))
-                    yield _clip(folder, name, item, source, place)
+                    yield _clip(folder, Place(name), item, source, within)
             yield from absent_part(folder, name, num_absent, source)
 
 
@@ -66,26 +65,24 @@ def _audio_folder(folder: CorpusFolder, source: str) -> str | None:
     return None
 
 
+@rejecting
 def _clip(
-    folder: CorpusFolder, name: str, item: tuple[str, JsonObject], source: str, place: str
+    folder: CorpusFolder, place: Place, item: tuple[str, JsonObject], source: str, within: str
 ) -> ClipRow | Reject:
     index, record = item
     stem = stem_of(str(record.get("id") or ""))
-    try:
-        audio = folder.find_named([stem], within=place)
-    except AudioLookupError as error:
-        return folder.reject(error.reason, error.detail, name, field=f"data[{index}].id")
+    audio = folder.find_named([stem], within=within, field=f"data[{index}].id")
     caption, note = clean_text(str(record.get("caption") or ""))
     if not caption:
-        return folder.reject(
-            Reason.MISSING_VALUE, "the caption is empty", name, field=f"data[{index}].caption"
+        raise ManifestError(
+            Reason.MISSING_VALUE, "the caption is empty", field=f"data[{index}].caption"
         )
     duration = as_number(record.get("duration"))
     return folder.clip(
         f"{source}/{stem}",
         audio,
         modality="sound",
-        place=Place(name),
+        place=place,
         captions=(caption,),
         declared_duration_s=duration if duration and duration > 0 else None,
         licence=LICENCE,

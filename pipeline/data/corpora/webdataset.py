@@ -15,7 +15,7 @@ from pipeline.data.corpora.base import CorpusFolder, Place
 from pipeline.data.corpora.fields import ROLES
 from pipeline.data.corpora.file_names import is_audio_name, suffix_of
 from pipeline.data.corpora.listing import litter_of
-from pipeline.data.corpora.manifests import JsonObject, ManifestError, read_json
+from pipeline.data.corpora.manifests import JsonObject, ManifestError, as_object, read_json
 from pipeline.data.corpora.records import RecordReader, split_named
 from pipeline.data.rejects import Reason
 from pipeline.data.schema import ClipRow, Reject
@@ -227,11 +227,4 @@ def _stem(name: str) -> str:
 def _record(payload: bytes | None) -> JsonObject:
     if payload is None:
         raise ManifestError(Reason.MALFORMED, f"more than {MAX_JSON_BYTES} bytes of JSON")
-    record = read_json(payload)
-    if not isinstance(record, JsonObject):
-        raise ManifestError(Reason.MALFORMED, f"a {type(record).__name__} where an object belongs")
-    if record.repeated:
-        raise ManifestError(
-            Reason.CONFLICT, "the same key twice in one object", field=", ".join(record.repeated)
-        )
-    return record
+    return as_object(read_json(payload))

@@ -5,106 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from pipeline.data.descriptions.language_names import LANGUAGES
+from pipeline.data.descriptions.language_names import language_names
 from pipeline.data.descriptions.vocabulary import noun_phrase
+from pipeline.data.word_files import read_words
 
-
-def _words(text: str, separator: str | None = None) -> frozenset[str]:
-    return frozenset(text.split(separator))
-
-
-_INSTRUMENTS = _words(
-    "accordion bagpipe bagpipes balalaika banjo bass bassoon bell bells bongo bongos brass celesta "
-    "cello cellos clarinet claps clavichord conga congas cowbell cymbal cymbals "
-    "didgeridoo djembe drum drums dulcimer fiddle flute flutes glockenspiel guitar guitars "
-    "harmonica harp harpsichord hat hats horn horns kalimba keyboard keyboards koto lute "
-    "mandolin marimba melodica oboe organ oud percussion percussions piano piccolo "
-    "recorder sax saxophone saxophones shaker shakers shakuhachi sitar strings synth "
-    "synths synthesizer synthesizers synthesiser tabla tambourine theremin timpani "
-    "trombone trombones trumpet trumpets tuba ukulele vibraphone viola violin violins "
-    "woodwind woodwinds xylophone zither clapping drumming"
+_FILE = Path(__file__).with_suffix(".yaml")
+_PEOPLES = (
+    "african american asian balkan brazilian british caribbean celtic christmas cuban egyptian "
+    "european hawaiian jamaican latin mexican"
 )
-_PARTS = _words(
-    "accompaniment arpeggio arpeggios arrangement arrangements band bassline beat beats chants "
-    "chimes choir chord chords effects gong groove harmony harmonies hit hits instrument "
-    "instruments kick lead licks line lines loop loops melody melodies notes orchestra pad pads "
-    "pattern patterns progression riff riffs rhythm rhythms rimshots roll rolls section snare solo "
-    "solos sounds strumming tablas tones turntable"
-)
-_VOICES = _words(
-    "vocal vocals voice voices singer singers vocalist vocalists singing rapping chanting "
-    "vocalisation vocalization yodelling beatboxing"
-)
-_GENRES = _words(
-    "acoustic|afrobeat|ambient|baroque|bluegrass|blues|bossa nova|breakbeat|celtic|chillout|"
-    "choral|christmas|cinematic|classical|club|country|cumbia|dance|dancehall|disco|downtempo|"
-    "drum and bass|dub|dubstep|edm|electro|electronic|electronic dance|ethnic|experimental|film|"
-    "flamenco|folk|funk|fusion|garage|gospel|grunge|hard rock|heavy metal|hip hop|hip-hop|house|"
-    "indie|industrial|instrumental|jazz|jazz fusion|latin|lounge|marching|meditation|metal|"
-    "minimal|new age|"
-    "orchestral|pop|progressive rock|psychedelic rock|punk|punk rock|r&b|ragtime|rap|"
-    "reggae|reggaeton|rock|rock and roll|romantic|salsa|samba|ska|smooth jazz|soft rock|soul|"
-    "psychedelic|spiritual|surf rock|swing|synthpop|synth pop|synthwave|tango|techno|traditional|"
-    "trance|trap|world|chiptune|lo-fi|lofi|bebop|polka|electronica|opera|a cappella|acapella|"
-    "alternative|easy listening|r&b|singer-songwriter|soundscape|march",
-    "|",
-)
-_GENRE_HEADS = _words(
-    "pop rock jazz hop metal folk classical punk blues funk soul house techno trance reggae "
-    "country "
-    "disco swing bop gospel rap electro edm indie"
-)
-"""Last words of names of styles: `alternative rock`, `western classical`."""
-_KINDS = _words(
-    "song songs ballad lullaby soundtrack jingle anthem duet tune waltz hymn carol remix cover "
-    "medley "
-    "serenade theme jam solo instrumental intro"
-)
-"""Last words of what a piece is: `love song`, `movie soundtrack`."""
-_MOODS = _words(
-    "aggressive angry anxious atmospheric bittersweet bouncy bright calm calming carefree "
-    "chaotic cheerful chill comforting cool cosy dancing dark delicate determined dramatic "
-    "dreamy easygoing eerie elegant emotional energetic engaging enthusiastic epic ethereal "
-    "exciting expressive festive fiery fierce frantic fun funky gentle gloomy graceful groovy "
-    "grim happy haunting heartfelt heroic hopeful humorous hypnotic inspiring intense "
-    "intimate jolly joyful lively lonely lush majestic meditative melancholic melancholy "
-    "mellow menacing mysterious nostalgic ominous optimistic passionate peaceful pensive "
-    "playful poignant powerful quirky reflective relaxed relaxing restless romantic sad scary "
-    "sentimental serene sinister sleepy solemn sombre soothing soulful spirited spooky "
-    "suspenseful sweet tender tense thoughtful tragic tranquil triumphant trippy uplifting "
-    "vibrant vigorous warm whimsical wistful youthful addictive adventurous animated boisterous "
-    "buoyant captivating catchy celestial comedic compelling cozy danceable deep devotional "
-    "eccentric enchanting enigmatic exotic funny futuristic harsh heavy happy hard jazzy laid-back "
-    "manic melodic melodious meditational minimalist motivational mystical nostalgic peppy perky "
-    "pleasant positive pulsating punchy rebellious religious retro rhythmic sensual sexy simple "
-    "slow smooth soft suspenseful upbeat urban vintage violent vivacious weird"
-)
-
-
-_RENAMED = {
-    "ambiental": "ambient", "drama": "dramatic", "dream": "dreamy", "e-bass": "electric bass",
-    "e-guitar": "electric guitar", "e-guitars": "electric guitars", "fun": "fun",
-}  # fmt: skip
-"""Tags that do not fit into a sentence, and the words that replace them."""
-_THEMES = {
-    "action": "for an action scene", "adventure": "for an adventure",
-    "advertising": "for an advert",
-    "background": "for the background", "children": "for children", "christmas": "for Christmas",
-    "commercial": "for a commercial", "corporate": "for a corporate video",
-    "documentary": "for a documentary", "film": "for a film", "game": "for a video game",
-    "holiday": "for the holidays", "love": "about love", "movie": "for a film",
-    "nature": "for a nature film", "party": "for a party", "space": "for a scene in space",
-    "sport": "for a sports video", "summer": "for the summer", "trailer": "for a film trailer",
-    "travel": "for a travel video",
-}  # fmt: skip
-_PROPER = re.compile(
-    r"\b(?:african|american|asian|balkan|brazilian|british|caribbean|celtic|christmas|cuban|"
-    r"egyptian|european|hawaiian|jamaican|latin|mexican|middle eastern|"
-    + "|".join(name.lower() for name in LANGUAGES.values() if name not in ("Polish", "Ewe", "Twi"))
-    + r")\b"
-)
-"""Words that are written with a capital letter."""
+_NOT_PROPER = frozenset(("Polish", "Ewe", "Twi"))  # languages, but words of their own too
 _TEMPO = re.compile(
     r"(?:(?P<word>slow|slower|medium|moderate|fast|medium fast|very slow|very fast) tempo"
     r"|(?P<up>up ?-?tempo))"
@@ -113,11 +27,7 @@ _MODERATE = {"medium": "mid-tempo", "moderate": "mid-tempo", "slower": "slow"}
 _BPM = re.compile(r"(\d{2,3}) ?bpm")
 _KEY = re.compile(r"(?:in |key of )?([a-g])((?: flat| sharp|#|b)?) (major|minor)")
 _POOR = re.compile(r"(?:low|poor|bad|inferior) (?:audio |sound |recording )?(?:quality|fidelity)\b")
-_RECORDINGS = {
-    "live performance": "live", "live recording": "live", "amateur recording": "amateur",
-    "home recording": "home", "noisy": "noisy", "muffled": "muffled", "muffled audio": "muffled",
-    "field recording": "field",
-}  # fmt: skip
+_SLOTS = ("instrument", "voice", "genre", "kind", "mood", "theme", "listed", "recording")
 _CATEGORY = re.compile(r"(genre|instrument|mood): +(.+)", re.IGNORECASE)
 
 
@@ -165,12 +75,12 @@ def without_category(tag: str) -> str:
 
 def sort_tags(tags: Sequence[str]) -> MusicalTags:
     """Tags of a piece of music by slot; a category given with the tag decides, else its words."""
-    found: dict[str, list[str]] = {name: [] for name in (*_WORD_LISTS, "listed", "recording")}
+    found: dict[str, list[str]] = {name: [] for name in _SLOTS}
     tempo = bpm = key = None
     for tag in tags:
         match = _CATEGORY.fullmatch(tag)
-        words = _RENAMED.get(without_category(tag).casefold(), without_category(tag))
-        words = _PROPER.sub(lambda name: name[0].title(), words)
+        words = _known("renamed").get(without_category(tag).casefold(), without_category(tag))
+        words = _proper().sub(lambda name: name[0].title(), words)
         lower = words.casefold()
         if stated := _TEMPO.fullmatch(lower):
             word = stated["word"] or "fast"
@@ -179,12 +89,12 @@ def sort_tags(tags: Sequence[str]) -> MusicalTags:
             bpm = int(stated[1])
         elif stated := _KEY.fullmatch(lower):
             key = f"{stated[1].upper()}{stated[2]} {stated[3]}"
-        elif lower not in _THEMES:
+        elif lower not in _known("themes"):
             found["listed"].append(words)
         if lower.split()[0] in ("no", "not", "without") or _TEMPO.fullmatch(lower):
             continue
-        if _POOR.match(lower) or lower in _RECORDINGS:
-            found["recording"].append(_RECORDINGS.get(lower, "low-quality"))
+        if _POOR.match(lower) or lower in _known("recordings"):
+            found["recording"].append(_known("recordings").get(lower, "low-quality"))
         elif slot := _slot_of(lower, match[1].lower() if match else None):
             found[slot].append(_phrase(words, slot))
     return MusicalTags(
@@ -202,9 +112,6 @@ def sort_tags(tags: Sequence[str]) -> MusicalTags:
     )
 
 
-_WORD_LISTS = ("instrument", "voice", "genre", "kind", "mood", "theme")
-
-
 def _slot_of(tag: str, category: str | None) -> str | None:
     words = tag.split()
     style = " ".join(words[:-1]) if len(words) > 1 and words[-1] in ("music", "song") else tag
@@ -212,20 +119,25 @@ def _slot_of(tag: str, category: str | None) -> str | None:
     if category == "genre":
         return "genre"
     if category == "instrument":
-        return "voice" if words[-1] in _VOICES else "instrument"
-    if tag in _THEMES and (category == "mood" or tag not in _GENRES):
+        return "voice" if words[-1] in _known("voices") else "instrument"
+    if tag in _known("themes") and (category == "mood" or tag not in _known("genres")):
         return "theme"
-    if style in _GENRES:
+    if style in _known("genres"):
         return "genre"
-    if mood in _MOODS:
+    if mood in _known("moods"):
         return "mood"
-    if len(words) <= 4 and words[-1] in _KINDS and len(words) + (words[-1] == "ballad") > 1:
+    if (
+        len(words) <= 4
+        and words[-1] in _known("kinds")
+        and len(words) + (words[-1] == "ballad") > 1
+    ):
         return "kind"
-    if len(words) <= 3 and words[-1] in _GENRE_HEADS:
+    if len(words) <= 3 and words[-1] in _known("genre_heads"):
         return "genre"
-    if words[-1] in _VOICES:
+    if words[-1] in _known("voices"):
         return "voice"
-    if words[-1] in _PARTS or words[-1] in _INSTRUMENTS or tag == "drum machine":
+    is_played = words[-1] in _known("parts") or words[-1] in _known("instruments")
+    if is_played or tag == "drum machine":
         return "instrument"
     return "mood" if category == "mood" else None
 
@@ -234,13 +146,28 @@ def _phrase(words: str, slot: str) -> str:
     lower = words.casefold()
     last = lower.split()[-1]
     if slot == "theme":
-        return _THEMES[lower]
+        theme: str = _known("themes")[lower]
+        return theme
     if slot == "genre" and " " in lower and last in ("music", "song"):
         return words.rsplit(" ", 1)[0]
     if slot == "mood" and " " in lower and last in ("mood", "music"):
         return words.rsplit(" ", 1)[0]
     if slot == "kind":
         return words.removesuffix("s") if lower.endswith("songs") else words
-    if slot == "instrument" and last in _INSTRUMENTS:
+    if slot == "instrument" and last in _known("instruments"):
         return words
     return noun_phrase(words).text if slot in ("instrument", "voice") else words
+
+
+@cache
+def _known(name: str) -> Any:
+    """A list of the file as a set, or a table of it."""
+    found = read_words(_FILE)[name]
+    return frozenset(found) if isinstance(found, tuple) else found
+
+
+@cache
+def _proper() -> re.Pattern[str]:
+    """Words that are written with a capital letter."""
+    languages = [name.lower() for name in language_names().values() if name not in _NOT_PROPER]
+    return re.compile(rf"\b(?:{'|'.join([*_PEOPLES.split(), 'middle eastern', *languages])})\b")

@@ -6,11 +6,13 @@ import hashlib
 import random
 import re
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 from pipeline.data.descriptions.facts import CONTENT, Facts, split_sentences
 from pipeline.data.descriptions.grammar import Form, Grammar, Sentence, fill, num_subjects, pick
-from pipeline.data.descriptions.native import NATIVE_GRAMMARS
-from pipeline.data.descriptions.rules import MUSIC, SHARED, SINGING, SOUND, SPEECH
+from pipeline.data.descriptions.native import native_grammar
+from pipeline.data.word_files import read_words
 
 GRAMMAR_VERSION = 5
 """Version of the wording. Another version writes all texts again."""
@@ -21,15 +23,10 @@ _CAPTION_SHARE = 0.6
 _MIN_CAPTION_WORDS = 4
 _WORD = re.compile(r"\w{3,}")
 
-_COVERS = {"tags": ("tags", "instruments", "genre", "mood", "kind", "theme", "recording")}
-
-GRAMMARS = {
-    "speech": Grammar(SHARED | SPEECH, {"style": ("style", "pitch")}),
-    "singing": Grammar(SHARED | SINGING, _COVERS),
-    "sound": Grammar(SHARED | SOUND),
-    "music": Grammar(SHARED | MUSIC, _COVERS),
+_COVERS = {
+    "style": ("style", "pitch"),
+    "tags": ("tags", "instruments", "genre", "mood", "kind", "theme", "recording"),
 }
-"""One English grammar per kind of clip."""
 _CORE = (*CONTENT, "language", "pronoun", "possessive")
 """Subjects that no text leaves out at random."""
 _AFTER_CAPTION = {
@@ -45,6 +42,13 @@ _WANTED = {
     "music": (2, 3, 3, 4, 5),
 }
 """Numbers of facts that a text should state; one is drawn for each text."""
+
+
+@cache
+def grammar_of(kind: str) -> Grammar:
+    """The English grammar of a kind of clip: speech, singing, sound or music."""
+    rules = read_words(Path(__file__).parent / "rules.yaml")
+    return Grammar(rules["shared"] | rules[kind], _COVERS)
 
 
 def describe_clip(facts: Facts, *, seed: str, count: int, max_words: int) -> tuple[list[str], str]:
@@ -94,7 +98,7 @@ def compose(
         is_native: Write in the language of the speech; `facts.native` must not be empty.
     """
     known = facts.native if is_native else facts.slots
-    grammar = NATIVE_GRAMMARS[facts.language] if is_native else GRAMMARS[facts.modality]
+    grammar = native_grammar(facts.language) if is_native else grammar_of(facts.modality)
     kept_share = _KEPT_SHARE if rng.random() < 0.5 else 1.0
     slots = {
         name: phrases
@@ -126,7 +130,7 @@ def _from_caption(facts: Facts, rng: random.Random) -> str:
         if name.split("_")[0] not in facts.told
         and not told.issuperset(_WORD.findall(" ".join(phrases).casefold()))
     }
-    after = GRAMMARS[facts.modality].write(_AFTER_CAPTION[facts.modality], slots, rng)
+    after = grammar_of(facts.modality).write(_AFTER_CAPTION[facts.modality], slots, rng)
     return base if after is None else f"{base} {after.text}."
 
 

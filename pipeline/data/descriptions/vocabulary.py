@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from pipeline.data.descriptions.grammar import article
-
-
-def _words(text: str) -> list[str]:
-    return text.split()
+from pipeline.data.word_files import read_words
 
 
 @dataclass(frozen=True)
@@ -170,23 +170,6 @@ MIN_BEAT_STRENGTH = 0.25
 MIN_KEY_CONFIDENCE = 0.15
 """Confidence of a key below which no key is mentioned."""
 
-_MASS = frozenset(
-    _words(
-        "rain wind thunder water fire traffic music laughter applause speech noise static hail "
-        "ambience atmosphere chatter silence hiss wildlife machinery percussion brass feedback "
-        "conversation surf foliage metal wood glass paper fabric sand air steam smoke grass "
-        "typing walking footwork reverb bass ice snow "
-        "cutlery silverware gunfire thunder lightning gravel mud traffic"
-    )
-)
-_PLURAL_WITHOUT_S = frozenset(_words("people children men women mice geese cattle feet teeth"))
-_SINGULAR_WITH_S = frozenset(_words("bus gas bass glass brass grass compass chorus circus"))
-_TRANSITIVE = frozenset(
-    _words("brushing pouring drinking opening closing playing chopping frying tearing filling "
-           "washing writing cutting sawing hammering shuffling rubbing breaking")
-)  # fmt: skip
-_COUNTABLE_ING = frozenset(_words("ring string king wing swing spring ping ding building crossing"))
-
 
 @dataclass(frozen=True)
 class NounPhrase:
@@ -202,14 +185,20 @@ def noun_phrase(label: str) -> NounPhrase:
         parts = [noun_phrase(part).text for part in label.split(" and ")]
         return NounPhrase(" and ".join(parts), is_plural=True)
     words = re.split(r" (?:of|in|on|with|at|from|over) ", label)[0].lower().split()
-    head = words[-1]
-    is_plural = head in _PLURAL_WITHOUT_S or (
-        head.endswith("s") and not head.endswith("ss") and head not in _SINGULAR_WITH_S
+    head, known = words[-1], _nouns()
+    is_plural = head in known["plural_without_s"] or (
+        head.endswith("s") and not head.endswith("ss") and head not in known["singular_with_s"]
     )
     # Brushing teeth is one thing, barking dogs are many; only the verb tells them apart.
-    is_action = is_plural and words[0] in _TRANSITIVE
+    is_action = is_plural and words[0] in known["transitive"]
     is_plural = is_plural and not is_action
     has_article = re.match(r"(?:an?|the|some|one|two|several|many) ", label, re.IGNORECASE)
-    is_ing = head.endswith("ing") and head not in _COUNTABLE_ING
-    is_bare = has_article or is_plural or is_action or head in _MASS or is_ing
+    is_ing = head.endswith("ing") and head not in known["countable_ing"]
+    is_bare = has_article or is_plural or is_action or head in known["mass"] or is_ing
     return NounPhrase(label if is_bare else f"{article(label.split()[0])} {label}", is_plural)
+
+
+@cache
+def _nouns() -> Mapping[str, frozenset[str]]:
+    found = read_words(Path(__file__).parent / "nouns.yaml")
+    return {name: frozenset(words) for name, words in found.items()}

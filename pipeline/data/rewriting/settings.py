@@ -71,7 +71,6 @@ class RewriteSettings(Settings):
     """Rewriting of the composed texts by a language model."""
 
     source: Literal["none", "endpoint", "local"] = "none"
-    """English, or the language of the words where somebody speaks or sings."""
     """Source of completions: an endpoint or a model from a local folder; none rewrites nothing."""
     model: str = ""
     """Name of the model at the endpoint, or its local folder."""
@@ -79,7 +78,6 @@ class RewriteSettings(Settings):
     """Number of texts of a clip that are rewritten, its last ones; the others stay as they are."""
     language: Literal["en", "clip"] = "en"
     """Language of the texts: English, or the language that is spoken or sung in the clip."""
-    """English, or the language of the words where somebody speaks or sings."""
     temperature: float = Field(default=0.8, ge=0)
     """Sampling temperature; 0 is greedy."""
     max_tokens: int = Field(default=200, ge=1)

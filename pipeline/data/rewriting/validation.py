@@ -8,10 +8,11 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from pipeline.data.descriptions.facts import names_a_file
-from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
+from pipeline.data.descriptions.language_names import language_names, regional_names
 from pipeline.data.rewriting.chat import Reply
 from pipeline.data.screening.languages import is_other_language
 
@@ -91,9 +92,6 @@ _SEXED = {
     "female": re.compile(r"\b(?:wom[ae]n|females?|lad(?:y|ies)|girls?|she|her|hers)\b", re.I),
     "male": re.compile(r"\b(?:m[ae]n|males?|gentlem[ae]n|boys?|he|his|him)\b", re.I),
 }
-_LANGUAGE_NAMES = re.compile(
-    rf"\b(?:{'|'.join(sorted({*LANGUAGES.values(), *REGIONAL.values()}, key=len, reverse=True))})\b"
-)
 _TRANSCRIPT_RUN = 4
 _MIN_IDENTIFIER = 4
 
@@ -196,12 +194,19 @@ def _quotes_what_is_not(text: str, known: str) -> bool:
     )
 
 
+@cache
+def _language_name() -> re.Pattern[str]:
+    names = {*language_names().values(), *regional_names().values()}
+    longest_first = sorted(names, key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(longest_first)})\b")
+
+
 def _invents(text: str, known: str, language: str) -> bool:
     if set(_NUMBER.findall(text)) - set(_NUMBER.findall(known)):
         return True
     if language.split("-")[0].lower() != "en":
         return False
-    names = set(_LANGUAGE_NAMES.findall(text))
+    names = set(_language_name().findall(text))
     if any(name not in known for name in names):
         return True
     return any(words.search(text) and not words.search(known) for words in _SEXED.values())

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pipeline.audio.files import AudioError, open_audio
 from pipeline.clip_tables import ClipTables, part_name
-from pipeline.data.rejects import Reason, reject
+from pipeline.data.rejects import Reason, reject_clip
 from pipeline.data.screening.fingerprints import (
     MIN_WORDS,
     Fingerprinter,
@@ -115,10 +115,9 @@ class DenseWorker:
         """Fingerprints of a unit, and a reject for every clip whose audio cannot be read."""
         rows, rejects = [], []
         for clip in iter_rows(self._clips.read(unit.payload["part"], _COLUMNS)):
-            about = {name: clip[name] for name in ("corpus", "uri", "clip_id")}
             try:
                 if not unit.guard(clip["clip_id"]):
-                    rejects.append(reject(Reason.WORKER_DIED, "decoding it did", **about))
+                    rejects.append(reject_clip(clip, Reason.WORKER_DIED, "decoding it did"))
                     continue
                 with open_audio(clip["uri"], clip["start_s"], clip["end_s"]) as stream:
                     words = Fingerprinter(stream.info.sample_rate, PHASES)
@@ -126,7 +125,7 @@ class DenseWorker:
                         words.add(block)
                         unit.beat()
             except AudioError as error:
-                rejects.append(reject(Reason(str(error.reason)), error.detail, **about))
+                rejects.append(reject_clip(clip, error.reason, error.detail))
                 continue
             rows.append({"clip_id": clip["clip_id"], "words": to_bytes(words.result())})
         table = pa.Table.from_pylist(rows, schema=_DENSE)

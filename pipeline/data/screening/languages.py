@@ -9,7 +9,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.word_files import read_words
 
 _MIN_LETTERS = 12
 """Number of letters below which the script of a text is not judged."""
@@ -24,107 +29,6 @@ _MIN_WORDS_ASKED = 4
 _MIN_OTHER_SHARE_ASKED = 0.25
 _TIMES_OWN_ASKED = 2
 
-_OTHER_SCRIPTS = {
-    "am": "ETHIOPIC",
-    "ar": "ARABIC",
-    "be": "CYRILLIC",
-    "bg": "CYRILLIC",
-    "bn": "BENGALI",
-    "el": "GREEK",
-    "fa": "ARABIC",
-    "gu": "GUJARATI",
-    "he": "HEBREW",
-    "hi": "DEVANAGARI",
-    "hy": "ARMENIAN",
-    "ja": "CJK HIRAGANA KATAKANA",
-    "ka": "GEORGIAN",
-    "km": "KHMER",
-    "kn": "KANNADA",
-    "ko": "HANGUL CJK",
-    "lo": "LAO",
-    "ml": "MALAYALAM",
-    "mr": "DEVANAGARI",
-    "my": "MYANMAR",
-    "ne": "DEVANAGARI",
-    "pa": "GURMUKHI ARABIC",
-    "ru": "CYRILLIC",
-    "si": "SINHALA",
-    "ta": "TAMIL",
-    "te": "TELUGU",
-    "th": "THAI",
-    "uk": "CYRILLIC",
-    "ur": "ARABIC",
-    "yue": "CJK BOPOMOFO",
-    "zh": "CJK BOPOMOFO",
-}
-"""Scripts of languages that are not written in Latin letters; romanised text is believed too."""
-_LATIN = frozenset(
-    [
-        "ca",
-        "cs",
-        "cy",
-        "da",
-        "de",
-        "en",
-        "es",
-        "et",
-        "eu",
-        "fi",
-        "fr",
-        "ga",
-        "gl",
-        "hr",
-        "hu",
-        "id",
-        "is",
-        "it",
-        "lt",
-        "lv",
-        "mt",
-        "nb",
-        "nl",
-        "nn",
-        "no",
-        "pl",
-        "pt",
-        "ro",
-        "sk",
-        "sl",
-        "sq",
-        "sv",
-        "sw",
-        "tl",
-        "tr",
-        "vi",
-    ]
-)
-"""Languages that are written in Latin letters alone."""
-
-_FUNCTION_WORDS = {
-    "de": "der die das und ist nicht ein eine einen einem einer zu den dem mit von auf für im sich "
-    "auch als an es aus bei nach wie oder aber wenn war wird sind hat ich du er sie wir ihr dass "
-    "noch nur so über um was zum zur",
-    "en": "a an the and of to is was that it for with he she his her on at by this had not but "
-    "from you which or we were been have has are be as an there their would what when who will "
-    "more if out so said my him your i in",
-    "es": "el la los las un una unos unas de del que y es en por con para no se lo su sus al como "
-    "más pero le ya o este esta sí porque cuando muy sin sobre también me hasta hay donde quien "
-    "desde todo nos era está son",
-    "fr": "le la les un une des de du et est en que qui dans pour pas ne sur se ce il elle au aux "
-    "avec par plus son sa ses mais ou où nous vous ils je tu on était sont cette comme lui leur "
-    "être fait si tout y",
-    "it": "il lo la i gli le un una di del della dei delle che e è in per con non si al alla da "
-    "dal come più ma anche sono era ha nel nella su se questo questa suo sua o ci mi io lui lei "
-    "noi quando dove tutto",
-    "nl": "de het een en van is dat die in te niet op met voor zijn aan er ook als maar om hij zij "
-    "ze wij door bij naar nog wel wat uit kan dan was heeft hebben werd deze dit ik je over of",
-    "pl": "i w na z się nie do to że jest o po jak za od przez przy ale czy już tylko co dla był "
-    "była było być są ten ta tak jego jej ich który która które może a gdy",
-    "pt": "o a os as um uma de do da dos das que e é em no na nos nas por para com não se mais "
-    "como mas foi ao ele ela seu sua ou quando muito há já eu também só pelo pela isso era são",
-    "sv": "och i att det som en på är av för den med till inte har de ett om var jag han hon vi "
-    "men sig så från kan när nu eller också ut över vid ska efter upp där",
-}
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
@@ -151,25 +55,25 @@ def is_other_language(text: str, language: str) -> bool:
     """
     primary, *subtags = language.lower().replace("_", "-").split("-")
     scripts = Counter(_script(c) for c in text if c.isalpha())
-    allowed = ["LATIN"] if "latn" in subtags else _OTHER_SCRIPTS.get(primary, "LATIN").split()
-    is_judged = primary in _LATIN or primary in _OTHER_SCRIPTS
+    allowed = ("LATIN",) if "latn" in subtags else _known()["scripts"].get(primary, ("LATIN",))
+    is_judged = primary in _known()["latin"] or primary in _known()["scripts"]
     if not is_judged or scripts.total() < _MIN_LETTERS_ASKED:
         return False
     if sum(scripts[name] for name in allowed) < _MIN_SCRIPT_SHARE_ASKED * scripts.total():
         return True
     words = _WORDS.findall(unicodedata.normalize("NFC", text.lower()))
-    if primary not in _FUNCTION_WORDS or len(words) < _MIN_WORDS_ASKED:
+    if primary not in _function_words() or len(words) < _MIN_WORDS_ASKED:
         return False
     own = _share(words, primary)
-    share = max(_share(words, name) for name in _FUNCTION_WORDS if name != primary)
+    share = max(_share(words, name) for name in _function_words() if name != primary)
     return share >= max(_MIN_OTHER_SHARE_ASKED, _TIMES_OWN_ASKED * own)
 
 
 def _foreign_script(transcript: str, primary: str, subtags: list[str]) -> str:
     if any(len(subtag) == 4 and subtag.isalpha() for subtag in subtags):
         return ""  # the tag names a script of its own
-    allowed = _OTHER_SCRIPTS.get(primary, "").split()
-    if primary not in _LATIN and not allowed:
+    allowed = _known()["scripts"].get(primary, ())
+    if primary not in _known()["latin"] and not allowed:
         return ""
     scripts = Counter(_script(c) for c in transcript if c.isalpha())
     foreign = Counter(
@@ -182,14 +86,14 @@ def _foreign_script(transcript: str, primary: str, subtags: list[str]) -> str:
 
 
 def _foreign_words(transcript: str, primary: str) -> str:
-    if primary not in _FUNCTION_WORDS:
+    if primary not in _function_words():
         return ""
     words = _WORDS.findall(unicodedata.normalize("NFC", transcript.lower()))
     if len(words) < _MIN_WORDS:
         return ""
     own = _share(words, primary)
     other, share = max(
-        ((name, _share(words, name)) for name in _FUNCTION_WORDS if name != primary),
+        ((name, _share(words, name)) for name in _function_words() if name != primary),
         key=lambda item: item[1],
     )
     if share < max(_MIN_OTHER_SHARE, _TIMES_OWN * own):
@@ -200,13 +104,18 @@ def _foreign_words(transcript: str, primary: str) -> str:
 
 
 def _share(words: list[str], language: str) -> float:
-    known = _function_words(language)
+    known = _function_words()[language]
     return sum(word in known for word in words) / len(words)
 
 
+def _known() -> Mapping[str, Any]:
+    table: Mapping[str, Any] = read_words(Path(__file__).with_suffix(".yaml"))
+    return table
+
+
 @cache
-def _function_words(language: str) -> frozenset[str]:
-    return frozenset(_FUNCTION_WORDS[language].split())
+def _function_words() -> Mapping[str, frozenset[str]]:
+    return {name: frozenset(words) for name, words in _known()["function_words"].items()}
 
 
 @cache

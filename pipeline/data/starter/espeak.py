@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import espeakng_loader
@@ -46,12 +45,7 @@ class Espeak:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         close_library()
 
     def speak(self, text: str, speaker: Speaker, manner: Manner) -> Wave:

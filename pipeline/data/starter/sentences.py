@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.data.starter.lexicon import GRAMMARS, Grammar
+from pipeline.data.starter.lexicon import LANGUAGES, Grammar, grammar_of
 
 Kind = Literal["digit", "digits", "letter", "number", "time", "word", "phrase", "sentence", "open"]
 """Kinds of text. `digits` are several in a row, `time` is a clock time or a date, `word` any word
@@ -31,9 +31,9 @@ def compose(kind: Kind, language: str, rng: np.random.Generator) -> str:
     Raises:
         ValueError: If kind or language are unknown.
     """
-    if language not in GRAMMARS:
-        raise ValueError(f"no grammar for language {language!r}; there are {', '.join(GRAMMARS)}")
-    grammar = GRAMMARS[language]
+    if language not in LANGUAGES:
+        raise ValueError(f"no grammar for language {language!r}; there are {', '.join(LANGUAGES)}")
+    grammar = grammar_of(language)
     if kind == "digit":
         return _pick(rng, grammar.digits)
     if kind == "letter":
@@ -53,7 +53,7 @@ def compose(kind: Kind, language: str, rng: np.random.Generator) -> str:
 def vocabulary(language: str) -> tuple[str, ...]:
     """All words of a language's grammar, in alphabetical order; single letters are left out."""
     words = set()
-    for alternatives in GRAMMARS[language].rules.values():
+    for alternatives in grammar_of(language).rules.values():
         for text in alternatives:
             words |= set(re.sub(r"[.,?!¿¡]", " ", _SLOT.sub(" ", text)).split())
     return tuple(sorted(word for word in words if len(word) > 1 and not _is_repeated(word, words)))

@@ -13,7 +13,7 @@ from pipeline.data.starter import dsp
 from pipeline.data.starter.engine import Manner, SpeechEngine
 from pipeline.data.starter.espeak import Espeak
 from pipeline.data.starter.flite import Flite
-from pipeline.data.starter.lexicon import GRAMMARS
+from pipeline.data.starter.lexicon import grammar_of
 from pipeline.data.starter.open_sentences import read_sentences
 from pipeline.data.starter.sentences import Kind, compose
 from pipeline.data.starter.settings import (
@@ -181,7 +181,7 @@ class _Casting:
                 deck += [(group[(turn + value) % len(group)], int(value)) for value in values]
         speaker, digit = deck.pop()
         if kind == "digit":
-            return speaker, GRAMMARS[language].digits[digit]
+            return speaker, grammar_of(language).digits[digit]
         return speaker, next(self._open) if kind == "open" else ""
 
 

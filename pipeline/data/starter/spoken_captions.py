@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.data.descriptions.language_names import language_name
 from pipeline.data.starter.voices import Speaker
 
 _PERSON = {"female": "woman", "male": "man"}
@@ -14,14 +15,6 @@ ROOM, NOISE = "small room", "background noise"
 _ROOMS = ("in a reverberant room", "in a small, echoing room", "with some room echo")
 _DRY = ("close to the microphone", "in a dry recording", "without any echo")
 _NOISES = ("over faint background noise", "with a little background noise")
-_LANGUAGE_NAMES = {
-    "en": "English",
-    "de": "German",
-    "fr": "French",
-    "es": "Spanish",
-    "it": "Italian",
-    "pt": "Portuguese",
-}
 
 
 def spoken_captions(
@@ -39,7 +32,7 @@ def spoken_captions(
     how = _how(manner, rng)
     who = f"{_article(speaker.accent)} {_PERSON[speaker.sex]}"
     voice = f"{_article(speaker.timbre)} voice"
-    language = "" if speaker.language == "en" else f" {_LANGUAGE_NAMES[speaker.language]}"
+    language = "" if speaker.language == "en" else f" {language_name(speaker.language)}"
     full = (
         f"{who} with {voice} speaks{language}{how}{around}",
         f"{who} speaks{language}{how} in {voice}{around}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,10 +34,6 @@ class Preview:
     num_stale: int
     left_s: float | None
     basis: str
-
-    def timed(self, left_s: float, basis: str) -> Preview:
-        """The same work with another estimate."""
-        return replace(self, left_s=left_s, basis=basis)
 
     def __str__(self) -> str:
         parts = [f"{self.stage}: would do {len(self.pending)} of {self.num_units} units"]

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from pipeline.clip_tables import ClipTables
 from pipeline.data.corpora.discover import discover
-from pipeline.data.ingest import CorpusSettings, EvaluationSettings, IngestSettings, ingest
+from pipeline.data.ingest import (
+    DRIVER_UNITS,
+    CorpusSettings,
+    EvaluationSettings,
+    IngestSettings,
+    ingest,
+)
 from pipeline.data.schema import CLIPS, REJECTS, REMOVED, clip_from_columns
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.screening.refusals import RefusalSettings
@@ -211,6 +217,27 @@ def test_the_second_pass_over_many_units_is_for_the_workers(
     monkeypatch.setattr("pipeline.data.ingest.discover", discover_here)
     run(corpora, tmp_path / "clips", unit_clips=4, resources=Resources(workers=5))
     assert asked == [5, workers]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_more_units_than_the_driver_takes_give_the_same_bytes_from_workers(tmp_path, ray_session):
+    num_lost = DRIVER_UNITS
+    lost = "".join(f'{{"file": "{n}.wav", "tags": ["lost"]}}\n' for n in range(num_lost))
+    audio = {f"sound/fx/{name}.wav": None for name in ("a", "b", "a copy")}
+    tags = "".join(f'{{"file": "{name}.wav", "tags": ["tone"]}}\n' for name in ("a", "b"))
+    write_corpus(tmp_path / "in", audio | {"sound/fx/list.jsonl": tags + lost})
+    inputs, here, there = (tmp_path / name for name in ("in", "here/clips", "there/clips"))
+    card = run(inputs, here, unit_clips=1)
+    assert card["units"] == num_lost + 3
+    assert card["rejected_by_reason"] == {"missing_audio": num_lost, "unreferenced": 1}
+    for place in ("clips.work", "clips/scan"):  # decoding is not what is tested
+        shutil.copytree(here.parent / place, there.parent / place)
+    shutil.copy(here / "_stage.json", there)
+    run(inputs, there, unit_clips=1, resources=Resources(workers=2))
+    assert {name: payload for name, (payload, _) in contents(there).items()} == {
+        name: payload for name, (payload, _) in contents(here).items()
+    }
 
 
 def test_clips_whose_ingest_was_killed_after_its_scan_are_not_read(corpora, tmp_path, monkeypatch):

@@ -76,3 +76,10 @@ def test_a_file_is_named_by_its_contents_and_a_large_one_is_refused(tmp_path: Pa
         packed_name(recipe)
     with pytest.raises(SettingsError, match="cannot read"):
         packed_name(tmp_path / "none.yaml")
+
+
+def test_words_and_pages_that_the_pipeline_reads_are_packed() -> None:
+    root = code_root() / "pipeline"
+    read = {path for suffix in ("yaml", "json", "j2", "html") for path in root.rglob(f"*.{suffix}")}
+    assert len(read) > 10
+    assert {path.relative_to(code_root()) for path in read} <= set(package_files(code_root()))

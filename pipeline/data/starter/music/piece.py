@@ -21,6 +21,8 @@ from pipeline.data.starter.settings import StarterSettings, clip_durations, gene
 LEVELS = {"melody": 0.75, "chords": 0.34, "bass": 0.62, "drums": 0.7}
 """Gain of each role in the mix."""
 _REFERENCE_PITCH = {"melody": 70, "chords": 60, "bass": 40}
+_ADJECTIVES = "Amber Quiet Paper Northern Silver Second Winding Distant Early Hollow Copper Blue"
+_NOUNS = "River Window Lantern Parade Orchard Signal Harbour Staircase Meadow Engine Tide"
 _PANS = {"melody": 0.15, "chords": -0.25, "bass": 0.0, "drums": 0.05}
 _PAN_BY_DRUM = {"hi-hat": 0.35, "open hi-hat": 0.35, "ride cymbal": -0.4, "cymbal": -0.3}
 
@@ -134,33 +136,7 @@ def describe(score: Score, duration_s: float, rng: Generator) -> dict[str, Any]:
 
 def title(rng: Generator) -> str:
     """A title in two words and a place in a series."""
-    first = [
-        "Amber",
-        "Quiet",
-        "Paper",
-        "Northern",
-        "Silver",
-        "Second",
-        "Winding",
-        "Distant",
-        "Early",
-        "Hollow",
-        "Copper",
-        "Blue",
-    ]
-    last = [
-        "River",
-        "Window",
-        "Lantern",
-        "Parade",
-        "Orchard",
-        "Signal",
-        "Harbour",
-        "Staircase",
-        "Meadow",
-        "Engine",
-        "Tide",
-    ]
+    first, last = _ADJECTIVES.split(), _NOUNS.split()
     pair = (first[int(rng.integers(len(first)))], last[int(rng.integers(len(last)))])
     return f"{pair[0]} {pair[1]} No. {int(rng.integers(1, 30))}"
 

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.data.starter import dsp
 from pipeline.data.starter.dsp import Generator
 from pipeline.data.starter.sounds import animals, machines, objects, weather
-from pipeline.data.starter.sounds.take import EVENT, TEXTURE, SoundClass, Take
+from pipeline.data.starter.sounds.take import TEXTURE, SoundClass, Take
 
 CLASSES: dict[str, SoundClass] = {
     item.name: item
@@ -153,15 +153,3 @@ def _named(rng: Generator, labels: list[str], *, is_over: bool) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-__all__ = [
-    "BACKGROUNDS",
-    "CLASSES",
-    "EVENT",
-    "TEXTURE",
-    "Scene",
-    "alone",
-    "one_after_another",
-    "one_over_another",
-]

@@ -10,10 +10,11 @@ from pipeline.data.corpora.entries import (
     json_line_entries,
     json_objects,
     read_text,
+    rejecting,
     table_entries,
 )
 from pipeline.data.corpora.listing import walk
-from pipeline.data.corpora.lookup import AudioLookupError
+from pipeline.data.corpora.manifests import ManifestError
 from pipeline.data.schema import Reject
 from pipeline.storage import Folder
 from tests.factories.corpora import write_corpus
@@ -108,7 +109,7 @@ def test_audio_is_found_by_the_first_name_that_there_is(corpus):
     assert folder.find_named(["2", "2.low"]) == "x/2.low.mp3"
     assert folder.find_named(["1"], within="y") == "y/1.wav"
     for stems, within, reason in ((["1"], "", "ambiguous_audio"), (["3"], "x", "missing_audio")):
-        with pytest.raises(AudioLookupError) as caught:
+        with pytest.raises(ManifestError) as caught:
             folder.find_named(stems, within)
         assert caught.value.reason == reason
 
@@ -117,3 +118,13 @@ def test_entries_say_where_they_stand(corpus):
     (entry,) = table_entries(corpus({"t.csv": "a\n\n1\n"}), "t.csv")
     assert isinstance(entry, Entry)
     assert str(entry.place) == "t.csv line 3"
+
+
+def test_what_an_entry_raises_is_its_reject_with_manifest_line_and_column(corpus):
+    folder = corpus({"t.csv": "path\nnone\n", "a.wav": None})
+    find = rejecting(lambda folder, place, name: folder.find_audio(name, field="path")[0])
+    assert find(folder, Place("t.csv", 2), "a") == "a.wav"
+    found = find(folder, Place("t.csv", 2), "none")
+    assert (found.reason, found.line, found.field) == ("missing_audio", 2, "path")
+    assert found.uri == folder.uri("t.csv")
+    assert "'none'" in found.detail

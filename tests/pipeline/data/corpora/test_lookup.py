@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.data.corpora.file_table import FileFact, FileTable
-from pipeline.data.corpora.lookup import AudioIndex, AudioLookupError
+from pipeline.data.corpora.lookup import AudioIndex
+from pipeline.data.corpora.manifests import ManifestError
 
 NAMES = [
     "audio/a.wav",
@@ -66,7 +67,7 @@ def test_a_reference_finds_its_file(index, reference, near, name, is_noted):
     ],
 )
 def test_a_reference_that_is_none_says_why(index, reference, reason):
-    with pytest.raises(AudioLookupError) as caught:
+    with pytest.raises(ManifestError) as caught:
         index.find(reference)
     assert caught.value.reason == reason
 
@@ -97,14 +98,14 @@ def test_an_absolute_path_of_a_moved_corpus_is_found_by_its_end(index, reference
 def test_where_all_audio_lies_in_one_folder_its_name_may_have_changed():
     index = index_of(["data/wavs/x/1.wav", "data/wavs/y/2.wav", "m.csv"], "/corpus")
     assert index.find("/old/clips/x/1.wav")[0] == "data/wavs/x/1.wav"
-    with pytest.raises(AudioLookupError):
+    with pytest.raises(ManifestError):
         index.find("/old/clips/z/2.wav")
 
 
 def test_what_is_missing_of_a_moved_corpus_is_missing_and_not_another_file():
     index = index_of(["ann/1.wav", "bob/1.wav", "bob/2.wav"], "/corpus")
     assert index.find("/old/ann/1.wav")[0] == "ann/1.wav"
-    with pytest.raises(AudioLookupError) as caught:
+    with pytest.raises(ManifestError) as caught:
         index.find("/old/ann/2.wav")
     assert caught.value.reason == "missing_audio"
 
@@ -113,7 +114,7 @@ def test_two_paths_with_one_last_part_are_not_taken_for_one_file():
     index = index_of(["1.wav", "2.wav"], "/corpus")
     assert index.find("/old/ann/1.wav")[0] == "1.wav"
     assert index.find("/old/ann/1.wav")[0] == "1.wav"
-    with pytest.raises(AudioLookupError, match="share nothing but their last part") as caught:
+    with pytest.raises(ManifestError, match="share nothing but their last part") as caught:
         index.find("/old/bob/1.wav")
     assert caught.value.reason == "ambiguous_audio"
 

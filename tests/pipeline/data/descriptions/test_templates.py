@@ -8,9 +8,10 @@ import pytest
 
 from pipeline.data.descriptions.facts import Facts, facts_of
 from pipeline.data.descriptions.grammar import article
-from pipeline.data.descriptions.language_names import LANGUAGES, REGIONAL
-from pipeline.data.descriptions.native import PHRASEBOOKS
-from pipeline.data.descriptions.templates import GRAMMARS, compose, describe_clip
+from pipeline.data.descriptions.language_names import language_names, regional_names
+from pipeline.data.descriptions.native import NATIVE_LANGUAGES, SCALES_OF_SPEECH, phrasebook_of
+from pipeline.data.descriptions.templates import compose, describe_clip, grammar_of
+from pipeline.data.descriptions.vocabulary import PITCH_BY_SEX, PITCH_WORDS
 from tests.factories.clips import clip_values
 
 MEASURED = {
@@ -70,12 +71,12 @@ def test_any_lack_of_facts_leaves_no_hole(kind, missing):
         assert not re.search(r"[{}<>\[\]]|\bNone\b|  |,\.|: ?\.", sentence.text), sentence.text
 
 
-@pytest.mark.parametrize("language", sorted(PHRASEBOOKS))
+@pytest.mark.parametrize("language", NATIVE_LANGUAGES)
 def test_speech_is_described_in_its_own_language_too(language):
     clip = clip_values(speaker_sex="female", language=language)
     facts = facts_of(clip, MEASURED, max_words=80)
     texts = [describe_clip(facts, seed=str(s), count=6, max_words=80)[0] for s in range(40)]
-    woman = PHRASEBOOKS[language].person["female"][0].lower()
+    woman = phrasebook_of(language)["person"]["female"][0].lower()
     own = [t for text in texts for t in text if woman in t.lower()]
     english = [t for text in texts for t in text if re.search(r"\b(?:female|woman|speaker)\b", t)]
     assert len(own) > 8
@@ -84,7 +85,7 @@ def test_speech_is_described_in_its_own_language_too(language):
     assert len({t for text in texts for t in text}) > 120
 
 
-@pytest.mark.parametrize("language", sorted(PHRASEBOOKS))
+@pytest.mark.parametrize("language", NATIVE_LANGUAGES)
 def test_every_range_has_its_words_in_every_language(language):
     rng = random.Random(0)
     for _ in range(200):
@@ -99,10 +100,22 @@ def test_every_range_has_its_words_in_every_language(language):
         assert not re.search(r"[{}<>\[\]]|  | [,.]|,,|\.\.|,\.", text), text
 
 
+@pytest.mark.parametrize("language", NATIVE_LANGUAGES)
+def test_a_phrasebook_has_an_entry_for_every_step_and_kind(language):
+    book = phrasebook_of(language)
+    for slot, scale in SCALES_OF_SPEECH.items():
+        assert len(book[slot]) == len(scale.steps), slot
+        spoken = [bool(phrases) for phrases in book[slot]]
+        assert spoken == [bool(phrases) for _, phrases in scale.steps], slot
+    assert set(book["person"]) == set(book["voice"]) == set(PITCH_BY_SEX)
+    assert set(book["pitch"]) == set(PITCH_WORDS)
+
+
 def test_every_rule_of_every_grammar_is_there_and_used():
-    starts = {*GRAMMARS, "unlabelled", "recording_note", "recording_sentence"}
+    starts = {*KINDS, "unlabelled", "recording_note", "recording_sentence"}
     starts |= {"speech_after", "song_after", "sound_after", "music_after"}
-    for kind, grammar in GRAMMARS.items():
+    for kind in KINDS:
+        grammar = grammar_of(kind)
         text = " ".join(" ".join(alternatives) for alternatives in grammar.rules.values())
         named = set(re.findall(r"<(\w+)>", text))
         assert named <= grammar.rules.keys(), kind
@@ -128,7 +141,7 @@ def test_every_slot_of_every_grammar_can_be_filled():
             max_words=80,
         ).slots
     }
-    for grammar in GRAMMARS.values():
+    for grammar in map(grammar_of, KINDS):
         text = " ".join(" ".join(alternatives) for alternatives in grammar.rules.values())
         assert set(re.findall(r"\{(\w+)\}", text)) <= known
 
@@ -248,7 +261,7 @@ FLAWS = re.compile(
 def test_no_clip_whatever_is_known_of_it_gets_a_flawed_text(kind):
     rng = random.Random(kind)
     tags = LABELS.get(KINDS[kind]["modality"], ("calm", "story"))
-    languages = sorted(LANGUAGES) + sorted(REGIONAL)
+    languages = sorted(language_names()) + sorted(regional_names())
     for _ in range(60):
         clip = KINDS[kind] | {
             "tags": rng.sample(tags, rng.randrange(3)),
@@ -272,7 +285,7 @@ def test_no_clip_whatever_is_known_of_it_gets_a_flawed_text(kind):
 def test_every_language_has_the_article_it_needs():
     wrong = {
         name: article(name)
-        for name in {*LANGUAGES.values(), *REGIONAL.values()}
+        for name in {*language_names().values(), *regional_names().values()}
         if (article(name) == "an") != (name[0] in "AEIOU")
     }
     named = {"Ukrainian", "Uyghur", "European Portuguese", "European Spanish", "Ewe"}

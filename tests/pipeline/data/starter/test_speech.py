@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.starter.engine import SpeechEngineError
-from pipeline.data.starter.lexicon import GRAMMARS
+from pipeline.data.starter.lexicon import LANGUAGES, grammar_of
 from pipeline.data.starter.settings import SpeechSettings, StarterSettings
 from pipeline.data.starter.speech import Utterance, plan_speech, utterances
 from pipeline.data.starter.voices import SPEAKERS
@@ -39,7 +39,7 @@ def spoken() -> list[Utterance]:
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "sentences.txt"
-    numbers = GRAMMARS["en"].numbers
+    numbers = grammar_of("en").numbers
     path.write_text("\n".join(f"Here is number {word}." for word in numbers), encoding="utf-8")
     return path
 
@@ -60,7 +60,7 @@ def test_kinds_have_their_shares_and_every_english_digit_is_spoken(
         assert _seconds(clips) / 240 == pytest.approx(share, abs=0.03), kind
     digits = [clip for clip in spoken if clip.kind == "digit"]
     english = Counter(clip.transcript for clip in digits if clip.speaker.language == "en")
-    assert set(english) == set(GRAMMARS["en"].digits)
+    assert set(english) == set(grammar_of("en").digits)
     assert max(english.values()) <= min(english.values()) + 4
 
 
@@ -70,7 +70,7 @@ def test_languages_have_about_their_shares(spoken: list[Utterance]) -> None:
 
 
 def test_all_languages_and_voices_speak(spoken: list[Utterance]) -> None:
-    assert {clip.speaker.language for clip in spoken} == set(GRAMMARS)
+    assert {clip.speaker.language for clip in spoken} == set(LANGUAGES)
     assert {clip.speaker.name for clip in spoken} == {
         who.name for who in SPEAKERS if who.engine == "espeak"
     }

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from pipeline.data.starter.lexicon import GRAMMARS
+from pipeline.data.starter.lexicon import LANGUAGES
 from pipeline.data.starter.voices import SPEAKERS
 
 
@@ -31,7 +31,7 @@ def test_every_language_has_both_sexes_and_a_grammar(engine: str) -> None:
     for speaker in SPEAKERS:
         if speaker.engine == engine:
             sexes[speaker.language].add(speaker.sex)
-    assert set(sexes) == (set(GRAMMARS) if engine == "espeak" else {"en"})
+    assert set(sexes) == (set(LANGUAGES) if engine == "espeak" else {"en"})
     assert all(found == {"female", "male"} for found in sexes.values())
 
 
