@@ -73,8 +73,9 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         ValueError: If they name the words or the description twice, or neither.
         VoiceError: If a recording holds no voice that can be used.
     """
-    from model.bundle.card import default_voice_of
+    from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
     from model.bundle.request import SynthesisRequest
+    from model.bundle.voices import spoken_as
 
     if (given.continued is None) != (given.continue_transcript is None):
         raise ValueError("--continue and --continue-transcript go together; give both or neither")
@@ -87,8 +88,13 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
             voice = given.continued
     description, transcript = _texts(given)
     if description is None and transcript is not None and not given.singing:
-        voice = voice or default_voice_of(bundle.card, bundle.voices)
-        description = _description(voice, bundle)
+        voice, description = spoken_as(
+            voice,
+            description,
+            bundle.voices,
+            default_voice=bundle.default_voice if continues is None else None,
+            default_description=DEFAULT_SPEECH_DESCRIPTION,
+        )
     if description is None:
         raise ValueError(
             "nothing to make: give the words to speak as TEXT, or what it sounds like by "
@@ -121,14 +127,6 @@ def _voice(bundle: Bundle, voice: str, encoder: str | None) -> Tensor:
     from jobs.recordings import bundle_voice
 
     return bundle_voice(bundle, voice, encoder)
-
-
-def _description(voice: str | None, bundle: Bundle) -> str:
-    """What speech in a voice sounds like, where the request does not say."""
-    from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
-
-    named = bundle.voices.get(voice or "")
-    return (named and named.description) or DEFAULT_SPEECH_DESCRIPTION
 
 
 def _texts(given: Namespace) -> tuple[str | None, str | None]:

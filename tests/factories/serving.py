@@ -155,6 +155,7 @@ class LocalEngine:
         self.batch: BatchEngine[Handle] = BatchEngine(self.worker, settings or BatchSettings())
         self.jobs: list[AudioJob] = []
         self.is_ready = True
+        self.default_voice: str | None = None
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -173,4 +174,4 @@ class LocalEngine:
         if not self.is_ready:
             raise NotReadyError("no replica answered in 5 s")
         voices = {"ada": "A woman speaks.", "bob": ""}
-        return Service(LAYOUT, voices, 192, DIGEST, {"alloy": "ada"})
+        return Service(LAYOUT, voices, 192, DIGEST, {"alloy": "ada"}, self.default_voice)
