@@ -73,6 +73,7 @@ class KVCache:
     Attributes:
         keys: After norm and rotary embedding.
         values: As projected.
+        num_releases: How often rows were released; more room than before needs another release.
     """
 
     keys: Float[Tensor, "layers rows kv_heads tokens head_dim"]
@@ -87,6 +88,7 @@ class KVCache:
         max_bytes: int | None = None,
     ) -> None:
         self._max_bytes = max_bytes
+        self.num_releases = 0
         self.frames_per_block = config.frames_per_block
         self._backbone = config.backbone
         self._is_fixed = size is not None
@@ -137,6 +139,7 @@ class KVCache:
         """Free the rows of a request."""
         assert all(owner is rows for owner in self._owners[rows.rows]), rows.rows
         self._owners[rows.rows] = [None] * rows.num_rows
+        self.num_releases += 1
 
     def scratch_start(self, requests: Sequence[CacheRows]) -> int:
         """The place behind the rows of a step where its blocks stand."""

@@ -150,7 +150,14 @@ class BundleWorker:
         if piece.is_last:
             hop_length = self._synthesizer.timebase.hop_length
             usage = Usage(handle.utterance.num_tokens, -(-handle.num_samples // hop_length))
-        return Step(samples, piece.is_last, is_capped=piece.is_capped, usage=usage)
+        return Step(
+            samples,
+            piece.is_last,
+            is_capped=piece.is_capped,
+            usage=usage,
+            is_waiting=piece.is_waiting,
+            frees_memory=piece.frees_room,
+        )
 
     def _spoken_as(self, job: AudioJob) -> tuple[Tensor | None, str]:
         """Speaker embedding, or None, and description of a job."""
