@@ -25,6 +25,8 @@ def add_options(options: ArgumentParser) -> None:
     add("--bundle", default=DEFAULT_BUNDLE, metavar="DIR", help=shipped)
     add("--description", help="description of the audio: the scene, the style, the voice")
     add("--transcript", help="words to speak or sing, verbatim")
+    file = "text file (UTF-8) with the words to speak, of any length up to 100,000 characters; "
+    add("--transcript-file", metavar="FILE", help=file + "- reads standard input")
     add("--modality", choices=MODALITIES, help="default: speech with a transcript, else sound")
     add("--language", help="language of the words, as a BCP 47 tag")
     add("--singing", action="store_true", help="the words are sung")
@@ -132,6 +134,10 @@ def _voice(bundle: Bundle, voice: str, encoder: str | None) -> Tensor:
 def _texts(given: Namespace) -> tuple[str | None, str | None]:
     """Description and words, as far as they are given."""
     description, transcript = given.description, given.transcript
+    if given.transcript_file is not None:
+        if transcript is not None:
+            raise ValueError("--transcript and --transcript-file both give the words; give one")
+        transcript = _read_text(given.transcript_file)
     if given.text is not None:
         is_described = given.modality in ("sound", "music") and not given.singing
         if transcript is None and not is_described:
@@ -143,3 +149,18 @@ def _texts(given: Namespace) -> tuple[str | None, str | None]:
                 f"TEXT {given.text!r} and --description {description!r} both describe; give one"
             )
     return description, transcript
+
+
+def _read_text(path: str) -> str:
+    """The text of a file, or of standard input; of a text that is too long only so much as shows
+    that it is."""
+    from model.bundle.limits import MAX_TEXT_CHARS
+
+    try:
+        is_input = path == "-"
+        with open(0 if is_input else path, encoding="utf-8", closefd=not is_input) as file:
+            return file.read(MAX_TEXT_CHARS + 1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}; convert it") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error

@@ -18,13 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from model.bundle.limits import MAX_EMBEDDING_VALUE, AudioRequest, Limits, RequestError
+from model.bundle.limits import (
+    MAX_EMBEDDING_VALUE,
+    MAX_TEXT_CHARS,
+    AudioRequest,
+    Limits,
+    RequestError,
+)
 from model.config import MAX_GUIDANCE_SCALE
 from pipeline.continuation import SpokenRecording
 from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
 
-MAX_TEXT_CHARS = 100_000
-"""Upper bound of any text limit, characters."""
 MAX_DURATION_S = 3600.0
 """Upper bound of any duration limit, seconds."""
 
