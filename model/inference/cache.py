@@ -3,8 +3,8 @@
 A request holds one row, or two under guidance: conditional, then unconditional. The places of a
 row are `[left padding | prefix | clean blocks | free]`.
 
-A step works on scratch places behind the longest of its rows (`model.inference.step_cache`); no
-step copies a cache.
+A step works on scratch places behind its rows (`model.inference.step_cache`); no step copies a
+cache.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class KVCache:
         self.num_releases += 1
 
     def scratch_start(self, requests: Sequence[CacheRows]) -> int:
-        """The place behind the rows of a step where its blocks stand."""
+        """The place behind rows that step together where their blocks stand."""
         if not self.has_few_shapes:
             return max(request.length for request in requests)
         # Behind all rows, since a pass writes scratch in those that take no part as well.
