@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from jobs.generate import main
 from model.bundle import DEFAULT_BUNDLE
@@ -25,7 +23,7 @@ from model.bundle.request import SynthesisRequest
 from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, Synthesizer
 from pipeline.serving.formats import pcm_bytes
-from pipeline.serving.offline import make_file, open_synthesizer
+from pipeline.serving.offline import open_synthesizer
 from tests.factories.bundle import write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -138,43 +136,6 @@ def test_words_come_from_standard_input(bundle: Path, tmp_path: Path) -> None:
     same = ("--transcript", "One two.", "--seconds", "0.3")
     assert main(command(bundle, tmp_path / "same.wav", *same)) == 0
     assert (tmp_path / "x.wav").read_bytes() == (tmp_path / "same.wav").read_bytes()
-
-
-def test_a_chapter_is_taken(bundle: Path) -> None:
-    chapter = "The ferry leaves at seven, and nobody waits. " * 2000
-    request = SynthesisRequest(description="x", transcript=chapter)
-    assert len(open_synthesizer(bundle).prepare(request).parts) > 200
-
-
-def test_a_long_file_is_written_as_it_is_made_in_flat_memory(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synthesizer, second = open_synthesizer(bundle), torch.zeros(1, 16_000)
-    num_pieces, sizes = 0, []
-
-    def pieces(*_: object) -> Iterator[Piece]:
-        for index in range(num_pieces):
-            sizes.append(max((path.stat().st_size for path in tmp_path.iterdir()), default=0))
-            yield Piece(second, is_last=index == num_pieces - 1)
-
-    def peak_bytes() -> int:
-        tracemalloc.start()
-        request = SynthesisRequest(description="rain")
-        made = make_file(synthesizer, request, tmp_path / "x.wav")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert made.duration_s == num_pieces
-        (tmp_path / "x.wav").unlink()
-        return peak
-
-    monkeypatch.setattr(synthesizer, "pieces", pieces)
-    num_pieces = 20
-    peak_bytes()  # the first file imports what it needs
-    short = peak_bytes()
-    sizes, num_pieces = [], 1000
-    assert peak_bytes() < short + 1_000_000 < 32_000 * num_pieces
-    assert sizes == sorted(sizes)
-    assert sizes[-1] > 0.9 * 32_000 * num_pieces
 
 
 def test_a_text_describes_where_nothing_is_spoken(bundle: Path, tmp_path: Path) -> None:
