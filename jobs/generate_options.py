@@ -25,6 +25,8 @@ def add_options(options: ArgumentParser) -> None:
     add("--bundle", default=DEFAULT_BUNDLE, metavar="DIR", help=shipped)
     add("--description", help="description of the audio: the scene, the style, the voice")
     add("--transcript", help="words to speak or sing, verbatim")
+    file = "text file (UTF-8) with the words to speak, of any length up to 100,000 characters; "
+    add("--transcript-file", metavar="FILE", help=file + "- reads standard input")
     add("--modality", choices=MODALITIES, help="default: speech with a transcript, else sound")
     add("--language", help="language of the words, as a BCP 47 tag")
     add("--singing", action="store_true", help="the words are sung")
@@ -73,8 +75,9 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
         ValueError: If they name the words or the description twice, or neither.
         VoiceError: If a recording holds no voice that can be used.
     """
-    from model.bundle.card import default_voice_of
+    from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
     from model.bundle.request import SynthesisRequest
+    from model.bundle.voices import spoken_as
 
     if (given.continued is None) != (given.continue_transcript is None):
         raise ValueError("--continue and --continue-transcript go together; give both or neither")
@@ -87,8 +90,13 @@ def request_from(given: Namespace, bundle: Bundle) -> SynthesisRequest:
             voice = given.continued
     description, transcript = _texts(given)
     if description is None and transcript is not None and not given.singing:
-        voice = voice or default_voice_of(bundle.card, bundle.voices)
-        description = _description(voice, bundle)
+        voice, description = spoken_as(
+            voice,
+            description,
+            bundle.voices,
+            default_voice=bundle.default_voice if continues is None else None,
+            default_description=DEFAULT_SPEECH_DESCRIPTION,
+        )
     if description is None:
         raise ValueError(
             "nothing to make: give the words to speak as TEXT, or what it sounds like by "
@@ -123,17 +131,13 @@ def _voice(bundle: Bundle, voice: str, encoder: str | None) -> Tensor:
     return bundle_voice(bundle, voice, encoder)
 
 
-def _description(voice: str | None, bundle: Bundle) -> str:
-    """What speech in a voice sounds like, where the request does not say."""
-    from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
-
-    named = bundle.voices.get(voice or "")
-    return (named and named.description) or DEFAULT_SPEECH_DESCRIPTION
-
-
 def _texts(given: Namespace) -> tuple[str | None, str | None]:
     """Description and words, as far as they are given."""
     description, transcript = given.description, given.transcript
+    if given.transcript_file is not None:
+        if transcript is not None:
+            raise ValueError("--transcript and --transcript-file both give the words; give one")
+        transcript = _read_text(given.transcript_file)
     if given.text is not None:
         is_described = given.modality in ("sound", "music") and not given.singing
         if transcript is None and not is_described:
@@ -145,3 +149,18 @@ def _texts(given: Namespace) -> tuple[str | None, str | None]:
                 f"TEXT {given.text!r} and --description {description!r} both describe; give one"
             )
     return description, transcript
+
+
+def _read_text(path: str) -> str:
+    """The text of a file, or of standard input; of a text that is too long only so much as shows
+    that it is."""
+    from model.bundle.limits import MAX_TEXT_CHARS
+
+    try:
+        is_input = path == "-"
+        with open(0 if is_input else path, encoding="utf-8", closefd=not is_input) as file:
+            return file.read(MAX_TEXT_CHARS + 1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error}; convert it") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error

@@ -74,6 +74,11 @@ class Bundle:
     voices: dict[str, Voice] = field(default_factory=dict)
     sampling: SamplingDefaults = field(default_factory=lambda: DEFAULT_SAMPLING)
 
+    @property
+    def default_voice(self) -> str | None:
+        """Name of the voice that speaks words without voice and description; None has none."""
+        return default_voice_of(self.card, self.voices)
+
 
 def save_bundle(
     folder: Path,

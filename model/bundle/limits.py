@@ -20,6 +20,8 @@ _MAX_LANGUAGE_CHARS = 35
 _MAX_SHOWN = 80
 """Characters of a value, or bits of an integer, that an error repeats."""
 
+MAX_TEXT_CHARS = 100_000
+"""Upper bound of any limit of a text, characters."""
 DEFAULT_SPEECH_DESCRIPTION = "A person speaks clearly in a quiet room."
 """Description of speech where a request gives none."""
 DEFAULT_DURATION_S = 5.0

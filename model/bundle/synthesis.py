@@ -58,6 +58,7 @@ class Utterance:
         num_samples: Exact length of the waveform; None follows the stop head.
         later: The parts that follow.
         following: The next part, while it waits for room in the cache.
+        refused_at: Releases of the cache when it had no room for that part.
         first_part: Waveform of the first part, whose voice the later ones take; None where they do
             not, or have it.
         num_tokens: Tokens of the prefixes read so far.
@@ -74,6 +75,7 @@ class Utterance:
     num_samples: int | None
     later: tuple[Part, ...] = ()
     following: GenerationRequest | None = None
+    refused_at: int | None = None
     first_part: list[Float[Tensor, "channels samples"]] | None = None
     num_tokens: int = 0
     num_emitted: int = 0
@@ -90,11 +92,16 @@ class Piece:
         is_last: Whether the request is finished.
         is_capped: Whether speech, so far, reached its longest duration without a stop decision or
             before its last word; words at its end may then be missing.
+        is_waiting: Whether the step did nothing, since the next part of the text has no room in the
+            cache; another step is of use when a request has given room back.
+        frees_room: Whether the request has given room back with the end of a part.
     """
 
     waveform: Float[Tensor, "channels samples"]
     is_last: bool
     is_capped: bool = False
+    is_waiting: bool = False
+    frees_room: bool = False
 
 
 class Synthesizer:
@@ -185,8 +192,7 @@ class Synthesizer:
         """Advance each request by one block; the audio of one never depends on the others.
 
         Returns:
-            A piece for each request, or its error. The piece is empty while the next part of a text
-            waits for room in the cache.
+            A piece for each request, or its error.
         """
         with torch.inference_mode():
             pieces: dict[int, Piece | SynthesisError | None] = {
@@ -194,7 +200,8 @@ class Synthesizer:
             }
             rows = [row for row, utterance in enumerate(utterances) if utterance.following is None]
             pieces.update(zip(rows, self._advance([utterances[row] for row in rows]), strict=True))
-        nothing = Piece(torch.zeros(self.bundle.codec.num_channels, 0), is_last=False)
+        silence = torch.zeros(self.bundle.codec.num_channels, 0)
+        nothing = Piece(silence, is_last=False, is_waiting=True)
         return [pieces[row] or nothing for row in range(len(utterances))]
 
     def stream(self, request: SynthesisRequest) -> Iterator[Float[Tensor, "channels samples"]]:
@@ -274,15 +281,17 @@ class Synthesizer:
         ramp = _ramp(piece.waveform, self.timebase)
         waveform = piece.waveform.clone()
         waveform[:, waveform.shape[1] - len(ramp) :] *= ramp.flip(0)
-        return Piece(waveform, is_last=False, is_capped=piece.is_capped)
+        return Piece(waveform, is_last=False, is_capped=piece.is_capped, frees_room=True)
 
     def _open_next(self, utterance: Utterance) -> SynthesisError | None:
         """Open the next part where one waits and the cache has room for it."""
-        if utterance.following is None:
+        num_releases = self._sampler.cache.num_releases
+        if utterance.following is None or utterance.refused_at == num_releases:
             return None
         try:
             utterance.generation = self._sampler.open(utterance.following)
         except CacheFullError:
+            utterance.refused_at = num_releases
             return None
         except CacheSizeError as error:
             return SynthesisError(f"the next part of the text cannot be read: {error}")

@@ -1,4 +1,4 @@
-"""Named voices: speaker embeddings, each with a description, in one safetensors file."""
+"""Named voices: embeddings with descriptions in a safetensors file; the voice of bare words."""
 
 from __future__ import annotations
 
@@ -29,6 +29,37 @@ class Voice:
 
     embedding: Float[Tensor, " speaker_dim"]
     description: str = ""
+
+
+def spoken_as(
+    voice: str | None,
+    description: str | None,
+    voices: Mapping[str, Voice],
+    *,
+    default_voice: str | None,
+    default_description: str,
+) -> tuple[str | None, str]:
+    """Voice and description of speech, where a request leaves them open.
+
+    Words with neither a voice nor a description are spoken in the default voice. Words with a
+    description alone have no named voice: the description shapes it.
+
+    Args:
+        voice: Voice that the request names; None leaves it open. It may be unknown here.
+        description: Description in the request; None leaves it open.
+        voices: Known voices by name.
+        default_voice: Name of the default voice; None has none.
+        default_description: Description where neither the request nor its voice has one.
+
+    Returns:
+        Name of the voice, or None, and the description.
+    """
+    if description is not None:
+        return voice, description
+    voice = voice or default_voice
+    known = None if voice is None else voices.get(voice)
+    own = "" if known is None else known.description
+    return voice, own or default_description
 
 
 def voices_to_bytes(voices: Mapping[str, Voice]) -> bytes:

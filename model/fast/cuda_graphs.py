@@ -20,7 +20,7 @@ from model.attention import Attend
 from model.backbone import Backbone
 from model.experts import Route
 from model.inference.cache import KVCache
-from model.inference.step_cache import CachedAttention
+from model.inference.step_cache import CachedAttention, Span
 from model.rotary import Rotary
 
 _WARM_UPS = 2
@@ -87,8 +87,9 @@ class GraphBackbone:
         """Normalised hidden states."""
         if not isinstance(attend, CachedAttention):
             return self._backbone(embeddings, rotary, attend, route)
-        num_rows = self._num_rows(max(rows.stop for rows in attend.requests) - 1)
-        shape = _Shape(num_rows, attend.own.start, attend.own.stop, route is not None)
+        num_rows = self._num_rows(max(span.rows.stop for span in attend.spans) - 1)
+        own = attend.spans[0].own  # with few shapes, that of all
+        shape = _Shape(num_rows, own.start, own.stop, route is not None)
         return self._pass(shape).run(embeddings, rotary[0], attend, route)
 
     def _num_rows(self, last: int) -> int:
@@ -123,7 +124,7 @@ class _CapturedPass:
         self._idle = torch.zeros(shape.num_rows, num_tokens, shape.stop, dtype=torch.bool)
         self._idle[:, :, shape.start :] = True
         own = slice(shape.start, shape.stop)
-        attention = CachedAttention(cache, [slice(0, shape.num_rows)], own, self._idle)
+        attention = CachedAttention(cache, [Span(slice(0, shape.num_rows), own, self._idle)])
         self._bias = attention.runs[0].bias
         angles = [Rotary(self._cosine, self._sine)] * config.num_layers
         route = Route(None, rows=self._routed) if shape.uses_expert else None
@@ -148,12 +149,14 @@ class _CapturedPass:
 
     def _fill(self, angles: Rotary, attend: CachedAttention, route: Route | None) -> None:
         """Copy what all evaluations of a block share."""
-        rows = [row for span in attend.requests for row in range(span.start, span.stop)]
+        spans = attend.spans
+        rows = [row for span in spans for row in range(span.rows.start, span.rows.stop)]
         self._rows = torch.tensor(rows, device=self._hidden.device)
         self._embeddings.zero_()
         self._cosine[self._rows], self._sine[self._rows] = angles
         mask = self._idle.clone()
-        mask[rows] = attend.mask.expand(-1, mask.shape[1], -1)
+        seen = torch.cat([span.mask for span in spans])
+        mask[rows] = seen.expand(-1, mask.shape[1], -1)
         assert self._bias is not None
         self._bias.copy_(self._cache.bias(mask))
         self._routed.zero_()

@@ -3,8 +3,8 @@
 A request holds one row, or two under guidance: conditional, then unconditional. The places of a
 row are `[left padding | prefix | clean blocks | free]`.
 
-A step works on scratch places behind the longest of its rows (`model.inference.step_cache`); no
-step copies a cache.
+A step works on scratch places behind its rows (`model.inference.step_cache`); no step copies a
+cache.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class KVCache:
     Attributes:
         keys: After norm and rotary embedding.
         values: As projected.
+        num_releases: How often rows were released; more room than before needs another release.
     """
 
     keys: Float[Tensor, "layers rows kv_heads tokens head_dim"]
@@ -87,6 +88,7 @@ class KVCache:
         max_bytes: int | None = None,
     ) -> None:
         self._max_bytes = max_bytes
+        self.num_releases = 0
         self.frames_per_block = config.frames_per_block
         self._backbone = config.backbone
         self._is_fixed = size is not None
@@ -137,9 +139,10 @@ class KVCache:
         """Free the rows of a request."""
         assert all(owner is rows for owner in self._owners[rows.rows]), rows.rows
         self._owners[rows.rows] = [None] * rows.num_rows
+        self.num_releases += 1
 
     def scratch_start(self, requests: Sequence[CacheRows]) -> int:
-        """The place behind the rows of a step where its blocks stand."""
+        """The place behind rows that step together where their blocks stand."""
         if not self.has_few_shapes:
             return max(request.length for request in requests)
         # Behind all rows, since a pass writes scratch in those that take no part as well.

@@ -98,6 +98,9 @@ class Step:
         failure: Error message for the client; None on success.
         is_capped: Whether speech was cut off at its maximum duration.
         usage: Token usage, set in the last step.
+        is_waiting: Whether the step did nothing, since there is no memory for the next part of the
+            request; it is stepped again when another has freed some.
+        frees_memory: Whether the request freed memory, though it goes on.
     """
 
     samples: bytes
@@ -105,6 +108,8 @@ class Step:
     failure: str | None = None
     is_capped: bool = False
     usage: Usage | None = None
+    is_waiting: bool = False
+    frees_memory: bool = False
 
 
 class Worker(Protocol[HandleT]):

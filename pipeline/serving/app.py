@@ -11,6 +11,7 @@ from fastapi import Body, FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from model.bundle.limits import RequestError
 from pipeline.serving.admission import Admission
 from pipeline.serving.errors import ERRORS, ApiError, add_errors
 from pipeline.serving.examples import GENERATION_EXAMPLES, SPEECH_EXAMPLES
@@ -132,7 +133,11 @@ def _add_audio(app: FastAPI, engine: AudioEngine, live: LiveSettings, admission:
     ) -> Response:
         """Speech, sound or music from a description."""
         try:
-            job = body.job(_seed(body.seed, body.n))
+            try:
+                job = body.job(_seed(body.seed, body.n), live.now.speech_description)
+            except RequestError as error:
+                code = "missing_required_parameter"
+                raise ApiError(400, error.message, error.field, code) from error
             job = await admission.admit(job, _label(request), body.continuation)
             headers = {"X-Seed": str(job.seed)}
             form = replace(body.form, names_origin=live.now.names_origin)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -54,6 +54,8 @@ class AudioEncoder:
         target: Rate and channels to make; None keeps those of the source, or takes the next rate
             that the format knows.
         is_whole: Whether all output comes at the end, with true sizes in the header.
+        file: Seekable file that is written while the audio comes, in place of all output: a whole
+            file of any length then takes no memory. It is left open. None returns the output.
         tempo: Factor of speed at the same pitch; 2 halves the duration.
         provenance: Tags of the file, where its format has tags.
 
@@ -68,6 +70,7 @@ class AudioEncoder:
         target: AudioLayout | None = None,
         *,
         is_whole: bool = False,
+        file: BinaryIO | None = None,
         tempo: float = 1.0,
         provenance: Provenance | None = None,
     ) -> None:
@@ -75,13 +78,15 @@ class AudioEncoder:
         rate = _rate_of(audio_format, wanted.sample_rate)
         self.layout = AudioLayout(rate, wanted.num_channels)
         self._filter = _Filter(source, self.layout, tempo)
+        self._collected = io.BytesIO() if is_whole and file is None else None
+        whole = self._collected if file is None else file
         self._sink: _RawSink | _FileSink
         if audio_format in ("wav", "pcm"):
             header = partial(wav_header, self.layout, provenance=provenance)
-            self._sink = _RawSink(header if audio_format == "wav" else None, is_whole=is_whole)
+            self._sink = _RawSink(header if audio_format == "wav" else None, whole)
         else:
             tags = {} if provenance is None else asdict(provenance)
-            self._sink = _FileSink(audio_format, self.layout, tags, is_whole=is_whole)
+            self._sink = _FileSink(audio_format, self.layout, tags, whole)
 
     def encode(self, samples: bytes) -> bytes:
         """Encode PCM in the layout of `pcm_bytes`; returns the bytes that are ready, maybe none."""
@@ -90,10 +95,15 @@ class AudioEncoder:
         return self._sink.read()
 
     def finish(self) -> bytes:
-        """Finish the file; returns the remaining bytes, or all of a whole file."""
+        """Finish the file; returns the remaining bytes, or all of a whole file.
+
+        Raises:
+            ValueError: If the audio is longer than a WAV file can be.
+        """
         for chunk in self._filter.finish():
             self._sink.write(chunk)
-        return self._sink.finish()
+        rest = self._sink.finish()
+        return rest if self._collected is None else self._collected.getvalue()
 
 
 def _rate_of(audio_format: Format, rate: int) -> int:
@@ -140,43 +150,60 @@ class _Filter:
 
 
 class _RawSink:
-    """PCM after an optional header, a function of the number of bytes of PCM."""
+    """PCM after an optional header, a function of the number of bytes of PCM.
 
-    def __init__(self, header: Callable[[int | None], bytes] | None, *, is_whole: bool) -> None:
+    Args:
+        header: Makes the header; None has none.
+        whole: Seekable file to write, with true sizes; None is a stream.
+    """
+
+    def __init__(
+        self, header: Callable[[int | None], bytes] | None, whole: BinaryIO | None
+    ) -> None:
         self._header = header or (lambda _: b"")
-        self._is_whole = is_whole
-        self._ready = bytearray(self._header(None))
+        self._whole = whole
+        self._file = whole or _Pipe()
+        self._num_bytes = 0
+        self._file.write(self._header(None))
 
     def write(self, samples: bytes) -> None:
         """Append PCM."""
-        self._ready += samples
+        self._num_bytes += len(samples)
+        self._file.write(samples)
 
     def read(self) -> bytes:
-        """Bytes of the file since the last call; none while a whole file is wanted."""
-        return b"" if self._is_whole else self._taken()
+        """Bytes of the stream since the last call."""
+        return self._file.taken() if isinstance(self._file, _Pipe) else b""
 
     def finish(self) -> bytes:
-        """The remaining bytes, or the whole file with its size in the header."""
-        if self._is_whole:
-            size = len(self._header(None))
-            self._ready[:size] = self._header(len(self._ready) - size)
-        return self._taken()
-
-    def _taken(self) -> bytes:
-        ready, self._ready = bytes(self._ready), bytearray()
-        return ready
+        """The remaining bytes of the stream; a file gets its size into the header."""
+        if self._whole is not None:
+            self._whole.seek(0)
+            self._whole.write(self._header(self._num_bytes))
+        return self.read()
 
 
 class _FileSink:
-    """A container of FFmpeg."""
+    """A container of FFmpeg.
+
+    Args:
+        audio_format: Format with a container.
+        layout: Rate and channels.
+        tags: Metadata of the file.
+        whole: Seekable file to write, with true sizes; None is a stream.
+    """
 
     def __init__(
-        self, audio_format: Format, layout: AudioLayout, tags: dict[str, str], *, is_whole: bool
+        self,
+        audio_format: Format,
+        layout: AudioLayout,
+        tags: dict[str, str],
+        whole: BinaryIO | None,
     ) -> None:
         container, codec = _CODECS[audio_format]
         self._layout = layout
-        self._file: io.BytesIO | _Pipe = io.BytesIO() if is_whole else _Pipe()
-        options = _OPTIONS if is_whole else _OPTIONS | _STREAM_OPTIONS.get(audio_format, {})
+        self._file = whole or _Pipe()
+        options = _OPTIONS if whole else _OPTIONS | _STREAM_OPTIONS.get(audio_format, {})
         self._container = av.open(self._file, "w", format=container, container_options=options)
         self._container.metadata.update(tags)
         channels = _CHANNELS[layout.num_channels]
@@ -193,18 +220,18 @@ class _FileSink:
             self._container.mux(self._stream.encode(frame))
 
     def read(self) -> bytes:
-        """Bytes of the file since the last call; none while a whole file is wanted."""
+        """Bytes of the stream since the last call."""
         return self._file.taken() if isinstance(self._file, _Pipe) else b""
 
     def finish(self) -> bytes:
-        """Flush the codec; the remaining bytes, or the whole file."""
+        """Flush the codec and close the container; the remaining bytes of the stream."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._file.taken() if isinstance(self._file, _Pipe) else self._file.getvalue()
+        return self.read()
 
 
 class _Pipe:
-    """Output that FFmpeg writes to and cannot seek in."""
+    """Output that cannot be sought in."""
 
     def __init__(self) -> None:
         self._ready = bytearray()

@@ -286,12 +286,18 @@ class BatchEngine(Generic[HandleT]):
         self._consecutive_failures, self._is_broken = 0, False
         with self._changed:
             self._counts["steps"] += 1
-            self._counts["blocks"] += len(tickets)
+            self._counts["blocks"] += sum(not step.is_waiting for step in steps)
             self._counts["largest_batch"] = max(self._counts["largest_batch"], len(tickets))
+            # First who waits, then who frees memory: these may have tried before it was free.
+            for ticket, step in zip(tickets, steps, strict=True):
+                if step.is_waiting:
+                    self._scheduler.short_of_memory(ticket)
+            if any(step.frees_memory for step in steps):
+                self._scheduler.memory_freed()
         for ticket, step in zip(tickets, steps, strict=True):
             if step.failure is not None:
                 self._fail(ticket, _Failed(step.failure))
-            else:
+            elif not step.is_waiting:
                 self._deliver(ticket, step)
 
     def _repeat(self, ticket: int) -> None:

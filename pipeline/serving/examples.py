@@ -19,6 +19,10 @@ GENERATION_EXAMPLES: dict[str, Example] = {
             "response_format": "flac",
         },
     },
+    "words": {
+        "summary": "Words in the default voice",
+        "value": {"transcript": "The ferry leaves at seven."},
+    },
     "speech": {
         "summary": "Words in a described voice, whole",
         "value": {

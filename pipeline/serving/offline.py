@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from model.bundle.bundle import Bundle, Precision, load_bundle
-from model.bundle.limits import Limits, RequestError
+from model.bundle.limits import MAX_TEXT_CHARS, Limits, RequestError
 from model.bundle.request import SynthesisRequest
-from model.bundle.synthesis import Synthesizer
+from model.bundle.synthesis import Piece, Synthesizer
 from pipeline.serving.encoders import AudioEncoder
 from pipeline.serving.formats import AudioLayout, Format, pcm_bytes
 from pipeline.serving.heard_voice import heard_voice
@@ -31,8 +34,9 @@ _FORMATS: dict[str, Format] = {
     ".aac": "aac",
 }
 """Formats by the ending of a file name."""
-_LONGEST_SPEECH_S = 600.0
-"""Longest speech of one file, as its text is expected to take, seconds."""
+_LONGEST_SPEECH_S = 3 * 3600.0
+"""Longest speech of one file, as its text is expected to take, seconds. A slow voice takes twice as
+long; a WAV file of 4 GiB holds six hours of 48 kHz stereo."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def open_synthesizer(
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    limits = Limits(max_speech_s=_LONGEST_SPEECH_S)
+    limits = Limits(max_transcript_chars=MAX_TEXT_CHARS, max_speech_s=_LONGEST_SPEECH_S)
     bundle = load_bundle(Path(folder), device, precision)
     return Synthesizer(bundle, limits, voice_of=heard_voice(bundle))
 
@@ -124,6 +128,8 @@ def format_of(path: Path) -> Format:
 def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -> MadeFile:
     """Write an audio file that appears complete or not at all; its tags name model and seed.
 
+    The file is written while the audio is generated, so its length takes no memory.
+
     Args:
         synthesizer: Synthesizer of the bundle.
         request: What to make.
@@ -134,31 +140,40 @@ def make_file(synthesizer: Synthesizer, request: SynthesisRequest, path: Path) -
         OSError: If the file cannot be written.
         ValueError: If the ending of its name is of no format.
     """
-    bundle, timebase = synthesizer.bundle, synthesizer.timebase
-    encoder = AudioEncoder(
-        format_of(path),
-        AudioLayout(timebase.sample_rate, bundle.codec.num_channels),
-        is_whole=True,
-        provenance=provenance_of(bundle.digest, request.seed),
-    )
-    num_samples, first_s, is_capped = 0, 0.0, False
+    audio_format, timebase = format_of(path), synthesizer.timebase
+    layout = AudioLayout(timebase.sample_rate, synthesizer.bundle.codec.num_channels)
+    provenance = provenance_of(synthesizer.bundle.digest, request.seed)
+    num_samples, first_s = 0, 0.0
     began = time.perf_counter()
-    for piece in synthesizer.pieces(request):
-        if piece.waveform.shape[-1]:
-            first_s = first_s or time.perf_counter() - began
-        encoder.encode(pcm_bytes(piece.waveform.numpy()))
-        num_samples += piece.waveform.shape[-1]
-        is_capped = piece.is_capped
-    content = encoder.finish()
-    elapsed_s = time.perf_counter() - began
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(synthesizer.pieces(request)) as pieces:  # type: ignore[type-var]  # a generator
+        piece: Piece | None = next(pieces)  # a request that is refused leaves no file
+        with _written_aside(path) as file:
+            encoder = AudioEncoder(audio_format, layout, file=file, provenance=provenance)
+            while piece is not None:
+                if piece.waveform.shape[-1]:
+                    first_s = first_s or time.perf_counter() - began
+                encoder.encode(pcm_bytes(piece.waveform.numpy()))
+                num_samples += piece.waveform.shape[-1]
+                is_capped = piece.is_capped
+                piece = next(pieces, None)
+            encoder.finish()
+            elapsed_s = time.perf_counter() - began
+    duration_s = timebase.duration_s(num_samples)
+    return MadeFile(path, duration_s, elapsed_s, first_s, is_capped)
+
+
+@contextmanager
+def _written_aside(path: Path) -> Iterator[BinaryIO]:
+    """A file beside the target that takes its place when the block succeeds."""
     aside = path.parent / f".aside-{uuid.uuid4().hex}"
     try:
-        aside.write_bytes(content)
+        if path.is_dir():  # known only at the end otherwise
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            yield file
         os.replace(aside, path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
-    duration_s = timebase.duration_s(num_samples)
-    return MadeFile(path, duration_s, elapsed_s, first_s, is_capped)

@@ -5,6 +5,7 @@ and leave between steps. Slots are given in order of arrival and kept until the 
 request that got a slot advances in every step, so none starves. A request whose reader lags is
 paused: it keeps its slot and its place, and the others go on without it. A request that needs more
 memory than is free goes back to the head of the queue, which then waits for a running one to end.
+A running one whose next part needs more keeps its slot and waits too, before that queue.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class Scheduler(Generic[TicketT]):
         self._running: OrderedDict[TicketT, int] = OrderedDict()
         self._cancelled: list[TicketT] = []
         self._is_held = False
+        self._short: dict[TicketT, bool] = {}
+        """Running requests without memory for their next part, and whether some was freed since."""
 
     @property
     def num_running(self) -> int:
@@ -98,41 +101,48 @@ class Scheduler(Generic[TicketT]):
         """Drop a request; its slot is free for the next plan. Unknown tickets have ended."""
         if ticket in self._waiting:
             del self._waiting[ticket]
-            self._is_held = False
+            self._is_held = False  # another one is at the head
         elif ticket in self._running:
             self._leave(ticket)
             self._cancelled.append(ticket)
 
     def postpone(self, tickets: Sequence[TicketT]) -> None:
         """Return requests that could not be opened to the head of the queue, the first of them
-        first; none is opened before a running one has left. Those cancelled since are ignored."""
+        first; none is opened before memory is freed. Those cancelled since are ignored."""
         for ticket in reversed(tickets):
             if self._running.pop(ticket, None) is not None:
                 self._waiting[ticket] = None
                 self._waiting.move_to_end(ticket, last=False)
         self._is_held = bool(self._running)
 
+    def short_of_memory(self, ticket: TicketT) -> None:
+        """Record that a running request has no memory for its next part: it does not advance before
+        memory is freed, and no other is opened before it. Unknown tickets are ignored."""
+        if ticket in self._running:
+            self._short[ticket] = False
+
+    def memory_freed(self) -> None:
+        """Let requests that wait for memory try again, running ones first."""
+        self._is_held = False
+        self._short = dict.fromkeys(self._short, True)
+
     def has_step(self) -> bool:
         """Whether `plan` would give the worker anything to do."""
-        can_open = bool(self._waiting) and len(self._running) < self._max_batch
-        can_open = can_open and not self._is_held
-        can_advance = any(self._may_advance(lag) for lag in self._running.values())
-        return bool(self._cancelled) or can_open or can_advance
+        return (
+            bool(self._cancelled) or self._may_open() or any(map(self._may_advance, self._running))
+        )
 
     def plan(self) -> StepPlan[TicketT]:
         """Fill free slots in order of arrival and choose who advances."""
+        closed, self._cancelled = tuple(self._cancelled), []
+        if closed:  # whose memory is free only now
+            self.memory_freed()
         opened: list[TicketT] = []
-        while (
-            self._waiting
-            and not self._is_held
-            and len(self._running) < self._max_batch
-            and len(opened) < self._max_opened
-        ):
+        while self._may_open() and len(opened) < self._max_opened:
             ticket, _ = self._waiting.popitem(last=False)
             self._running[ticket] = 0
             opened.append(ticket)
-        closed, self._cancelled = tuple(self._cancelled), []
-        stepped = tuple(t for t, lag in self._running.items() if self._may_advance(lag))
+        stepped = tuple(filter(self._may_advance, self._running))
         return StepPlan(closed, tuple(opened), stepped)
 
     def produced(self, ticket: TicketT, *, is_last: bool, has_chunk: bool = True) -> bool:
@@ -148,6 +158,7 @@ class Scheduler(Generic[TicketT]):
         """
         if ticket not in self._running:
             return False
+        self._short.pop(ticket, None)
         if is_last:
             self._leave(ticket)
         elif has_chunk:
@@ -169,7 +180,18 @@ class Scheduler(Generic[TicketT]):
     def _leave(self, ticket: TicketT) -> None:
         """Free a slot, and what memory came with it."""
         del self._running[ticket]
-        self._is_held = False
+        self._short.pop(ticket, None)
+        self.memory_freed()
 
-    def _may_advance(self, lag: int) -> bool:
-        return lag < self._max_buffered
+    def _may_open(self) -> bool:
+        """Whether the head of the queue may be opened: a slot is free, and no running request that
+        could go on is short of memory."""
+        is_free = bool(self._waiting) and len(self._running) < self._max_batch
+        return is_free and not self._is_held and all(map(self._is_paused, self._short))
+
+    def _may_advance(self, ticket: TicketT) -> bool:
+        return not self._is_paused(ticket) and self._short.get(ticket, True)
+
+    def _is_paused(self, ticket: TicketT) -> bool:
+        """Whether its reader lags."""
+        return self._running[ticket] >= self._max_buffered

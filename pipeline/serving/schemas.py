@@ -18,13 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from model.bundle.limits import MAX_EMBEDDING_VALUE, AudioRequest, Limits
+from model.bundle.limits import (
+    MAX_EMBEDDING_VALUE,
+    MAX_TEXT_CHARS,
+    AudioRequest,
+    Limits,
+    RequestError,
+)
 from model.config import MAX_GUIDANCE_SCALE
 from pipeline.continuation import SpokenRecording
 from pipeline.serving.formats import OPENAI_PCM_RATE, AudioLayout, Format
 
-MAX_TEXT_CHARS = 100_000
-"""Upper bound of any text limit, characters."""
 MAX_DURATION_S = 3600.0
 """Upper bound of any duration limit, seconds."""
 
@@ -34,7 +38,8 @@ MAX_VARIANTS = 8
 VOICE_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """Pattern of the names of voices that clients add."""
 DEFAULT_VOICE = "default"
-"""The voice that the description alone shapes."""
+"""No named voice: the description shapes it. Words that have none are spoken in the default voice
+of the bundle."""
 _SAMPLING = ("num_flow_steps", "guidance_scale", "temperature")
 """Sampling options that a request may set."""
 
@@ -73,7 +78,7 @@ class AudioJob(AudioRequest):
     """One piece of audio to make, in plain values that travel between processes."""
 
     is_described: bool = True
-    """False if `description` is a default, which the description of a named voice replaces."""
+    """False if `description` is a default, which the description of the voice replaces."""
     voice: str = DEFAULT_VOICE
     voice_embedding: tuple[float, ...] | None = None
     continues: SpokenRecording | None = None
@@ -134,8 +139,9 @@ class ContinuationBody(_RecordedBody):
 class GenerationBody(_AudioBody):
     """POST /v1/audio/generations."""
 
-    description: Text
-    """What it sounds like: the scene, the style, the voice."""
+    description: Text | None = None
+    """What it sounds like: the scene, the style, the voice. Null is for words to speak: they take
+    the description of their voice, and where none is named the default voice of the bundle."""
     transcript: Text | None = None
     """Words to speak or sing, verbatim."""
     modality: Literal["speech", "sound", "music"] | None = None
@@ -180,12 +186,26 @@ class GenerationBody(_AudioBody):
         is_streamed = self.n == 1 if self.stream is None else self.stream
         return Form(self.response_format, is_streamed)
 
-    def job(self, seed: int) -> AudioJob:
-        """The job, with its seed."""
+    def job(self, seed: int, speech_description: str) -> AudioJob:
+        """The job.
+
+        Args:
+            seed: Seed of the job.
+            speech_description: Description where neither the body nor the voice has one.
+
+        Raises:
+            RequestError: If there is no description, and it is not speech that is wanted.
+        """
+        is_speech = self.modality in (None, "speech") and not self.is_singing
+        if self.description is None and (self.transcript is None or not is_speech):
+            raise RequestError(
+                "description", "is missing; only words to speak (`transcript`) go without"
+            )
         embedding = self.voice_embedding
         sampling = {name: getattr(self, name) for name in _SAMPLING}
         return AudioJob(
-            description=self.description,
+            description=speech_description if self.description is None else self.description,
+            is_described=self.description is not None,
             transcript=self.transcript,
             language=self.language,
             modality=self.modality,

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from model.bundle import DEFAULT_BUNDLE
-from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION, Limits
+from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION, MAX_TEXT_CHARS, Limits
 from model.config import MAX_GUIDANCE_SCALE
-from pipeline.serving.schemas import MAX_DURATION_S, MAX_TEXT_CHARS
+from pipeline.serving.schemas import MAX_DURATION_S
 from pipeline.settings import Settings
 
 

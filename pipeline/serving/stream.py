@@ -34,6 +34,7 @@ class Service:
         speaker_dim: Values of a speaker embedding.
         digest: SHA-256 of the bundle.
         aliases: Further names of voices, each with the voice it stands for.
+        default_voice: Voice of speech whose request neither names nor describes one; None has none.
     """
 
     layout: AudioLayout
@@ -41,6 +42,7 @@ class Service:
     speaker_dim: int
     digest: str
     aliases: Mapping[str, str] = field(default_factory=dict)
+    default_voice: str | None = None
 
 
 class AudioEngine(Protocol):

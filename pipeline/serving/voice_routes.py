@@ -84,13 +84,14 @@ def _listed(service: Service, uploaded: Sequence[str]) -> dict[str, Any]:
     """The answer that lists the voices of the model and those that were uploaded."""
     own = (DEFAULT_VOICE, *service.voices)
     names = {name: name for name in own} | dict(service.aliases)
+    descriptions = {DEFAULT_VOICE: _default_description(service), **service.voices}
     names |= {name: name for name in uploaded}
     return {
         "voices": [
             {
                 "id": name,
                 "name": name if name == voice else f"{name} ({voice})",
-                "description": service.voices.get(voice, ""),
+                "description": descriptions.get(voice, ""),
             }
             for name, voice in names.items()
         ],
@@ -98,6 +99,13 @@ def _listed(service: Service, uploaded: Sequence[str]) -> dict[str, Any]:
         "sample_rate": service.layout.sample_rate,
         "num_channels": service.layout.num_channels,
     }
+
+
+def _default_description(service: Service) -> str:
+    """What the name `default` stands for."""
+    if service.default_voice is None:
+        return "As the request describes it."
+    return f"As the request describes it; without a description, {service.default_voice}."
 
 
 def _required(store: VoiceStore | None) -> VoiceStore:

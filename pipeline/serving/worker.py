@@ -15,7 +15,7 @@ from model.bundle.limits import RequestError
 from model.bundle.request import SynthesisRequest, sampling_defaults
 from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, SynthesisError, Synthesizer, Utterance
-from model.bundle.voices import Voice
+from model.bundle.voices import Voice, spoken_as
 from model.inference.cache import CacheFullError, CacheSize
 from pipeline.continuation import speech_prompt
 from pipeline.errors import SettingsError
@@ -68,7 +68,9 @@ class BundleWorker:
         bundle = self._synthesizer.bundle
         voices = {name: self._voices[name].description for name in sorted(self._voices)}
         speaker_dim = bundle.model.config.speaker_dim
-        return Service(self.layout, voices, speaker_dim, bundle.digest, self._aliases)
+        return Service(
+            self.layout, voices, speaker_dim, bundle.digest, self._aliases, bundle.default_voice
+        )
 
     def reconfigure(self, settings: ServeSettings) -> None:
         """Take limits, sampling defaults and voice aliases for the requests that follow.
@@ -124,13 +126,14 @@ class BundleWorker:
     def _request(self, job: AudioJob) -> SynthesisRequest:
         recording, bundle = job.continues, self._synthesizer.bundle
         continues = None if recording is None else speech_prompt(recording, bundle)
+        voice, description = self._spoken_as(job)
         return SynthesisRequest(
-            description=self._description(job),
+            description=description,
             transcript=job.transcript,
             language=job.language,
             modality=job.modality,
             duration_s=job.duration_s,
-            voice=self._voice(job),
+            voice=voice,
             continues=continues,
             seed=job.seed,
             is_singing=job.is_singing,
@@ -147,27 +150,41 @@ class BundleWorker:
         if piece.is_last:
             hop_length = self._synthesizer.timebase.hop_length
             usage = Usage(handle.utterance.num_tokens, -(-handle.num_samples // hop_length))
-        return Step(samples, piece.is_last, is_capped=piece.is_capped, usage=usage)
+        return Step(
+            samples,
+            piece.is_last,
+            is_capped=piece.is_capped,
+            usage=usage,
+            is_waiting=piece.is_waiting,
+            frees_memory=piece.frees_room,
+        )
 
-    def _description(self, job: AudioJob) -> str:
-        """The description of the job; a default gives way to the description of its voice."""
-        voice = self._voices.get(self._aliases.get(job.voice, job.voice))
-        own = "" if job.is_described or voice is None else voice.description
-        return own or job.description
+    def _spoken_as(self, job: AudioJob) -> tuple[Tensor | None, str]:
+        """Speaker embedding, or None, and description of a job."""
+        has_own = job.voice_embedding is not None or job.continues is not None
+        voice, description = spoken_as(
+            self._named(job.voice),
+            job.description if job.is_described else None,
+            self._voices,
+            default_voice=None if has_own else self._synthesizer.bundle.default_voice,
+            default_description=job.description,
+        )
+        if job.voice_embedding is None:
+            return None if voice is None else self._voices[voice].embedding, description
+        has_voices = self._synthesizer.bundle.model.config.speaker_id is not None
+        if job.continues is not None and not has_voices:
+            return None, description  # the voice is in what it continues
+        return torch.tensor(job.voice_embedding, dtype=torch.float32), description
 
-    def _voice(self, job: AudioJob) -> Tensor | None:
-        if job.voice_embedding is not None:
-            has_voices = self._synthesizer.bundle.model.config.speaker_id is not None
-            if job.continues is not None and not has_voices:
-                return None  # the voice is in what it continues
-            return torch.tensor(job.voice_embedding, dtype=torch.float32)
-        name = self._aliases.get(job.voice, job.voice)
-        if name == DEFAULT_VOICE:
+    def _named(self, name: str) -> str | None:
+        """The voice that a name stands for; None for `default`, which leaves it open."""
+        voice = self._aliases.get(name, name)
+        if voice == DEFAULT_VOICE:
             return None
-        if name not in self._voices:
+        if voice not in self._voices:
             known = ", ".join([DEFAULT_VOICE, *sorted(self._voices), *sorted(self._aliases)])
             raise RequestError("voice", f"no voice {name!r}; there is {known}")
-        return self._voices[name].embedding
+        return voice
 
 
 def load_worker(

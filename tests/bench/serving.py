@@ -158,7 +158,7 @@ def _expected(bundle: str) -> dict[int, np.ndarray]:
     made = {}
     for fields in _BODIES:
         body = GenerationBody.model_validate(fields)
-        handle, samples, is_last = worker.open(body.job(fields["seed"])), b"", False
+        handle, samples, is_last = worker.open(body.job(fields["seed"], "")), b"", False
         while not is_last:
             (step,) = worker.step([handle])
             samples, is_last = samples + step.samples, step.is_last

@@ -40,7 +40,8 @@ class FakeWorker:
     """Each request takes as many steps as its duration has seconds, or as its description says at
     its end (`for N steps`). What else it does is told by words there: `refuse`, `explode`,
     `overflow`, `panic`, `break after N`, `poison after N`, `sink the batch`, `silent start`,
-    `capped`. What is `is_broken` generates nothing any more."""
+    `capped`, `waits` (after its first step, for
+    another to end). What is `is_broken` generates nothing any more."""
 
     layout: AudioLayout = LAYOUT
     is_manual: bool = False
@@ -99,8 +100,10 @@ class FakeWorker:
             raise RuntimeError("device lost")
 
     def _step(self, handle: Handle) -> Step:
-        handle.num_steps += 1
         words = handle.job.description
+        if "waits" in words and handle.num_steps and not self.closed:
+            return Step(b"", is_last=False, is_waiting=True)
+        handle.num_steps += 1
         if "break after" in words and handle.num_steps > int(words.split()[-1]):
             return Step(b"", is_last=True, failure="broke")
         told = int(words.split()[-2]) if words.endswith(" steps") else 1
@@ -155,6 +158,7 @@ class LocalEngine:
         self.batch: BatchEngine[Handle] = BatchEngine(self.worker, settings or BatchSettings())
         self.jobs: list[AudioJob] = []
         self.is_ready = True
+        self.default_voice: str | None = None
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -173,4 +177,4 @@ class LocalEngine:
         if not self.is_ready:
             raise NotReadyError("no replica answered in 5 s")
         voices = {"ada": "A woman speaks.", "bob": ""}
-        return Service(LAYOUT, voices, 192, DIGEST, {"alloy": "ada"})
+        return Service(LAYOUT, voices, 192, DIGEST, {"alloy": "ada"}, self.default_voice)

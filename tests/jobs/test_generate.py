@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from model.bundle.limits import DEFAULT_SPEECH_DESCRIPTION
 from model.bundle.request import SynthesisRequest
 from model.bundle.shipped import SHIPPED
 from model.bundle.synthesis import Piece, Synthesizer
+from pipeline.serving.formats import pcm_bytes
+from pipeline.serving.offline import open_synthesizer
 from tests.factories.bundle import write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +98,44 @@ def test_speech_at_twice_the_speed_takes_half_the_time(
     capsys.readouterr()
     assert main(command(bundle, tmp_path / "x.wav", *words, "--speed", "2")) == 1
     assert "knows the speaking rate" in capsys.readouterr().err
+
+
+def test_a_long_text_from_a_file_is_read_in_parts(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.bundle.limits.LONGEST_PART_S", 1.0)
+    words, out = tmp_path / "words.txt", tmp_path / "x.wav"
+    words.write_text("One two three. Four five six.\nSeven \u00e9ight.", encoding="utf-8")
+    read = ("--transcript-file", str(words))
+    assert main(command(bundle, out, *read)) == 0
+    synthesizer = open_synthesizer(bundle)
+    request = SynthesisRequest(
+        description="rain", transcript=words.read_text("utf-8"), sampling={"num_flow_steps": 2}
+    )
+    assert len(synthesizer.prepare(request).parts) > 1
+    expected = b"".join(pcm_bytes(chunk.numpy()) for chunk in synthesizer.stream(request))
+    assert out.read_bytes().endswith(expected)
+    assert soundfile.info(out).frames == len(expected) // 2
+    words.write_bytes(b"\xff")
+    assert main(command(bundle, out, *read)) == 1
+
+
+def test_words_come_from_standard_input(bundle: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"One two.")
+    os.close(write)
+    before = os.dup(0)
+    os.dup2(read, 0)
+    try:
+        words = ("--transcript-file", "-", "--seconds", "0.3")
+        assert main(command(bundle, tmp_path / "x.wav", *words)) == 0
+    finally:
+        os.dup2(before, 0)
+        for descriptor in (read, before):
+            os.close(descriptor)
+    same = ("--transcript", "One two.", "--seconds", "0.3")
+    assert main(command(bundle, tmp_path / "same.wav", *same)) == 0
+    assert (tmp_path / "x.wav").read_bytes() == (tmp_path / "same.wav").read_bytes()
 
 
 def test_a_text_describes_where_nothing_is_spoken(bundle: Path, tmp_path: Path) -> None:
@@ -211,7 +252,11 @@ def test_a_recording_is_embedded_and_must_suit_the_model(
         (("--seed", "9" * 400), "seed: is an integer of 1329 bits"),
         (("--transcript", "..."), "transcript: '...' holds nothing to say"),
         (("--transcript", "\u200b"), "transcript: is empty"),
-        (("--transcript", "7" * 4000), "transcript: takes about 909 s; at most 600 s are made"),
+        (("--transcript", "7" * 50_000), "takes about 11364 s; at most 10800 s are made"),
+        (("--transcript", "a" * 100_001), "has 100001 characters; at most 100000 are taken"),
+        (("--transcript-file", "nowhere.txt"), "cannot read nowhere.txt: No such file"),
+        (("--transcript-file", "/dev/null"), "transcript: is empty"),
+        (("--transcript=a", "--transcript-file=b"), "--transcript and --transcript-file both"),
         (("--transcript", "\udcff"), "transcript: holds half of a surrogate pair"),
         (("--seed", "-5"), "seed: is -5; it must be in"),
         (("--description", " "), "description: is empty"),

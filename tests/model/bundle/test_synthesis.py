@@ -290,7 +290,7 @@ def test_speech_without_an_audible_voice_goes_on_by_its_description(
 
 
 def test_a_part_without_room_waits_until_another_request_has_ended(
-    synthesizer: Synthesizer,
+    synthesizer: Synthesizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(max_duration_s=3.0, max_speech_s=60.0)
     request = SynthesisRequest(
@@ -309,11 +309,15 @@ def test_a_part_without_room_waits_until_another_request_has_ended(
         (piece,) = tight.step([long])
         assert isinstance(piece, Piece)
         chunks.append(piece.waveform)
-    for _ in range(3):
-        (piece,) = tight.step([long])
-        assert isinstance(piece, Piece)
-        assert piece.waveform.shape == (1, 0)
-        assert not piece.is_last
+    assert piece.frees_room
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampler, "open", None)  # without more room, the part is not read again
+        for _ in range(3):
+            (piece,) = tight.step([long])
+            assert isinstance(piece, Piece)
+            assert piece.waveform.shape == (1, 0)
+            assert piece.is_waiting
+            assert not piece.is_last
     tight.close(short)
     while not piece.is_last:
         (piece,) = tight.step([long])

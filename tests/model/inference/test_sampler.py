@@ -205,6 +205,25 @@ def test_latents_do_not_depend_on_batch_mates(head: str) -> None:
         )
 
 
+def test_latents_do_not_depend_on_eight_others_of_which_half_are_cancelled() -> None:
+    sampler = Sampler(prepared_model(tiny_config()))
+    asked = voiced(9, exact_frames=14)
+    alone = latents_of(sampler, asked)
+    others = [sampler.open(other) for other in MIXED]
+    mine, parts = sampler.open(asked), []
+    for index in range(100):
+        if index == 2:
+            for other in others[::2]:
+                sampler.close(other)
+        running = [other for other in others if not other.is_done]
+        *_, block = sampler.step([*running, mine])
+        parts.append(block.latents[: block.num_valid_frames])
+        if block.is_last:
+            break
+    assert mine.is_done
+    torch.testing.assert_close(torch.cat(parts), alone, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 def test_the_seed_decides() -> None:
     sampler = Sampler(prepared_model(tiny_config()))
     first, again, other = (latents_of(sampler, request(seed)) for seed in (1, 1, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.inference.cache import CacheRows, KVCache
+from model.inference.cache import CacheRows, CacheSize, KVCache
 from model.inference.step_cache import StepCache
 from tests.factories.model import tiny_config
 
@@ -77,3 +77,51 @@ def test_what_a_row_held_before_is_not_multiplied_into_the_next_request() -> Non
     requests = [filled_rows(cache, 1, 3), filled_rows(cache, 1, 9)]
     step = StepCache(requests, [False, False])
     assert step.block_attention(2)(0, *heads(2)).isfinite().all()
+
+
+def test_a_short_request_is_not_carried_through_the_places_of_a_long_one() -> None:
+    cache = new_cache()
+    requests = [filled_rows(cache, 2, n) for n in (5, 7, 400, 6, 4)]
+    pending = [True, False, True, True, False]
+    step = StepCache(requests, pending)
+    fused, block = step.fused_attention(), step.block_attention(4)
+    assert [(span.rows.start, span.rows.stop) for span in fused.spans] == [(0, 4), (4, 6), (6, 10)]
+    # Two blocks of 4 behind the longest of each group.
+    assert [span.own for span in fused.spans] == [slice(7, 15), slice(400, 408), slice(6, 14)]
+    assert [span.own for span in block.spans] == [slice(11, 15), slice(404, 408), slice(10, 14)]
+    assert [span.rows.stop - span.rows.start for span in block.spans] == [4, 2, 2]
+    assert [span.rows for span in step.block_attention(1).spans] == [slice(0, 2)]
+
+    queries, keys, values = heads(10, 8)
+    together = fused(0, queries, keys, values)
+    for index, request in enumerate(requests):
+        rows = slice(2 * index, 2 * index + 2)
+        alone = StepCache([request], [pending[index]])
+        if pending[index]:
+            expected = alone.fused_attention()(0, queries[rows], keys[rows], values[rows])
+            torch.testing.assert_close(together[rows], expected)
+        else:
+            own = (part[rows, :, 4:] for part in (queries, keys, values))
+            torch.testing.assert_close(together[rows, :, 4:], alone.block_attention(1)(0, *own))
+
+
+def test_clean_blocks_of_every_group_are_kept_behind_their_own_rows() -> None:
+    cache = new_cache()
+    requests = [filled_rows(cache, 1, 5), filled_rows(cache, 1, 400), filled_rows(cache, 1, 6)]
+    step = StepCache(requests, [False] * 3)
+    query, key, value = heads(3)
+    for layer in range(3):
+        step.block_attention(3)(layer, query, key, value)
+    step.commit(has_clean_block=True)
+    for row, length in enumerate((5, 400, 6)):
+        assert torch.equal(cache.keys[1, row, :, length : length + 4], key[row])
+        assert torch.equal(cache.values[2, row, :, length : length + 4], value[row])
+    assert [request.length for request in requests] == [9, 404, 10]
+
+
+def test_with_few_shapes_all_requests_have_one_place_of_scratch() -> None:
+    size = CacheSize(num_rows=6, num_tokens=600, has_few_shapes=True)
+    cache = KVCache(tiny_config(), torch.device("cpu"), torch.float32, size)
+    requests = [filled_rows(cache, 2, n) for n in (5, 400, 6)]
+    (span,) = StepCache(requests, [False] * 3).fused_attention().spans
+    assert span.rows == slice(0, 6)

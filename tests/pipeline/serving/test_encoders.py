@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
 from typing import get_args
 
 import av
@@ -84,6 +85,23 @@ def test_a_stream_begins_before_the_audio_ends_and_a_file_does_not(audio_format:
     *parts, whole = encoded(AudioEncoder(audio_format, MONO, is_whole=True), MONO)
     assert not any(parts)
     assert whole
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_file_on_disk_is_the_whole_file_and_grows_with_the_audio(
+    audio_format: Format, tmp_path: Path
+) -> None:
+    path, sizes, waveform = tmp_path / "tone", [], 4 * pcm_bytes(tone(MONO))
+    collecting = AudioEncoder(audio_format, MONO, is_whole=True)
+    with path.open("wb", buffering=0) as file:
+        writing = AudioEncoder(audio_format, MONO, file=file)
+        for start in range(0, len(waveform), 2 * 1280):
+            chunk = waveform[start : start + 2 * 1280]
+            assert collecting.encode(chunk) == writing.encode(chunk) == b""
+            sizes.append(path.stat().st_size)
+        assert writing.finish() == b""
+    assert path.read_bytes() == collecting.finish()
+    assert len(set(sizes)) > 3  # Ogg has a page for each second
 
 
 @pytest.mark.parametrize("chunk_samples", [7, 1000, 100_000])

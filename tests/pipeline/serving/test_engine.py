@@ -75,6 +75,31 @@ def test_requests_beyond_the_memory_wait_in_order_and_keep_their_audio(build: Ca
     assert sorted(dict.fromkeys(first_steps)) == list(dict.fromkeys(first_steps))
 
 
+def test_a_request_that_waits_for_memory_is_not_stepped_before_another_ends(
+    build: Callable,
+) -> None:
+    engine, worker = build(max_buffered=1)
+
+    def num_steps(seed: int) -> int:
+        return sum(batch.count(seed) for batch in worker.batches)
+
+    async def body() -> None:
+        async with aclosing(engine.generate(job(seed=1, steps=1000))) as slow:
+            await anext(slow)
+            long = asyncio.create_task(read(engine.generate(job(seed=2, description="waits"))))
+            await until(lambda: num_steps(2) >= 2)
+            await anext(slow)
+            for _ in range(30):  # each chunk that is taken permits one more step
+                await anext(slow)
+            assert num_steps(1) >= 30
+            # Its first step, and the one that found no memory.
+            assert num_steps(2) == 2
+        assert await long == audio(2, 3)
+        assert num_steps(2) == 4
+
+    run(body())
+
+
 def test_a_full_engine_refuses_and_later_accepts(build: Callable) -> None:
     engine, worker = build(is_manual=True, max_batch=1, max_waiting=1)
 

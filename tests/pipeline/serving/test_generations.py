@@ -57,6 +57,36 @@ def test_a_count_that_cannot_be_served_is_400(
     assert engine.jobs == []
 
 
+def test_words_need_no_description(client: TestClient, engine: LocalEngine) -> None:
+    body = {"transcript": "Good morning.", "seed": 3}
+    response = client.post("/v1/audio/generations", json=body)
+    assert response.status_code == 200
+    (job,) = engine.jobs
+    assert (job.voice, job.is_described) == ("default", False)
+    assert job.description == ServeSettings().speech_description
+    post(client, transcript="Good morning.")
+    assert engine.jobs[-1].is_described
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"seconds": 2},
+        {"transcript": "la", "is_singing": True},
+        {"transcript": "la", "modality": "music"},
+    ],
+)
+def test_everything_but_words_needs_a_description(
+    client: TestClient, engine: LocalEngine, body: dict
+) -> None:
+    response = client.post("/v1/audio/generations", json=body)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert (error["param"], error["code"]) == ("description", "missing_required_parameter")
+    assert engine.jobs == []
+
+
 def wav(duration_s: float, level: float = 0.3) -> str:
     """A recording of a hum in base64."""
     time_s = np.arange(round(duration_s * 8000)) / 8000
@@ -136,7 +166,7 @@ def test_every_example_of_the_document_makes_audio(engine: LocalEngine) -> None:
                 response = client.post(path, json=example["value"])
                 assert response.status_code == 200, example
                 sent += 1
-    assert sent == 5
+    assert sent == 6
 
 
 def test_flac_of_a_piece_reads_back(client: TestClient) -> None:

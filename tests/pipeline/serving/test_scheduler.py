@@ -109,6 +109,84 @@ def test_a_request_postponed_alone_or_after_its_cancellation_holds_up_nobody() -
     assert scheduler.plan().closed == ("a",)
 
 
+def test_memory_of_a_request_cancelled_during_an_opening_is_offered_to_the_queue() -> None:
+    scheduler = make(max_batch=3, max_buffered=1)
+    for ticket in "abc":
+        scheduler.submit(ticket)
+    scheduler.plan()
+    scheduler.cancel("a")  # while c is opened
+    scheduler.postpone(["c"])
+    scheduler.produced("b", is_last=False)
+    plan = scheduler.plan()
+    assert (plan.closed, plan.opened) == (("a",), ("c",))
+
+
+def short(max_buffered: int = 1) -> Scheduler[str]:
+    """`a` is paused by its reader, `b` is short of memory, `c` waits for a slot."""
+    scheduler = make(max_batch=3, max_buffered=max_buffered)
+    scheduler.submit("a")
+    scheduler.submit("b")
+    scheduler.plan()
+    for _ in range(max_buffered):
+        scheduler.produced("a", is_last=False)
+    scheduler.short_of_memory("b")
+    scheduler.submit("c")
+    return scheduler
+
+
+def test_a_running_request_short_of_memory_gives_nothing_to_do_and_is_not_overtaken() -> None:
+    scheduler = short()
+    assert not scheduler.has_step()
+    scheduler.taken("a")
+    plan = scheduler.plan()
+    assert (plan.opened, plan.stepped) == ((), ("a",))
+
+
+@pytest.mark.parametrize("event", ["freed", "ended", "cancelled", "failed"])
+def test_it_goes_on_before_the_queue_when_memory_is_freed(event: str) -> None:
+    scheduler = short()
+    if event == "freed":
+        scheduler.memory_freed()
+    elif event == "ended":
+        scheduler.produced("a", is_last=True)
+    elif event == "cancelled":
+        scheduler.cancel("a")
+    else:
+        scheduler.failed("a")
+    assert scheduler.has_step()
+    plan = scheduler.plan()
+    assert (plan.opened, plan.stepped) == ((), ("b",))
+    scheduler.produced("b", is_last=False, has_chunk=False)
+    assert scheduler.plan().opened == ("c",)
+
+
+def test_memory_freed_by_a_cancellation_during_a_step_is_noticed() -> None:
+    scheduler = make(max_buffered=1)
+    scheduler.submit("a")
+    scheduler.submit("b")
+    scheduler.plan()
+    scheduler.cancel("a")  # the step that runs has refused b already
+    scheduler.short_of_memory("b")
+    assert scheduler.has_step()
+    plan = scheduler.plan()
+    assert (plan.closed, plan.stepped) == (("a",), ("b",))
+
+
+def test_one_short_of_memory_whose_reader_lags_or_who_leaves_holds_up_nobody() -> None:
+    scheduler = make(max_batch=3, max_buffered=1)
+    scheduler.submit("a")
+    scheduler.submit("b")
+    scheduler.plan()
+    scheduler.produced("b", is_last=False)
+    scheduler.short_of_memory("b")
+    scheduler.submit("c")
+    assert scheduler.plan().opened == ("c",)
+    scheduler = short()
+    scheduler.cancel("b")
+    scheduler.short_of_memory("b")
+    assert scheduler.plan().opened == ("c",)
+
+
 def test_no_waiting_places_still_fill_every_slot() -> None:
     scheduler = make(max_batch=2, max_waiting=0)
     scheduler.submit("a")

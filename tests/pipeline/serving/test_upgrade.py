@@ -94,7 +94,8 @@ def test_an_upgrade_loses_no_stream_and_has_no_gap(
     old, new = (load_bundle(bundle).digest for bundle in bundles)
     settings = settings_of(bundles[0])
     worker = load_worker(settings, {}, has_gpu=False)
-    handle, expected, is_last = worker.open(GenerationBody.model_validate(BODY).job(3)), b"", False
+    job = GenerationBody.model_validate(BODY).job(3, "")
+    handle, expected, is_last = worker.open(job), b"", False
     while not is_last:
         (step,) = worker.step([handle])
         expected, is_last = expected + step.samples, step.is_last

@@ -48,6 +48,18 @@ def test_names_of_openai_stand_for_the_voices_in_turn() -> None:
     assert set(aliases_of([], {}).values()) == {"default"}
 
 
+def test_the_list_says_which_voice_words_alone_are_spoken_in(
+    client: TestClient, engine: LocalEngine
+) -> None:
+    def default() -> str:
+        voices = client.get("/v1/audio/voices").json()["voices"]
+        return str(voices[0]["description"])
+
+    assert default() == "As the request describes it."
+    engine.default_voice = "ada"
+    assert default() == "As the request describes it; without a description, ada."
+
+
 def test_an_alias_of_a_voice_that_is_not_there_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"'alloy' to 'eve', .* there is default, ada"):
         aliases_of(["ada"], {"alloy": "eve"})

@@ -212,6 +212,20 @@ def test_a_default_description_gives_way_to_that_of_the_voice(worker: BundleWork
     assert pcm(worker, AudioJob(**fields, description="x", is_described=False)) == plain
 
 
+def test_words_alone_are_spoken_in_the_default_voice_of_the_bundle(tmp_path: Path) -> None:
+    given = write_bundle(tmp_path, default_voice="ada")
+    worker = load_worker(ServeSettings(bundle=str(given)), {}, has_gpu=False)
+    assert worker.service().default_voice == "ada"
+    fields = {"transcript": "hi", "duration_s": 0.3, "sampling": FAST}
+    words = AudioJob(**fields, description="x", is_described=False)
+    named = AudioJob(**fields, description="A woman speaks.", voice="ada")
+    assert pcm(worker, words) == pcm(worker, named)
+    described = AudioJob(**fields, description="A woman speaks.")
+    assert pcm(worker, described) != pcm(worker, named)
+    uploaded = dataclasses.replace(words, voice_embedding=(0.5,) * 5)
+    assert pcm(worker, uploaded) == pcm(worker, dataclasses.replace(uploaded, is_described=True))
+
+
 def test_a_job_continues_its_recording_and_is_refused_what_is_no_speech(
     worker: BundleWorker,
 ) -> None:
