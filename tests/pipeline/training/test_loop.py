@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model.optim import rate_share
 from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
+from pipeline.training.hardware import checkpoint_copy_bytes
 from pipeline.training.rundir import (
     STOP_REQUEST,
     change_tags,
@@ -70,6 +72,16 @@ def test_two_workers_equal_plain_torch_though_only_one_sees_speech(pair):
     )
     for name, value in expected.items():
         torch.testing.assert_close(result["weights"][name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_worker_copies_as_many_bytes_for_a_checkpoint_as_the_plan_says(pair, alone, tmp_path):
+    shards, run, settings, _ = pair
+    planned = checkpoint_copy_bytes(training(settings, tmp_path, shards).engine.num_trained, 2)
+    for rank in range(2):
+        written = load_file(run / f"checkpoints/step_00000002/state-{rank:04d}.safetensors")
+        held = sum(tensor.nbytes for tensor in written.values())
+        assert held == pytest.approx(planned, rel=0.1), "the parts of a small model differ a bit"
 
 
 @pytest.mark.slow
