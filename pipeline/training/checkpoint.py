@@ -1,8 +1,8 @@
-"""Checkpoints: every worker writes its share as safetensors, and the marker is written last.
+"""Contents of the checkpoints of a model: every worker's share of the states, as safetensors.
 
 A checkpoint names its tensors by parameter and offset, so it is read back exactly at any number of
 workers and any ZeRO stage, and nothing is ever unpickled. DeepSpeed's own files are unpickled on
-loading, and fit only the world size that wrote them. Files are written while training goes on.
+loading, and fit only the world size that wrote them. `pipeline.training.saving` writes them.
 
     step_00001000/state-0000.safetensors   weights, moments and average held by worker 0
     step_00001000/whole.safetensors        buffers and frozen parameters
@@ -15,25 +15,22 @@ loading, and fit only the world size that wrote them. Files are written while tr
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.bundle.weights import copied, digest, load_weights, save_weights
-from pipeline.errors import DamagedError, DiskFullError, IncompleteError
-from pipeline.storage import COMPLETE, Folder, json_bytes, sha256
-from pipeline.training.checkpoint_store import STATE, CheckpointStore, disk_full_noted
+from model.bundle.weights import copied, digest, load_weights
+from pipeline.errors import DamagedError, IncompleteError
+from pipeline.storage import COMPLETE, Folder
+from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine
 from pipeline.training.partitions import MOMENTS
-
-logger = logging.getLogger(__name__)
+from pipeline.training.saving import Files, write_tensors
 
 WHOLE = "whole.safetensors"
 _BASE = "base"
@@ -42,99 +39,33 @@ WEIGHTS, AVERAGE = "weights", "average"
 _UPLOAD_BYTES = 1 << 24
 
 
-class PendingCheckpoint:
-    """A checkpoint under way: the state of a step is copied, and a thread writes the copy.
-
-    Training may go on at once. Every worker makes one at the same step.
+def engine_files(store: CheckpointStore, engine: TrainEngine, *, is_first: bool) -> Files:
+    """Copies of what a worker writes of a checkpoint, by file; every worker calls this.
 
     Args:
-        store: Checkpoints of the run.
+        store: Checkpoints of the run; frozen parameters are left out if it has a base.
         engine: Engine whose state is copied.
-        step: Number of steps taken.
-        facts: Plain values that `trainer_state.json` keeps.
-
-    Attributes:
-        step: As given.
+        is_first: Whether this worker writes what is the same on all.
     """
-
-    def __init__(
-        self, store: CheckpointStore, engine: TrainEngine, step: int, facts: Mapping[str, Any]
-    ) -> None:
-        self.step = step
-        self._store, self._folder = store, store.at(step)
-        self._state = {**facts, "step": step, "world_size": engine.world_size}
-        rank = torch.distributed.get_rank()
-        self._is_first = rank == 0
-        own = {f"state-{rank:04d}.safetensors": copied(_share(engine))}
-        whole = _whole(engine, with_frozen=not has_base(store))
-        if self._is_first:
-            own[WHOLE] = whole
-        thread = ThreadPoolExecutor(1, "checkpoint")
-        self._written = thread.submit(self._write_all, own)
-        thread.shutdown(wait=False)
-
-    def is_written(self) -> bool:
-        """Whether the thread of this worker has ended, with success or without."""
-        return self._written.done()
-
-    def join(self) -> None:
-        """Wait for the thread of this worker alone; the checkpoint stays without its marker."""
-        wait([self._written])
-
-    def complete(self) -> None:
-        """Wait for the files of all workers and write the marker; every worker calls this.
-
-        Raises:
-            DiskFullError: On every worker, if one of them found the disk full. What was written of
-                this checkpoint is removed; the earlier ones stay.
-        """
-        gathered: list[Any] = [None] * self._state["world_size"]
-        torch.distributed.all_gather_object(gathered, self._written.result())
-        full = [part[0] for part in gathered if isinstance(part, list)]
-        if self._is_first and not full:
-            with disk_full_noted() as full:
-                every = {name: entry for part in gathered for name, entry in part.items()}
-                payload = json_bytes(self._state)
-                every[STATE] = {"sha256": sha256(payload), "size_bytes": len(payload)}
-                self._folder.write_json(STATE, self._state)
-                self._folder.write_json(COMPLETE, {"files": every})
-        is_full = self._is_first and bool(full)
-        outcome = [self._store.without_room(self.step, full[0]) if is_full else ""]
-        torch.distributed.broadcast_object_list(outcome, src=0)
-        if outcome[0]:
-            raise DiskFullError(outcome[0])
-
-    def _write_all(self, own: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any] | list[str]:
-        """Write the files of this worker; returns their marker entries, or why a disk is full."""
-        with disk_full_noted() as problems:
-            if self._is_first:
-                self._folder.delete(COMPLETE)  # of a damaged checkpoint of the same step
-            files = {name: _write(self._folder, name, tensors) for name, tensors in own.items()}
-        return problems or files
+    files = {f"state-{torch.distributed.get_rank():04d}.safetensors": copied(_share(engine))}
+    whole = _whole(engine, with_frozen=not has_base(store), is_first=is_first)
+    return files | ({WHOLE: whole} if is_first else {})
 
 
 def load_checkpoint(store: CheckpointStore, engine: TrainEngine, step: int) -> int:
-    """Continue from the checkpoint of a step; every worker calls this.
+    """Fill weights, moments and average from the checkpoint of a step.
+
+    The engine continues from them when every worker has called `TrainEngine.restore`.
 
     Returns:
         Number of updates of the weights; skipped steps count as none.
 
     Raises:
-        DamagedError: On every worker, if one of them found a file missing or altered.
+        DamagedError: If a file is missing or was altered.
         IncompleteError: If the checkpoint is of another model.
     """
-    problem, updates = "", step
-    try:
-        updates = int(store.state(step).get("updates", step))
-        _fill_from(store, engine, step)
-    except DamagedError as error:
-        problem = str(error)
-    problems: list[Any] = [None] * engine.world_size
-    torch.distributed.all_gather_object(problems, problem)
-    if any(problems):
-        raise DamagedError(next(said for said in problems if said))
-    engine.restore(updates)
-    torch.distributed.barrier()
+    updates = int(store.state(step).get("updates", step))
+    _fill_from(store, engine, step)
     return updates
 
 
@@ -161,6 +92,28 @@ def opened(store: CheckpointStore, step: int) -> Iterator[CheckpointReader]:
         yield reader
 
 
+def filling(
+    model: nn.Module, read: Callable[[str, torch.Size], Tensor]
+) -> Callable[[nn.Module], None]:
+    """A function that gives a module of the model its own weights.
+
+    Args:
+        model: May be on the meta device. Modules that are added to it later keep their weights.
+        read: Returns a weight by name and shape.
+    """
+    prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
+
+    def fill(module: nn.Module) -> None:
+        """Copy what was read into the module's own parameters."""
+        if module not in prefixes:
+            return
+        with torch.no_grad():
+            for name, parameter in module.named_parameters(recurse=False):
+                parameter.copy_(read(f"{prefixes[module]}{name}", parameter.shape))
+
+    return fill
+
+
 def has_base(store: CheckpointStore) -> bool:
     """Whether the run keeps the weights that its adapters are added to."""
     return store.folder.child(_BASE).exists(COMPLETE)
@@ -174,7 +127,7 @@ def save_base(store: CheckpointStore, weights: Mapping[str, Tensor]) -> None:
         weights: All parameters of the model, by the names that they have without adapters.
     """
     folder = store.folder.child(_BASE)
-    folder.write_json(COMPLETE, {"files": {WHOLE: _write(folder, WHOLE, copied(weights))}})
+    folder.write_json(COMPLETE, {"files": {WHOLE: write_tensors(folder, WHOLE, copied(weights))}})
 
 
 @contextlib.contextmanager
@@ -311,34 +264,11 @@ def _frozen(engine: TrainEngine) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in named if not parameter.requires_grad}
 
 
-def _whole(engine: TrainEngine, *, with_frozen: bool) -> dict[str, Tensor]:
+def _whole(engine: TrainEngine, *, with_frozen: bool, is_first: bool) -> dict[str, Tensor]:
     """Copies of buffers and frozen parameters on the first worker; under ZeRO-3 all take part."""
     frozen = _frozen(engine) if with_frozen else {}
     with engine.gathered(list(frozen.values())):
-        if torch.distributed.get_rank() != 0:
-            return {}
-        return copied(dict(engine.module.named_buffers()) | frozen)
-
-
-def _write(folder: Folder, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write one safetensors file of copied tensors; returns its marker entry."""
-    with contextlib.ExitStack() as stack:
-        if folder.is_local:
-            Path(folder.path).mkdir(parents=True, exist_ok=True)
-            path = Path(folder.path) / name
-        else:
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / name
-        save_weights(path, tensors, are_copies=True)
-        entry = {"sha256": digest(path), "size_bytes": path.stat().st_size}
-        if not folder.is_local:
-            folder.filesystem.create_dir(folder.path, recursive=True)
-            with (
-                path.open("rb") as source,
-                folder.filesystem.open_output_stream(folder.join(name)) as sink,
-            ):
-                while chunk := source.read(_UPLOAD_BYTES):
-                    sink.write(chunk)
-    return entry
+        return copied(dict(engine.module.named_buffers()) | frozen) if is_first else {}
 
 
 def _copy(folder: Folder, name: str, target: Path) -> None:

@@ -164,6 +164,19 @@ def checkpoint_bytes(num_trained: int) -> int:
     return _CHECKPOINT_BYTES * num_trained
 
 
+def checkpoint_copy_bytes(num_trained: int, num_workers: int) -> float:
+    """Host memory of one worker for the copy of its state that a checkpoint is written from.
+
+    Training goes on while the copy is written, and there is never more than one. The states are
+    divided among the workers at every ZeRO stage.
+
+    Args:
+        num_trained: Parameters that are trained.
+        num_workers: Workers of the run.
+    """
+    return checkpoint_bytes(num_trained) / num_workers
+
+
 def base_bytes(num_parameters: int) -> int:
     """Size of the weights that a run keeps once below its adapters, at most: float32."""
     return 4 * num_parameters

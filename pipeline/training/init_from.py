@@ -29,7 +29,7 @@ from pipeline.errors import IncompleteError, SettingsError
 from pipeline.settings import digest_of, flatten
 from pipeline.storage import COMPLETE, Folder, sha256
 from pipeline.training.average import averaged_model
-from pipeline.training.checkpoint import AVERAGE, has_base, opened, save_base
+from pipeline.training.checkpoint import AVERAGE, filling, has_base, opened, save_base
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.parent import Parent, noted_parent
 from pipeline.training.rundir import (
@@ -101,16 +101,8 @@ def opened_parent(parent: Parent, model: nn.Module) -> Iterator[Callable[[nn.Mod
     Raises:
         SettingsError: If the parent is no longer what the run was started from.
     """
-    prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
     with _opened_weights(parent, model) as read:
-
-        def fill(module: nn.Module) -> None:
-            """Copy the parent's values into the module's own parameters."""
-            with torch.no_grad():
-                for name, parameter in module.named_parameters(recurse=False):
-                    parameter.copy_(read(f"{prefixes[module]}{name}", parameter.shape))
-
-        yield fill
+        yield filling(model, read)
 
 
 def keep_base(store: CheckpointStore, parent: Parent) -> None:

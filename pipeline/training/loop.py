@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
 from pipeline.training.alignment import Alignment
-from pipeline.training.checkpoint import PendingCheckpoint, load_checkpoint
+from pipeline.training.checkpoint import engine_files, load_checkpoint
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.engine import TrainEngine, precision_of, sharding
 from pipeline.training.failures import not_finite
@@ -38,6 +40,7 @@ from pipeline.training.metrics import (
     MetricsLog,
     StepCounts,
     Window,
+    speed_note,
     training_seconds,
 )
 from pipeline.training.parent import Parent, noted_parent
@@ -45,7 +48,7 @@ from pipeline.training.place import Place
 from pipeline.training.resume import load_newest
 from pipeline.training.rundir import CHECKPOINTS, SUMMARY
 from pipeline.training.samples import Samples
-from pipeline.training.save_policy import SavePolicy
+from pipeline.training.saving import Files, Saving
 from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import (
     Teacher,
@@ -93,6 +96,7 @@ class Training:
     Attributes:
         feed: Batches of this worker.
         engine: Model, optimiser and weight average.
+        saving: Checkpoints that the run writes.
         start: Number of steps taken before.
     """
 
@@ -138,11 +142,15 @@ class Training:
             )
             self._validation = Validation(settings, held_out, place.device)
         self._window = Window()
-        self._policy = SavePolicy(
-            self._run, place.rank, settings.checkpoint.every_minutes, place.is_preempted
-        )
         self._updates = 0
-        self._pending: PendingCheckpoint | None = None
+        self.saving = Saving(
+            self._run,
+            place,
+            settings.checkpoint,
+            settings.optim.num_steps,
+            contents=self._contents,
+            completed=self._completed,
+        )
         self.start = load_newest(self._store, self._load, place)
         self._log = MetricsLog(self._run, self.start)
 
@@ -152,7 +160,7 @@ class Training:
             return None
         if self._place.is_first:
             keep_base(self._store, parent)
-        torch.distributed.barrier()
+        self._place.wait()
         return self._store
 
     def _open_teacher(self, shards: TrainShards, parent: Parent | None) -> Teacher | None:
@@ -199,8 +207,9 @@ class Training:
             "precision": precision_of(self._settings),
         }
 
-    def _load(self, step: int) -> None:
+    def _load(self, step: int) -> Callable[[], None]:
         self._updates = load_checkpoint(self._store, self.engine, step)
+        return partial(self.engine.restore, self._updates)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step, or to a stop request; returns the summary.
@@ -210,46 +219,35 @@ class Training:
             DiskFullError: On every worker, if a checkpoint could not be written.
         """
         try:
-            return self._train()
-        except NonFiniteError:  # on every worker
-            self._finish_save()
-            raise
+            with self.saving:
+                step, is_stopping = self._train()
+            return self._finish(step, "stopped" if is_stopping else "finished")
         finally:
-            if self._pending is not None:
-                self._pending.join()
             self._tracker.flush()
 
-    def _train(self) -> dict[str, Any]:
+    def _train(self) -> tuple[int, bool]:
+        """Take all steps; returns the last one and whether a stop request ended the training."""
         settings, step = self._settings, self.start
-        is_stopping, ended = False, time.monotonic()
-        with contextlib.closing(self.feed.batches(step, settings.optim.num_steps)) as batches:
+        last = settings.optim.num_steps
+        ended = time.monotonic()
+        with contextlib.closing(self.feed.batches(step, last)) as batches:
             for batch in batches:
                 began = time.monotonic()
-                self._window.wait_s += began - ended
-                is_saving = is_written = False
+                self._window.clock.wait_s += began - ended
                 if batch.is_skipped:
                     self._say("step %d is skipped, as feed.skip_steps says", batch.step)
                 else:
-                    sums, counts, norm = self.step(batch)
-                    self._window.add(sums, counts, norm, time.monotonic() - began)
-                    is_stopping = counts.stop_requests > 0
-                    is_saving = is_stopping or counts.save_requests > 0
-                    is_written = counts.written == self._place.world_size
+                    self._window.add(*self.step(batch), time.monotonic() - began)
                 step = batch.step + 1
-                is_last = step == settings.optim.num_steps
-                if step % settings.log_every == 0 or is_last:
+                if step % settings.log_every == 0 or step == last:
                     self._log_step(step)
                 stepped = time.monotonic()
-                if step % settings.checkpoint.every == 0 or is_last or is_saving:
-                    self._begin_save(step)
-                elif is_written:
-                    self._finish_save()
+                is_stopping = self.saving.after_step(step)
                 ended = time.monotonic()
-                self._window.save_s += ended - stepped
-                if is_stopping:
-                    break
-        self._finish_save()
-        return self._finish(step, "stopped" if step < settings.optim.num_steps else "finished")
+                self._window.clock.save_s += ended - stepped
+                if is_stopping and step < last:
+                    return step, True
+        return step, False
 
     def step(self, batch: StepBatch) -> tuple[Tensor, StepCounts, float]:
         """One optimiser step; returns the summed losses, the counts and the gradient norm.
@@ -257,10 +255,7 @@ class Training:
         Raises:
             NonFiniteError: On every worker, before the weights changed.
         """
-        policy = self._policy
-        wishes = {"wants_stop": policy.wants_stop(), "wants_save": policy.wants_save()}
-        has_written = self._pending is not None and self._pending.is_written()
-        own = StepCounts.of(batch, self._config, **wishes, has_written=has_written)
+        own = StepCounts.of(batch, self._config)
         counts = StepCounts.from_vector(self._summed(own.to_vector()))
         parts = []
         for number, micro_batch in enumerate(batch.micro_batches):
@@ -340,45 +335,30 @@ class Training:
         self._log.add(step, metrics)
         self._tracker.log_metrics(metrics, step)
         more = (
-            f"gradient norm {metrics['grad_norm']:.3f}, "
-            f"{metrics['rate/seconds_per_step']:.2f} s a step, "
-            f"data wait {100 * metrics['time/data_wait_share']:.0f}%, "
+            f"gradient norm {metrics['grad_norm']:.3f}, {speed_note(metrics)}, "
             f"rows {100 * metrics['data/useful_share']:.0f}% full"
         )
         logger.info("%s", step_line(step, settings.optim.num_steps, metrics[TOTAL_LOSS], more))
 
-    def save(self, step: int) -> None:
-        """Write and report the checkpoint of a step; every worker takes part."""
-        self._begin_save(step)
-        self._finish_save()
+    def _contents(self) -> tuple[Files, dict[str, Any]]:
+        files = engine_files(self._store, self.engine, is_first=self._place.is_first)
+        updates = {"updates": self._updates, "world_size": self._place.world_size}
+        return files, {**self._facts, **updates}
 
-    def _begin_save(self, step: int) -> None:
-        """Write a checkpoint while training goes on; the one before is finished first."""
-        self._finish_save()
-        facts = {**self._facts, "updates": self._updates}
-        self._pending = PendingCheckpoint(self._store, self.engine, step, facts)
-        self._policy.saved()
-
-    def _finish_save(self) -> None:
-        """Complete and report the checkpoint that is under way, if there is one."""
-        if self._pending is None:
+    def _completed(self, step: int) -> None:
+        """Validate, log and make room after a checkpoint; the first worker does."""
+        if not self._place.is_first:
             return
-        pending, self._pending = self._pending, None
-        pending.complete()
-        step = pending.step
-        if self._place.is_first:
-            if self._validation is not None and self._validation.is_due(step):
-                metrics = self._validation.metrics(self._store, step)
-                self._log.add(step, metrics)
-                self._tracker.log_metrics(metrics, step)
-            self._log.write()
-            keep, scores = self._settings.checkpoint, self._log.validation_losses()
-            lasting = lasting_steps(keep, self._store.steps(), scores)
-            self._store.retain(keep.num_to_keep, lasting)
-            logger.info("%s", checkpoint_line(step))
-            if self._samples is not None and step % self._settings.sample.every == 0:
-                self._samples.make(self._store, step, self._run, self._tracker)
-        self._place.report({"step": step}, self._store.at(step))
+        if self._validation is not None and self._validation.is_due(step):
+            metrics = self._validation.metrics(self._store, step)
+            self._log.add(step, metrics)
+            self._tracker.log_metrics(metrics, step)
+        self._log.write()
+        keep, scores = self._settings.checkpoint, self._log.validation_losses()
+        self._store.retain(keep.num_to_keep, lasting_steps(keep, self._store.steps(), scores))
+        logger.info("%s", checkpoint_line(step))
+        if self._samples is not None and step % self._settings.sample.every == 0:
+            self._samples.make(self._store, step, self._run, self._tracker)
 
     def _finish(self, step: int, state: str) -> dict[str, Any]:
         entries, scores = self._log.trained(), self._log.validation_losses()

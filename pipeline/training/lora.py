@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 from model.audiocalm import AudioCALM
@@ -18,7 +17,7 @@ from model.config import ModelConfig
 from model.cost import sizes
 from model.layers import shapes_only
 from pipeline.errors import SettingsError
-from pipeline.training.checkpoint import opened_base
+from pipeline.training.checkpoint import filling, opened_base
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.settings import LoraSettings
 
@@ -76,18 +75,8 @@ def filled_from_base(
         model: A model of its configuration, which gets its adapters afterwards; may be on the meta
             device.
     """
-    prefixes = {module: f"{name}." if name else "" for name, module in model.named_modules()}
     with opened_base(store) as reader:
-
-        def fill(module: nn.Module) -> None:
-            """Copy the base's values into the module's own parameters; adapters keep theirs."""
-            if module not in prefixes:
-                return
-            with torch.no_grad():
-                for name, parameter in module.named_parameters(recurse=False):
-                    parameter.copy_(reader.tensor(f"{prefixes[module]}{name}"))
-
-        yield fill
+        yield filling(model, lambda name, shape: reader.tensor(name))
 
 
 def num_trained(config: ModelConfig, settings: LoraSettings | None) -> int:

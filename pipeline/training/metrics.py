@@ -46,20 +46,9 @@ class StepCounts:
     noisy_frames: float
     noisy_blocks: float
     row_positions: float
-    stop_requests: float
-    save_requests: float
-    written: float
 
     @classmethod
-    def of(
-        cls,
-        batch: StepBatch,
-        config: ModelConfig,
-        *,
-        wants_stop: bool,
-        wants_save: bool = False,
-        has_written: bool = False,
-    ) -> StepCounts:
+    def of(cls, batch: StepBatch, config: ModelConfig) -> StepCounts:
         """Count one worker's part."""
         micro = batch.micro_batches
         held = sum((batch_counts(config, part) for part in micro), start=Counts())
@@ -75,9 +64,6 @@ class StepCounts:
             noisy_frames=held.noisy_frames,
             noisy_blocks=held.noisy_blocks,
             row_positions=sum(part.num_positions for part in micro),
-            stop_requests=float(wants_stop),
-            save_requests=float(wants_save),
-            written=float(has_written),
         )
 
     def to_vector(self) -> Tensor:
@@ -93,6 +79,40 @@ class StepCounts:
 
 
 @dataclass
+class Clock:
+    """Time since the last logged step.
+
+    Attributes:
+        num_steps: Steps that were taken.
+        seconds: Time of the steps themselves.
+        wait_s: Time that the steps waited for their batches.
+        save_s: Time that steps waited for checkpoints, with their validation and samples.
+    """
+
+    num_steps: int = 0
+    seconds: float = 0.0
+    wait_s: float = 0.0
+    save_s: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """The times, named `rate/...` and `time/...`."""
+        return {
+            _SECONDS: self.seconds,
+            "rate/seconds_per_step": self.seconds / max(1, self.num_steps),
+            "time/data_wait_share": self.wait_s / max(self.seconds + self.wait_s, 1e-9),
+            "time/save_s": self.save_s,
+        }
+
+
+def speed_note(metrics: Mapping[str, float]) -> str:
+    """The times of `Clock.metrics` for the progress line."""
+    return (
+        f"{metrics['rate/seconds_per_step']:.2f} s a step, "
+        f"data wait {100 * metrics['time/data_wait_share']:.0f}%"
+    )
+
+
+@dataclass
 class Window:
     """Sums since the last logged step.
 
@@ -100,9 +120,7 @@ class Window:
         sums: Losses, as `LossSums.to_vector`.
         counts: Counts of the steps, as `StepCounts.to_vector` gives them.
         grad_norms: Gradient norm of every step.
-        seconds: Time of the steps themselves.
-        wait_s: Time that the steps waited for their batches.
-        save_s: Time that steps waited for checkpoints, with their validation and samples.
+        clock: Time.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(VECTOR_LENGTH, dtype=torch.float64))
@@ -110,34 +128,29 @@ class Window:
         default_factory=lambda: torch.zeros(len(fields(StepCounts)), dtype=torch.float64)
     )
     grad_norms: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    wait_s: float = 0.0
-    save_s: float = 0.0
+    clock: Clock = field(default_factory=Clock)
 
     def add(self, sums: Tensor, counts: StepCounts, grad_norm: float, seconds: float) -> None:
         """Add one step."""
         self.sums += sums
         self.counts += counts.to_vector()
         self.grad_norms.append(grad_norm)
-        self.seconds += seconds
+        self.clock.num_steps += 1
+        self.clock.seconds += seconds
 
     def metrics(self, costs: Costs, stop_weight: float) -> dict[str, float]:
         """Averages over the window, named `loss/...`, `rate/...` and `data/...`."""
-        counts = StepCounts.from_vector(self.counts)
-        steps = max(1, len(self.grad_norms))
+        counts, seconds = StepCounts.from_vector(self.counts), self.clock.seconds
         metrics = loss_metrics(LossSums.from_vector(self.sums), stop_weight)
         metrics |= {
-            "grad_norm": sum(self.grad_norms) / steps,
-            _SECONDS: self.seconds,
-            "rate/seconds_per_step": self.seconds / steps,
-            "time/data_wait_share": self.wait_s / max(self.seconds + self.wait_s, 1e-9),
-            "time/save_s": self.save_s,
-            "rate/positions_per_s": counts.positions / max(self.seconds, 1e-9),
+            **self.clock.metrics(),
+            "grad_norm": sum(self.grad_norms) / max(1, len(self.grad_norms)),
+            "rate/positions_per_s": counts.positions / max(seconds, 1e-9),
             "data/useful_share": counts.positions / max(1.0, counts.row_positions),
             "data/documents": counts.documents,
             "data/cropped": counts.cropped,
         }
-        utilisation = costs.utilisation(counts, self.seconds)
+        utilisation = costs.utilisation(counts, seconds)
         if utilisation is not None:
             metrics["rate/mfu"] = utilisation
         return metrics

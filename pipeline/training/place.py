@@ -22,8 +22,8 @@ class Place:
         world_size: Number of workers.
         device: Device of this worker.
         report: Function that every worker calls with the metrics and directory of a checkpoint.
-        is_preempted: Whether this worker knows of an announced eviction; a new one requests a
-            checkpoint.
+        is_preempted: Whether an eviction is announced, the same on all workers, which call this
+            together.
     """
 
     rank: int = 0

@@ -20,6 +20,7 @@ from pipeline.training.hardware import (
     activation_bytes,
     check_limits,
     checkpoint_bytes,
+    checkpoint_copy_bytes,
     training_bytes,
 )
 from pipeline.training.init_from import open_parent
@@ -199,6 +200,11 @@ class TrainPlan:
     def checkpoint_bytes(self) -> int:
         """Size of one checkpoint."""
         return checkpoint_bytes(self.num_trained)
+
+    @property
+    def checkpoint_copy_bytes(self) -> float:
+        """Host memory of one worker while a checkpoint is written, for the copy of its state."""
+        return checkpoint_copy_bytes(self.num_trained, self.hardware.num_gpus)
 
     @property
     def num_checkpoints(self) -> int:

@@ -15,6 +15,7 @@ def plan_report(plan: TrainPlan) -> str:
         "step time": _step_time(plan),
         "run": _run(plan),
         "checkpoint": _checkpoint(plan),
+        "host memory": _host_memory(plan),
         "nodes": f"{plan.hardware.num_nodes} with {plan.hardware.gpus_per_node} GPUs each",
         "cost": _cost(plan.price, plan.hardware),
     }
@@ -70,6 +71,15 @@ def _checkpoint(plan: TrainPlan) -> str:
     return (
         f"{_gb(plan.checkpoint_bytes)} each, {_gb(on_disk)} for the {plan.num_checkpoints} that "
         "are on disk at once"
+    )
+
+
+def _host_memory(plan: TrainPlan) -> str:
+    copy, hardware = plan.checkpoint_copy_bytes, plan.hardware
+    workers = min(hardware.gpus_per_node, hardware.num_gpus)
+    return (
+        f"{_gb(workers * copy)} per node, beside its processes: a checkpoint is written from a "
+        f"copy of the states, {_gb(copy)} of each worker"
     )
 
 

@@ -12,7 +12,9 @@ from pipeline.training.place import Place
 logger = logging.getLogger(__name__)
 
 
-def load_newest(store: CheckpointStore, load: Callable[[int], None], place: Place) -> int:
+def load_newest(
+    store: CheckpointStore, load: Callable[[int], Callable[[], None]], place: Place
+) -> int:
     """Load the newest good checkpoint; every worker takes part.
 
     The first worker removes what an interrupted save has left, and checkpoints that turn out to be
@@ -20,8 +22,8 @@ def load_newest(store: CheckpointStore, load: Callable[[int], None], place: Plac
 
     Args:
         store: Checkpoints of the run.
-        load: Loads the checkpoint of a step; raises `DamagedError` on every worker if one of them
-            cannot read it.
+        load: Reads the checkpoint of a step and returns what completes it, which is called when
+            every worker has read its part; raises `DamagedError` if this worker cannot.
         place: Place of this worker.
 
     Returns:
@@ -36,11 +38,16 @@ def load_newest(store: CheckpointStore, load: Callable[[int], None], place: Plac
     cut_short = place.from_first(store.damaged() if place.is_first else [])
     damage = dict.fromkeys(cut_short, "a file is missing or cut short")
     while step := place.from_first(_newest_but(store, damage) if place.is_first else 0):
+        problem, restore = "", None
         try:
-            load(step)
-            break
+            restore = load(step)
         except DamagedError as error:
-            damage[step] = str(error)
+            problem = str(error)
+        problems = [said for said in place.gather(problem) if said]
+        if restore is not None and not problems:
+            restore()
+            break
+        damage[step] = problems[0]
     if damage and not step:
         raise DamagedError(
             f"no checkpoint in {store.folder.uri} is good any more ("

@@ -23,11 +23,11 @@ import yaml
 
 from model.bundle.voices import Voice, voices_from_bytes, voices_to_bytes
 from pipeline.errors import IncompleteError, SettingsError
-from pipeline.settings import Settings, flatten, save_settings
+from pipeline.settings import flatten, save_settings
 from pipeline.storage import Folder
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.parent import Parent, note_parent
-from pipeline.training.settings import ADJUSTABLE, TrainSettings
+from pipeline.training.settings import RunSettings, TrainSettings
 from pipeline.training.shards import TrainShards
 from pipeline.training.voices import most_heard_voices
 
@@ -51,34 +51,72 @@ NUM_VOICES = 8
 def claim_directory(
     run: Folder, settings: TrainSettings, shards: TrainShards, parent: Parent | None = None
 ) -> dict[str, Any]:
-    """Claim a directory for this run, or check its claim; returns the claim.
+    """Claim a directory for the training of a model, or check its claim; returns the claim.
 
     A run that starts from a bundle or another run keeps their voices beside those of its shards.
 
+    Raises:
+        SettingsError: As `claim_run`, or if it holds checkpoints of an unknown run.
+    """
+    is_new = not run.exists(CLAIM)
+    if is_new and run.child(CHECKPOINTS).exists():
+        raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
+    if is_new:  # before the claim: a start that is killed in between is a new one again
+        own = most_heard_voices(shards, NUM_VOICES)
+        run.write_bytes(VOICES, voices_to_bytes(({} if parent is None else parent.voices) | own))
+    inputs = {"shards": shards.digest} | ({} if parent is None else {"parent": parent.digest})
+    options = {"shards": "--shards", "parent": "model.init_from"}
+    claim = claim_run(run, settings, inputs, settings.optim.num_steps, options)
+    if parent is not None:
+        note_parent(run, parent)  # on a resume too: it may lie elsewhere now
+    return claim
+
+
+def claim_run(
+    run: Folder,
+    settings: RunSettings,
+    inputs: Mapping[str, str],
+    num_steps: int,
+    options: Mapping[str, str],
+) -> dict[str, Any]:
+    """Claim a directory for a run, or check its claim, and write the settings of this start.
+
     Settings that may change on resume are noted in the claim with the step they changed at.
+
+    Args:
+        run: Run directory.
+        settings: Settings of this start.
+        inputs: Digest of everything else that makes two starts the same run, by name.
+        num_steps: Steps of the run by these settings.
+        options: Option of the command line that gives each input, by all names that there are.
+
+    Returns:
+        The contents of `run.json`: the inputs, the `identity` of the settings, the id of the run
+        and its changes.
 
     Raises:
         SettingsError: If it belongs to another run, naming what differs, or has trained for more
             steps than it should now.
     """
-    wanted = {"identity": settings.identity(), "shards": shards.digest}
-    if parent is not None:
-        wanted["parent"] = parent.digest
-    if run.exists(CLAIM):
-        claim: dict[str, Any] = run.read_json(CLAIM)
-        _check_claim(run, claim, wanted, settings, shards)
-        claim["identity"] = wanted["identity"]
-        note_changes(run, claim, settings, settings.optim.num_steps, ADJUSTABLE)
-    else:
-        if run.child(CHECKPOINTS).exists():
-            raise SettingsError(f"{run.uri} holds checkpoints but no {CLAIM}; give a new directory")
-        own = most_heard_voices(shards, NUM_VOICES)
-        voices = ({} if parent is None else parent.voices) | own
-        run.write_bytes(VOICES, voices_to_bytes(voices))
-        claim = {**wanted, "run_id": uuid.uuid4().hex}
-        run.write_json(CLAIM, claim)
-    if parent is not None:
-        note_parent(run, parent)  # on a resume too: it may lie elsewhere now
+    claim: dict[str, Any] = run.read_json(CLAIM) if run.exists(CLAIM) else dict(inputs)
+    for name, option in options.items():
+        if claim.get(name) != inputs.get(name):
+            raise SettingsError(
+                f"{run.uri} was started with {_digest_of(claim, name)} and {option} now gives "
+                f"{_digest_of(inputs, name)}; give --output a new directory, or {option} what it "
+                "had before"
+            )
+    identity, earlier = settings.identity(), claim.pop("settings", None)  # its name for a codec
+    found = claim.get("identity", earlier)
+    if found not in (None, identity) and not _is_same(run, settings):
+        raise SettingsError(
+            f"{run.uri} belongs to a run with other settings ({_differences(run, settings)}); "
+            "give --output a new directory, or take these settings back"
+        )
+    claim["identity"] = identity
+    claim.setdefault("run_id", uuid.uuid4().hex)
+    _note_changes(run, claim, settings, num_steps)
+    run.write_json(CLAIM, claim)
     run.write_bytes(SETTINGS, save_settings(settings).encode())
     return claim
 
@@ -105,54 +143,14 @@ def change_tags(claim: Mapping[str, Any]) -> dict[str, str]:
     return tags
 
 
-def _check_claim(
-    run: Folder,
-    claim: Mapping[str, Any],
-    wanted: Mapping[str, str],
-    settings: TrainSettings,
-    shards: TrainShards,
+def _digest_of(claim: Mapping[str, Any], name: str) -> str:
+    return f"{name} {claim[name][:12]}..." if name in claim else f"no {name}"
+
+
+def _note_changes(
+    run: Folder, claim: dict[str, Any], settings: RunSettings, num_steps: int
 ) -> None:
-    if claim["shards"] != wanted["shards"]:
-        raise SettingsError(
-            f"{run.uri} was trained on other shards than {shards.folder.uri} holds now; give "
-            "--output a new directory, or continue with the shards it began with"
-        )
-    if claim.get("parent") != wanted.get("parent"):
-        raise SettingsError(
-            f"{run.uri} was started from {_named_weights(claim)} and model.init_from names "
-            f"{_named_weights(wanted)}; give --output a new directory, or take this setting "
-            "back"
-        )
-    if claim["identity"] != wanted["identity"] and not _is_same(run, wanted["identity"]):
-        raise SettingsError(
-            f"{run.uri} belongs to a run with other settings ({_differences(run, settings)}); "
-            "give --output a new directory, or take these settings back"
-        )
-
-
-def _named_weights(claim: Mapping[str, Any]) -> str:
-    return f"the weights {claim['parent'][:12]}..." if "parent" in claim else "no weights"
-
-
-def note_changes(
-    run: Folder,
-    claim: dict[str, Any],
-    settings: Settings,
-    num_steps: int,
-    adjustable: Iterable[str],
-) -> None:
-    """Record in a claim the settings that changed since the last start, and write it.
-
-    Args:
-        run: Run directory.
-        claim: Claim of the directory, whose `changes` are extended.
-        settings: Settings of this start.
-        num_steps: Steps of the run by these settings.
-        adjustable: Dotted keys of the settings that may change.
-
-    Raises:
-        SettingsError: If the run has trained for more steps than it should now.
-    """
+    """Extend the `changes` of a claim by the settings that changed since the last start."""
     newest = (CheckpointStore(run.child(CHECKPOINTS)).steps() or [0])[-1]
     if newest > num_steps:
         raise SettingsError(
@@ -160,20 +158,21 @@ def note_changes(
             f"least {newest}, or --output a new directory"
         )
     old = yaml.safe_load(run.read_bytes(SETTINGS)) if run.exists(SETTINGS) else {}
-    changes = changed_settings(old, settings.model_dump(mode="json"), adjustable) if old else {}
-    for key, (before, now) in changes.items():
-        logger.info("%s changes from %s to %s at step %d", key, before, now, newest)
+    now = settings.model_dump(mode="json")
+    changes = changed_settings(old, now, settings.adjustable) if old else {}
+    for key, (before, after) in changes.items():
+        logger.info("%s changes from %s to %s at step %d", key, before, after, newest)
     change = {"step": newest, "settings": changes}
     if changes and claim.get("changes", [])[-1:] != [change]:  # noted by a start that was killed
         claim["changes"] = [*claim.get("changes", []), change]
-    run.write_json(CLAIM, claim)
 
 
-def _is_same(run: Folder, identity: str) -> bool:
+def _is_same(run: Folder, settings: RunSettings) -> bool:
     """Whether a claim of an earlier version, whose identity held more, is of the same run."""
     try:
-        return load_run_settings(run).identity() == identity
-    except (IncompleteError, ValueError):
+        old = yaml.safe_load(run.read_bytes(SETTINGS))
+        return type(settings).model_validate(old).identity() == settings.identity()
+    except (FileNotFoundError, ValueError):
         return False
 
 
@@ -196,13 +195,12 @@ def load_voices(run: Folder) -> dict[str, Voice]:
     return voices_from_bytes(run.read_bytes(VOICES)) if run.exists(VOICES) else {}
 
 
-def _differences(run: Folder, settings: TrainSettings) -> str:
+def _differences(run: Folder, settings: RunSettings) -> str:
     if not run.exists(SETTINGS):
         return f"its {SETTINGS} is gone"
     old = flatten(yaml.safe_load(run.read_bytes(SETTINGS)))
     new = flatten(settings.model_dump(mode="json"))
-    rooms = ("engine.", "checkpoint.", "validation.", "sample.", "tracking.")
-    free = (*rooms, "log_every", "model.init_from", *ADJUSTABLE)
+    free = (*settings.free, *settings.adjustable)
     changed = [
         f"{key}: {old.get(key)} there, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())

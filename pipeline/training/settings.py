@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,23 +15,49 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-ADJUSTABLE_OPTIM = (
-    "num_steps",
-    "learning_rate",
-    "warmup_steps",
-    "decay_share",
-    "final_share",
-    "decay",
-    "clip_norm",
+ADJUSTABLE_OPTIM = tuple(
+    f"optim.{name}"
+    for name in (
+        "num_steps",
+        "learning_rate",
+        "warmup_steps",
+        "decay_share",
+        "final_share",
+        "decay",
+        "clip_norm",
+    )
 )
-"""Fields of `OptimConfig` that may change when a run is resumed. The learning rate is a function of
-the step and of these fields alone, so it follows the new schedule from the first resumed step
+"""Settings of `OptimConfig` that may change when a run is resumed. The learning rate is a function
+of the step and of these settings alone, so it follows the new schedule from the first resumed step
 on."""
-ADJUSTABLE = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "feed.skip_steps")
-"""Settings that may change when a run is resumed; every change is recorded in `run.json`."""
 
 _GPU_TILE = 128
 """FlexAttention's block of positions."""
+
+
+class RunSettings(Settings):
+    """Settings of a training run, by which a start finds out whether it continues the run."""
+
+    free: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys, or beginnings of them, that may differ between two starts, because the weights
+    do not depend on them."""
+    adjustable: ClassVar[tuple[str, ...]] = ()
+    """Dotted keys of the settings that may change when a run is resumed; every change is recorded
+    in `run.json`."""
+
+    def identity(self) -> str:
+        """Digest of the settings that identify a run: all but the free and adjustable ones."""
+        return digest_of(self._identifying())
+
+    def _identifying(self) -> dict[str, Any]:
+        values = self.model_dump(mode="json")
+        for key in (*self.free, *self.adjustable):
+            *path, last = key.split(".")
+            inner = values
+            for name in path:
+                inner = inner[name]
+            del inner[last]
+        return values
 
 
 class LoraSettings(Settings):
@@ -187,7 +213,10 @@ class EngineSettings(WorkerSettings):
 
 
 class SaveSettings(Settings):
-    """When checkpoints are written, and how many are kept."""
+    """When checkpoints are written, and how many are kept.
+
+    Training goes on while files are written, from a copy of the state in the memory of the node.
+    """
 
     every: Positive = 1000
     """Steps between checkpoints; the last step always has one."""
@@ -199,10 +228,7 @@ class SaveSettings(Settings):
 
 
 class CheckpointSettings(SaveSettings):
-    """When checkpoints are written, and which are kept.
-
-    Training goes on while files are written, from a copy of the state in the memory of the node.
-    """
+    """When checkpoints are written, and which are kept."""
 
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Steps between checkpoints that are never removed, a multiple of `every`; 0 keeps none."""
@@ -261,8 +287,21 @@ class DistillSettings(Settings):
     """Number of steps of the teacher in one step of the student; training time grows with it."""
 
 
-class TrainSettings(Settings):
+class TrainSettings(RunSettings):
     """A training run."""
+
+    free = (
+        "model.init_from",  # its weights count by their digest, which is in `run.json` too
+        "feed.rows_per_micro_batch",
+        "feed.prefetch_steps",
+        "engine",
+        "checkpoint",
+        "validation",
+        "sample",
+        "log_every",
+        "tracking",
+    )
+    adjustable = (*ADJUSTABLE_OPTIM, "feed.skip_steps")
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of weights, order, crops, noise and dropout."""
@@ -351,27 +390,12 @@ class TrainSettings(Settings):
             )
         return self
 
-    def identity(self) -> str:
-        """Digest of the settings that identify a run.
-
-        Workers, precision, checkpoints, validation, samples, logs and the size of micro-batches may
-        change between two starts, since the weights do not depend on them. The rate, its schedule,
-        the clip norm, the number of steps and the skipped steps may change too (`ADJUSTABLE`), and
-        the change is recorded. Everything else may not. The weights of `model.init_from` count by
-        their digest, which is beside this one in `run.json`.
-        """
-        free = {"engine", "checkpoint", "validation", "sample", "log_every", "tracking"}
-        values = self.model_dump(mode="json", exclude=free)
-        values["model"].pop("init_from")
-        if values["model"]["lora"] is None:  # as before there was any
-            values["model"].pop("lora")
-        if values["distill"] is None:  # as before there was any
-            values.pop("distill")
-        for name in ("rows_per_micro_batch", "prefetch_steps", "skip_steps"):
-            values["feed"].pop(name)
-        for name in ADJUSTABLE_OPTIM:
-            values["optim"].pop(name)
-        for name in ("language_weights", "corpus_weights"):
-            if not values["feed"][name]:  # as before there were any
-                values["feed"].pop(name)
-        return digest_of(values)
+    def _identifying(self) -> dict[str, Any]:
+        values = super()._identifying()
+        # Settings that came later count only where they are used: older runs go on.
+        optional = [(values["model"], "lora"), (values, "distill")]
+        optional += [(values["feed"], name) for name in ("language_weights", "corpus_weights")]
+        for room, name in optional:
+            if not room[name]:
+                del room[name]
+        return values

@@ -99,14 +99,8 @@ def place_of_worker() -> Place:
 
 
 def _has_notice() -> bool:
-    """Whether this worker knows of an announced eviction.
-
-    `ray.train.get_preemption_info` waits until all workers call it, and they look whenever their
-    own clock says so: one would wait there for another, which waits for it in a collective.
-    """
-    from ray.train.v2._internal.execution.context import get_train_context
-
-    return get_train_context().preemption_context.preemption_info is not None
+    """Whether Ray knows of an announced eviction; a barrier, so that every worker calls this."""
+    return ray.train.get_preemption_info() is not None
 
 
 def _report_checkpoint(metrics: dict[str, Any], folder: Folder) -> None:

@@ -18,7 +18,7 @@ from model.objective import loss_from, losses
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
 from pipeline.errors import NonFiniteError
 from pipeline.storage import Folder
-from pipeline.training.feed import Feed
+from pipeline.training.feed import Feed, StepBatch
 from pipeline.training.loop import Training, WorkerPlan
 from pipeline.training.place import Place
 from pipeline.training.settings import TrainSettings
@@ -71,12 +71,22 @@ def process_group(path: Path, rank: int = 0, world_size: int = 1) -> Iterator[No
 
 
 def training(
-    settings: TrainSettings, run: Path | str, shards: Path, rank: int = 0, **place_fields: Any
+    settings: TrainSettings,
+    run: Path | str,
+    shards: Path | str,
+    rank: int = 0,
+    **place_fields: Any,
 ) -> Training:
     """A worker on the CPU; the process group must exist."""
     world_size = torch.distributed.get_world_size()
     place = Place(rank, world_size, torch.device("cpu"), **place_fields)
     return Training(WorkerPlan(settings, str(run), str(shards)), place)
+
+
+def save(worker: Training, step: int) -> None:
+    """Write the checkpoint of a step and wait for it."""
+    worker.saving.begin(step)
+    worker.saving.finish()
 
 
 def weights_of(worker: Training, kind: str = "weights") -> dict[str, Tensor]:
@@ -118,38 +128,57 @@ def _spawned(
         torch.save(result, folder / "result.pt")
 
 
+class PlainTraining:
+    """A run in plain torch, float32 and one process, with the batches of its feed.
+
+    Args:
+        settings: Settings of the run.
+        shards_path: Its shards.
+
+    Attributes:
+        feed: Batches.
+        parameters: Weights by name.
+        average: Their average, in the same order.
+    """
+
+    def __init__(self, settings: TrainSettings, shards_path: Path) -> None:
+        shards, tokenizer = TrainShards(Folder.at(shards_path)), open_tokenizer(settings.model)
+        config = model_config(settings.model, shards, tokenizer)
+        self._settings, self._model = settings, build_model(settings, config, shards).train()
+        self.feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
+        self._optimiser = adamw(parameter_groups(self._model, settings.optim), settings.optim)
+        self.parameters = dict(self._model.named_parameters())
+        self.average = [parameter.detach().clone() for parameter in self.parameters.values()]
+
+    def step(self, batch: StepBatch) -> float:
+        """Take one step; returns its loss."""
+        settings, micro = self._settings, batch.micro_batches
+        flow = sum(float(part.flow_mask.sum()) for part in micro)
+        stop = sum(float(part.stop_mask.sum()) for part in micro)
+        self._optimiser.zero_grad()
+        shares = [
+            loss_from(losses(self._model(part), part), flow, stop, settings.stop_weight)
+            for part in micro
+        ]
+        loss = torch.stack(shares).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), settings.optim.clip_norm)
+        set_rates(self._optimiser.param_groups, batch.step, settings.optim)
+        self._optimiser.step()
+        now = [parameter.detach() for parameter in self.parameters.values()]
+        update_average(self.average, now, average_decay(batch.step, settings.optim))
+        return loss.item()
+
+
 def reference(
     settings: TrainSettings, shards_path: Path, num_steps: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
     """The same run in plain torch: weights, their average and the loss of every step."""
-    shards = TrainShards(Folder.at(shards_path))
-    tokenizer = open_tokenizer(settings.model)
-    config = model_config(settings.model, shards, tokenizer)
-    model = build_model(settings, config, shards).train()
-    feed = Feed(shards, settings.feed, config, tokenizer, settings.seed)
-    optimiser = adamw(parameter_groups(model, settings.optim), settings.optim)
-    parameters = dict(model.named_parameters())
-    average = [parameter.detach().clone() for parameter in parameters.values()]
-    history = []
-    for step in range(num_steps):
-        micro = feed.batch(step).micro_batches
-        flow = sum(float(part.flow_mask.sum()) for part in micro)
-        stop = sum(float(part.stop_mask.sum()) for part in micro)
-        optimiser.zero_grad()
-        shares = [
-            loss_from(losses(model(part), part), flow, stop, settings.stop_weight) for part in micro
-        ]
-        loss = torch.stack(shares).sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), settings.optim.clip_norm)
-        set_rates(optimiser.param_groups, step, settings.optim)
-        optimiser.step()
-        now = [parameter.detach() for parameter in parameters.values()]
-        update_average(average, now, average_decay(step, settings.optim))
-        history.append(loss.item())
-    flat = {name: parameter.detach().flatten() for name, parameter in parameters.items()}
-    averaged = {n: a.flatten() for n, a in zip(parameters, average, strict=True)}
-    return flat, averaged, history
+    plain = PlainTraining(settings, shards_path)
+    history = [plain.step(plain.feed.batch(step)) for step in range(num_steps)]
+    flat = {name: parameter.detach().flatten() for name, parameter in plain.parameters.items()}
+    averages = zip(plain.parameters, plain.average, strict=True)
+    return flat, {name: average.flatten() for name, average in averages}, history
 
 
 def train_to_the_end(
@@ -171,10 +200,27 @@ def train_two_steps(
         batch = worker.feed.batch(step)
         seen.append(sum(len(part.expert_tokens) for part in batch.micro_batches))
         worker.step(batch)
-    worker.save(2)
+    save(worker, 2)
     everyone: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(everyone, seen)
     return {"expert_positions": everyone, "weights": weights_of(worker)}
+
+
+def train_some_steps(
+    rank: int,
+    world_size: int,
+    values: dict[str, Any],
+    run: Path,
+    shards: Path,
+    steps: tuple[int, int],
+) -> dict[str, Tensor]:
+    """Continue from the first of two steps to the second, and save; the weights."""
+    worker = training(TrainSettings.model_validate(values), run, shards, rank)
+    assert worker.start == steps[0]
+    for step in range(*steps):
+        worker.step(worker.feed.batch(step))
+    save(worker, steps[1])
+    return weights_of(worker)
 
 
 def break_one_rank(

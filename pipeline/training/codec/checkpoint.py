@@ -1,4 +1,4 @@
-"""Checkpoints of codec training: tensors in safetensors, plain values in JSON, nothing pickled.
+"""Contents of the checkpoints of codec training: tensors in safetensors, plain values in JSON.
 
 step_00000200/*.safetensors        weights, their average and the moments of each optimizer
 step_00000200/trainer_state.json   parameter groups and plain values
@@ -11,46 +11,33 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
+from model.bundle.weights import copied
 from pipeline.errors import DamagedError
-from pipeline.storage import COMPLETE, json_bytes, sha256
-from pipeline.training.checkpoint_store import STATE, CheckpointStore
+from pipeline.storage import COMPLETE, sha256
+from pipeline.training.checkpoint_store import CheckpointStore
 
 _TENSORS = ".safetensors"
 
 
-def save_checkpoint(
-    store: CheckpointStore,
-    step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    state: Mapping[str, Any],
-) -> None:
-    """Write one checkpoint.
+def checkpoint_files(
+    tensors: Mapping[str, Mapping[str, Tensor]], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, dict[str, Tensor]]:
+    """Copies of state dicts and of the moments of optimizers, by file.
 
     Args:
-        store: Checkpoints of the run.
-        step: Number of steps taken.
         tensors: State dicts by file stem.
-        optimizers: Optimizers by file stem; moments go into files of tensors, hyper-parameters into
-            the JSON.
-        state: Further plain values to store.
+        optimizers: Optimizers by file stem; their hyper-parameters are in `hyper_parameters`.
     """
-    folder = store.at(step)
-    folder.delete(COMPLETE)  # of a damaged checkpoint of the same step
     moments = {stem: _flat(optimizer) for stem, optimizer in optimizers.items()}
-    groups = {stem: one.state_dict()["param_groups"] for stem, one in optimizers.items()}
-    payloads = {f"{stem}{_TENSORS}": _bytes(one) for stem, one in {**tensors, **moments}.items()}
-    payloads[STATE] = json_bytes({"step": step, "param_groups": groups, "state": dict(state)})
-    for name, payload in payloads.items():
-        folder.write_bytes(name, payload)
-    files = {
-        name: {"sha256": sha256(payload), "size_bytes": len(payload)}
-        for name, payload in payloads.items()
-    }
-    folder.write_json(COMPLETE, {"files": files})
+    return {f"{stem}{_TENSORS}": copied(one) for stem, one in {**tensors, **moments}.items()}
+
+
+def hyper_parameters(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
+    """Hyper-parameters of optimizers, by file stem, as `load_checkpoint` restores them."""
+    return {stem: one.state_dict()["param_groups"] for stem, one in optimizers.items()}
 
 
 def load_checkpoint(
@@ -85,7 +72,3 @@ def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
-
-
-def _bytes(values: Mapping[str, Tensor]) -> bytes:
-    return save({name: value.detach().cpu().contiguous() for name, value in values.items()})

@@ -7,17 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import yaml
 
 from model.codec.registry import codec_digest
-from pipeline.errors import SettingsError
-from pipeline.settings import digest_of, save_settings
 from pipeline.storage import COMPLETE, Folder
 from pipeline.tracking import open_run
 from pipeline.training.codec.loop import METRICS, run_worker
-from pipeline.training.codec.settings import ADJUSTABLE_CODEC, TrainCodecSettings
+from pipeline.training.codec.settings import TrainCodecSettings
 from pipeline.training.driver import train_claimed, training_worker
-from pipeline.training.rundir import CLAIM, SETTINGS, note_changes
+from pipeline.training.rundir import claim_run
 
 logger = logging.getLogger(__name__)
 
@@ -51,23 +48,15 @@ def train_codec(
         PipelineError: If the workers failed more often than the recipe allows.
     """
     clips.card("ingest")
-    identity = _identity(settings, clips)
-    claim = _claim(output, identity, settings)
+    claim = _claim(output, settings, clips)
     finished = _finished(output, settings.optim.num_steps)
     if finished is not None:
         return finished
     output.delete(METRICS)
     output.sweep()
-    output.write_bytes(SETTINGS, save_settings(settings).encode())
     values = settings.model_dump(mode="json")
-    tracked_as = {name: claim[name] for name in identity}
-    reference = open_run(
-        settings.tracking,
-        output.uri,
-        digest_of({**tracked_as, "output": output.uri}),
-        values,
-        {"audiocalm.job": "train-codec"},
-    )
+    tags = {"audiocalm.job": "train-codec"}
+    reference = open_run(settings.tracking, output.uri, claim["run_id"], values, tags)
     config = {
         "settings": values,
         "clips": clips.uri,
@@ -82,15 +71,13 @@ def train_codec(
     return metrics
 
 
-def _identity(settings: TrainCodecSettings, clips: Folder) -> dict[str, str]:
-    """What makes two starts the same run."""
-    identity = {
-        "settings": settings.identity(),
-        "clips": clips.read_bytes(COMPLETE).decode().strip(),
-    }
+def _claim(output: Folder, settings: TrainCodecSettings, clips: Folder) -> dict[str, Any]:
+    """Claim a directory for this run, or check its claim; returns the claim."""
+    inputs = {"clips": clips.read_bytes(COMPLETE).decode().strip()}
     if settings.init_from is not None:
-        identity["init_from"] = codec_digest(settings.init_from)
-    return identity
+        inputs["init_from"] = codec_digest(settings.init_from)
+    options = {"clips": "--clips", "init_from": "init_from"}
+    return claim_run(output, settings, inputs, settings.optim.num_steps, options)
 
 
 def _finished(output: Folder, num_steps: int) -> dict[str, Any] | None:
@@ -102,33 +89,6 @@ def _finished(output: Folder, num_steps: int) -> dict[str, Any] | None:
         return None
     logger.info("%s is finished; nothing to do", output.uri)
     return metrics
-
-
-def _claim(
-    output: Folder, identity: dict[str, str], settings: TrainCodecSettings
-) -> dict[str, Any]:
-    """Claim a directory for this run, or check its claim; returns the claim."""
-    if not output.exists(CLAIM):
-        output.write_json(CLAIM, identity)
-        return dict(identity)
-    claim: dict[str, Any] = output.read_json(CLAIM)
-    for name, value in identity.items():
-        if claim.get(name) != value and not (name == "settings" and _is_same(output, value)):
-            raise SettingsError(
-                f"{output.uri} belongs to a run with other {name}; give the same {name} to "
-                "continue, or another --output"
-            )
-    note_changes(output, claim, settings, settings.optim.num_steps, ADJUSTABLE_CODEC)
-    return claim
-
-
-def _is_same(output: Folder, identity: str) -> bool:
-    """Whether a claim of an earlier version, whose identity held more, is of the same run."""
-    try:
-        old = yaml.safe_load(output.read_bytes(SETTINGS))
-        return TrainCodecSettings.model_validate(old).identity() == identity
-    except (FileNotFoundError, ValueError):
-        return False
 
 
 def _worker(config: dict[str, Any]) -> None:

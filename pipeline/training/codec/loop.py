@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,13 +23,15 @@ from torch.nn.parallel import DistributedDataParallel
 from model.codec.registry import codec_files
 from model.codec.vae.losses import CodecObjective
 from model.optim import adamw, average_decay, parameter_groups, set_rates, update_average
-from pipeline.errors import DamagedError, DiskFullError
 from pipeline.progress import checkpoint_line, step_line
 from pipeline.storage import Folder
 from pipeline.tracking import RunReference, Tracker
-from pipeline.training.checkpoint_store import CheckpointStore, disk_full_noted
 from pipeline.training.codec.adversary import Adversary
-from pipeline.training.codec.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.codec.checkpoint import (
+    checkpoint_files,
+    hyper_parameters,
+    load_checkpoint,
+)
 from pipeline.training.codec.report import (
     measured_importance,
     validation_losses,
@@ -38,10 +40,11 @@ from pipeline.training.codec.report import (
 from pipeline.training.codec.settings import TrainCodecSettings
 from pipeline.training.codec.setup import crop_source, first_codec, first_crops
 from pipeline.training.failures import not_finite
+from pipeline.training.metrics import Clock, speed_note
 from pipeline.training.place import Place
 from pipeline.training.resume import load_newest
-from pipeline.training.rundir import CHECKPOINTS, SUMMARY
-from pipeline.training.save_policy import SavePolicy
+from pipeline.training.rundir import SUMMARY
+from pipeline.training.saving import Files, Saving
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +87,6 @@ def run_worker(
         for point in training.steps():
             if place.is_first:
                 _log(point, training, tracker)
-        place.wait()
         if not place.is_first:
             return
         if not training.is_stopped:
@@ -99,8 +101,8 @@ def run_worker(
 def _log(point: dict[str, float], training: CodecTraining, tracker: Tracker) -> None:
     named = {f"codec/{name}": value for name, value in point.items() if name != "step"}
     step, last = int(point["step"]), training.settings.optim.num_steps
-    tracker.log_metrics(named | {"codec/steps_per_s": training.steps_per_s}, step)
-    logger.info("%s", step_line(step, last, point["total"]))
+    tracker.log_metrics(named | training.times, step)
+    logger.info("%s", step_line(step, last, point["total"], speed_note(training.times)))
 
 
 class CodecTraining:
@@ -114,21 +116,27 @@ class CodecTraining:
 
     Attributes:
         is_stopped: Whether a request ended the training before its last step.
+        saving: Checkpoints that the run writes.
+        times: Times of the last point, as `Clock.metrics`.
     """
 
     def __init__(
         self, settings: TrainCodecSettings, clips: Folder, output: Folder, place: Place
     ) -> None:
         self.settings, self.place = settings, place
-        self.store = CheckpointStore(output.child(CHECKPOINTS))
         self.is_stopped = False
-        self._policy = SavePolicy(
-            output, place.rank, settings.checkpoint.every_minutes, place.is_preempted
+        self.saving = Saving(
+            output,
+            place,
+            settings.checkpoint,
+            settings.optim.num_steps,
+            contents=self._contents,
+            completed=self._completed,
         )
         self.codec = first_codec(settings)
         self.num_frames = max(1, round(settings.crops.duration_s * self.codec.timebase.frame_rate))
         self.source = crop_source(settings, clips, "train", self.codec, self.num_frames)
-        is_new = settings.init_from is None and not self.store.steps()
+        is_new = settings.init_from is None and not self.saving.store.steps()
         if is_new and self.codec.config.principal_bands:
             self.codec.start_linear(list(first_crops(self.source, settings)))
         self.average = copy.deepcopy(self.codec).to(place.device)
@@ -147,9 +155,9 @@ class CodecTraining:
             self.adversary = Adversary(settings, channels, str(place.device), is_parallel)
         self.step = 0
         self.curve: list[dict[str, float]] = []
-        self.steps_per_s = 0.0
+        self.times: dict[str, float] = {}
+        self._clock = Clock()
         self._sums: dict[str, list[float]] = {}
-        self._clock = (0, time.perf_counter())
 
     def resume(self) -> None:
         """Continue from the latest good checkpoint, if there is one.
@@ -157,57 +165,48 @@ class CodecTraining:
         Raises:
             DamagedError: If there are checkpoints and none is good.
         """
-        load_newest(self.store, self._load, self.place)
+        load_newest(self.saving.store, self._load, self.place)
 
-    def _load(self, step: int) -> None:
-        found: tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None = None
-        problem = ""
-        try:
-            found = load_checkpoint(self.store, step, self._optimizers())
-        except DamagedError as error:
-            problem = str(error)
-        problems = [said for said in self.place.gather(problem) if said]
-        if found is None or problems:
-            raise DamagedError(problems[0])
-        tensors, state = found
-        self.codec.load_state_dict(tensors["model"])
-        if self.adversary is not None:
-            self.adversary.load(tensors["discriminators"])
-        self.average.load_state_dict(tensors["average"])
-        self.step, self.curve, self._sums = step, state["curve"], state["sums"]
-        self._clock = (self.step, time.perf_counter())
+    def _load(self, step: int) -> Callable[[], None]:
+        tensors, state = load_checkpoint(self.saving.store, step, self._optimizers())
+
+        def restore() -> None:
+            """Continue from what was read."""
+            self.codec.load_state_dict(tensors["model"])
+            if self.adversary is not None:
+                self.adversary.load(tensors["discriminators"])
+            self.average.load_state_dict(tensors["average"])
+            self.step, self.curve, self._sums = step, state["curve"], state["sums"]
+
+        return restore
 
     def steps(self) -> Iterator[dict[str, float]]:
         """Train to the end, or to a stop request; yields the mean losses since the last point.
 
         Every logged step is a point, unless all its steps were skipped.
         """
-        settings, last = self.settings, self.settings.optim.num_steps
-        with ThreadPoolExecutor(1, "crops") as loader:
+        settings, last, ended = self.settings, self.settings.optim.num_steps, time.monotonic()
+        with ThreadPoolExecutor(1, "crops") as loader, self.saving:
             pending = loader.submit(self._batch, self.step)
             while self.step < last and not self.is_stopped:
                 batch = pending.result()
+                began = time.monotonic()
+                self._clock.wait_s += began - ended
                 if self.step + 1 < last:
                     pending = loader.submit(self._batch, self.step + 1)
                 if batch is None:
                     logger.info("step %d is skipped, as crops.skip_steps says", self.step)
                 else:
                     self._update(*batch)
+                    self._clock.num_steps += 1
+                    self._clock.seconds += time.monotonic() - began
                 self.step += 1
-                is_last = self.step == last
-                is_stopping, is_saving = self._wishes()
-                self.is_stopped = is_stopping and not is_last
-                if (self.step % settings.log_every == 0 or is_last) and self._sums:
+                if (self.step % settings.log_every == 0 or self.step == last) and self._sums:
                     yield self._point()
-                is_due = self.step % settings.checkpoint.every == 0
-                if is_due or is_last or self.is_stopped or is_saving:
-                    self._save()
-
-    def _wishes(self) -> tuple[bool, bool]:
-        """Whether any worker wants to stop, and whether any wants a checkpoint."""
-        own = torch.tensor([float(self._policy.wants_stop()), float(self._policy.wants_save())])
-        stop, save = self.place.sum(own).tolist()
-        return stop > 0, save > 0
+                stepped = time.monotonic()
+                self.is_stopped = self.saving.after_step(self.step) and self.step < last
+                ended = time.monotonic()
+                self._clock.save_s += ended - stepped
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor] | None:
         if step in self.settings.crops.skip_steps:
@@ -275,38 +274,26 @@ class CodecTraining:
 
     def _point(self) -> dict[str, float]:
         point = {name: total / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
-        begin, since = self._clock
-        self._clock = (self.step, time.perf_counter())
-        self.steps_per_s = (self.step - begin) / max(1e-9, self._clock[1] - since)
+        self.times = self._clock.metrics()
+        self._sums, self._clock = {}, Clock()
         self.curve.append({"step": self.step, **point})
         return self.curve[-1]
 
-    def _save(self) -> None:
-        """Write and report a checkpoint; every worker takes part.
-
-        Raises:
-            DiskFullError: On every worker, if there is no room for it.
-        """
-        problem = self._written() if self.place.is_first else ""
-        if problem := self.place.from_first(problem):
-            raise DiskFullError(problem)
-        self._policy.saved()
-        self.place.report({"step": self.step}, self.store.at(self.step))
-
-    def _written(self) -> str:
-        """Write a checkpoint; returns the problem of a full disk, or nothing."""
+    def _contents(self) -> tuple[Files, dict[str, Any]]:
+        if not self.place.is_first:  # all workers hold the same
+            return {}, {}
         tensors = {"model": self.codec.state_dict(), "average": self.average.state_dict()}
         if self.adversary is not None:
             tensors["discriminators"] = self.adversary.discriminators.state_dict()
+        optimizers = self._optimizers()
         state = {"curve": self.curve, "sums": self._sums}
-        with disk_full_noted() as problems:
-            save_checkpoint(self.store, self.step, tensors, self._optimizers(), state)
-        if problems:
-            return self.store.without_room(self.step, problems[0])
-        self.store.retain(self.settings.checkpoint.num_to_keep)
-        logger.info("%s", checkpoint_line(self.step))
-        return ""
+        values = {"param_groups": hyper_parameters(optimizers), "state": state}
+        return checkpoint_files(tensors, optimizers), values
+
+    def _completed(self, step: int) -> None:
+        if self.place.is_first:
+            self.saving.store.retain(self.settings.checkpoint.num_to_keep)
+            logger.info("%s", checkpoint_line(step))
 
 
 def finish(training: CodecTraining, clips: Folder, output: Folder, tracker: Tracker) -> None:

@@ -13,22 +13,14 @@ from model.codec.vae.codec_config import codec_config_from_dict
 from model.codec.vae.discriminator import DiscriminatorConfig, discriminator_config
 from model.codec.vae.losses import CodecLossConfig
 from model.optim import OptimConfig
-from pipeline.settings import Settings, digest_of
+from pipeline.settings import Settings
 from pipeline.tracking import TrackingSettings
-from pipeline.training.settings import ADJUSTABLE_OPTIM, SaveSettings, WorkerSettings
-
-ADJUSTABLE_CODEC = (*(f"optim.{name}" for name in ADJUSTABLE_OPTIM), "crops.skip_steps")
-"""Settings that may change when a run is resumed; every change is recorded in `run.json`."""
-_OPERATIONAL = (
-    "resources",
-    "tracking",
-    "checkpoint",
-    "log_every",
-    "validation_crops",
-    "reconstructions",
-    "reconstruction_s",
+from pipeline.training.settings import (
+    ADJUSTABLE_OPTIM,
+    RunSettings,
+    SaveSettings,
+    WorkerSettings,
 )
-"""Settings that do not affect the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +65,19 @@ class CodecSaveSettings(SaveSettings):
     """Steps between checkpoints; the last step always has one."""
 
 
-class TrainCodecSettings(Settings):
+class TrainCodecSettings(RunSettings):
     """The recipe of `train-codec`."""
+
+    free = (
+        "resources",
+        "tracking",
+        "checkpoint",
+        "log_every",
+        "validation_crops",
+        "reconstructions",
+        "reconstruction_s",
+    )
+    adjustable = (*ADJUSTABLE_OPTIM, "crops.skip_steps")
 
     preset: str = "tiny"
     """Codec preset: tiny, small or paper."""
@@ -124,14 +127,6 @@ class TrainCodecSettings(Settings):
         self.codec_config()
         self.discriminator_config()
         return self
-
-    def identity(self) -> str:
-        """Digest of the settings that identify a run; the others may change on resume."""
-        values = self.model_dump(mode="json", exclude=set(_OPERATIONAL))
-        for name in ADJUSTABLE_OPTIM:
-            values["optim"].pop(name)
-        values["crops"].pop("skip_steps")
-        return digest_of(values)
 
     def discriminator_config(self) -> DiscriminatorConfig:
         """Configuration of the discriminators: the preset with its changes.

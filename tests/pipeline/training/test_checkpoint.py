@@ -14,16 +14,11 @@ from safetensors import SafetensorError
 
 from pipeline.errors import DamagedError, DiskFullError, IncompleteError, NonFiniteError
 from pipeline.storage import COMPLETE, Folder
-from pipeline.training import checkpoint
+from pipeline.training import saving
 from pipeline.training.average import averaged_model
 from pipeline.training.checkpoint import opened
 from pipeline.training.checkpoint_store import CheckpointStore
-from tests.factories.training import (
-    SMALL_MODEL,
-    small_settings,
-    training,
-    weights_of,
-)
+from tests.factories.training import SMALL_MODEL, save, small_settings, training, weights_of
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +187,7 @@ def test_a_full_disk_keeps_the_newest_good_checkpoint_and_says_so(
     alone, small_shards, tmp_path, monkeypatch, error
 ):
     worker = training(small_settings(), tmp_path, small_shards)
-    original = checkpoint.save_weights
+    original = saving.save_weights
 
     def save_weights(path: Path, tensors: object, **options: bool) -> None:
         if "step_00000004" in str(path):
@@ -200,7 +195,7 @@ def test_a_full_disk_keeps_the_newest_good_checkpoint_and_says_so(
             raise error
         original(path, tensors, **options)
 
-    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    monkeypatch.setattr(saving, "save_weights", save_weights)
     with pytest.raises(
         DiskFullError, match=r"step 4 in .*step 2 is the newest good one.*Free some"
     ):
@@ -215,7 +210,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 ):
     worker = training(small_settings(checkpoint={"num_to_keep": 9}), tmp_path, small_shards)
     is_past, lock = threading.Event(), threading.Lock()
-    step, original = worker.engine.step, checkpoint.save_weights
+    step, original = worker.engine.step, saving.save_weights
 
     def counted(number: int) -> float:
         norm = step(number)
@@ -230,7 +225,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
         lock.release()
 
     monkeypatch.setattr(worker.engine, "step", counted)
-    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    monkeypatch.setattr(saving, "save_weights", save_weights)
     worker.run()
     assert _store(tmp_path).steps() == [2, 4, 6]
     for number in (2, 4, 6):
@@ -247,7 +242,7 @@ def test_a_full_disk_ends_the_run_without_another_checkpoint(
     endless = small_settings(optim={"num_steps": 10**6}, checkpoint={"every": 10**6})
     # One notice of eviction asks for one checkpoint.
     worker = training(endless, tmp_path, small_shards, is_preempted=lambda: True)
-    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    monkeypatch.setattr(saving, "save_weights", save_weights)
     with pytest.raises(DiskFullError, match="there is no earlier one"):
         worker.run()
 
@@ -256,7 +251,7 @@ def test_a_run_that_diverges_completes_the_checkpoint_under_way(
     alone, small_shards, tmp_path, monkeypatch
 ):
     worker = training(small_settings(checkpoint={"every": 1}), tmp_path, small_shards)
-    has_diverged, original = threading.Event(), checkpoint.save_weights
+    has_diverged, original = threading.Event(), saving.save_weights
 
     def diverge(number: int) -> float:
         if number == 1:
@@ -270,7 +265,7 @@ def test_a_run_that_diverges_completes_the_checkpoint_under_way(
 
     step = worker.engine.step
     monkeypatch.setattr(worker.engine, "step", diverge)
-    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    monkeypatch.setattr(saving, "save_weights", save_weights)
     with pytest.raises(NonFiniteError):
         worker.run()
     assert _store(tmp_path).steps() == [1]
@@ -298,7 +293,7 @@ def test_another_error_of_a_disk_is_left_to_a_restart(alone, small_shards, tmp_p
         raise OSError(errno.EIO, "Input/output error")
 
     worker = training(small_settings(), tmp_path, small_shards)
-    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    monkeypatch.setattr(saving, "save_weights", save_weights)
     with pytest.raises(OSError, match="Input/output"):
         worker.run()
 
@@ -359,10 +354,10 @@ def test_parameters_are_read_whole_and_by_stretch(finished):
 def test_an_object_store_is_written_and_resumed_like_a_folder(alone, finished, small_shards):
     uri = f"memory://bucket-{uuid.uuid4().hex}/run"
     short = small_settings(checkpoint={"every": 2, "num_to_keep": 1})
-    first = training(short, uri, small_shards, is_preempted=lambda: False)
+    first = training(short, uri, small_shards)
     for batch in first.feed.batches(0, 4):
         first.step(batch)
-    first.save(4)
+    save(first, 4)
     assert CheckpointStore(Folder.at(uri).child("checkpoints")).steps() == [4]
     worker = training(short, uri, small_shards)
     assert worker.start == 4

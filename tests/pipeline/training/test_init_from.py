@@ -23,7 +23,7 @@ from pipeline.training.settings import TrainSettings
 from pipeline.training.setup import build_model, model_config, shards_for
 from tests.factories.bundle import codec_facts, codec_latent_dim, write_bundle
 from tests.factories.train_shards import FakeClip, mixed_clips, write_shards
-from tests.factories.training import small_settings, training, weights_of
+from tests.factories.training import save, small_settings, training, weights_of
 
 PLAIN = [FakeClip(name=f"clip-{number}") for number in range(4)]
 
@@ -110,7 +110,7 @@ def test_the_run_notes_its_parent_and_goes_on_without_it(place: Path, tmp_path: 
         assert claim_directory(run, settings, shards, again)["run_id"] == claim["run_id"]
     finally:
         Path(moved).rename(place / "bundle")
-    with pytest.raises(SettingsError, match=r"was started from the weights .*no weights"):
+    with pytest.raises(SettingsError, match=r"was started with parent .* now gives no parent"):
         claim_directory(run, settings, shards)
 
 
@@ -120,7 +120,7 @@ def test_other_weights_are_another_run(place: Path, tmp_path: Path) -> None:
     claim_directory(run, settings, shards, parent)
     other = find_parent(run, str(write_bundle(tmp_path, seed=1)))
     assert other is not None
-    with pytest.raises(SettingsError, match=r"started from the weights .* names the weights"):
+    with pytest.raises(SettingsError, match=r"with parent .* model.init_from now gives parent"):
         claim_directory(run, settings, shards, other)
 
 
@@ -128,7 +128,7 @@ def test_a_run_without_parent_is_not_taken_over(place: Path, tmp_path: Path) -> 
     parent, settings, shards = _resolved(place)
     run = Folder.at(tmp_path / "run")
     claim_directory(run, settings, shards)
-    with pytest.raises(SettingsError, match="started from no weights"):
+    with pytest.raises(SettingsError, match="started with no parent"):
         claim_directory(run, settings, shards, parent)
 
 
@@ -249,7 +249,7 @@ def test_a_frozen_embedding_is_that_of_the_parent_after_a_resume_too(
     optim = dataclasses.replace(settings.optim, embedding_multiplier=0.0)
     settings = settings.model_copy(update={"engine": engine, "optim": optim})
     claim_directory(Folder.at(tmp_path), settings, shards, parent)
-    training(settings, tmp_path, place / "shards").save(1)
+    save(training(settings, tmp_path, place / "shards"), 1)
     resumed = training(settings, tmp_path, place / "shards")
     assert resumed.start == 1
     embedding = resumed.engine.module.backbone.embed_tokens.weight

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model.optim import rate_share
 from pipeline.errors import NonFiniteError, SettingsError
 from pipeline.storage import Folder
+from pipeline.training.hardware import checkpoint_copy_bytes
 from pipeline.training.rundir import (
     STOP_REQUEST,
     change_tags,
@@ -21,7 +23,9 @@ from tests.factories.train_shards import FakeClip, write_shards
 from tests.factories.training import (
     reference,
     run_workers,
+    save,
     small_settings,
+    train_some_steps,
     training,
     weights_of,
     works_of_stages,
@@ -73,6 +77,16 @@ def test_two_workers_equal_plain_torch_though_only_one_sees_speech(pair):
 
 
 @pytest.mark.slow
+def test_a_worker_copies_as_many_bytes_for_a_checkpoint_as_the_plan_says(pair, alone, tmp_path):
+    shards, run, settings, _ = pair
+    planned = checkpoint_copy_bytes(training(settings, tmp_path, shards).engine.num_trained, 2)
+    for rank in range(2):
+        written = load_file(run / f"checkpoints/step_00000002/state-{rank:04d}.safetensors")
+        held = sum(tensor.nbytes for tensor in written.values())
+        assert held == pytest.approx(planned, rel=0.1), "the parts of a small model differ a bit"
+
+
+@pytest.mark.slow
 def test_one_worker_goes_on_from_the_checkpoint_of_two(pair, alone):
     shards, run, settings, result = pair
     worker = training(settings, run, shards)
@@ -86,6 +100,20 @@ def test_one_worker_goes_on_from_the_checkpoint_of_two(pair, alone):
         torch.testing.assert_close(
             weights_of(worker, "average")[name], average[name], atol=1e-5, rtol=0
         )
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("zero_stage", STAGES)
+def test_workers_may_become_one_and_two_again(alone, small_shards, tmp_path, zero_stage):
+    settings = small_settings(engine={"zero_stage": zero_stage})
+    places = (settings.model_dump(mode="json"), tmp_path / "run", small_shards)
+    run_workers(train_some_steps, 2, tmp_path / "first", *places, (0, 2))
+    train_some_steps(0, 1, *places, (2, 4))
+    found = run_workers(train_some_steps, 2, tmp_path / "last", *places, (4, 6))
+    expected, _, _ = reference(settings, small_shards, 6)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)  # order of sums
 
 
 @pytest.mark.slow
@@ -236,7 +264,7 @@ def test_skipped_steps_change_nothing_and_the_count_of_updates_survives_a_resume
     for batch in stopped.feed.batches(0, 4):
         if not batch.is_skipped:
             stopped.step(batch)
-    stopped.save(4)
+    save(stopped, 4)
     resumed = training(settings, tmp_path / "two", small_shards)
     assert resumed.start == 4
     resumed.run()
@@ -265,7 +293,7 @@ def test_a_broken_gradient_names_step_clips_and_what_may_be_changed(
 def test_other_shards_in_a_run_directory_are_refused(tmp_path, small_shards):
     _claim(tmp_path / "run", small_shards)
     write_shards(tmp_path / "other", [FakeClip(name="a")], card={"note": "other"})
-    with pytest.raises(SettingsError, match="trained on other shards"):
+    with pytest.raises(SettingsError, match=r"started with shards .* --shards now gives"):
         _claim(tmp_path / "run", tmp_path / "other")
 
 

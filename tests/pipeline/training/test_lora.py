@@ -31,7 +31,7 @@ from pipeline.training.settings import LoraSettings, TrainSettings
 from pipeline.training.setup import shards_for
 from tests.factories.bundle import bundle_config, codec_facts, codec_latent_dim, write_bundle
 from tests.factories.train_shards import FakeClip, write_shards
-from tests.factories.training import run_workers, train_two_steps, training, weights_of
+from tests.factories.training import run_workers, save, train_two_steps, training, weights_of
 
 LORA = {"rank": 2, "alpha": 4}
 CLIPS = [
@@ -123,7 +123,7 @@ def test_optimiser_states_and_checkpoints_hold_the_adapters_alone(
 ) -> None:
     worker, run = trained
     whole = _started(_settings(place / "bundle", lora=None), tmp_path / "run", place)
-    whole.save(0)
+    save(whole, 0)
 
     def states(held: Training) -> int:
         partitions = held.engine.partitions

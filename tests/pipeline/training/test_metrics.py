@@ -62,10 +62,10 @@ def test_a_window_weighs_steps_by_what_they_hold():
 
 
 def test_counts_survive_the_sum_over_workers():
-    one = _counts(flow_count=3, stop_requests=1)
+    one = _counts(flow_count=3, stop_count=1)
     two = _counts(flow_count=4, documents=2)
     both = StepCounts.from_vector(one.to_vector() + two.to_vector())
-    assert both == _counts(flow_count=7, stop_requests=1, documents=2)
+    assert both == _counts(flow_count=7, stop_count=1, documents=2)
 
 
 def test_utilisation_is_the_work_of_the_documents_over_the_peak():
@@ -76,7 +76,7 @@ def test_utilisation_is_the_work_of_the_documents_over_the_peak():
         random_document(config, 1, num_text=3),
     ]
     step = StepBatch(0, [pack([[d]], config, 64) for d in documents], 2, 0, 5 + 36 + 3 + 24)
-    counts = StepCounts.of(step, config, wants_stop=False)
+    counts = StepCounts.of(step, config)
     assert counts.row_positions == 128
     assert counts.expert_positions == 5 + 36
     held = [

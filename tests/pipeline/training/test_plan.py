@@ -79,6 +79,7 @@ def test_memory_of_states_and_activations() -> None:
     assert found[2, False].activation_bytes == 2 * (2 * 64 * 328 + outside) == 103_936
     assert found[2, True].activation_bytes == 2 * (2 * 64 * 16 + 64 * 328 + outside) == 66_048
     assert plan.checkpoint_bytes == 16 * count
+    assert plan.checkpoint_copy_bytes == 8 * count, "two workers copy half of the states each"
 
 
 def test_with_adapters_gradients_states_and_checkpoints_are_theirs_alone() -> None:
@@ -93,6 +94,7 @@ def test_with_adapters_gradients_states_and_checkpoints_are_theirs_alone() -> No
     assert states[1] == weights + 2 * adapters + 8 * adapters
     assert states[3] == (weights + theirs) / 2
     assert plan.checkpoint_bytes == 16 * adapters
+    assert plan.checkpoint_copy_bytes == 8 * adapters
     assert plan.step_s == _plan().step_s, "an upper bound, as the report says"
     said = plan_report(plan)
     assert "adapters of rank 2, 0.0 M, are trained" in said
@@ -123,6 +125,7 @@ def test_a_report_names_nodes_disk_and_assumptions() -> None:
     said = plan_report(_plan())
     assert "2 with 1 GPUs each" in said
     assert "for the 3 that are on disk at once" in said, "two are kept"
+    assert "host memory  0.0 GB per node" in said
     assert "One takes 20 positions with 1 noisy copy; 3 fit a row" in said
     assert "at 3 per GPU hour" in said
 

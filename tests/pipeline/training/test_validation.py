@@ -25,7 +25,7 @@ from pipeline.training.validation import (
     validation_feed,
 )
 from tests.factories.train_shards import mixed_clips, write_shards
-from tests.factories.training import small_settings, training, weights_of
+from tests.factories.training import save, small_settings, training, weights_of
 
 VALIDATION = {"every": 2, "num_documents": 6}
 TOTAL = "validation/loss/total"
@@ -93,7 +93,7 @@ def test_a_resumed_run_has_the_same_bits_and_validation_losses(validated, shards
     for batch in first.feed.batches(0, 4):
         first.step(batch)
         if batch.step % 2:
-            first.save(batch.step + 1)
+            save(first, batch.step + 1)
     second = training(_settings(), tmp_path, shards)
     assert second.start == 4
     second.run()

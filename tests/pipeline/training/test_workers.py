@@ -1,4 +1,4 @@
-"""A group of Ray Train workers: what one of them does without the others."""
+"""A group of Ray Train workers: what they ask Ray for together."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
 
 from pipeline.storage import Folder
 from pipeline.training.workers import place_of_worker, run_group
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+def test_ray_offers_the_public_call_that_finds_evictions() -> None:
+    assert callable(ray.train.get_preemption_info)
 
 
-def test_a_worker_looks_for_an_eviction_without_the_others(
-    ray_session: None, tmp_path: Path
-) -> None:
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_workers_look_for_an_eviction_together(ray_session: None, tmp_path: Path) -> None:
     def look(config: dict[str, Any]) -> None:
         place = place_of_worker()
-        if place.is_first:  # another one would have to come too if this were a barrier
-            Path(config["answer"]).write_text(str(place.is_preempted()))
+        found = place.gather(place.is_preempted())
+        if place.is_first:
+            Path(config["answer"]).write_text(str(found))
 
     run_group(
         look,
@@ -30,4 +35,4 @@ def test_a_worker_looks_for_an_eviction_without_the_others(
         max_failures=0,
         request_stop=lambda name: None,
     )
-    assert (tmp_path / "answer").read_text() == "False"
+    assert (tmp_path / "answer").read_text() == "[False, False]"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from model.codec.registry import codec_importance, load_codec
 from pipeline.errors import DamagedError, DiskFullError, NonFiniteError
 from pipeline.storage import Folder
+from pipeline.training import saving
 from pipeline.training.checkpoint_store import CheckpointStore
 from pipeline.training.codec.loop import CodecTraining, run_worker
 from pipeline.training.codec.settings import TrainCodecSettings
@@ -69,6 +70,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(
     training = CodecTraining(settings(**changes), clips, Folder.at(tmp_path / "torn"), Place())
     for _ in training.steps():
         if training.step == 4:  # one step after the checkpoint, lost with the process
+            training.saving.finish()
             break
     torch.manual_seed(99)
     resumed = train(clips, tmp_path / "torn", **changes)
@@ -120,6 +122,7 @@ def test_an_interrupted_adversarial_run_ends_in_the_same_bytes(
     training = CodecTraining(settings(**ADVERSARIAL), clips, torn, Place())
     for _ in training.steps():
         if training.step == 8:  # its checkpoint is not written yet: goes on from step 6
+            training.saving.finish()
             break
     torch.manual_seed(99)
     assert train(clips, tmp_path / "torn", **ADVERSARIAL) == whole
@@ -243,14 +246,14 @@ def test_damaged_checkpoints_fall_back_to_the_newest_good_one(
 def test_a_full_disk_keeps_the_newest_good_checkpoint(
     clips: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Folder.write_bytes
+    original = saving.save_weights
 
-    def write_bytes(self: Folder, name: str, payload: bytes) -> None:
-        if "step_00000006" in self.path and name == "optimizer.safetensors":
+    def save_weights(path: Path, weights: object, **options: bool) -> None:
+        if "step_00000006" in str(path) and path.name == "optimizer.safetensors":
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(self, name, payload)
+        original(path, weights, **options)
 
-    monkeypatch.setattr(Folder, "write_bytes", write_bytes)
+    monkeypatch.setattr(saving, "save_weights", save_weights)
     with pytest.raises(DiskFullError, match=r"step 6 in .*No space.*step 3 is the newest good one"):
         train(clips, tmp_path)
     assert [path.name for path in (tmp_path / CHECKPOINTS).iterdir()] == ["step_00000003"]
