@@ -107,7 +107,7 @@ def _sound(settings: StarterSettings, plan: ScenePlan, folder: Path, done: Done)
     category = "|".join(scene.classes)
     name = f"{fold}-{plan.index:05d}-{category.replace('|', '-')}.flac"
     (folder / "audio" / name).write_bytes(encode_audio(scene.wave, dsp.SAMPLE_RATE, "FLAC"))
-    captions = json.dumps((scene.caption, scene.name))
+    captions = json.dumps((scene.caption, scene.name, *scene.wordings))
     done.rows.append((name, category, captions, str(fold)))
     _count(done, scene.wave.shape[1], dsp.SAMPLE_RATE)
 

@@ -23,6 +23,7 @@ LEVELS = {"melody": 0.75, "chords": 0.34, "bass": 0.62, "drums": 0.7}
 _REFERENCE_PITCH = {"melody": 70, "chords": 60, "bass": 40}
 _ADJECTIVES = "Amber Quiet Paper Northern Silver Second Winding Distant Early Hollow Copper Blue"
 _NOUNS = "River Window Lantern Parade Orchard Signal Harbour Staircase Meadow Engine Tide"
+_NUM_WORDINGS = 4
 _PANS = {"melody": 0.15, "chords": -0.25, "bass": 0.0, "drums": 0.05}
 _PAN_BY_DRUM = {"hi-hat": 0.35, "open hi-hat": 0.35, "ride cymbal": -0.4, "cymbal": -0.3}
 
@@ -122,7 +123,7 @@ def describe(score: Score, duration_s: float, rng: Generator) -> dict[str, Any]:
     ]
     return {
         "title": title(rng),
-        "captions": list(_captions(score, instruments, rng)),
+        "captions": [*_captions(score, instruments, rng), *_wordings(score, rng)],
         "style": score.style.name,
         "mood": score.mood,
         "instruments": instruments,
@@ -162,6 +163,34 @@ def _captions(score: Score, instruments: Sequence[str], rng: Generator) -> tuple
     )
     first, second = full[int(rng.integers(len(full)))], short[int(rng.integers(len(short)))]
     return f"{_upper(first)}.", f"{_upper(second)}."
+
+
+def _wordings(score: Score, rng: Generator) -> list[str]:
+    """What people type who want such a piece, as sentences."""
+    lead, mood, bpm = score.instruments["melody"], score.mood, score.tempo_bpm
+    names = (score.style.name, score.style.name, *score.style.synonyms)
+    forms = (
+        "{style} music",
+        "{style} music with {lead}",
+        "{lead} playing {style}",
+        "{style} at {bpm} bpm",
+        "{style} with {lead} at {bpm} bpm",
+        "{lead} music",
+        "play {style} with {lead}",
+        "music with {lead}",
+        "{mood} {style} music",
+        "{mood} music with {lead}",
+        "{mood} {lead} music at {bpm} bpm",
+        "{mood} {style} with {lead}, {bpm} bpm",
+    )
+    drawn = [forms[place] for place in rng.permutation(len(forms))[:_NUM_WORDINGS]]
+    return [
+        _upper(
+            form.format(style=names[int(rng.integers(len(names)))], lead=lead, mood=mood, bpm=bpm)
+        )
+        + "."
+        for form in drawn
+    ]
 
 
 def _article(words: str) -> str:

@@ -14,6 +14,7 @@ class Style:
 
     Attributes:
         name: Label.
+        synonyms: What people call it besides.
         tempo_bpm: Slowest and fastest.
         beats: Beats a bar.
         progressions: Roman numerals, one a bar, by mode; repeated as needed.
@@ -33,6 +34,7 @@ class Style:
     """
 
     name: str
+    synonyms: tuple[str, ...]
     tempo_bpm: tuple[int, int]
     progressions: dict[str, tuple[tuple[str, ...], ...]]
     scales: dict[str, str]

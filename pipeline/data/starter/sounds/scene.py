@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from pipeline.data.starter import dsp
 from pipeline.data.starter.dsp import Generator
 from pipeline.data.starter.sounds import animals, machines, objects, weather
 from pipeline.data.starter.sounds.take import TEXTURE, SoundClass, Take
+from pipeline.data.word_files import read_words
 
 CLASSES: dict[str, SoundClass] = {
     item.name: item
@@ -20,6 +22,8 @@ CLASSES: dict[str, SoundClass] = {
 BACKGROUNDS = ("rain", "wind", "sea_waves", "fire", "stream", "crickets", "applause", "engine")
 """Textures that other sounds may happen over."""
 _FLOOR_DBFS = (-70.0, -62.0)
+_WORDINGS = Path(__file__).with_name("wordings.yaml")
+_NUM_WORDINGS = 4
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Scene:
         caption: One sentence, true of the clip: what happens.
         name: Another one: which sounds they are.
         starts_s: Onset of each class.
+        wordings: What people type who want one sound alone, as sentences; none for several sounds.
     """
 
     wave: dsp.Wave
@@ -39,6 +44,7 @@ class Scene:
     caption: str
     name: str
     starts_s: tuple[float, ...]
+    wordings: tuple[str, ...]
 
 
 def alone(rng: Generator, name: str, duration_s: float) -> Scene:
@@ -138,7 +144,8 @@ def _finish(
     air = dsp.noise(rng, count, -3.0)  # no place is digitally silent between two sounds
     padded += 10 ** (float(rng.uniform(*_FLOOR_DBFS)) / 20) * air
     named = _named(rng, [CLASSES[name].label for name in names], is_over=is_over)
-    return Scene(padded, names, _sentence(caption), _sentence(named), starts_s)
+    wordings = _wordings(rng, names[0], caption) if len(names) == 1 else ()
+    return Scene(padded, names, _sentence(caption), _sentence(named), starts_s, wordings)
 
 
 def _named(rng: Generator, labels: list[str], *, is_over: bool) -> str:
@@ -149,6 +156,18 @@ def _named(rng: Generator, labels: list[str], *, is_over: bool) -> str:
         return f"{labels[0]}, followed by {' and then '.join(labels[1:])}"
     forms = ("{}", "the sound of {}", "a recording of {}", "sound effect: {}")
     return forms[int(rng.integers(len(forms)))].format(labels[0])
+
+
+def _wordings(rng: Generator, name: str, clause: str) -> tuple[str, ...]:
+    """Other ways to ask for a sound, in random order; half of them say that it is far away."""
+    known = read_words(_WORDINGS)[name]
+    true = [
+        text for word, texts in known.items() if word in ("any", *clause.split()) for text in texts
+    ]
+    drawn = [true[place] for place in rng.permutation(len(true))[:_NUM_WORDINGS]]
+    if clause.endswith("in the distance"):
+        drawn[::2] = [f"{text} in the distance" for text in drawn[::2]]
+    return tuple(map(_sentence, drawn))
 
 
 def _sentence(text: str) -> str:

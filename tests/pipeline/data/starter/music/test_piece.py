@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from model.tempo import requested_tempo_bpm
 from pipeline.acoustics.attributes import measure
 from pipeline.data.starter import dsp
 from pipeline.data.starter.music.piece import Piece, PiecePlan, plan_pieces, render_piece
@@ -43,7 +44,12 @@ def test_a_piece_is_whole_and_labelled(style: str) -> None:
     assert labels["style"] == style
     assert labels["duration_s"] == 5.25
     assert labels["license"] == "CC0-1.0"
-    full, short = labels["captions"]
+    full, short, *asked = labels["captions"]
+    assert len(set(asked)) == 4
+    names = {labels["instruments"][0], style, *STYLES[style].synonyms}
+    for wording in asked:
+        assert any(name in wording.lower() for name in names)
+        assert requested_tempo_bpm(wording) in (None, labels["tempo_bpm"])
     for caption in (full, short):
         assert style in caption.lower()
         assert str(labels["tempo_bpm"]) in caption

@@ -33,6 +33,23 @@ def test_every_class_alone(name: str) -> None:
     assert CLASSES[name].keyword in scene.caption.lower()
     assert CLASSES[name].label in scene.name.lower()
     assert scene.classes == (name,)
+    assert len(set(scene.wordings)) == 4
+    assert all(text[0].isupper() and text.endswith(".") for text in scene.wordings)
+
+
+def test_wordings_are_true_of_the_clause() -> None:
+    scenes = [alone(np.random.default_rng(seed), "rain", 1.0) for seed in range(12)]
+    heavy = " ".join(t for s in scenes if "Heavy" in s.caption for t in s.wordings).lower()
+    light = " ".join(t for s in scenes if "Light" in s.caption for t in s.wordings).lower()
+    strong, soft = ("heavy", "pour", "storm", "hard"), ("light", "drizzle", "soft", "gentle")
+    assert any(word in heavy for word in strong)
+    assert any(word in light for word in soft)
+    assert not any(word in light for word in strong)
+    assert not any(word in heavy for word in soft)
+    far = [alone(np.random.default_rng(seed), "owl", 2.0) for seed in range(12)]
+    told = [scene.wordings for scene in far if "distance" in scene.caption]
+    assert told
+    assert all([("distance" in text) for text in texts] == [True, False] * 2 for texts in told)
 
 
 def test_sounds_in_a_row_are_described_in_their_order() -> None:
