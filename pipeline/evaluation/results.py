@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from pipeline.audio.wav import write_wav
 from pipeline.evaluation import signal
 from pipeline.evaluation.comparison import CLIPS, RESULTS
 from pipeline.evaluation.evaluate import MARKDOWN, PAGE, Evaluation
@@ -112,14 +112,6 @@ def logged_figures(measures: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def write_wav(path: Path, waveform: Tensor, sample_rate: int) -> None:
-    """A waveform, `channels samples`, as a 16-bit WAV that appears complete or not at all."""
-    sink = io.BytesIO()
-    pcm = waveform.clamp(-1, 1).T.numpy()
-    soundfile.write(sink, pcm, sample_rate, format="WAV", subtype="PCM_16")
-    Folder.at(path.parent).write_bytes(path.name, sink.getvalue())
-
-
 def sample_card(
     title: str, text: str, wav: Path, group: str = "", loudest_db: float | None = None
 ) -> Sample:
@@ -174,7 +166,7 @@ def _write_forms(
     samples = []
     for form, waveform in forms.items():
         wav = folder / f"{item.clip.modality}-{item.clip.split}-{stem}-{form}.wav"
-        write_wav(wav, waveform, item.sample_rate)
+        write_wav(wav, waveform.numpy(), item.sample_rate)
         card = sample_card(form, "", wav, group, top)
         samples.append(replace(card, facts={"heard": heard[form] or "nothing", **card.facts})
                        if form in heard else card)  # fmt: skip

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
 import numpy as np
-import soundfile
 import torch
-from numpy.typing import NDArray
 
 from model.bundle.bundle import Bundle
 from model.bundle.limits import Limits, RequestError
@@ -21,6 +18,7 @@ from model.codec.protocol import AudioCodec
 from model.codec.registry import load_codec
 from model.config import MODALITIES
 from model.text import Tokenizer
+from pipeline.audio.wav import write_wav
 from pipeline.figures import save_spectrogram
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
@@ -86,7 +84,7 @@ class Samples:
                 waveform = torch.cat(pieces, dim=-1).numpy()
                 name = f"{number:02d}-{label}"
                 sound, picture = Path(place) / f"{name}.wav", Path(place) / f"{name}.png"
-                sound.write_bytes(_wav(waveform, rate))
+                write_wav(sound, waveform, rate)
                 save_spectrogram(picture, waveform, rate, request.description[:80])
                 for path in (sound, picture):
                     run.write_bytes(f"{folder}/{path.name}", path.read_bytes())
@@ -125,10 +123,3 @@ def _request_of(shards: TrainShards, number: int, settings: SampleSettings) -> S
         is_singing=bool(row["is_singing"]),
         voice=torch.from_numpy(voice) if voice is not None and has_words else None,
     )
-
-
-def _wav(waveform: NDArray[np.float32], sample_rate: int) -> bytes:
-    sink = io.BytesIO()
-    clipped = np.clip(np.nan_to_num(waveform), -1, 1)
-    soundfile.write(sink, clipped.T, sample_rate, format="WAV", subtype="PCM_16")
-    return sink.getvalue()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from model.codec.importance import channel_importance
 from model.codec.protocol import AudioCodec
 from model.codec.vae.losses import CodecLossConfig, decoding_losses
 from model.codec.vae.vae import VAECodec
+from pipeline.audio.wav import write_wav
 from pipeline.figures import save_curves, save_spectrogram
 from pipeline.storage import Folder
 from pipeline.tracking import Tracker
@@ -121,11 +121,6 @@ def write_curves(path: Path, curve: Sequence[dict[str, float]]) -> None:
         if name not in _NOT_DRAWN
     }
     save_curves(path, lines, "codec training", is_log=True)
-
-
-def write_wav(path: Path, waveform: NDArray[np.float32], sample_rate: int) -> None:
-    """Write `channels samples` as a 16-bit WAV file; values beyond full scale are clipped."""
-    soundfile.write(path, np.clip(waveform, -1, 1).T, sample_rate, subtype="PCM_16")
 
 
 def write_artefacts(
