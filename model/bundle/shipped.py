@@ -9,7 +9,7 @@ from model.bundle import DEFAULT_BUNDLE
 MANIFEST = "bundle.json"
 """File of a bundle that names all others."""
 
-_TINY_DIGEST = "94424e7a880a80e364461bcaa839de6f18d7ab623246fda79751a9cbf374cb42"
+_TINY_DIGEST = "639e573304503293f8ebc0fb467c4b90bfd9d8b53cfe196e656893f2671844b0"
 
 SHIPPED: dict[str, tuple[Path, str]] = {
     DEFAULT_BUNDLE: (Path(__file__).parent / "pretrained" / "tiny", _TINY_DIGEST),

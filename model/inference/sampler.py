@@ -25,8 +25,9 @@ from model.inference.prefill import aligned, read_prefix
 from model.inference.schedule import flow_schedule
 from model.sequence import AudioPositions
 
-_LOG_DURATION_RANGE = (math.log(0.01), math.log(100.0))
-"""Frames a transcript token may take by prediction; an untrained head must not overflow."""
+_LOG_DURATION_RANGE = (math.log(0.01), math.log(20.0))
+"""Frames a transcript token may take by prediction, at 25 a second up to 0.8 s: readers rest for
+seconds between sentences, and an untrained head must not overflow."""
 _RATE_RANGE = (0.5, 2.0)
 """Slowness of a prompt, next to the prediction, that speech after it keeps."""
 _NUM_REMEMBERED = 16

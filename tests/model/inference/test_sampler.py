@@ -348,6 +348,13 @@ def test_durations_are_those_of_the_training_forward_and_end_the_speech() -> Non
         assert Sampler(model).open(bounded_request).is_cut == ("max_frames" in bounds)
 
 
+def test_no_token_takes_longer_than_twenty_frames_by_prediction() -> None:
+    model = prepared_model(tiny_config(paces_speech=True))
+    torch.nn.init.constant_(model.duration_head.output_proj.bias, 5.0)
+    asked = voiced(num_words=3, exact_frames=None)
+    assert durations_of(Sampler(model), asked) == pytest.approx([20.0] * 3)
+
+
 def test_durations_fill_the_frames_that_are_asked_for() -> None:
     sampler = Sampler(prepared_model(tiny_config(paces_speech=True)))
     free = durations_of(sampler, voiced(num_words=3, exact_frames=None))
