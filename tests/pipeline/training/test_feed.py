@@ -252,7 +252,7 @@ def test_words_have_a_share_of_durations_of_their_own(tmp_path):
     ]
     without, named = (
         "A man.\n(language en)\nSays: Hé!",
-        "A man\n(language en, 2.0 seconds)\nSays: Hé!",
+        "A man.\n(language en, 2.0 seconds)\nSays: Hé!",
     )
     for share, expected in ((0.0, {without}), (0.5, {without, named}), (1.0, {named})):
         values = {"duration_share": 1.0 - share, "speech_duration_share": share}
@@ -275,7 +275,7 @@ def test_a_cropped_clip_names_the_duration_of_the_crop(tmp_path):
     feed = _feed(tmp_path, clips, documents_per_step=1, duration_share=1.0, pack_length=140)
     fields = _only(feed.batch(0))
     num_frames = int((fields["segment"] == CLEAN).sum())
-    assert _text(fields) == f"one\n({num_frames * 0.04:.1f} seconds)"
+    assert _text(fields) == f"One.\n({num_frames * 0.04:.1f} seconds)"
 
 
 def test_the_voice_comes_from_another_clip_of_the_speaker(tmp_path):
