@@ -52,9 +52,7 @@ class PaddingFilter:
                 continue
             num_silent += int(sounding[0])
             if is_first and num_silent > self._limit:
-                # Times of rows have whole milliseconds.
-                step = max(1, self._rate // 1000)
-                self.before, num_silent = num_silent // step * step, num_silent % step
+                self.before, num_silent = num_silent, 0
             if num_silent:
                 yield _silence(num_channels, num_silent)
             yield block[:, sounding[0] : sounding[-1] + 1]

@@ -15,17 +15,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-ADJUSTABLE_OPTIM = tuple(
-    f"optim.{name}"
-    for name in (
-        "num_steps",
-        "learning_rate",
-        "warmup_steps",
-        "decay_share",
-        "final_share",
-        "decay",
-        "clip_norm",
-    )
+ADJUSTABLE_OPTIM = (
+    "optim.num_steps",
+    "optim.learning_rate",
+    "optim.warmup_steps",
+    "optim.decay_share",
+    "optim.final_share",
+    "optim.decay",
+    "optim.clip_norm",
 )
 """Settings of `OptimConfig` that may change when a run is resumed. The learning rate is a function
 of the step and of these settings alone, so it follows the new schedule from the first resumed step
