@@ -15,7 +15,8 @@ from pipeline.data.starter.music import theory
 from pipeline.data.starter.music.composer import Note, Score, compose
 from pipeline.data.starter.music.drums import hit
 from pipeline.data.starter.music.instruments import INSTRUMENTS
-from pipeline.data.starter.music.styles import STYLES
+from pipeline.data.starter.music.styles import STYLES, SYNONYMS
+from pipeline.data.starter.requests import as_requests
 from pipeline.data.starter.settings import StarterSettings, clip_durations, generator
 
 LEVELS = {"melody": 0.75, "chords": 0.34, "bass": 0.62, "drums": 0.7}
@@ -23,7 +24,7 @@ LEVELS = {"melody": 0.75, "chords": 0.34, "bass": 0.62, "drums": 0.7}
 _REFERENCE_PITCH = {"melody": 70, "chords": 60, "bass": 40}
 _ADJECTIVES = "Amber Quiet Paper Northern Silver Second Winding Distant Early Hollow Copper Blue"
 _NOUNS = "River Window Lantern Parade Orchard Signal Harbour Staircase Meadow Engine Tide"
-_NUM_WORDINGS = 4
+_NUM_WORDINGS = 8
 _PANS = {"melody": 0.15, "chords": -0.25, "bass": 0.0, "drums": 0.05}
 _PAN_BY_DRUM = {"hi-hat": 0.35, "open hi-hat": 0.35, "ride cymbal": -0.4, "cymbal": -0.3}
 
@@ -176,21 +177,27 @@ def _wordings(score: Score, rng: Generator) -> list[str]:
         "{style} at {bpm} bpm",
         "{style} with {lead} at {bpm} bpm",
         "{lead} music",
-        "play {style} with {lead}",
+        "{style} led by {lead}",
         "music with {lead}",
         "{mood} {style} music",
         "{mood} music with {lead}",
         "{mood} {lead} music at {bpm} bpm",
         "{mood} {style} with {lead}, {bpm} bpm",
     )
-    drawn = [forms[place] for place in rng.permutation(len(forms))[:_NUM_WORDINGS]]
-    return [
-        _upper(
-            form.format(style=names[int(rng.integers(len(names)))], lead=lead, mood=mood, bpm=bpm)
+    texts = [
+        forms[place].format(
+            style=_drawn(rng, names),
+            lead=_drawn(rng, (lead, *SYNONYMS["instruments"][lead])),
+            mood=_drawn(rng, (mood, *SYNONYMS["moods"][mood])),
+            bpm=bpm,
         )
-        + "."
-        for form in drawn
+        for place in rng.permutation(len(forms))[:_NUM_WORDINGS]
     ]
+    return as_requests(rng, texts, "music")
+
+
+def _drawn(rng: Generator, words: Sequence[str]) -> str:
+    return words[int(rng.integers(len(words)))]
 
 
 def _article(words: str) -> str:

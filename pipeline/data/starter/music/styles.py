@@ -58,3 +58,5 @@ STYLES = {
     for name, words in read_words(Path(__file__).with_suffix(".yaml")).items()
 }
 """Every style by name."""
+SYNONYMS = read_words(Path(__file__).with_name("synonyms.yaml"))
+"""Other words for every mood (`moods`) and every leading instrument (`instruments`)."""

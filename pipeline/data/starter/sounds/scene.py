@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.data.starter import dsp
 from pipeline.data.starter.dsp import Generator
+from pipeline.data.starter.requests import as_requests, as_sentence
 from pipeline.data.starter.sounds import animals, machines, objects, weather
 from pipeline.data.starter.sounds.take import TEXTURE, SoundClass, Take
 from pipeline.data.word_files import read_words
@@ -23,7 +24,7 @@ BACKGROUNDS = ("rain", "wind", "sea_waves", "fire", "stream", "crickets", "appla
 """Textures that other sounds may happen over."""
 _FLOOR_DBFS = (-70.0, -62.0)
 _WORDINGS = Path(__file__).with_name("wordings.yaml")
-_NUM_WORDINGS = 4
+_NUM_WORDINGS = 8
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _finish(
     padded += 10 ** (float(rng.uniform(*_FLOOR_DBFS)) / 20) * air
     named = _named(rng, [CLASSES[name].label for name in names], is_over=is_over)
     wordings = _wordings(rng, names[0], caption) if len(names) == 1 else ()
-    return Scene(padded, names, _sentence(caption), _sentence(named), starts_s, wordings)
+    return Scene(padded, names, as_sentence(caption), as_sentence(named), starts_s, wordings)
 
 
 def _named(rng: Generator, labels: list[str], *, is_over: bool) -> str:
@@ -167,8 +168,4 @@ def _wordings(rng: Generator, name: str, clause: str) -> tuple[str, ...]:
     drawn = [true[place] for place in rng.permutation(len(true))[:_NUM_WORDINGS]]
     if clause.endswith("in the distance"):
         drawn[::2] = [f"{text} in the distance" for text in drawn[::2]]
-    return tuple(map(_sentence, drawn))
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    return tuple(as_requests(rng, drawn, "sound"))

@@ -11,7 +11,7 @@ from model.tempo import requested_tempo_bpm
 from pipeline.acoustics.attributes import measure
 from pipeline.data.starter import dsp
 from pipeline.data.starter.music.piece import Piece, PiecePlan, plan_pieces, render_piece
-from pipeline.data.starter.music.styles import STYLES
+from pipeline.data.starter.music.styles import STYLES, SYNONYMS
 from pipeline.data.starter.music.theory import SCALES, TONICS
 from pipeline.data.starter.settings import MusicSettings, StarterSettings
 
@@ -45,8 +45,10 @@ def test_a_piece_is_whole_and_labelled(style: str) -> None:
     assert labels["duration_s"] == 5.25
     assert labels["license"] == "CC0-1.0"
     full, short, *asked = labels["captions"]
-    assert len(set(asked)) == 4
-    names = {labels["instruments"][0], style, *STYLES[style].synonyms}
+    assert len(set(asked)) == 8
+    lead = labels["instruments"][0]
+    leads = (lead, *SYNONYMS["instruments"][lead])
+    names = {name.lower() for name in (*leads, style, *STYLES[style].synonyms)}
     for wording in asked:
         assert any(name in wording.lower() for name in names)
         assert requested_tempo_bpm(wording) in (None, labels["tempo_bpm"])

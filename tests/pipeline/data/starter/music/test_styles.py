@@ -7,7 +7,7 @@ import pytest
 from pipeline.data.starter.music.composer import STEPS_PER_BEAT
 from pipeline.data.starter.music.drums import hit
 from pipeline.data.starter.music.instruments import INSTRUMENTS
-from pipeline.data.starter.music.styles import STYLES, Style
+from pipeline.data.starter.music.styles import STYLES, SYNONYMS, Style
 from pipeline.data.starter.music.theory import SCALES, Key, chord
 
 
@@ -34,3 +34,10 @@ def test_a_style_is_playable(style: Style) -> None:
         assert set(style.accompaniment) - {lead}, "the accompaniment needs another instrument"
     assert all(len(hit(drum)) for drum in style.drums)
     assert style.tempo_bpm[0] < style.tempo_bpm[1]
+
+
+def test_synonyms_are_of_moods_and_leads() -> None:
+    moods = {mood for style in STYLES.values() for known in style.moods.values() for mood in known}
+    leads = {lead for style in STYLES.values() for lead in style.lead}
+    assert set(SYNONYMS["moods"]) == moods
+    assert set(SYNONYMS["instruments"]) == leads
