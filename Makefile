@@ -37,7 +37,7 @@ EXPORT_TINY = $(BIN)/audiocalm export --run $(TINY)/training --codec shipped-tin
 tiny: setup  ## train the shipped model again, about 5 core-hours; SENTENCES=FILE of open sentences, RECORDINGS=DIR of real corpora; the same command goes on
 	@test -n "$(SENTENCES)" || { echo "set SENTENCES=FILE: a text file with English sentences, one a line, which the corpus speaks"; exit 2; }
 	$(BIN)/audiocalm starter-corpus --config $(CONFIGS)/corpus_tiny.yaml --out $(TINY)/corpus --set speech.sentences=$(abspath $(SENTENCES))
-	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus $(RECORDINGS) --codec shipped-tiny --output $(TINY)/data
+	$(BIN)/audiocalm prepare --config $(CONFIGS)/prepare_tiny_cpu.yaml --input $(TINY)/corpus $(RECORDINGS) --set describe.texts_per_clip=10 --codec shipped-tiny --output $(TINY)/data
 	$(BIN)/audiocalm train --config $(CONFIGS)/train_tiny_shipped.yaml --shards $(TINY)/data/train-shards --output $(TINY)/training \
 	  $(if $(RECORDINGS),--mixture $(CONFIGS)/mixture_tiny_recordings.yaml)
 	$(EXPORT_TINY) --output $(TINY)/unmeasured
