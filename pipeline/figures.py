@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,47 @@ def save_curves(
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small", ncols=2)
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the ends of its interval, which are None where it has none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def save_intervals(
+    path: Path, rows: Mapping[str, Mapping[str, Interval]], limits: tuple[float, float]
+) -> None:
+    """Draw values with their intervals: a line of the picture for each row, a colour for each key.
+
+    Args:
+        path: PNG file to write.
+        rows: Label of a row to its intervals by key, the first row on top.
+        limits: Ends of the horizontal axis; what lies beyond is cut off.
+    """
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    figure = _figure(8.6, 0.9 + 0.3 * len(rows))
+    axes = figure.subplots()
+    for place, key in enumerate(keys):
+        points = [(y, row[key]) for y, row in enumerate(rows.values()) if key in row]
+        heights = [y + 0.22 * (place - (len(keys) - 1) / 2) for y, _ in points]
+        values = [point.value for _, point in points]
+        reach = [
+            [0.0 if (end := getattr(point, side)) is None else abs(point.value - end)
+             for _, point in points]
+            for side in ("low", "high")
+        ]  # fmt: skip
+        axes.errorbar(values, heights, xerr=reach, fmt="o", markersize=4, linewidth=1.2, label=key)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.grid(visible=True, axis="x", alpha=0.3)
+    axes.margins(y=0.02)
+    axes.set_xlim(*limits)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(keys))
     _save(figure, path)
 
 

@@ -42,9 +42,11 @@ def data_uri(payload: bytes, media_type: str) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A value with the given number of significant digits, without an exponent."""
+    """A value with the given number of significant digits, below 0.0001 with an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) < 1e-4:
+        return f"{value:.{digits}g}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

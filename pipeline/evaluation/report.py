@@ -51,7 +51,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """The page: a lead paragraph, then overview, samples, figures and tables as given."""
+    """The page: a lead paragraph, a picture, overview, samples, figures and tables as given."""
 
     title: str
     lead: str
@@ -60,6 +60,8 @@ class Report:
     tables: Sequence[Table] = ()
     overview: Sequence[Table] = ()
     """Tables before the samples."""
+    glance: Figure | None = None
+    """Picture before the tables."""
 
 
 def write_report(report: Report, path: Path) -> None:

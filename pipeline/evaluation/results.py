@@ -28,7 +28,7 @@ from pipeline.evaluation.tables import (
     overview_tables,
     worst_clips,
 )
-from pipeline.figures import loudest_db, save_curves, save_spectrogram
+from pipeline.figures import Interval, loudest_db, save_curves, save_intervals, save_spectrogram
 from pipeline.settings import digest_of
 from pipeline.storage import Folder
 from pipeline.tracking import TrackingSettings, closing_run, open_run
@@ -38,6 +38,12 @@ LEAD = (
     "of it (the ceiling of the model), and what the model makes from the description alone. The "
     "samples are those with the worst generated audio of each modality, worst first: they show "
     "what goes wrong, not what is usual."
+)
+_ENDS = ("value", "low", "high")
+_IN_TABLES_ONLY = ("character error rate", "drift")
+_GLANCE_NOTE = (
+    "Figures from 0 to 1, and in brackets whether higher or lower is better; the lines are the "
+    "intervals of the tables."
 )
 _CURVE_NOTE = (
     "Mean RMS level over all clips that last so long, at least {least} of them. Where recordings "
@@ -73,6 +79,7 @@ def write_evaluation(evaluation: Evaluation, output: Path, samples_per_modality:
         _curves(results.get("curves", {}), output / "figures"),
         [*worst_clips(evaluation), *further_tables(results)],
         overview_tables(results),
+        _glance(results["measures"], output / "figures"),
     )
     write_report(report, output / PAGE)
     folder = Folder.at(output)
@@ -141,6 +148,23 @@ def _asked(clip: HeldOutClip) -> str:
     """The description of a clip, and its words."""
     words = f" “{clip.transcript}”" if clip.transcript else ""
     return f"{clip.description}{words} ({clip_origin(clip.split)} {clip.clip_id})"
+
+
+def _glance(measures: Sequence[dict[str, Any]], folder: Path) -> Figure | None:
+    """A picture of measures from 0 to 1 that recordings have too, large enough to be seen."""
+    rows = {}
+    for measure in measures:
+        shown = [form for form in FORMS if form in measure and is_supported(measure[form])]
+        row = {form: Interval(*(measure[form][end] for end in _ENDS)) for form in shown}
+        values = [interval.value for interval in row.values()]
+        is_apart = measure["better"] and not measure["name"].startswith(_IN_TABLES_ONLY)
+        if is_apart and len(row) == len(FORMS) and min(values) >= 0 and 0.05 <= max(values) <= 1:
+            rows[f"{measure['modality']}: {measure['name']} ({measure['better']})"] = row
+    if not rows:
+        return None
+    image = folder / "glance.png"
+    save_intervals(image, rows, (-0.03, 1.03))
+    return Figure("At a glance", image, _GLANCE_NOTE)
 
 
 def _curves(curves: dict[str, Any], folder: Path) -> list[Figure]:

@@ -127,7 +127,8 @@ def shown(estimate: dict[str, Any] | None, digits: int = 3) -> str | None:
     figure = number(estimate["value"], digits)
     if estimate["low"] is None:
         return figure
-    return f"{figure} [{number(estimate['low'], digits)}, {number(estimate['high'], digits)}]"
+    low, high = (number(estimate[end], digits) for end in ("low", "high"))
+    return f"{figure} [{low},\u00a0{high}]"  # a line may break before the interval, not within
 
 
 def _markdown_row(cells: Sequence[object]) -> str:

@@ -6,7 +6,14 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.figures import _spectrum_db, loudest_db, save_curves, save_spectrogram
+from pipeline.figures import (
+    Interval,
+    _spectrum_db,
+    loudest_db,
+    save_curves,
+    save_intervals,
+    save_spectrogram,
+)
 
 RATE = 16_000
 
@@ -52,3 +59,12 @@ def test_silence_short_and_empty_clips(tmp_path: Path) -> None:
 def test_curves_skip_what_has_no_points(tmp_path: Path) -> None:
     save_curves(tmp_path / "c.png", {"a": [(0, 1.0), (1, 0.5)], "none": []}, is_log=True)
     assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_intervals_stand_where_their_values_are(tmp_path: Path) -> None:
+    for name, low in (("wide", 0.0), ("narrow", 0.69)):
+        rows = {"row": {"real": Interval(0.7, low, 0.71)}, "other": {"real": Interval(0.5)}}
+        save_intervals(tmp_path / f"{name}.png", rows, (0, 1))
+    wide, narrow = (matplotlib.image.imread(tmp_path / f"{n}.png") for n in ("wide", "narrow"))
+    blue = [(p[..., 2] - p[..., 0] > 0.3).sum() for p in (wide, narrow)]
+    assert blue[0] > 1.5 * blue[1]

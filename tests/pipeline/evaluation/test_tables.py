@@ -76,5 +76,5 @@ def test_a_share_of_no_clip_has_an_exact_interval_and_an_amount_has_none() -> No
     found.add("speech", "clips that end early", "lower", {"generated": dict.fromkeys(CLIPS, False)})
     found.add("speech", "clipped samples", "lower", {"generated": dict.fromkeys(CLIPS, 0.0)})
     rows = overview_tables(_results(found))[-1].rows
-    assert rows[0][4] == "0 [0, 0.265]"
+    assert rows[0][4] == "0 [0,\u00a00.265]"
     assert rows[1][4] == "0"
