@@ -64,6 +64,7 @@ class Recogniser:
         resampled = soxr.resample(mono, sample_rate, RECOGNISER_RATE)
         level = float(np.sqrt(np.mean(resampled**2))) or 1.0
         pcm = (np.clip(resampled * (_LEVEL / level), -1, 1) * 32767).astype("<i2").tobytes()
+        self._decoder.reinit_feat()  # forget the noise of the clip before
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()

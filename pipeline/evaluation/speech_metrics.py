@@ -35,6 +35,7 @@ class SphinxMetric(Metric):
     """Accuracy on English digits, and word errors, by pocketsphinx."""
 
     name = SPHINX
+    version = "2"
 
     def __init__(self) -> None:
         self._decoders: dict[bool, intelligibility.Recogniser] = {}
