@@ -10,6 +10,7 @@ import json
 import math
 import re
 import unicodedata
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from model.phonemes import UnknownLanguageError, pronounced
 _NUM_SPECIAL = 4
 _KEPT_JOINERS = "\u200c\u200d"  # meaningful inside words of several scripts, and inside emoji
 _BYTE_FILE = "byte_tokenizer.json"
+_WORD = re.compile(r"([^\W\d_]+)")
+_STEM_LETTERS = 5
+_NUM_STEMS = 8192
 _SOUNDS = (
     " ,.;:!?"
     "abcdefghijklmnopqrstuvwxyz"
@@ -191,14 +195,32 @@ class ByteTokenizer:
 
 
 class PhonemeTokenizer(ByteTokenizer):
-    """Bytes for the description, sounds for the words: how they are spelled need not be learned.
+    """For a small model: whole words and bytes for the description, sounds for what is spoken.
 
-    The words begin and end with a space, which stands for the silence around them. A symbol that
-    is not in the alphabet, and a language whose sounds are not known, is spelled in bytes.
+    Before the bytes of each word of a description stands an id of its first letters, by their hash:
+    a word that was read in training is known at once, another one is still spelled (the idea of
+    hashed word and subword vectors, arXiv:1607.04606). How spoken words are spelled need not be
+    learned. They begin and end with a space, which stands for the silence around them. A symbol
+    that is not in the alphabet, and a language whose sounds are not known, is spelled in bytes.
     """
 
     name = "phonemes"
+    vocab_size = ByteTokenizer.vocab_size + _NUM_STEMS
     _ids: ClassVar[Mapping[str, int]] = {sound: 260 + index for index, sound in enumerate(_SOUNDS)}
+
+    def encode(self, text: str) -> list[int]:
+        """The bytes of a text, and before those of each word the id of its stem.
+
+        Raises:
+            ValueError: If the text holds a lone surrogate, which UTF-8 cannot express.
+        """
+        ids: list[int] = []
+        for part in _WORD.split(text):
+            if _WORD.fullmatch(part):
+                stem = part.lower().rstrip("s")[:_STEM_LETTERS].encode()
+                ids.append(ByteTokenizer.vocab_size + zlib.crc32(stem) % _NUM_STEMS)
+            ids += super().encode(part)
+        return ids
 
     def encode_words(self, transcript: str, language: str | None) -> list[int]:
         """The sounds of the words.
@@ -211,7 +233,7 @@ class PhonemeTokenizer(ByteTokenizer):
         try:
             spoken = pronounced(transcript, language)
         except UnknownLanguageError:
-            return [self._ids[" "], *self.encode(transcript), self._ids[" "]]
+            return [self._ids[" "], *super().encode(transcript), self._ids[" "]]
         sounds = unicodedata.normalize("NFD", f" {spoken} ")
         sounds = sounds.replace("c\u0327", "\u00e7")  # a letter of its own, not c with a cedilla
         ids = ([self._ids[s]] if s in self._ids else list(s.encode()) for s in sounds)

@@ -66,10 +66,11 @@ def test_a_run_without_alignment_says_how_to_make_one(tmp_path: Path) -> None:
 def test_a_model_that_paces_speech_learns_durations_and_is_validated(tmp_path: Path) -> None:
     clips = mixed_clips(12) + mixed_clips(6, split="validation")
     write_shards(tmp_path / "shards", clips)
+    backbone = SMALL_MODEL["backbone"] | {"vocab_size": PhonemeTokenizer.vocab_size}
     settings = small_settings(
         model={
             "tokenizer": "phonemes",
-            "overrides": SMALL_MODEL | {"paces_speech": True},
+            "overrides": SMALL_MODEL | {"backbone": backbone, "paces_speech": True},
         },
         validation={"every": 6, "num_documents": 4},
         checkpoint={"every": 6},
