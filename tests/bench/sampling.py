@@ -176,15 +176,10 @@ def _measured(
         ]
         hear = functools.partial(_heard, WhisperRecogniser(options.asr), chosen, bundle)
         return Measured(chosen, hear, "every word is recognised")
-    label_of = sound_class if modality == "sound" else instrument_family
-    training = [c for c in pool if c.modality == modality and c.split == TRAINING and label_of(c)]
-    training = training[:: max(1, len(training) // TRAINING_CLIPS)]
-    labels = [label_of(clip) or "" for clip in training]
+    label_of = label_function(modality)
+    classifier, labels = trained_classifier(modality, pool, bundle)
     rate = bundle.codec.timebase.sample_rate
-    classifier = Classifier(
-        [clip_features(load_clip(clip, bundle.codec), rate) for clip in training], labels
-    )
-    chosen = [clip for clip in held_out if label_of(clip) in trainable(labels)][: options.clips]
+    chosen = [clip for clip in held_out if label_of(clip) in labels][: options.clips]
 
     def judge(waveforms: Sequence[Tensor]) -> list[bool]:
         said = classifier.classify([clip_features(waveform, rate) for waveform in waveforms])
@@ -199,6 +194,24 @@ def _measured(
 
     meaning = "class of sound" if modality == "sound" else "instrument family, and tempo if named"
     return Measured(chosen, judge, meaning)
+
+
+def label_function(modality: str) -> Callable[[HeldOutClip], str | None]:
+    """What a clip of sound or music is judged by: its class, or the family of its instrument."""
+    return sound_class if modality == "sound" else instrument_family
+
+
+def trained_classifier(
+    modality: str, pool: Sequence[HeldOutClip], bundle: Bundle
+) -> tuple[Classifier, set[str]]:
+    """A classifier of real training clips of a modality, and the labels that it knows."""
+    label_of = label_function(modality)
+    training = [c for c in pool if c.modality == modality and c.split == TRAINING and label_of(c)]
+    training = training[:: max(1, len(training) // TRAINING_CLIPS)]
+    labels = [label_of(clip) or "" for clip in training]
+    rate = bundle.codec.timebase.sample_rate
+    features = [clip_features(load_clip(clip, bundle.codec), rate) for clip in training]
+    return Classifier(features, labels), set(trainable(labels))
 
 
 def _heard(
