@@ -86,8 +86,8 @@ BUNDLE ?= audiocalm-tiny
 bench-sampling: setup  ## flow steps, guidance, temperature of a bundle; BUNDLE=DIR DATA=DIR ASR=DIR
 	$(BIN)/python -m tests.bench.sampling --bundle $(BUNDLE) --data $(DATA) $(if $(ASR),--asr $(ASR))
 
-bench-serving: setup  ## the endpoint under load: 1, 8, 32 clients, some leaving or slow, then ten times its capacity
-	$(BIN)/python -m tests.bench.serving --bundle $(BUNDLE)
+bench-serving: setup  ## the endpoint under load: 1, 8, 32 clients, some leaving or slow, then ten times its capacity; POCKET_TTS=DIR beside it
+	$(BIN)/python -m tests.bench.serving --bundle $(BUNDLE) $(if $(POCKET_TTS),--pocket-tts $(POCKET_TTS))
 
 gpu-check: setup  ## what only a GPU tells, in ten minutes on one: gpu tests, bf16 steps, sampler; a table
 	$(BIN)/python -m tests.gpu_check

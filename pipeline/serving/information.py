@@ -7,12 +7,17 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
 
 from pipeline.serving.errors import ERRORS, ApiError
+from pipeline.serving.keys import FILES_PATH
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.stream import AudioEngine
 
-PLAYGROUND = Path(__file__).parent / "playground" / "index.html"
+PLAYGROUND = Path(__file__).parent / "playground"
+"""Folder of the page and the files that it loads."""
+_OWN_RESOURCES = "default-src 'self'; img-src data:; media-src blob:"
+"""Content security policy of the page: the browser loads nothing from elsewhere."""
 
 
 def require_model(settings: ServeSettings, name: str) -> None:
@@ -43,7 +48,10 @@ def add_information(app: FastAPI, engine: AudioEngine, settings: ServeSettings) 
     @app.get("/", include_in_schema=False)
     async def playground() -> FileResponse:
         """The playground page."""
-        return FileResponse(PLAYGROUND, media_type="text/html")
+        headers = {"Content-Security-Policy": _OWN_RESOURCES}
+        return FileResponse(PLAYGROUND / "index.html", media_type="text/html", headers=headers)
+
+    app.mount(FILES_PATH, StaticFiles(directory=PLAYGROUND))
 
     @app.get("/health", responses=ERRORS)
     async def health() -> dict[str, str]:

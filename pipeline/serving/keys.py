@@ -20,6 +20,8 @@ KEYS_VARIABLE = "AUDIOCALM_API_KEYS"
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 """Paths that need no key: probes, the playground and the documentation make no audio."""
+FILES_PATH = "/playground"
+"""Path of the files of the playground, which need no key either."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MIN_KEY_CHARS = 16
@@ -100,7 +102,7 @@ class KeyGuard:
         """Answer one request."""
         # Browsers ask with OPTIONS, and without a key, whether they may send one.
         is_open = scope["type"] != "http" or scope["method"] == "OPTIONS"
-        if is_open or scope["path"] in OPEN_PATHS:
+        if is_open or _needs_no_key(scope["path"]):
             await self._app(scope, receive, send)
             return
         label = self._label(Headers(scope=scope).get("authorization", ""))
@@ -130,6 +132,10 @@ class KeyGuard:
             if hmac.compare_digest(digest, known):
                 found = label
         return found if scheme.lower() == "bearer" else None
+
+
+def _needs_no_key(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(f"{FILES_PATH}/")
 
 
 def _digest(key: str) -> str:

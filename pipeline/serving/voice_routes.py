@@ -49,9 +49,11 @@ def add_voices(app: FastAPI, engine: AudioEngine, store: VoiceStore | None) -> N
 
     @app.get("/v1/audio/voices", responses=ERRORS)
     async def voices() -> dict[str, Any]:
-        """Names for `voice` with descriptions, and the width of `voice_embedding`."""
+        """Names for `voice` with descriptions, the width of `voice_embedding`, and whether voices
+        of clients are kept."""
         uploaded = [] if store is None else await asyncio.to_thread(store.names)
-        return _listed(await engine.service(), uploaded)
+        listed = _listed(await engine.service(), uploaded)
+        return listed | {"keeps_voices": store is not None}
 
     @app.post("/v1/audio/voices", responses=ERRORS, openapi_extra=_VOICE_REQUEST)
     async def add_voice(request: Request) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def _listed(service: Service, uploaded: Sequence[str]) -> dict[str, Any]:
                 "id": name,
                 "name": name if name == voice else f"{name} ({voice})",
                 "description": descriptions.get(voice, ""),
+                "is_uploaded": name in uploaded,
             }
             for name, voice in names.items()
         ],

@@ -5,6 +5,8 @@ tenth reads slowly. Then clients without patience send ten times as much as has 
 answer is compared with the audio that the same request makes alone and offline; a wrong or short
 one, a broken stream, a refusal that is no 429 with Retry-After, or a slot that stays taken ends the
 run with exit code 1. The clients run beside the endpoint, on the same cores.
+
+Then 1 and 8 clients ask for one sentence, here and of pocket-tts' own server (`pocket_tts.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 from ray import serve
@@ -33,11 +36,13 @@ from pipeline.serving.schemas import GenerationBody
 from pipeline.serving.settings import ServeSettings
 from pipeline.serving.worker import BundleWorker
 from tests.bench.__main__ import hardware
+from tests.bench.pocket_tts import HEADER, our_rows, pocket_rows, what_is_missing
 from tests.factories.http import free_port
 from tests.factories.load import Report, asks, load
 
 _APP = "bench-serving"
 _CLIENTS = (1, 8, 32)
+_SPEAKING = (1, 8)
 _SLOTS, _WAITING, _QUEUED = 8, 4, 4
 _TOLERANCE = 100
 """Of 16-bit samples, 0.3 % of full scale. Sums of a batch differ in the last bits, and phases of
@@ -57,6 +62,7 @@ def main() -> int:
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="bundle to serve")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each number of clients")
     parser.add_argument("--overload", type=float, default=60.0, help="seconds of ten times as much")
+    parser.add_argument("--pocket-tts", metavar="DIR", help="folder with pocket-tts")
     options = parser.parse_args()
     expected = _expected(options.bundle)
     settings = ServeSettings.model_validate(
@@ -70,6 +76,12 @@ def main() -> int:
     with ray_cluster(num_cpus=os.cpu_count()), deployed(settings, _APP) as url:
         is_right = partial(_is_right, expected)
         lines, faults = _measure(url, is_right, options.seconds, options.overload)
+        rate = httpx.get(f"{url}/v1/audio/voices", timeout=60).json()["sample_rate"]
+        lines += ["", *HEADER, *our_rows(url, rate, _SPEAKING, options.seconds)]
+    if (reason := what_is_missing(options.pocket_tts)) is None:
+        lines += pocket_rows(options.pocket_tts, _SPEAKING, options.seconds)
+    else:
+        lines.append(f"pocket-tts is left out: {reason}")
     # At the end: until here Ray Serve logs every request between them.
     print(f"\n{hardware()}; bundle {options.bundle}; {datetime.date.today().isoformat()}")
     print(f"command: python -m tests.bench.serving {' '.join(sys.argv[1:])}".rstrip())

@@ -111,7 +111,7 @@ def test_an_ingress_starts_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_lists_and_pages(client: TestClient) -> None:
+def test_lists(client: TestClient) -> None:
     models = client.get("/v1/models").json()
     names = ["audiocalm", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"]
     assert [model["id"] for model in models["data"]] == names
@@ -125,11 +125,6 @@ def test_lists_and_pages(client: TestClient) -> None:
     assert voices["voices"][-1]["name"] == "alloy (ada)"
     assert (voices["speaker_dim"], voices["sample_rate"]) == (192, 8000)
     assert client.get("/health").json() == {"status": "ok"}
-    page = client.get("/")
-    assert page.headers["content-type"].startswith("text/html")
-    assert "v1/audio/generations" in page.text
-    assert "http://" not in page.text
-    assert "https://" not in page.text
 
 
 def test_ready_follows_the_engine(client: TestClient, engine: LocalEngine) -> None:

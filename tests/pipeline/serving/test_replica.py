@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +26,10 @@ from pipeline.serving.replica import SAMPLER
 from pipeline.serving.settings import BatchSettings, LimitSettings, ServeSettings
 from tests.factories.bundle import write_bundle
 from tests.factories.http import free_port
+from tests.factories.prometheus import exported, prometheus
 from tests.factories.serving import pcm_in
 
+CLUSTER = Path(__file__).parents[3] / "cluster"
 APP = f"audiocalm-test-{os.getpid()}"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,6 +70,8 @@ def endpoint(shared: int, bundle: Path) -> Iterator[str]:
         batch=BatchSettings(max_batch=2, max_waiting=0),
         autoscale={"target_ongoing_requests": 1},
         limits=LimitSettings(max_duration_s=600),
+        # Speech never ends by itself, so it reaches its longest duration.
+        sampling={"speech": {"stop_threshold": 1.0, "num_flow_steps": 1}},
     )
     with deployed(settings, APP) as url:
         yield url
@@ -154,6 +160,34 @@ def test_400_comes_from_the_model_too(endpoint: str) -> None:
     error = answer.json()["error"]
     assert error["param"] == "voice"
     assert "there is default, ada" in error["message"]
+
+
+def test_prometheus_reads_every_metric_of_the_table_and_the_dashboard(
+    endpoint: str, tmp_path: Path
+) -> None:
+    speech = {"transcript": "No.", "stream": False}
+    answer = httpx.post(f"{endpoint}/v1/audio/generations", json=speech, timeout=300)
+    assert (answer.status_code, answer.headers["X-Capped"]) == (200, "true")
+    wrong = httpx.post(f"{endpoint}/v1/audio/generations", json=body(seconds=-1.0), timeout=300)
+    assert wrong.status_code == 400
+    table = (CLUSTER / "README.md").read_text("utf-8")
+    names = {f"ray_{name}" for name in re.findall(r"`(audiocalm_[a-z_]+)`", table)}
+    assert len(names) == 7
+
+    def missing() -> set[str]:
+        found = exported()  # Ray exports a metric some seconds after it was recorded
+        return {name for name in names if not any(known.startswith(name) for known in found)}
+
+    wait_until(lambda: not missing(), f"some of {sorted(names)} were never exported")
+    assert exported()["ray_audiocalm_capped_total"] >= 1
+    panels = json.loads((CLUSTER / "grafana.json").read_text("utf-8"))["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    assert len(queries) >= len(names)
+    with prometheus(tmp_path) as query:
+        if query is None:
+            return  # its parser has read the metrics
+        for expression in queries:
+            wait_until(lambda e=expression: bool(query(e)), f"no series for {expression}")
 
 
 def test_full_replicas_share_batches_stay_ready_and_refuse_what_cannot_wait(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import fsspec
@@ -13,6 +14,8 @@ import torch
 from model.bundle.bundle import BundleError, load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
+from model.inference.generation import BlockOutput, GenerationState
+from model.inference.sampler import Sampler
 from pipeline.continuation import spoken_recording
 from pipeline.serving.answer import BusyError, RefusedError, Step
 from pipeline.serving.formats import AudioLayout, pcm_bytes
@@ -247,10 +250,30 @@ def test_a_job_continues_its_recording_and_is_refused_what_is_no_speech(
 
 
 def test_a_seed_gives_the_same_audio_alone_in_company_and_after_others_left(
-    worker: BundleWorker,
+    worker: BundleWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = AudioJob(description="a man", transcript="hello", duration_s=0.8, seed=5, sampling=FAST)
+    blocks: list[torch.Tensor] = []
+    step_all = Sampler.step
+
+    def noted(sampler: Sampler, states: Sequence[GenerationState]) -> list[BlockOutput]:
+        made = step_all(sampler, states)
+        blocks.extend(
+            block.latents
+            for state, block in zip(states, made, strict=True)
+            if state.request.seed == job.seed
+        )
+        return made
+
+    def latents() -> torch.Tensor:
+        """Those of the job since the last call."""
+        whole = torch.cat(blocks)
+        blocks.clear()
+        return whole
+
+    monkeypatch.setattr(Sampler, "step", noted)
     alone = np.frombuffer(pcm(worker, job), np.int16).astype(int)
+    latents_alone = latents()
     others = [
         AudioJob(description="rain", duration_s=1.0 + 0.1 * seed, seed=seed, sampling=FAST)
         for seed in range(4)
@@ -278,12 +301,14 @@ def test_a_seed_gives_the_same_audio_alone_in_company_and_after_others_left(
     running = [worker.open(other) for other in others]
     worker.step(running)
     in_company = among(running)
+    torch.testing.assert_close(latents(), latents_alone, atol=1e-4, rtol=0)
     running = [worker.open(other) for other in others]
     worker.step(running)
     for handle in running[::2]:
         worker.close(handle)
     after_others_left = among(running[1::2])
-    # Sums in another order, which phases of random latents carry on.
+    torch.testing.assert_close(latents(), latents_alone, atol=1e-4, rtol=0)
+    # Sums in another order: the phases of the codec carry on their last bits.
     np.testing.assert_allclose(in_company, alone, atol=100)
     np.testing.assert_allclose(after_others_left, alone, atol=100)
 
