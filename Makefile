@@ -99,10 +99,11 @@ bench-data: setup  ## data stages on an hour of audio, against loop and DataLoad
 
 SEEDS ?= 0-19
 CLIPS ?= 60
-chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60 DRIVERS=2 S3_FAULTS=0.05 RECIPES=1
+chaos: setup  ## kill `prepare` and trainings at random points, compare every byte; SEEDS=0-19 CLIPS=60 DRIVERS=2 S3_FAULTS=0.05 RECIPES=1
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS) \
 	  $(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(S3_FAULTS),--s3-faults $(S3_FAULTS)) \
 	  $(if $(RECIPES),--changed-recipes)
+	$(BIN)/python -m pytest tests/pipeline/training/test_kill.py
 
 multinode: setup  ## jobs on a Ray of several nodes on this machine, one of which is lost in the middle of each
 	$(BIN)/python -m pytest tests/cluster/test_lost_nodes.py
