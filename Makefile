@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-serving bench-data gpu-check chaos multinode fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-train bench-codec bench-sampling bench-serving bench-data gpu-check chaos multinode fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -78,6 +78,9 @@ bench: setup  ## measure; prints a table for BENCHMARKS.md
 PRESETS ?=
 bench-model: setup  ## sampler and training step; PRESETS="0.6b 1.7b 4b" on a GPU
 	$(BIN)/python -m tests.bench model $(if $(PRESETS),--presets $(PRESETS))
+
+bench-train: setup  ## training loop against plain torch, wait for data, feed of a rank; needs an idle machine
+	$(BIN)/python -m tests.bench training
 
 bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
 	$(BIN)/python -m tests.bench codec
