@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -36,9 +37,16 @@ def _settings(zero_stage: int = 2, every: int = 15) -> TrainSettings:
 
 
 def _train_and_wait(
-    values: dict[str, Any], run: str, shards: str, reached: Path, num_steps: int, is_whole: bool
+    environment: dict[str, str],
+    values: dict[str, Any],
+    run: str,
+    shards: str,
+    reached: Path,
+    num_steps: int,
+    is_whole: bool,
 ) -> None:
     """Take some steps more, say so by a file, and wait there to be killed."""
+    os.environ.update(environment)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -78,8 +86,13 @@ def _train_and_kill(
         is_whole: Whether it waits for the checkpoint that is being written.
     """
     values = settings.model_dump(mode="json")
-    process = multiprocessing.get_context("spawn").Process(
-        target=_train_and_wait, args=(values, run, shards, reached, num_steps, is_whole)
+    # Torch and DeepSpeed are imported once, by the server that forks every process. It is older
+    # than the S3 server, so the environment is passed.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.factories.training"])
+    process = context.Process(
+        target=_train_and_wait,
+        args=(dict(os.environ), values, run, shards, reached, num_steps, is_whole),
     )
     process.start()
     try:
