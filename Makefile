@@ -79,7 +79,7 @@ PRESETS ?=
 bench-model: setup  ## sampler and training step; PRESETS="0.6b 1.7b 4b" on a GPU
 	$(BIN)/python -m tests.bench model $(if $(PRESETS),--presets $(PRESETS))
 
-bench-train: setup  ## training loop against plain torch, wait for data, feed of a rank; needs an idle machine
+bench-train: setup  ## training loop against plain torch, wait for data, feed of a rank, memory of an index; needs 10 GB of disk
 	$(BIN)/python -m tests.bench training
 
 bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
