@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 # Where compiled modules may not be kept, every worker process compiles torch and Ray anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-codec bench-sampling bench-serving bench-data gpu-check chaos multinode fuzz serve lock clean
+.PHONY: help setup demo demo-from-scratch tiny test test-nightly test-fast lint format docs bench bench-model bench-train bench-codec bench-sampling bench-serving bench-data gpu-check chaos multinode fuzz serve lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -79,6 +79,9 @@ PRESETS ?=
 bench-model: setup  ## sampler and training step; PRESETS="0.6b 1.7b 4b" on a GPU
 	$(BIN)/python -m tests.bench model $(if $(PRESETS),--presets $(PRESETS))
 
+bench-train: setup  ## training loop against plain torch, wait for data, feed of a rank, memory of an index; needs 10 GB of disk
+	$(BIN)/python -m tests.bench training
+
 bench-codec: setup  ## codec by batch and length beside diffusers' Oobleck, real-time factors
 	$(BIN)/python -m tests.bench codec
 
@@ -99,10 +102,11 @@ bench-data: setup  ## data stages on an hour of audio, against loop and DataLoad
 
 SEEDS ?= 0-19
 CLIPS ?= 60
-chaos: setup  ## kill `prepare` at random points, compare every byte; SEEDS=0-19 CLIPS=60 DRIVERS=2 S3_FAULTS=0.05 RECIPES=1
+chaos: setup  ## kill `prepare` and trainings at random points, compare every byte; SEEDS=0-19 CLIPS=60 DRIVERS=2 S3_FAULTS=0.05 RECIPES=1
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --clips $(CLIPS) \
 	  $(if $(DRIVERS),--drivers $(DRIVERS)) $(if $(S3_FAULTS),--s3-faults $(S3_FAULTS)) \
 	  $(if $(RECIPES),--changed-recipes)
+	$(BIN)/python -m pytest tests/pipeline/training/test_kill.py
 
 multinode: setup  ## jobs on a Ray of several nodes on this machine, one of which is lost in the middle of each
 	$(BIN)/python -m pytest tests/cluster/test_lost_nodes.py

@@ -28,18 +28,14 @@ DISCOVERY = "discovery"
 """Folder of what the last discovery found."""
 PLAN = "plan"
 """Folder of the tables with the unit of every item, by the item's key."""
-WHOLE_PLAN, UNITS = "plan.parquet", "units"
-"""A table and a folder that earlier versions wrote; the table is read, both are removed."""
 MIN_UNIT_CLIPS, MAX_UNIT_CLIPS = 64, 2048
 """Items of a unit where no number is given."""
 TARGET_UNITS = 1024
 """Units into which a plan is divided as long as they have between the least and the most items."""
-UNIT_DIGITS, EARLIER_UNIT_DIGITS = 8, 5
-"""Digits of the number in a unit's name, so that names sort as numbers do; a plan that an earlier
-version began keeps the names that its directories were written with."""
+_UNIT_DIGITS = 8
+"""Digits of the number in a unit's name, so that names sort as numbers do."""
 _UNITS_PER_TABLE = 128
 _SCHEMA = pa.schema([("unit", pa.int64()), ("key", pa.string())])
-_DIGITS_KEY = b"unit_digits"
 
 
 def plan_units(
@@ -61,20 +57,17 @@ def plan_units(
         is_kept: Whether the plan is written.
 
     Raises:
-        SettingsError: If two clips have one id, or an earlier version began the plan and its names
-            are used up.
+        SettingsError: If two clips have one id.
     """
     if unit_clips is None:
         num_items = sum(part.num_rows for corpus in discovery.corpora for part in corpus.parts)
         unit_clips = min(max(-(-num_items // TARGET_UNITS), MIN_UNIT_CLIPS), MAX_UNIT_CLIPS)
-    digits = _unit_digits(folder)
     keys = _Keys(_planned(folder))
     drafts = _drafts(discovery, keys, _NewUnits(keys.next_unit, unit_clips, unit_bytes))
-    _check_names(folder, max(drafts, default=0), digits)
     if is_kept:
-        _write(folder, keys, digits)
+        _write(folder, keys)
     return [
-        Unit(f"{unit:0{digits}d}", *drafts.pop(unit).finished(discovery.store))
+        Unit(f"{unit:0{_UNIT_DIGITS}d}", *drafts.pop(unit).finished(discovery.store))
         for unit in sorted(drafts)
     ]
 
@@ -209,49 +202,27 @@ def _drafts(discovery: Discovery, keys: _Keys, new_units: _NewUnits) -> dict[int
     return drafts
 
 
-def _tables(folder: Folder) -> list[str]:
-    """The tables of the plan; while the whole one is there, the others may not be complete."""
-    tables = [f"{PLAN}/{name}" for name in folder.child(PLAN).files(".parquet")]
-    return [WHOLE_PLAN, *tables] if folder.exists(WHOLE_PLAN) else tables
-
-
 def _planned(folder: Folder) -> Iterator[tuple[str, int]]:
     """Key and unit of all items that were planned before."""
-    for name in _tables(folder):
-        table = folder.read_table(name)
+    tables = folder.child(PLAN)
+    for name in tables.files(".parquet"):
+        table = tables.read_table(name)
         yield from zip(table["key"].to_pylist(), table["unit"].to_pylist(), strict=True)
 
 
-def _unit_digits(folder: Folder) -> int:
-    tables = _tables(folder)
-    if not tables:
-        return UNIT_DIGITS
-    metadata = folder.read_table(tables[0]).schema.metadata or {}
-    return int(metadata.get(_DIGITS_KEY, EARLIER_UNIT_DIGITS))
-
-
-def _check_names(folder: Folder, last: int, digits: int) -> None:
-    if len(str(last)) > digits:
-        raise SettingsError(
-            f"{folder.uri} was planned by an earlier version, whose unit names have {digits} "
-            f"digits, and unit {last} does not fit; give ingest a new --output"
-        )
-
-
-def _table(rows: Iterator[tuple[int, str]], schema: pa.Schema) -> pa.Table:
+def _table(rows: Iterator[tuple[int, str]]) -> pa.Table:
     """Units and keys as a table; Python holds a few at a time."""
     batches = []
     while batch := list(islice(rows, 4096)):
         columns = [pa.array(column) for column in zip(*batch, strict=True)]
-        batches.append(pa.record_batch(columns, schema=schema))
-    return pa.Table.from_batches(batches, schema).combine_chunks()
+        batches.append(pa.record_batch(columns, schema=_SCHEMA))
+    return pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
 
 
-def _write(folder: Folder, keys: _Keys, digits: int) -> None:
+def _write(folder: Folder, keys: _Keys) -> None:
     kept = set()
-    schema = _SCHEMA.with_metadata({_DIGITS_KEY: str(digits)})
     for number, group in groupby(keys, lambda row: row[0] // _UNITS_PER_TABLE):
-        payload = table_bytes(_table(group, schema))
+        payload = table_bytes(_table(group))
         name = f"part-{number:08d}.parquet"
         kept.add(name)
         path = f"{PLAN}/{name}"
@@ -259,5 +230,3 @@ def _write(folder: Folder, keys: _Keys, digits: int) -> None:
             folder.write_bytes(path, payload)
     for name in set(folder.child(PLAN).files()) - kept:
         folder.delete(f"{PLAN}/{name}")
-    for name in (WHOLE_PLAN, *(f"{UNITS}/{file}" for file in folder.child(UNITS).files())):
-        folder.delete(name)

@@ -129,7 +129,7 @@ class _Reader:
         facts = self._shards.facts(row)
         ids = self._tokenizer.encode_words(facts.get("transcript") or "", facts.get("language"))
         latents = (self._shards.latents(row).mean[:, self._channels] - self._mean) / self._std
-        voice = self._shards.embedding(number)
+        voice = self._shards.embeddings.of(number)
         if voice is None:
             voice = np.zeros(self._speaker_dim, np.float32)
         return SpokenClip(

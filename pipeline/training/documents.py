@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -168,7 +167,7 @@ class DocumentSampler:
         copies, blocks = settings.num_noisy_copies, len(latents) // self._config.frames_per_block
         is_noised = _draw(generator) < settings.history_noise_share
         scale = _draw(generator) * settings.history_noise_max * is_noised
-        voice = None if plan.voice is None else self._shards.embedding(plan.voice)
+        voice = None if plan.voice is None else self._shards.embeddings.of(plan.voice)
         return Document(
             token_ids=torch.tensor(plan.token_ids),
             latents=latents,
@@ -272,14 +271,11 @@ class _Voices:
     """Rows by speaker, without one Python object for each speaker."""
 
     def __init__(self, shards: TrainShards) -> None:
-        names, codes = np.unique(
-            shards.index["speaker"].fill_null("").to_numpy(zero_copy_only=False).astype(str),
-            return_inverse=True,
-        )
-        lengths = pc.fill_null(pc.list_value_length(shards.index["speaker_embedding"]), 0)
-        has_voice = lengths.to_numpy(zero_copy_only=False) > 0
+        speakers = shards.index["speaker"].fill_null("").combine_chunks().dictionary_encode()
+        names, codes = speakers.dictionary, speakers.indices.to_numpy()
+        has_voice = shards.embeddings.widths > 0
         # A clip of an unknown speaker shares its voice with no other clip.
-        is_known = names[codes] != ""
+        is_known = codes != names.index("").as_py()
         self._codes = np.where(has_voice & is_known, codes, np.where(has_voice, -1, -2))
         self._order = np.argsort(self._codes, kind="stable")
         self._sorted = self._codes[self._order]

@@ -112,7 +112,7 @@ def _request_of(shards: TrainShards, number: int, settings: SampleSettings) -> S
     """The request that corresponds to a clip of the shards."""
     row = shards.row(number)
     facts = shards.facts(row)
-    voice = shards.embedding(number)
+    voice = shards.embeddings.of(number)
     has_words = bool(facts.get("transcript"))
     return request_of_clip(
         description=(facts.get("descriptions") or [""])[0],

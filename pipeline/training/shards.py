@@ -13,7 +13,7 @@ import json
 import posixpath
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import IncompleteError, SettingsError
 from pipeline.faults import retried
-from pipeline.storage import Folder, read_tables, sha256
+from pipeline.storage import Folder, sha256
+from pipeline.training.embeddings import COLUMN, SpeakerEmbeddings
 
 SCHEMA_VERSION = 1
 """Version of the index and card that this reader understands."""
@@ -47,7 +48,7 @@ _REQUIRED = (
     "json_offset",
     "json_size",
     "speaker",
-    "speaker_embedding",
+    COLUMN,
 )
 
 
@@ -85,17 +86,7 @@ class TrainShards:
                 "run `audiocalm shard` again"
             )
         self.digest = sha256(folder.read_bytes("dataset.json"))
-        table = read_tables(folder, folder.listed("index/"))
-        missing = [name for name in _REQUIRED if name not in table.column_names]
-        if missing:
-            raise IncompleteError(
-                f"the index of {folder.uri} lacks the columns {missing}; "
-                "run `audiocalm shard` again"
-            )
-        table = table.filter(pc.equal(table["split"], split)).combine_chunks()
-        order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
-        self.index: pa.Table = table.take(order)
-        self._facts = self.index.drop_columns(["speaker_embedding"])
+        self.index, self.embeddings = self._read_index(split)
         self._latents = self._find_latents()
         self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
@@ -160,8 +151,7 @@ class TrainShards:
     @property
     def speaker_dim(self) -> int | None:
         """Width of the speaker embeddings; None if no clip has one."""
-        lengths = pc.list_value_length(self.index["speaker_embedding"])
-        widths = {width for width in pc.unique(lengths).to_pylist() if width}
+        widths = {int(width) for width in np.unique(self.embeddings.widths) if width}
         if len(widths) > 1:
             raise IncompleteError(
                 f"{self.folder.uri} mixes speaker embeddings of widths {sorted(widths)}; "
@@ -174,8 +164,8 @@ class TrainShards:
         return np.asarray(self.index[name].to_numpy(zero_copy_only=False))
 
     def row(self, number: int) -> dict[str, Any]:
-        """One row of the index, without its speaker embedding."""
-        found: dict[str, Any] = self._facts.slice(number, 1).to_pylist()[0]
+        """One row of the index."""
+        found: dict[str, Any] = self.index.slice(number, 1).to_pylist()[0]
         return found
 
     def facts(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -214,27 +204,46 @@ class TrainShards:
             "changed after they were written, run `audiocalm shard` again"
         )
 
-    def embedding(self, number: int) -> NDArray[np.float32] | None:
-        """Speaker embedding of one row, if it has one."""
-        value = self.index["speaker_embedding"][number].as_py()
-        return np.asarray(value, dtype=np.float32) if value else None
-
     def speakers(self) -> dict[str, NDArray[np.int64]]:
         """Rows with a speaker embedding by speaker, those of the speaker heard most first."""
         names = self.column("speaker")
-        lengths = pc.fill_null(pc.list_value_length(self.index["speaker_embedding"]), 0)
-        is_voiced = (lengths.to_numpy() > 0) & np.array([bool(name) for name in names], dtype=bool)
+        is_voiced = (self.embeddings.widths > 0) & np.array(
+            [bool(name) for name in names], dtype=bool
+        )
         rows = np.flatnonzero(is_voiced)
         known, of_row = np.unique(names[rows].astype(str), return_inverse=True)
         found = {str(name): rows[of_row == number] for number, name in enumerate(known)}
         return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
-    def mean_embedding(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Mean speaker embedding of rows that have one, of unit length."""
-        embeddings = self.index["speaker_embedding"].take(pa.array(rows)).to_pylist()
-        mean = np.mean(embeddings, axis=0)
-        unit: NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-8)
-        return unit.astype(np.float32)
+    def _read_index(self, split: str) -> tuple[pa.Table, SpeakerEmbeddings]:
+        """Rows of a split, and their speaker embeddings.
+
+        Raises:
+            IncompleteError: If there is no index, or a file of it lacks a column.
+        """
+        names = self.folder.listed("index/")
+        if not names:
+            raise IncompleteError(f"{self.folder.uri} holds no Parquet files")
+        tables = []
+
+        def columns() -> Iterator[pa.ChunkedArray]:
+            for name in names:
+                table = self.folder.read_table(name)
+                missing = [name for name in _REQUIRED if name not in table.column_names]
+                if missing:
+                    raise IncompleteError(
+                        f"the index of {self.folder.uri} lacks the columns {missing}; "
+                        "run `audiocalm shard` again"
+                    )
+                table = table.filter(pc.equal(table["split"], split))
+                tables.append(table.drop_columns([COLUMN]))
+                yield table[COLUMN]
+
+        embeddings = SpeakerEmbeddings(columns())
+        table = pa.concat_tables(tables).combine_chunks()
+        order = pc.sort_indices(table, sort_keys=[("shard", "ascending"), ("key", "ascending")])
+        embeddings.reorder(order.to_numpy())
+        return table.take(order), embeddings
 
     def _array(self, row: dict[str, Any], name: str) -> NDArray[np.float32]:
         payload = self._range(self._latents, f"shards/{row['shard']}.tar", row, name)

@@ -67,4 +67,4 @@ def chosen_voices(shards: TrainShards, recipe: Mapping[str, Any]) -> dict[str, V
 
 
 def _voice(shards: TrainShards, rows: NDArray[np.int64], description: str = "") -> Voice:
-    return Voice(torch.from_numpy(shards.mean_embedding(rows)), description)
+    return Voice(torch.from_numpy(shards.embeddings.mean(rows)), description)

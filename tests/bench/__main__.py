@@ -18,7 +18,7 @@ import torch
 
 from tests.bench.measure import Row
 
-ROOMS = ("model", "codec", "data", "describe")
+ROOMS = ("model", "training", "codec", "data", "describe")
 
 
 def main() -> None:

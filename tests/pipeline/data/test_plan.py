@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
 
 from pipeline.data import plan as plan_module
@@ -12,14 +11,13 @@ from pipeline.data.plan import (
     DISCOVERY,
     MIN_UNIT_CLIPS,
     PLAN,
-    WHOLE_PLAN,
     input_digests,
     plan_units,
     rows_of,
 )
 from pipeline.data.rejects import Reason, reject
 from pipeline.errors import SettingsError
-from pipeline.storage import Folder, table_bytes
+from pipeline.storage import Folder
 from tests.factories.corpora import found_in, write_corpus
 
 
@@ -130,33 +128,6 @@ def test_the_plan_is_written_only_when_it_changes(tmp_path):
     first = table.stat().st_mtime_ns
     plan(tmp_path)
     assert table.stat().st_mtime_ns == first
-
-
-def earlier_plan(tmp_path, units):
-    """A plan as the first version wrote it, with names of five digits."""
-    write_corpus(tmp_path / "in", {f"{n}.wav": b"x" for n in "abc"})
-    work = Folder.at(tmp_path / "work")
-    keys = [f"clip in/{name}.wav" for name in "cab"]
-    work.write_bytes(WHOLE_PLAN, table_bytes(pa.table({"unit": units, "key": keys})))
-    return work
-
-
-def test_the_plan_of_an_earlier_version_is_kept_with_its_names(tmp_path):
-    work = earlier_plan(tmp_path, [0, 3, 3])
-    units, _ = plan(tmp_path)
-    assert ids(units) == {"00000": ["in/c.wav"], "00003": ["in/a.wav", "in/b.wav"]}
-    assert not work.exists(WHOLE_PLAN)
-    assert plan(tmp_path)[0] == units
-
-
-def test_a_plan_of_an_earlier_version_says_when_its_names_are_used_up(tmp_path):
-    earlier_plan(tmp_path, [0, 99_998, 99_999])
-    assert list(ids(plan(tmp_path)[0])) == ["00000", "99998", "99999"]
-    write_corpus(tmp_path / "in", {"d.wav": b"x"})
-    with pytest.raises(SettingsError, match=r"5 digits, and unit 100000 does not fit; .*--output"):
-        plan(tmp_path)
-    anew = plan_units(found(tmp_path), Folder.at(tmp_path / "new"), 2)
-    assert [unit.name for unit in anew] == ["00000000", "00000001"]
 
 
 def test_a_large_plan_has_units_of_more_clips(tmp_path, monkeypatch):

@@ -156,8 +156,8 @@ def test_voices_are_chosen_and_described_by_a_recipe(trained, tmp_path):
     known = load_voices(run)
     assert torch.equal(found["eve"].embedding, known["corpus-0"].embedding)
     # A clip that several patterns name counts once.
-    rows = [n for n in range(len(shards)) if shards.embedding(n) is not None]
-    mean = torch.tensor(np.mean([shards.embedding(n) for n in rows], axis=0))
+    rows = [n for n in range(len(shards)) if shards.embeddings.of(n) is not None]
+    mean = torch.tensor(np.mean([shards.embeddings.of(n) for n in rows], axis=0))
     torch.testing.assert_close(found["all"].embedding, mean / mean.norm())
 
     with pytest.raises(SettingsError, match=r"voice 'eve' names the speaker '\*/9'.*corpus/0"):

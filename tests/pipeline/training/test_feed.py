@@ -285,7 +285,7 @@ def test_the_voice_comes_from_another_clip_of_the_speaker(tmp_path):
     ]
     feed = _feed(tmp_path, clips, documents_per_step=1)
     shards = TrainShards(Folder.at(tmp_path))
-    voices = {key: shards.embedding(number) for number, key in enumerate(shards.column("key"))}
+    voices = {key: shards.embeddings.of(number) for number, key in enumerate(shards.column("key"))}
     heard = {}
     for step in range(3):
         fields = _only(feed.batch(step))

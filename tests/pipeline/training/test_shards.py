@@ -48,9 +48,9 @@ def test_statistics_silence_and_voices_come_from_the_card_and_index(small_shards
         ("corpus/1", 2),
     ]
     speakers = [number for number in range(12) if shards.row(number)["speaker"]]
-    assert all(shards.embedding(number) is not None for number in speakers)
+    assert all(shards.embeddings.of(number) is not None for number in speakers)
     silent = next(number for number in range(12) if number not in speakers)
-    assert shards.embedding(silent) is None
+    assert shards.embeddings.of(silent) is None
 
 
 def test_shards_without_voices_have_no_speaker_width(tmp_path):
