@@ -96,9 +96,11 @@ gpu-check: setup  ## what only a GPU tells, in ten minutes on one: gpu tests, bf
 	$(BIN)/python -m tests.gpu_check
 
 MINUTES ?= 60
-bench-data: setup  ## data stages on an hour of audio, against loop and DataLoader; INPUT="DIR ..." MINUTES=60 SHORT_CLIPS=100000
+bench-data: setup  ## data stages on an hour of audio, against loop and DataLoader; INPUT="DIR ..." MINUTES=60 SHORT_CLIPS=100000 LONG=3 PRE_ENCODE=DIR
 	$(BIN)/python -m tests.bench data
-	$(BIN)/python -m tests.bench.stages --minutes $(MINUTES) $(if $(INPUT),--input $(INPUT)) $(if $(SHORT_CLIPS),--short-clips $(SHORT_CLIPS))
+	$(BIN)/python -m tests.bench.stages --minutes $(MINUTES) $(if $(INPUT),--input $(INPUT)) $(if $(SHORT_CLIPS),--short-clips $(SHORT_CLIPS)) \
+	  $(if $(LONG),--long-recordings $(LONG))
+	$(if $(PRE_ENCODE),$(BIN)/python -m tests.bench.pre_encode --checkout $(PRE_ENCODE) $(if $(PACKAGES),--packages $(PACKAGES)))
 
 SEEDS ?= 0-19
 CLIPS ?= 60

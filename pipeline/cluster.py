@@ -154,10 +154,11 @@ def require_resources(
     Raises:
         SettingsError: With what was asked for, what the cluster has, and the remedy.
     """
+    fitting = num_fitting(per_worker)
+    if fitting is None or fitting >= num_workers:
+        return
     asked = {name: amount for name, amount in per_worker.items() if amount}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not asked or sum(_num_fitting(asked, node) for node in nodes) >= num_workers:
-        return
     total = {name: sum(node.get(name, 0) for node in nodes) for name in asked}
     largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in asked}
     asked_for = f"a worker with {_spoken(asked)}"
@@ -172,7 +173,21 @@ def require_resources(
     logger.warning("%s; waiting for the autoscaler to add nodes", text)
 
 
-def _num_fitting(per_worker: Mapping[str, float], node: Mapping[str, float]) -> int:
+def num_fitting(per_worker: Mapping[str, float]) -> int | None:
+    """Workers that the nodes of the connected Ray hold, if no other job were there.
+
+    Args:
+        per_worker: As in `require_resources`.
+
+    Returns:
+        None if a worker asks for nothing.
+    """
+    asked = {name: amount for name, amount in per_worker.items() if amount}
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return sum(_fitting_on(node, asked) for node in nodes) if asked else None
+
+
+def _fitting_on(node: Mapping[str, float], per_worker: Mapping[str, float]) -> int:
     return min(math.floor(node.get(name, 0) / amount + 1e-9) for name, amount in per_worker.items())
 
 

@@ -165,25 +165,45 @@ def retried(call: Callable[[], Result], what: str) -> Result:
     Raises:
         MachineError: If the last attempt failed for such an error as well; with `what` and why.
     """
+    try:
+        return call()  # without tenacity, whose bookkeeping takes longer than opening a file
+    except Exception as error:  # raised again, now or as the first attempt
+        if not _is_worth_another(error):
+            raise
+        first = error
+    try:
+        return _attempts(what)(_after(first, call))
+    except Exception as error:  # raised again, as it is or as the cause
+        if _is_worth_another(error):
+            raise MachineError(f"{what}: {error} ({ATTEMPTS} attempts)") from error
+        raise
 
+
+def _attempts(what: str) -> Retrying:
     def note(state: RetryCallState) -> None:
         """Log a failed attempt."""
         error = state.outcome.exception() if state.outcome else None
         logger.warning("%s, attempt %d of %d: %s", what, state.attempt_number, ATTEMPTS, error)
 
-    retrying = Retrying(
+    return Retrying(
         retry=retry_if_exception(_is_worth_another),
         wait=BACKOFF,
         stop=stop_after_attempt(ATTEMPTS),
         before_sleep=note,
         reraise=True,
     )
-    try:
-        return retrying(call)
-    except Exception as error:  # raised again, as it is or as the cause
-        if _is_worth_another(error):
-            raise MachineError(f"{what}: {error} ({ATTEMPTS} attempts)") from error
-        raise
+
+
+def _after(first: Exception, call: Callable[[], Result]) -> Callable[[], Result]:
+    """The call, except that its first attempt has been made and failed."""
+    failures = [first]
+
+    def attempt() -> Result:
+        if failures:
+            raise failures.pop()
+        return call()
+
+    return attempt
 
 
 def _is_worth_another(error: BaseException) -> bool:

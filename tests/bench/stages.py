@@ -4,7 +4,8 @@ Every stage runs under Ray Data with two workers, then the very same units go th
 functions in a single-process loop and in a torch DataLoader with two workers. Audio-hours per
 core-hour are by CPU time of all processes, what Ray itself uses included, so that a busy machine
 does not change them; wall ratios it does. Then: two workers against one, a run with nothing to do,
-and memory at four times the corpus.
+and memory at four times the corpus. `--without-ray` runs every stage in this process alone, which
+tells what a clip costs, on a busy machine too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -37,9 +36,11 @@ from pipeline.data.starter.write import write_corpus
 from pipeline.data.units.stage import Resources, Unit, UnitOutput, run_stage
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import Folder
+from pipeline.threads import limit_loaded_blas
 from tests.bench.__main__ import hardware
+from tests.bench.corpora import write_long_recordings, write_short_clips
 from tests.bench.memory import memory_lines
-from tests.bench.processes import Watch
+from tests.bench.processes import Watch, timed
 from tests.factories.clips import write_codec
 
 WORKERS = 2
@@ -113,6 +114,16 @@ def main() -> None:
     source.add_argument("--short-clips", type=int, metavar="N", help="made anew: N of 1 to 3 s")
     parser.add_argument("--minutes", type=float, default=60.0, help="of starter corpus if made")
     parser.add_argument(
+        "--long-recordings",
+        type=int,
+        metavar="N",
+        help="join the clips of --input to N recordings, FLAC and MP3 in turn, and measure those",
+    )
+    parser.add_argument("--recording-hours", type=float, default=1.0, help="length of each")
+    parser.add_argument(
+        "--without-ray", action="store_true", help="CPU time of each stage in one process, no more"
+    )
+    parser.add_argument(
         "--memory",
         nargs="+",
         metavar="DIR",
@@ -129,11 +140,20 @@ def main() -> None:
         elif not inputs:
             inputs = [str(root / "corpus")]
             write_corpus(root / "corpus", StarterSettings(minutes=options.minutes), WORKERS)
+        if options.long_recordings:
+            folder = root / "long" / "sound"
+            count, hours = options.long_recordings, options.recording_hours
+            inputs = [str(write_long_recordings(folder, inputs, count, hours))]
         memory_inputs = options.memory or ([] if options.short_clips else inputs)
         print(f"{hardware()}; torch {torch.__version__}; {datetime.date.today().isoformat()}")
         print(f"command: python -m tests.bench.stages {' '.join(sys.argv[1:])}".rstrip())
+        if options.without_ray:
+            print("\n| stage | a clip | audio-hours per core-hour |\n|---|---|---|")
+            for line in plain_lines(root, _settings(inputs, unit_clips, workers=0)):
+                print(f"| {' | '.join(line)} |", flush=True)
+            return
         print("\n| what | value | against | ratio |\n|---|---|---|---|")
-        for line in lines(root, _settings(inputs, unit_clips), memory_inputs):
+        for line in lines(root, _settings(inputs, unit_clips, WORKERS), memory_inputs):
             print(f"| {' | '.join(line)} |", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -173,23 +193,9 @@ def lines(
         yield from memory_lines(root, memory_inputs, codec)
 
 
-def write_short_clips(folder: Path, count: int) -> Path:
-    """Write clips of 1 to 3 s of noise, each with a spectrum of its own, and return the folder."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        path = folder / f"{number // 1000:05d}" / f"{number:08d}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        wave = rng.normal(size=int(rng.uniform(1, 3) * CODEC_RATE)) * 0.1
-        wave[1:] += rng.uniform(-0.9, 0.9) * wave[:-1]
-        soundfile.write(path, wave.astype(np.float32), CODEC_RATE, subtype="PCM_16")
-    return folder
-
-
 def ray_runs(settings: PrepareSettings, out: Folder, codec: str) -> dict[str, Run]:
     """All stages under Ray, in order, and decoding and measuring alone."""
-    clips, latents, descriptions, shards = (
-        out.child(name) for name in ("clips", "latents", "descriptions", "train-shards")
-    )
+    clips, latents, descriptions, shards = _places(out)
     runs: dict[str, Run] = {}
     with _recorded(runs):
         ingest.ingest(settings.ingest, clips)
@@ -201,10 +207,36 @@ def ray_runs(settings: PrepareSettings, out: Folder, codec: str) -> dict[str, Ru
     return {"scan": runs.pop("scan"), "measure": measured, **runs}
 
 
-def _settings(inputs: list[str], unit_clips: int) -> PrepareSettings:
+def plain_lines(root: Path, settings: PrepareSettings) -> Iterator[tuple[str, ...]]:
+    """Rows of a table without Ray: stage, CPU time a clip, audio-hours per core-hour."""
+    codec, out = write_codec(root / "codec"), Folder.at(root / "out")
+    for stage, cpu_s in _plain_stages(settings, out, codec):
+        clips = out.child("clips").card()
+        hours = sum(clips["hours"]["by_modality"].values())
+        what = f"{stage}, {clips['written']:,} clips, {hours:.2f} h"
+        yield what, f"{cpu_s / clips['written'] * 1e3:.2f} ms", f"{hours / cpu_s * 3600:.0f}"
+
+
+def _plain_stages(
+    settings: PrepareSettings, out: Folder, codec: str
+) -> Iterator[tuple[str, float]]:
+    clips, latents, descriptions, shards = _places(out)
+    yield "ingest", timed(lambda: ingest.ingest(settings.ingest, clips))[1]
+    yield "encode", timed(lambda: encode.encode(clips, latents, settings.encode, codec))[1]
+    texts, index = settings.describe, settings.shard
+    yield "describe", timed(lambda: describe.describe(clips, latents, descriptions, texts))[1]
+    yield "shard", timed(lambda: shard.shard(clips, latents, descriptions, shards, index))[1]
+
+
+def _places(out: Folder) -> tuple[Folder, ...]:
+    names = ("clips", "latents", "descriptions", "train-shards")
+    return tuple(out.child(name) for name in names)
+
+
+def _settings(inputs: list[str], unit_clips: int, workers: int) -> PrepareSettings:
     changes = [f"ingest.unit_clips={unit_clips}", "ingest.max_reject_share=1.0"]
     changes += [
-        f"{stage}.resources.workers={WORKERS}"
+        f"{stage}.resources.workers={workers}"
         for stage in ("ingest", "encode", "describe", "shard")
     ]
     changes += ["shard.parts_per_unit=4"]
@@ -267,11 +299,12 @@ def _steady_s(folder: Path, num_units: int) -> float:
 
 def _comparison(run: Run, hours: float) -> Iterator[tuple[str, ...]]:
     worker = run.worker(**run.worker_kwargs)
-    plain_s, plain_cpu_s = _timed(lambda: [worker.process(unit) for unit in run.units])
+    with limit_loaded_blas():  # as under Ray: threads that spin cost time and gain little
+        plain_s, plain_cpu_s = timed(lambda: [worker.process(unit) for unit in run.units])
     loader = DataLoader(
         Units(run), batch_size=None, num_workers=WORKERS, multiprocessing_context="spawn"
     )
-    loader_s, loader_cpu_s = _timed(lambda: list(loader))
+    loader_s, loader_cpu_s = timed(lambda: list(loader))
     ours = f"{hours / run.cpu_s * 3600:.0f} audio-hours per core-hour"
     for against, wall_s, cpu_s in (
         ("plain loop, one process", plain_s, plain_cpu_s),
@@ -283,13 +316,6 @@ def _comparison(run: Run, hours: float) -> Iterator[tuple[str, ...]]:
             f"{against}: {hours / cpu_s * 3600:.0f} audio-hours per core-hour; {wall_s:.1f} s",
             f"{wall_s / run.wall_s:.2f} of wall time, {cpu_s / run.cpu_s:.2f} of CPU time",
         )
-
-
-def _timed(work: Any) -> tuple[float, float]:
-    started = time.perf_counter()
-    with Watch() as watch:
-        work()
-    return time.perf_counter() - started, watch.cpu_s
 
 
 if __name__ == "__main__":

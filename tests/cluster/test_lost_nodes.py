@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import ray
 import torch
 import yaml
 
@@ -25,6 +28,10 @@ from jobs import cli
 from model.bundle.bundle import load_bundle
 from model.bundle.request import SynthesisRequest
 from model.bundle.synthesis import Synthesizer
+from pipeline.cluster import WORKER_ENVIRONMENT, this_node
+from pipeline.data import encode as encode_module
+from pipeline.data.encode import EncodeResources, EncodeSettings, EncodeWorker
+from pipeline.data.units.stage import Unit, UnitOutput, run_stage
 from pipeline.serving.formats import pcm_bytes
 from pipeline.serving.replica import SAMPLER
 from pipeline.settings import save_settings
@@ -120,6 +127,71 @@ def test_prepare_loses_a_node_and_writes_the_same_bytes(nodes: RayNodes, tmp_pat
     assert job.is_running(), "the node was lost too late"
     assert job.end() == 0, job.log()
     assert not differences(arena.expected, digests(output))
+
+
+class WaitingEncodeWorker(EncodeWorker):
+    """Names the node that it is on, and encodes only once a file `go` is there."""
+
+    def __init__(self, signs: str, **given: Any) -> None:
+        super().__init__(**given)
+        self._signs = Path(signs)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        (self._signs / this_node()).touch()
+        while not (self._signs / "go").exists():
+            time.sleep(0.1)
+        return super().process(unit)
+
+
+def test_encoding_takes_in_a_new_node_does_without_a_lost_one_and_writes_the_same_bytes(
+    nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena, signs, out = Arena.build(tmp_path, num_clips=40), tmp_path / "signs", tmp_path / "out"
+    signs.mkdir()
+
+    def run_waiting(folder: Folder, **given: Any) -> dict[str, Any]:
+        waiting = {"worker_kwargs": {**given["worker_kwargs"], "signs": str(signs)}}
+        return run_stage(folder, **given | waiting | {"worker": WaitingEncodeWorker})
+
+    monkeypatch.setattr(encode_module, "run_stage", run_waiting)
+    first = len(nodes.cluster.worker_nodes)
+    settings = EncodeSettings(resources=EncodeResources(workers=first + 1, gpus=1))
+    clips = Folder.at(tmp_path / "undisturbed/clips")
+    with connected(nodes), ThreadPoolExecutor(1) as pool:  # the main thread alone can add nodes
+        job = pool.submit(
+            encode_module.encode, clips, Folder.at(out), settings, str(tmp_path / "codec")
+        )
+        try:
+            wait_until(lambda: num_signs(signs, job) == first, "the first nodes do not work")
+            nodes.add(**NODE)
+            wait_until(lambda: num_signs(signs, job) == first + 1, "the new node does not work")
+            nodes.kill_one_with(ACTOR_TITLE)
+            assert not num_units(out)
+        finally:
+            (signs / "go").touch()
+        job.result()
+    expected = {
+        name.removeprefix("latents/"): digest
+        for name, digest in arena.expected.items()
+        if name.startswith("latents/")
+    }
+    assert not differences(expected, digests(out))
+
+
+@contextmanager
+def connected(nodes: RayNodes) -> Iterator[None]:
+    """This process as a driver."""
+    ray.init(address=nodes.cluster.address, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def num_signs(signs: Path, job: Future[Any]) -> int:
+    """Nodes on which a worker has been given a unit."""
+    assert not job.done(), job.result()
+    return len(list(signs.iterdir()))
 
 
 def test_training_loses_a_node_and_ends_in_the_same_weights(

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.schema import Reject
-from pipeline.data.units.stage import Unit, UnitOutput, hours_key
+from pipeline.data.units.attempts import Attempts
+from pipeline.data.units.commits import Commits
+from pipeline.data.units.runner import Job
+from pipeline.data.units.stage import Resources, Unit, UnitOutput, hours_key, run_stage
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
+from pipeline.storage import Folder
 
 FAULTS: dict[str, Exception] = {
     "EIO": OSError(errno.EIO, "Input/output error"),
@@ -114,6 +118,12 @@ def number_units(count: int, size: int = 4) -> list[Unit]:
     return units
 
 
+def job_of(folder: Path, **given: Any) -> Job:
+    """A job of `NumberWorker` below a folder, with arguments of the worker."""
+    at = Folder.at(folder)
+    return Job("numbers", Commits(at, ""), Attempts(at, "run", 3), NumberWorker, given)
+
+
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     """Every file's bytes and every directory below a folder, by relative name."""
     return {
@@ -124,9 +134,6 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 def run_numbers(folder: Any, units: list[Unit], **given: Any) -> dict[str, Any]:
     """`run_stage` on numbers: keyword arguments of the worker, or of the stage."""
-    from pipeline.data.units.stage import Resources, run_stage
-    from pipeline.storage import Folder
-
     settings = given.pop("settings", NumberSettings())
     return run_stage(
         Folder.at(folder),

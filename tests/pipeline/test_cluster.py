@@ -22,6 +22,7 @@ from pipeline.cluster import (
     WORKER_ENVIRONMENT,
     kept_ray,
     local_environment,
+    num_fitting,
     ray_cluster,
     require_resources,
 )
@@ -196,6 +197,17 @@ def test_workers_that_fit_the_cluster_are_accepted(
 ) -> None:
     nodes({"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0})
     require_resources("encode", per_worker, num_workers, remedy="")
+
+
+@pytest.mark.parametrize(
+    ("per_worker", "expected"),
+    [({"CPU": 3}, 3), ({"CPU": 1, "GPU": 0.5}, 2), ({"memory": 1}, 0), ({"CPU": 0}, None)],
+)
+def test_workers_that_fit_are_counted_node_by_node(
+    nodes: Callable[..., None], per_worker: dict[str, float], expected: int | None
+) -> None:
+    nodes({"CPU": 8.0, "GPU": 1.0}, {"CPU": 4.0})
+    assert num_fitting(per_worker) == expected
 
 
 @pytest.mark.parametrize(

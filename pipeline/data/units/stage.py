@@ -29,8 +29,11 @@ from pipeline.data.units.commits import (
 )
 from pipeline.data.units.lease import Lease
 from pipeline.data.units.preview import preview_stage
+from pipeline.data.units.resources import Resources
+from pipeline.data.units.runner import Job, UnitWorker
 from pipeline.data.units.totals import digests_of, files_of, hours_key, summarise
-from pipeline.data.units.work import SIGNS_PER_TIMEOUT, Job, Resources, UnitWorker, work
+from pipeline.data.units.watchdog import SIGNS_PER_TIMEOUT
+from pipeline.data.units.work import work
 from pipeline.errors import PlannedOnlyError, TooManyRejectsError
 from pipeline.settings import Settings, digest_of
 from pipeline.storage import Folder

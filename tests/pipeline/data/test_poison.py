@@ -23,7 +23,7 @@ from pipeline.data.units.attempts import Attempts
 from pipeline.data.screening.checks import CheckSettings
 from pipeline.data.units.commits import Commits
 from pipeline.data.segments import SegmentSettings
-from pipeline.data.units.work import Job, UnitRunner
+from pipeline.data.units.runner import Job, UnitRunner
 from pipeline.storage import Folder
 
 def open_poisoned(uri, *span):
