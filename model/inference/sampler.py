@@ -111,8 +111,7 @@ class Sampler:
         order = sorted(range(len(states)), key=lambda i: states[i].rank)
         chosen = [states[index] for index in order]
         with torch.inference_mode():
-            options = [state.request.options for state in chosen]
-            schedules = [self._schedule(o.time_grid, o.num_flow_steps) for o in options]
+            schedules = [self._schedule(s.request.options.num_flow_steps) for s in chosen]
             block = Block(self.model, self.backbone, chosen, schedules)
             normalised, stop = block.run()
             raw = self.model.denormalise(normalised)
