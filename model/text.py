@@ -322,10 +322,9 @@ def num_word_tokens(prompt: Prompt, tokenizer: Tokenizer) -> int:
     return len(tokenizer.encode_words(prompt.transcript or "", prompt.language))
 
 
-def null_ids(tokenizer: Tokenizer, has_speaker: bool = False) -> list[int]:
-    """Ids of the unconditional prefix; the speaker's place is dropped too unless kept."""
-    speaker = [tokenizer.speaker_id] if has_speaker else []
-    return [*speaker, tokenizer.null_id, tokenizer.audio_id]
+def null_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the unconditional prefix; the speaker's place is dropped too."""
+    return [tokenizer.null_id, tokenizer.audio_id]
 
 
 def _embedding_rows(folder: Path) -> int:

@@ -49,7 +49,6 @@ def voiced(seed: int = 0, **changes: Any) -> GenerationRequest:
     generator = torch.Generator().manual_seed(99)
     fields: dict[str, Any] = {
         "token_ids": (SPEAKER_ID, 7, 8, 9, AUDIO_ID),
-        "null_ids": (SPEAKER_ID, NULL_ID, AUDIO_ID),
         "uses_expert": True,
         "speaker": torch.randn(5, generator=generator),
     }
