@@ -143,12 +143,8 @@ class Tokenizer(Protocol):
         """Ids of a text; special ids never come out of text."""
 
     def encode_words(self, transcript: str, language: str | None) -> list[int]:
-        """Ids of words that are spoken or sung; at least one of them if the words are not empty.
-
-        Args:
-            transcript: The words.
-            language: BCP 47 tag; None is English.
-        """
+        """Ids of words that are spoken or sung, at least one if they are not empty; `language` is
+        a BCP 47 tag, None is English."""
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids; special ids are left out."""

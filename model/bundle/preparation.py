@@ -57,11 +57,7 @@ class PreparedRequest:
 
 
 def prepare(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> PreparedRequest:
-    """Check a request and put it in the sampler's terms.
-
-    Raises:
-        RequestError: If it cannot be made.
-    """
+    """Check a request and put it in the sampler's terms; `RequestError` if it cannot be made."""
     check_request(request, limits)
     _check_voice(request.voice, bundle.model.config)
     _check_continued(request, bundle.model.config)
@@ -82,11 +78,7 @@ def prepare(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> Prepar
 def prepare_part(
     request: SynthesisRequest, part: Part, bundle: Bundle, limits: Limits
 ) -> GenerationRequest:
-    """One part of a checked request in the sampler's terms.
-
-    Raises:
-        RequestError: If it cannot be made.
-    """
+    """One part of a checked request in the sampler's terms; `RequestError` as in `prepare`."""
     config, tokenizer, timebase = bundle.model.config, bundle.tokenizer, bundle.codec.timebase
     modality, transcript = modality_of(request), part.transcript
     duration_s = _duration_s(request, limits)
