@@ -116,8 +116,8 @@ def attend(
     """Grouped-query attention; consecutive query heads share a key head.
 
     Args:
-        query: With rotary positions.
-        key: With rotary positions.
+        query: With rotary positions, as the keys.
+        key: Keys.
         value: Values.
         mask: Block mask, or boolean `batch seq keys` that is True where attention is allowed.
     """
@@ -139,13 +139,7 @@ def attend_few(
     """`attend` for few queries over many keys, as in sampling.
 
     The heads that share a key head become more queries of it, so that the keys of a long cache
-    are read once and never repeated in memory.
-
-    Args:
-        query: With rotary positions.
-        key: With rotary positions.
-        value: Values.
-        bias: Result of `few_bias`; None where every key is visible.
+    are read once and never repeated in memory. `bias` comes from `few_bias`; None shows every key.
     """
     groups = query.shape[1] // key.shape[1]
     # einops would double the cost; this runs at every flow evaluation.

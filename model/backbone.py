@@ -97,14 +97,8 @@ class BackboneLike(Protocol):
         attend: Attend,
         route: Route | None = None,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Normalised hidden states.
-
-        Args:
-            embeddings: Embeddings of tokens and latents.
-            rotary: What `rotary` gives for their positions.
-            attend: Attention over the pack or the cache.
-            route: Tokens that pass through the expert.
-        """
+        """Normalised hidden states of embedded tokens and latents, given `rotary` of their
+        positions, the attention over pack or cache, and the tokens that the expert sees."""
 
 
 class Backbone(nn.Module):

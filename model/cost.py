@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+from torch import nn
 
 from model.audiocalm import AudioCALM
 from model.batch import TrainingBatch
@@ -21,8 +23,6 @@ from model.sequence import PADDING, document_length
 
 BACKWARD_FACTOR = 3
 """Operations of forward and backward relative to the forward; recomputation does not count."""
-_LOCAL_LAYER = 12
-"""Weights of a local head's layer in squares of its width: 4 of attention, 8 of feed-forward."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,15 @@ def batch_counts(config: ModelConfig, batch: TrainingBatch) -> Counts:
 
 def forward_flops(config: ModelConfig, counts: Counts) -> int:
     """Operations of a packed forward pass."""
-    latent_dim, hidden = config.latent_dim, config.backbone.hidden_dim
-    flops = counts.positions * (
-        _layers_dense(config) + 2 * latent_dim * hidden + 2 * hidden * (hidden + 1)
-    )
-    if config.head.kind == "thin":
-        flops += counts.noisy_blocks * 2 * _time_weights(config, hidden)
-    if config.speaker_id is not None:
-        flops += counts.documents * 2 * config.speaker_dim * hidden
-    flops += attention_flops(config, counts) + counts.expert_positions * _expert(config)
-    return flops + _head(config, counts.positions, counts.noisy_frames, counts.noisy_blocks)
+    flops = attention_flops(config, counts)
+    for name, num_weights in _linear_maps(config).items():
+        flops += 2 * num_weights * int(getattr(counts, _applied_to(name)))
+    if config.head.kind == "local":
+        # Scores and sums over the block itself.
+        head = config.head
+        seen = counts.noisy_frames * config.frames_per_block
+        flops += seen * 4 * head.num_layers * head.hidden_dim
+    return flops
 
 
 def training_flops(config: ModelConfig, counts: Counts) -> int:
@@ -119,40 +118,25 @@ def attention_flops(config: ModelConfig, counts: Counts) -> int:
     return counts.pairs * 4 * backbone.num_layers * backbone.num_heads * backbone.head_dim
 
 
-def _layers_dense(config: ModelConfig) -> int:
-    """FLOPs of one position in the shared layers, forward."""
-    backbone = config.backbone
-    inner = (2 * backbone.num_heads + 2 * backbone.num_kv_heads) * backbone.head_dim
-    return 2 * backbone.num_layers * backbone.hidden_dim * (inner + 3 * backbone.ffn_dim)
+@cache
+def _linear_maps(config: ModelConfig) -> dict[str, int]:
+    """Weights of every linear map of a model, by name."""
+    with shapes_only():
+        model = AudioCALM(config)
+    named = model.named_modules()
+    return {name: map_.weight.numel() for name, map_ in named if isinstance(map_, nn.Linear)}
 
 
-def _expert(config: ModelConfig) -> int:
-    """FLOPs of one position in the expert of all layers."""
-    backbone = config.backbone
-    if config.expert.placement == "none":
-        return 0
-    width = config.expert.width(backbone.ffn_dim)
-    return 2 * backbone.num_layers * 3 * backbone.hidden_dim * width
-
-
-def _time_weights(config: ModelConfig, width: int) -> int:
-    return (config.head.time_embedding_dim + width) * width
-
-
-def _head(config: ModelConfig, states: int, noisy_frames: int, noisy_blocks: int) -> int:
-    """FLOPs of the flow head: states it reads, frames it maps, flow times it embeds."""
-    head, latent_dim = config.head, config.latent_dim
-    width, layers = head.hidden_dim, head.num_layers
-    if head.kind == "thin":
-        a_frame = config.backbone.hidden_dim * width + 2 * layers * width**2 + width * latent_dim
-        a_block = _time_weights(config, width) + (3 * layers + 2) * width**2
-        return 2 * (noisy_frames * a_frame + noisy_blocks * a_block)
-    a_frame = 2 * latent_dim * width + layers * _LOCAL_LAYER * width**2
-    # Scores and sums over the block itself.
-    a_frame += layers * 2 * width * config.frames_per_block
-    a_state = config.backbone.hidden_dim * width
-    a_block = _time_weights(config, width) + (6 * layers + 2) * width**2
-    return 2 * (states * a_state + noisy_frames * a_frame + noisy_blocks * a_block)
+def _applied_to(name: str) -> str:
+    """The field of `Counts` that tells how often a linear map is applied."""
+    if name.startswith("speaker_proj"):
+        return "documents"
+    if ".expert." in name:
+        return "expert_positions"
+    if "time_embedding" in name or name.endswith("modulation"):
+        return "noisy_blocks"
+    reads_states = name.endswith("condition_proj")
+    return "noisy_frames" if name.startswith("flow_head") and not reads_states else "positions"
 
 
 @dataclass(frozen=True)

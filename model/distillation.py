@@ -58,7 +58,7 @@ def with_teacher_targets(
     """
     places = batch.noisy_frames.flatten()
     start_time = batch.flow_time.flatten()[batch.noisy_frames[:, :1]]
-    grid = time_grid("sway", num_flow_steps).to(start_time.device)
+    grid = time_grid(num_flow_steps).to(start_time.device)
     # The nearest time of the grid, whatever its last digits.
     index = (start_time - grid[:-1]).abs().argmin(dim=1)
     duration = (grid[index + 1] - grid[index])[:, None]
@@ -79,7 +79,7 @@ def with_teacher_targets(
 
 def student_times(num_flow_steps: int) -> Float[Tensor, " times"]:
     """Flow times at which a student of so many steps is evaluated."""
-    return time_grid("sway", num_flow_steps)[:-1]
+    return time_grid(num_flow_steps)[:-1]
 
 
 def _velocity(

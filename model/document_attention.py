@@ -182,14 +182,8 @@ def _alike(documents: Sequence[_Document]) -> Iterator[list[_Document]]:
 def _group(
     documents: Sequence[_Document], indices: MaskIndices, window: int, multiple: int
 ) -> _Group:
-    """Documents as one group, padded to few shapes.
-
-    Args:
-        documents: Documents with as many copies.
-        indices: Indices of the flattened rows.
-        window: Largest number of frames of a window.
-        multiple: Smaller windows are a multiple of this.
-    """
+    """Documents with as many copies as one group, padded to few shapes: windows have at most
+    `window` frames, smaller ones a multiple of `multiple`."""
     longest = max(len(document.context) for document in documents)
     frames = max(document.noisy.shape[1] for document in documents)
     window = min(window, _rounded_up(frames, multiple))
@@ -233,14 +227,8 @@ def _visible(queries: MaskIndices, keys: MaskIndices) -> Tensor:
 def _attend(
     group: _Group, query: Sequence[Tensor], key: Sequence[Tensor], value: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Outputs at the context and noisy positions of a group, `positions heads head_dim`.
-
-    Args:
-        group: Shapes and masks.
-        query: At context and noisy positions, scaled.
-        key: At context and noisy positions.
-        value: At context and noisy positions.
-    """
+    """Outputs at the context and noisy positions of a group, `positions heads head_dim`, from the
+    scaled queries, keys and values there."""
     documents, size = group.context.shape
     _, copies, windows, frames = group.noisy.shape
     kv = key[0].shape[1]

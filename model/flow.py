@@ -5,15 +5,9 @@ Flow time runs from 0, noise, to 1, data. All of it is float32 arithmetic.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-TimeGrid = Literal["uniform", "sway"]
-"""Spacing of the solver's flow times."""
-TIME_GRIDS: tuple[TimeGrid, ...] = get_args(TimeGrid)
 
 
 def interpolate(
@@ -80,20 +74,14 @@ def sample_flow_time(
     return flow_time.reshape(num_copies, num_blocks)
 
 
-def time_grid(kind: TimeGrid, num_flow_steps: int) -> Float[Tensor, " grid"]:
-    """Flow times 0 = t_0 < ... < t_n = 1 between which the Euler solver steps.
-
-    Args:
-        kind: `uniform`, or `sway`: t -> 1 - cos(pi t / 2), which takes shorter steps near the
-            noise.
-        num_flow_steps: Steps of the solver, at least 1.
+def time_grid(num_flow_steps: int) -> Float[Tensor, " grid"]:
+    """Flow times 0 = t_0 < ... < t_n = 1 between which the Euler solver steps: 1 - cos(pi t / 2) of
+    equal shares t, so that steps are shorter near the noise.
 
     Source:
         Sway sampling with coefficient -1: F5-TTS, arXiv:2410.06885, section 3.3.
     """
     uniform = torch.linspace(0.0, 1.0, num_flow_steps + 1)
-    if kind == "uniform":
-        return uniform
     # sin^2 of the half angle: exactly 0 at 0; the last value is set, so that a path ends at 1.
     grid = 2 * torch.sin(torch.pi / 4 * uniform).square()
     grid[-1] = 1.0

@@ -163,19 +163,14 @@ def materialise(
         finish: Called with every module, children first, once its own tensors are initialised: to
             load weights into them or to shard them.
     """
+
+    def build(module: nn.Module) -> None:
+        module.to_empty(device=device, recurse=False)
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        if finish is not None:
+            finish(module)
+
     with torch.no_grad():
-        for module in _children_first(model):
-            module.to_empty(device=device, recurse=False)
-            reset = getattr(module, "reset_parameters", None)
-            if reset is not None:
-                reset()
-            if finish is not None:
-                finish(module)
-    return model
-
-
-def _children_first(module: nn.Module) -> Iterator[nn.Module]:
-    """Modules in the order in which their constructors end."""
-    for child in module.children():
-        yield from _children_first(child)
-    yield module
+        return model.apply(build)  # children first, the order in which their constructors end

@@ -63,12 +63,8 @@ class OptimConfig:
 
 
 def rate_share(step: int, config: OptimConfig) -> float:
-    """Learning rate of a step relative to the peak: warm-up, plateau, fall.
-
-    Args:
-        step: Steps already taken; the first update has 0.
-        config: The schedule.
-    """
+    """Learning rate of a step, 0 for the first update, relative to the peak: warm-up, plateau,
+    fall."""
     warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay_steps = round(config.decay_share * config.num_steps)
     start = config.num_steps - decay_steps
@@ -97,12 +93,7 @@ def parameter_groups(
 
     The backbone is the submodule `backbone`, without its experts, its embedding and the adapters of
     peft: what published weights can fill. Groups come in a fixed order, and a group without members
-    is left out.
-
-    Args:
-        model: Holds the parameters.
-        config: Rates and decay.
-        shape_of: Shape of a whole parameter; one that is sharded does not show its own.
+    is left out. `shape_of` gives the shape of a whole parameter, which a shard does not show.
     """
     embeddings = {
         id(parameter)

@@ -73,9 +73,7 @@ def close_library() -> None:
 def pronounced(text: str, language: str | None = None) -> str:
     """The sounds of a text: IPA with stress, words separated by spaces, clauses by their marks.
 
-    Args:
-        text: What is said; numbers and abbreviations are spelled out by the language's rules.
-        language: BCP 47 tag; None is English.
+    The language is a BCP 47 tag, None is English; its rules spell numbers and abbreviations out.
 
     Raises:
         UnknownLanguageError: If eSpeak NG does not know the language.

@@ -147,12 +147,8 @@ class Tokenizer(Protocol):
         """Ids of a text; special ids never come out of text."""
 
     def encode_words(self, transcript: str, language: str | None) -> list[int]:
-        """Ids of words that are spoken or sung; at least one of them if the words are not empty.
-
-        Args:
-            transcript: The words.
-            language: BCP 47 tag; None is English.
-        """
+        """Ids of words that are spoken or sung, at least one if they are not empty; `language` is
+        a BCP 47 tag, None is English."""
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids; special ids are left out."""
@@ -344,10 +340,9 @@ def num_word_tokens(prompt: Prompt, tokenizer: Tokenizer) -> int:
     return len(tokenizer.encode_words(prompt.transcript or "", prompt.language))
 
 
-def null_ids(tokenizer: Tokenizer, has_speaker: bool = False) -> list[int]:
-    """Ids of the unconditional prefix; the speaker's place is dropped too unless kept."""
-    speaker = [tokenizer.speaker_id] if has_speaker else []
-    return [*speaker, tokenizer.null_id, tokenizer.audio_id]
+def null_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the unconditional prefix; the speaker's place is dropped too."""
+    return [tokenizer.null_id, tokenizer.audio_id]
 
 
 def _embedding_rows(folder: Path) -> int:

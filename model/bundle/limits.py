@@ -109,11 +109,7 @@ class AudioRequest:
 
 
 def check_request(request: AudioRequest, limits: Limits) -> None:
-    """Raise if a field is empty, too long or out of range.
-
-    Raises:
-        RequestError: With the field, the value and the limit.
-    """
+    """Raise `RequestError` if a field is empty, too long or out of range."""
     _check_text("description", request.description, limits.max_description_chars)
     if request.transcript is not None:
         check_words("transcript", request.transcript, limits.max_transcript_chars)
@@ -134,8 +130,7 @@ def check_request(request: AudioRequest, limits: Limits) -> None:
 def modality_of(request: AudioRequest) -> str:
     """The modality of a request, given or implied by its transcript.
 
-    Raises:
-        RequestError: If it is unknown, or the transcript contradicts it.
+    Raises `RequestError` if it is unknown, or the transcript contradicts it.
     """
     words = request.transcript is not None
     modality = request.modality or ("speech" if words else "sound")
@@ -155,12 +150,9 @@ def is_split(request: AudioRequest) -> bool:
 
 
 def check_sampling(sampling: Mapping[str, Any], limits: Limits) -> None:
-    """Raise on more flow steps or guidance than the limits allow.
+    """Raise `RequestError` on more flow steps or guidance than the limits allow.
 
     `SamplingOptions` checks the range of every field; this needs no model.
-
-    Raises:
-        RequestError: With the field, the value and the limit.
     """
     if (steps := sampling.get("num_flow_steps")) is not None:
         check_integer("num_flow_steps", steps, 1, limits.max_flow_steps)
@@ -169,22 +161,14 @@ def check_sampling(sampling: Mapping[str, Any], limits: Limits) -> None:
 
 
 def check_words(field: str, text: str, max_chars: int) -> None:
-    """Raise if a text cannot be spoken.
-
-    Raises:
-        RequestError: If it is empty, too long, or holds no letter and no digit.
-    """
+    """Raise `RequestError` if a text is empty, too long, or holds no letter and no digit."""
     _check_text(field, text, max_chars)
     if not has_words(text):
         raise RequestError(field, f"{_shown(text)} holds nothing to say: no letter and no digit")
 
 
 def check_integer(field: str, value: object, low: int, high: int) -> None:
-    """Raise unless a value is an integer in [low, high].
-
-    Raises:
-        RequestError: With the field, the value and the limit.
-    """
+    """Raise `RequestError` unless a value is an integer in [low, high]."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise RequestError(field, f"is a {type(value).__name__}, not a whole number")
     if not low <= value <= high:
@@ -192,11 +176,7 @@ def check_integer(field: str, value: object, low: int, high: int) -> None:
 
 
 def check_range(field: str, value: object, low: int | float, high: int | float) -> None:
-    """Raise unless a value is a finite number in [low, high].
-
-    Raises:
-        RequestError: With the field, the value and the limit.
-    """
+    """Raise `RequestError` unless a value is a finite number in [low, high]."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise RequestError(field, f"is a {type(value).__name__}, not a number")
     # Integers are compared as they are: a huge one has no float.

@@ -29,70 +29,47 @@ from model.text import Prompt, clean_text, null_ids, num_word_tokens, prompt_ids
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a text that is read in one go.
-
-    Attributes:
-        transcript: Its words, cleaned; None has none.
-        seed: Its seed.
-    """
-
-    transcript: str | None
-    seed: int
-
-
-@dataclass(frozen=True)
 class PreparedRequest:
     """A checked request in the sampler's terms.
 
     Attributes:
         generation: What the sampler takes; of a long text, its first part.
         num_samples: Exact length of the waveform; None follows the stop head.
-        parts: The parts of a text, in order; the first is that of `generation`.
+        parts: The request with each part of its text that is read in one go, cleaned, and the seed
+            of that part; the first is that of `generation`.
     """
 
     generation: GenerationRequest
     num_samples: int | None
-    parts: tuple[Part, ...]
+    parts: tuple[SynthesisRequest, ...]
 
 
 def prepare(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> PreparedRequest:
-    """Check a request and put it in the sampler's terms.
-
-    Raises:
-        RequestError: If it cannot be made.
-    """
+    """Check a request and put it in the sampler's terms; `RequestError` if it cannot be made."""
     check_request(request, limits)
     _check_voice(request.voice, bundle.model.config)
     _check_continued(request, bundle.model.config)
-    transcript = None if request.transcript is None else clean_text(request.transcript)[0]
-    parts: tuple[Part, ...] = (Part(transcript, request.seed),)
-    if transcript is not None and is_split(request):
+    texts = [None if request.transcript is None else clean_text(request.transcript)[0]]
+    if texts[0] is not None and is_split(request):
         # A slow reading takes shorter parts; a fast one keeps to the text of training clips.
         longest_part_s = limits.longest_part_s * min(1.0, request.speed)
-        texts = parts_of(transcript, request.language, longest_part_s)
-        parts = tuple(
-            Part(text, part_seed(request.seed, index)) for index, text in enumerate(texts)
-        )
+        texts = [*parts_of(texts[0], request.language, longest_part_s)]
+    parts = tuple(
+        dataclasses.replace(request, transcript=text, seed=part_seed(request.seed, index))
+        for index, text in enumerate(texts)
+    )
     duration_s = _duration_s(request, limits)
     num_samples = None if duration_s is None else bundle.codec.timebase.samples_in(duration_s)
-    return PreparedRequest(prepare_part(request, parts[0], bundle, limits), num_samples, parts)
+    return PreparedRequest(prepare_part(parts[0], bundle, limits), num_samples, parts)
 
 
-def prepare_part(
-    request: SynthesisRequest, part: Part, bundle: Bundle, limits: Limits
-) -> GenerationRequest:
-    """One part of a checked request in the sampler's terms.
-
-    Raises:
-        RequestError: If it cannot be made.
-    """
+def prepare_part(request: SynthesisRequest, bundle: Bundle, limits: Limits) -> GenerationRequest:
+    """A part of a checked request in the sampler's terms; `RequestError` as in `prepare`."""
     config, tokenizer, timebase = bundle.model.config, bundle.tokenizer, bundle.codec.timebase
-    modality, transcript = modality_of(request), part.transcript
     duration_s = _duration_s(request, limits)
     before = _whole_blocks(request.continues, config)
-    prompt = _prompt(request, transcript, duration_s, len(before) / timebase.frame_rate)
-    if transcript and not prompt.language:
+    prompt = _prompt(request, duration_s, len(before) / timebase.frame_rate)
+    if request.transcript and not prompt.language:
         prompt = dataclasses.replace(prompt, language=language_of(bundle.card))
     num_words = num_word_tokens(prompt, tokenizer) if config.paces_speech else 0
     if request.speed != 1.0 and (not num_words or duration_s is not None):
@@ -101,7 +78,7 @@ def prepare_part(
             f"is {request.speed:g}; it takes a model that knows the speaking rate, a "
             "transcript and no duration: leave it out",
         )
-    bounds_s = speech_bounds_s(transcript or "", is_singing=request.is_singing)
+    bounds_s = speech_bounds_s(request.transcript or "", is_singing=request.is_singing)
     min_frames, max_frames = (
         max(1, timebase.frames_in(min(bound_s / request.speed, limits.max_duration_s)))
         for bound_s in bounds_s
@@ -117,8 +94,8 @@ def prepare_part(
     return GenerationRequest(
         token_ids=tuple(prompt_ids(prompt, tokenizer, request.voice is not None)),
         null_ids=tuple(null_ids(tokenizer)),
-        uses_expert=config.expert.routes(modality, is_singing=request.is_singing),
-        seed=part.seed,
+        uses_expert=config.expert.routes(modality_of(request), is_singing=request.is_singing),
+        seed=request.seed,
         max_frames=max_frames,
         min_frames=min_frames,
         exact_frames=exact_frames,
@@ -140,11 +117,10 @@ def _duration_s(request: SynthesisRequest, limits: Limits) -> float | None:
     return request.duration_s
 
 
-def _prompt(
-    request: SynthesisRequest, transcript: str | None, duration_s: float | None, before_s: float
-) -> Prompt:
+def _prompt(request: SynthesisRequest, duration_s: float | None, before_s: float) -> Prompt:
     """The text that the model reads; training names words and duration of a whole clip, here of
     the recording and of what follows."""
+    transcript = request.transcript
     if request.continues is not None:
         transcript = f"{request.continues.transcript} {transcript}"
     return Prompt(

@@ -64,17 +64,7 @@ def request_of_clip(
     **others: Any,
 ) -> SynthesisRequest:
     """The request that describes a real clip in the form of training: by its words, or without
-    words by its duration.
-
-    Args:
-        description: One of its descriptions.
-        transcript: Its words, spoken or sung.
-        language: BCP 47 tag of the words.
-        modality: Its modality.
-        duration_s: Its duration, seconds; ignored where there are words.
-        is_singing: Whether the words are sung.
-        others: Further fields of the request.
-    """
+    words by its duration. `others` are further fields of the request."""
     return SynthesisRequest(
         description=description,
         transcript=transcript or None,

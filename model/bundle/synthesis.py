@@ -20,7 +20,6 @@ from torch import Tensor
 from model.bundle.bundle import Bundle
 from model.bundle.limits import Limits, RequestError
 from model.bundle.preparation import (
-    Part,
     PreparedRequest,
     prepare,
     prepare_part,
@@ -50,7 +49,6 @@ class Utterance:
     """Progress of one request: a value, owned by whoever opened it.
 
     Attributes:
-        request: The request.
         bundle: The bundle, with the defaults of the time.
         limits: The limits of the time.
         generation: The sampler's state of the present part of the text.
@@ -67,13 +65,12 @@ class Utterance:
         fades_in: Whether the next samples are the first of a later part.
     """
 
-    request: SynthesisRequest
     bundle: Bundle
     limits: Limits
     generation: GenerationState
     codec: Any
     num_samples: int | None
-    later: tuple[Part, ...] = ()
+    later: tuple[SynthesisRequest, ...] = ()
     following: GenerationRequest | None = None
     refused_at: int | None = None
     first_part: list[Float[Tensor, "channels samples"]] | None = None
@@ -168,7 +165,6 @@ class Synthesizer:
             except CacheSizeError as error:
                 raise RequestError(_longest_part(request, prepared), str(error)) from error
         return Utterance(
-            request,
             self.bundle,
             self.limits,
             state,
@@ -260,7 +256,7 @@ class Synthesizer:
         spoken = torch.cat(utterance.first_part, dim=-1)
         utterance.first_part = None
         voice = self._voice_of(spoken, self.timebase.sample_rate)
-        utterance.request = replace(utterance.request, voice=voice)
+        utterance.later = tuple(replace(part, voice=voice) for part in utterance.later)
 
     def _go_on(self, utterance: Utterance, piece: Piece) -> Piece | SynthesisError:
         """Go on to the next part of a text whose last part has ended with this piece."""
@@ -269,7 +265,7 @@ class Synthesizer:
         part, *rest = utterance.later
         utterance.later = tuple(rest)
         try:
-            following = prepare_part(utterance.request, part, utterance.bundle, utterance.limits)
+            following = prepare_part(part, utterance.bundle, utterance.limits)
         except RequestError as error:
             return SynthesisError(f"the next part of the text cannot be read: {error}")
         utterance.following = following

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from model.config import MAX_GUIDANCE_SCALE
-from model.flow import TIME_GRIDS, TimeGrid
 from model.inference.cache import CacheRows
 from model.sequence import AudioPositions
 
@@ -28,17 +27,12 @@ class SamplingOptions:
     guidance_scale: float = 2.0
     """Guidance w of v_u + w (v_c - v_u), 0 to 100; 1 is no guidance and half the work. 2 is the
     default of VoxCPM, which writes guidance the same way."""
-    time_grid: TimeGrid = "sway"
-    """Spacing of the flow times: `uniform`, or `sway` (arXiv:2410.06885), shorter near the
-    noise."""
     temperature: float = 1.0
     """Variance of the initial noise, 0 to 4, as in pocket-tts; lower is less varied."""
     stop_threshold: float = 0.5
     """Probability of `end_of_audio` above which a frame is the last, 0 to 1; lower ends earlier."""
 
     def __post_init__(self) -> None:
-        if self.time_grid not in TIME_GRIDS:
-            raise ValueError(f"time_grid is {self.time_grid!r}; use {' or '.join(TIME_GRIDS)}")
         steps = self.num_flow_steps
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"num_flow_steps is {steps!r}; it must be an integer of at least 1")

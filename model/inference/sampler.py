@@ -55,8 +55,7 @@ class Sampler:
         self.backbone: BackboneLike = model.backbone if backbone is None else backbone
         self.cache = cache or KVCache(model.config, model.device, model.dtype)
         self._schedule = lru_cache(_NUM_REMEMBERED)(partial(flow_schedule, model))
-        self._null_row = lru_cache(_NUM_REMEMBERED)(self._read_null)
-        self._description_row = lru_cache(_NUM_REMEMBERED)(self._read_description)
+        self._row = lru_cache(_NUM_REMEMBERED)(self._read_row)
 
     @torch.inference_mode()
     def open(self, request: GenerationRequest) -> GenerationState:
@@ -70,12 +69,10 @@ class Sampler:
             CacheFullError: If every row is taken.
         """
         config = self.model.config
-        prefixes = [request.token_ids, request.null_ids][: 1 + request.options.is_guided]
-        for index, ids in enumerate(prefixes):
-            drops_voice = index > 0 and config.speaker_id not in ids
-            speaker = None if drops_voice else request.speaker
-            check_prefix(torch.tensor(ids), speaker, config)
-        prompt = self._prompt(request)
+        check_prefix(torch.tensor(request.token_ids), request.speaker, config)
+        if request.options.is_guided:
+            check_prefix(torch.tensor(request.null_ids), None, config)
+        prompt = self._prompt(request.prompt_latents)
         read, positions = self._read(request, prompt)
         is_cut = False
         if positions[0].ends and request.exact_frames is None:
@@ -111,8 +108,7 @@ class Sampler:
         order = sorted(range(len(states)), key=lambda i: states[i].rank)
         chosen = [states[index] for index in order]
         with torch.inference_mode():
-            options = [state.request.options for state in chosen]
-            schedules = [self._schedule(o.time_grid, o.num_flow_steps) for o in options]
+            schedules = [self._schedule(s.request.options.num_flow_steps) for s in chosen]
             block = Block(self.model, self.backbone, chosen, schedules)
             normalised, stop = block.run()
             raw = self.model.denormalise(normalised)
@@ -144,28 +140,25 @@ class Sampler:
         self, request: GenerationRequest, prompt: Float[Tensor, "frames latent_dim"]
     ) -> tuple[list[KeysValues], tuple[AudioPositions, ...]]:
         """Keys and values of each row of the request, and where their audio stands."""
-        read = partial(
-            read_prefix,
-            self.model,
-            self.backbone,
-            uses_expert=request.uses_expert,
-            speaker=request.speaker,
+        read_null = partial(
+            read_prefix, self.model, self.backbone, uses_expert=request.uses_expert, speaker=None
         )
         ids, null_ids, num_words = request.token_ids, request.null_ids, request.num_words
+        read = partial(read_null, speaker=request.speaker, num_words=num_words)
         at = AudioPositions.after(len(ids), request.position_rate)
         past = self._past(request)
-        row, states = read(ids, prompt[:0], at, num_words=num_words, past=past)
+        row, states = read(ids, prompt[:0], at, past=past)
         if self.model.duration_head is not None and num_words:
             at = AudioPositions.along_words(len(ids), self._durations(request, states, len(prompt)))
         if len(prompt):
-            row, _ = read(ids, prompt, at, num_words=num_words, past=row)
+            row, _ = read(ids, prompt, at, past=row)
         if not request.options.is_guided:
             return [row], (at,)
         null_at = AudioPositions.after(len(null_ids))
-        if len(prompt) or self.model.config.speaker_id in null_ids:
-            null, _ = read(null_ids, prompt, null_at)
+        if len(prompt):
+            null, _ = read_null(null_ids, prompt, null_at)
         else:
-            null = self._null_row(null_ids, request.uses_expert)
+            null = self._row(null_ids, None, request.uses_expert)
         return [row, null], (at, null_at)
 
     def _past(self, request: GenerationRequest) -> KeysValues | None:
@@ -179,39 +172,31 @@ class Sampler:
             return None
         speaker = request.speaker
         voice = None if speaker is None else tuple(speaker.float().tolist())
-        return self._description_row(description, voice, request.uses_expert)
+        return self._row(description, voice, request.uses_expert)
 
-    def _read_description(
+    def _read_row(
         self, token_ids: tuple[int, ...], voice: tuple[float, ...] | None, uses_expert: bool
     ) -> KeysValues:
-        """The row of a description with its voice, without words."""
-        prompt = torch.zeros(0, self.model.config.latent_dim, device=self.model.device)
+        """The row of a null prefix, or of a description with its voice, without words."""
         return read_prefix(
             self.model,
             self.backbone,
             token_ids,
-            prompt,
+            self._prompt(None),
             AudioPositions.after(len(token_ids)),
             uses_expert=uses_expert,
             speaker=None if voice is None else torch.tensor(voice),
         )[0]
 
-    def _prompt(self, request: GenerationRequest) -> Float[Tensor, "frames latent_dim"]:
-        """Normalised whole blocks of the prompt; none without one."""
+    def _prompt(
+        self, latents: Float[Tensor, "frames latent_dim"] | None
+    ) -> Float[Tensor, "prompt_frames latent_dim"]:
+        """Normalised whole blocks of a prompt; none without one."""
         config = self.model.config
-        latents = request.prompt_latents
         if latents is None:
             latents = torch.zeros(0, config.latent_dim)
         whole = latents[len(latents) % config.frames_per_block :]
         return self.model.normalise(whole.to(self.model.device))
-
-    def _read_null(self, null_ids: tuple[int, ...], uses_expert: bool) -> KeysValues:
-        """The unconditional row without prompt and voice: nothing in it depends on the request."""
-        prompt = torch.zeros(0, self.model.config.latent_dim, device=self.model.device)
-        at = AudioPositions.after(len(null_ids))
-        return read_prefix(
-            self.model, self.backbone, null_ids, prompt, at, uses_expert=uses_expert, speaker=None
-        )[0]
 
     def _durations(
         self, request: GenerationRequest, states: Float[Tensor, "text hidden"], num_prompt: int

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.audiocalm import AudioCALM
-from model.flow import TimeGrid, time_grid
+from model.flow import time_grid
 from model.heads import Modulation
 
 
@@ -37,9 +37,9 @@ FlowSchedule = list[FlowPoint]
 
 
 @torch.no_grad()
-def flow_schedule(model: AudioCALM, kind: TimeGrid, num_flow_steps: int) -> FlowSchedule:
+def flow_schedule(model: AudioCALM, num_flow_steps: int) -> FlowSchedule:
     """The Euler steps of a block under the present weights."""
-    grid = time_grid(kind, num_flow_steps)
+    grid = time_grid(num_flow_steps)
     moves = grid.diff().to(model.device)
     # Axes: evaluation, row, frame. Split now, so that no evaluation indexes anything.
     at = grid[:-1].to(model.device)[:, None, None]

@@ -208,7 +208,7 @@ def behind(
     for memory in (sampler.cache.keys, sampler.cache.values):
         own = memory[:, state.cache.rows, :, state.cache.length :]
         own[:, :, :, : num_blocks * block].normal_()
-    state.cache.num_blocks += num_blocks
+    state.cache.length += num_blocks * block
     state.cache.num_ready = state.cache.length
     state.block_index += num_blocks
     return state
@@ -234,7 +234,7 @@ def recompute(model: AudioCALM, num_blocks: int) -> Tensor:
         mask = torch.where(is_text[:, None] & is_text[None, :], causal, visible)
         attention = PackedAttention(repeat(mask, "q k -> 2 q k").to(device))
         history = torch.cat([prefix, model.embed_clean(clean)[None]], 1)
-        grid = time_grid("sway", FLOW_STEPS).to(device)
+        grid = time_grid(FLOW_STEPS).to(device)
         for start, end in itertools.pairwise(grid):
             time = model.embed_time(start.expand(1, frames))
             noisy = model.latent_proj(latents[None].to(model.dtype)) + time

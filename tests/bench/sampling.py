@@ -39,7 +39,6 @@ CHANGES: dict[str, tuple[Any, ...]] = {
     "num_flow_steps": (1, 2, 4, 8, 16),
     "guidance_scale": (1.0, 1.5, 2.0, 3.0),
     "temperature": (0.1, 0.25, 0.5, 1.0),
-    "time_grid": ("sway", "uniform"),
 }
 """Values of each option of `SamplingOptions`."""
 SPEECH_CORPORA = ("digit", "number", "word")

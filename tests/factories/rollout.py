@@ -97,7 +97,7 @@ def packed_rollout(
         block = block * options.temperature**0.5
         # What stands in the clean copy of this block cannot matter.
         clean = torch.cat([past, torch.full((frames, config.latent_dim), 7.0)])
-        for start, end in itertools.pairwise(time_grid(options.time_grid, options.num_flow_steps)):
+        for start, end in itertools.pairwise(time_grid(options.num_flow_steps)):
             noisy = torch.cat([past, block])
             velocity = packed_velocity(model, asked, clean, noisy, float(start), durations)
             block = block + (end - start) * velocity

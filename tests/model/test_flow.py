@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import pytest
 import torch
 
 from model.flow import (
-    TimeGrid,
     guided_velocity,
     interpolate,
     sample_flow_time,
@@ -46,19 +44,18 @@ def test_stratified_times_cover_every_share_of_the_distribution() -> None:
     assert sorted(share.flatten().tolist()) == list(range(8))
 
 
-@pytest.mark.parametrize("kind", get_args(TimeGrid))
 @pytest.mark.parametrize("num_flow_steps", [1, 5])
-def test_grids_rise_from_noise_to_data(kind: TimeGrid, num_flow_steps: int) -> None:
-    grid = time_grid(kind, num_flow_steps)
+def test_the_grid_rises_from_noise_to_data(num_flow_steps: int) -> None:
+    grid = time_grid(num_flow_steps)
     assert len(grid) == num_flow_steps + 1
     assert grid[0] == 0
     assert grid[-1] == 1
     assert (grid.diff() > 0).all()
 
 
-def test_grids_follow_their_formulas() -> None:
+def test_the_grid_follows_its_formula() -> None:
     uniform = torch.linspace(0, 1, 9)
-    torch.testing.assert_close(time_grid("sway", 8), 1 - torch.cos(torch.pi / 2 * uniform))
+    torch.testing.assert_close(time_grid(8), 1 - torch.cos(torch.pi / 2 * uniform))
 
 
 def test_guidance_of_one_is_the_conditional_velocity_and_of_zero_the_unconditional() -> None:

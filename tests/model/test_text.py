@@ -118,7 +118,6 @@ def test_prefix_marks_the_speaker_only_if_there_is_one():
     tokenizer = ByteTokenizer()
     assert prompt_ids(Prompt(description="A."), tokenizer, has_speaker=False) == [65, 46, 256]
     assert null_ids(tokenizer) == [258, 256]
-    assert null_ids(tokenizer, has_speaker=True) == [257, 258, 256]
 
 
 def test_lone_surrogate_is_a_value_error():

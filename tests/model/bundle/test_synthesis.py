@@ -39,9 +39,7 @@ def whole(synthesizer: Synthesizer, request: SynthesisRequest) -> torch.Tensor:
 def all_parts(synthesizer: Synthesizer, request: SynthesisRequest) -> list[GenerationRequest]:
     """The parts of a text as the sampler takes them, none of which continues another."""
     bundle, limits = synthesizer.bundle, synthesizer.limits
-    return [
-        prepare_part(request, part, bundle, limits) for part in synthesizer.prepare(request).parts
-    ]
+    return [prepare_part(part, bundle, limits) for part in synthesizer.prepare(request).parts]
 
 
 def test_chunks_concatenate_to_the_offline_decode(synthesizer: Synthesizer) -> None:

@@ -41,7 +41,7 @@ def test_requests_of_different_steps_and_guidance_share_their_passes() -> None:
     model.backbone.register_forward_hook(lambda _, given, __: rows.append(given[0].shape[0]))
     options = (
         SamplingOptions(num_flow_steps=2, guidance_scale=1.0),
-        SamplingOptions(num_flow_steps=5, time_grid="uniform"),
+        SamplingOptions(num_flow_steps=5),
         SamplingOptions(num_flow_steps=4, guidance_scale=3.0),
     )
     states = [sampler.open(dataclasses.replace(request(), options=o)) for o in options]

@@ -14,7 +14,6 @@ from model.inference.generation import SamplingOptions
     ("changes", "message"),
     [
         ({"num_flow_steps": 0}, "num_flow_steps is 0"),
-        ({"time_grid": "shift"}, "time_grid is 'shift'|Type-check"),
         ({"guidance_scale": -1.0}, "guidance_scale is -1.0"),
         ({"temperature": 5.0}, "temperature is 5.0"),
         ({"stop_threshold": 1.5}, "stop_threshold is 1.5"),

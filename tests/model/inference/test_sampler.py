@@ -49,7 +49,6 @@ def voiced(seed: int = 0, **changes: Any) -> GenerationRequest:
     generator = torch.Generator().manual_seed(99)
     fields: dict[str, Any] = {
         "token_ids": (SPEAKER_ID, 7, 8, 9, AUDIO_ID),
-        "null_ids": (SPEAKER_ID, NULL_ID, AUDIO_ID),
         "uses_expert": True,
         "speaker": torch.randn(5, generator=generator),
     }
@@ -74,9 +73,9 @@ CASES: dict[str, tuple[dict[str, Any], GenerationRequest]] = {
     "null prefix longer than the prompt": ({}, request(null_ids=tuple(range(9)))),
     "one frame a block": ({"frames_per_block": 1}, request(exact_frames=5)),
     "eight frames a block": ({"frames_per_block": 8}, request(exact_frames=16)),
-    "uniform grid and temperature": (
+    "temperature": (
         {},
-        voiced(options=SamplingOptions(num_flow_steps=4, time_grid="uniform", temperature=0.3)),
+        voiced(options=SamplingOptions(num_flow_steps=4, temperature=0.3)),
     ),
     "no guidance": ({}, request(options=SamplingOptions(num_flow_steps=2, guidance_scale=1.0))),
     "continuation": ({}, voiced(prompt_latents=torch.linspace(-1, 1, 48).reshape(8, 6))),
@@ -176,7 +175,7 @@ MIXED = [
     request(4, options=SamplingOptions(num_flow_steps=3, guidance_scale=1.0)),
     voiced(5, exact_frames=None, options=SamplingOptions(num_flow_steps=3, stop_threshold=0.6)),
     request(6, token_ids=(AUDIO_ID,), prompt_latents=torch.linspace(-1, 1, 90).reshape(15, 6)),
-    request(7, options=SamplingOptions(num_flow_steps=3, time_grid="uniform")),
+    request(7, options=SamplingOptions(num_flow_steps=3)),
     voiced(8, options=SamplingOptions(num_flow_steps=1, guidance_scale=4.0)),
 ]
 

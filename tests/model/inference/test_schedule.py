@@ -14,8 +14,8 @@ from tests.factories.model import LOCAL_HEAD, random_model, tiny_config
 @pytest.mark.parametrize("head", ["thin", "local"])
 def test_an_evaluation_holds_what_the_model_computes_at_its_flow_time(head: str) -> None:
     model = random_model(tiny_config(head=LOCAL_HEAD) if head == "local" else tiny_config())
-    grid = time_grid("sway", 3)
-    schedule = flow_schedule(model, "sway", 3)
+    grid = time_grid(3)
+    schedule = flow_schedule(model, 3)
     assert len(schedule) == 3
     for index, point in enumerate(schedule):
         at = grid[index].view(1, 1)
@@ -32,7 +32,7 @@ def test_an_evaluation_holds_what_the_model_computes_at_its_flow_time(head: str)
 
 def test_stacked_evaluations_keep_their_times_row_by_row() -> None:
     model = random_model()
-    first, second = flow_schedule(model, "sway", 3)[1], flow_schedule(model, "uniform", 2)[1]
+    first, second = flow_schedule(model, 3)[1], flow_schedule(model, 2)[1]
     both = stacked([first, second], rows=[0, 0, 1])
 
     def parts(of: list[list[Tensor]]) -> list[Tensor]:
