@@ -15,7 +15,14 @@ from pipeline.errors import SettingsError
 
 ALLOWED = {
     "model": ("**/*.py", "**/py.typed", "**/pretrained/**/*"),
-    "pipeline": ("**/*.py", "**/py.typed", "**/*.j2", "**/*.html", "**/*.yaml", "acoustics/*.json"),
+    "pipeline": (
+        "**/*.py",
+        "**/py.typed",
+        "**/*.j2",
+        "**/*.yaml",
+        "acoustics/*.json",
+        "serving/playground/*",
+    ),
     "jobs": ("**/*.py", "**/py.typed", "configs/*.yaml"),
 }
 """Patterns of the files that are packed, by package."""

@@ -1,4 +1,4 @@
-"""`make bench-sampling`: flow steps, guidance, temperature and time grid of one bundle, one by one.
+"""`make bench-sampling`: flow steps, guidance and temperature of one bundle, one by one.
 
 Starting from what the bundle does where a request does not say, one option at a time takes other
 values, on the same held-out clips and seeds. The defaults of a shipped bundle come from this table.
@@ -77,17 +77,17 @@ def main() -> None:
     bundle, data = load_bundle(options.bundle), Folder.at(options.data)
     pool = described_clips(data.child("clips"), data.child("descriptions"), MAX_DURATION_S)
     print(
-        "| modality | flow steps | guidance | temperature | grid | right | silent | dB | RTF |\n"
-        "|---|---|---|---|---|---|---|---|---|"
+        "| modality | flow steps | guidance | temperature | right | silent | dB | RTF |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     for modality in options.modalities:
         measured = _measured(modality, pool, bundle, options)
         if measured is None:
             continue
-        print(f"| **{modality}**: {measured.name}, n = {len(measured.clips)} | | | | | | | | |")
+        print(f"| **{modality}**: {measured.name}, n = {len(measured.clips)} | | | | | | | |")
         for form in ("recordings", "codec"):
             heard = [_original(clip, bundle, form) for clip in measured.clips]
-            print(f"| {form} | | | | | {_figures(measured, heard, bundle)} | |", flush=True)
+            print(f"| {form} | | | | {_figures(measured, heard, bundle)} | |", flush=True)
         for sampling in _points(bundle, modality, options.only or list(CHANGES)):
             changed = _with_sampling(bundle, modality, sampling)
             started = time.perf_counter()
