@@ -64,6 +64,9 @@ async def speech_load(
         while time.perf_counter() - began < seconds:
             asked, first, size = time.perf_counter(), None, 0
             async with session.stream("POST", url, **body) as answer:
+                if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                    await asyncio.sleep(float(answer.headers["retry-after"]))
+                    continue
                 answer.raise_for_status()
                 async for chunk in answer.aiter_raw():
                     size += len(chunk)
