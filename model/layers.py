@@ -165,6 +165,7 @@ def materialise(
     """
 
     def build(module: nn.Module) -> None:
+        """Give a module its own tensors on the device, initialised."""
         module.to_empty(device=device, recurse=False)
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:

@@ -227,6 +227,7 @@ class TrainShards:
         tables = []
 
         def columns() -> Iterator[pa.ChunkedArray]:
+            """Embeddings of one file after the other; the rest of each goes to `tables`."""
             for name in names:
                 table = self.folder.read_table(name)
                 missing = [name for name in _REQUIRED if name not in table.column_names]
